@@ -1,0 +1,8 @@
+//! From an onboarding payload to a durable node record, as a path of types (see ARCHITECTURE.md, "The picture").
+//!
+//! `step` and `error` name what can happen, `attempt` keeps time (pure), `ports` says what is needed from outside,
+//! `driver` walks the path. Not here: Matter messages (`matter`), mDNS (`discovery`), SQL (`store`).
+
+pub mod error;
+pub mod ports;
+pub mod step;

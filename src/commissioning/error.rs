@@ -1,0 +1,268 @@
+//! Why an attempt failed: step, stable code, disposition, cause with values, and what to do.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::commissioning::ports::{DiscoverError, LinkError};
+use crate::commissioning::step::Step;
+use crate::durable::StoreError;
+use crate::fabric::AclDoesNotFit;
+use crate::onboarding::PayloadError;
+
+/// Who can do something about a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Disposition {
+    /// The same again may succeed.
+    Retry,
+    /// A person must do something first.
+    UserAction,
+    /// The hub or the device is wrong.
+    Bug,
+}
+
+/// A failed attempt. Wherever it happened, the device has been rolled back as far as it could be reached.
+#[derive(Debug, thiserror::Error)]
+pub enum CommissioningError {
+    /// The code was refused; nothing was sent.
+    #[error("{0}")]
+    Payload(#[from] PayloadError),
+    /// The device was not found, or more than one fits.
+    #[error("{0}")]
+    Discover(#[from] DiscoverError),
+    /// A command to the device failed.
+    #[error("{source}")]
+    Link {
+        /// During which step.
+        step: Step,
+        /// What the link says.
+        source: LinkError,
+    },
+    /// A step did not end in its time.
+    #[error("the step took longer than {} ms", after.as_millis())]
+    StepTimeout {
+        /// Which step.
+        step: Step,
+        /// Its deadline.
+        after: Duration,
+    },
+    /// The attempt did not end in its time.
+    #[error("the attempt took longer than {} ms", after.as_millis())]
+    Deadline {
+        /// Where it was then.
+        step: Step,
+        /// `commissioning.deadline`.
+        after: Duration,
+    },
+    /// The fail-safe ran out on the device.
+    #[error("the device's fail-safe of {} s ran out", after.as_secs())]
+    FailSafeExpired {
+        /// Where it was then.
+        step: Step,
+        /// `commissioning.fail_safe`.
+        after: Duration,
+    },
+    /// Evidence was judged and not accepted.
+    #[error("the device was not accepted: {reasons}")]
+    AttestationRejected {
+        /// The findings that decided, as text.
+        reasons: String,
+        /// All findings, as JSON.
+        findings: Vec<serde_json::Value>,
+    },
+    /// The CSR is not what was asked for.
+    #[error("the device's certificate request was refused: {reason}")]
+    CsrRejected {
+        /// Which check failed.
+        reason: String,
+    },
+    /// The configured grants do not fit.
+    #[error("{0}")]
+    Access(#[from] AclDoesNotFit),
+    /// The list read back is not the list written.
+    #[error("the access control list read back differs from the one written: {difference}")]
+    AccessMismatch {
+        /// What differs.
+        difference: String,
+    },
+    /// The device's fabric table is full.
+    #[error("the device holds {commissioned} of {supported} fabrics already")]
+    FabricTableFull {
+        /// CommissionedFabrics.
+        commissioned: u8,
+        /// SupportedFabrics.
+        supported: u8,
+    },
+    /// The cloud said beforehand that the device cannot be bound.
+    #[error("the cloud would refuse this device: {reason}")]
+    CloudRefuses {
+        /// Why.
+        reason: String,
+    },
+    /// The state directory cannot be written.
+    #[error("{source}")]
+    Store {
+        /// During which step.
+        step: Step,
+        /// What the store says.
+        source: StoreError,
+    },
+    /// The daemon is stopping.
+    #[error("the daemon is stopping")]
+    Stopped {
+        /// Where the attempt was then.
+        step: Step,
+    },
+}
+
+impl CommissioningError {
+    /// The step during which it happened.
+    pub fn step(&self) -> Step {
+        match self {
+            Self::Payload(_) => Step::Parse,
+            Self::Discover(_) => Step::Discover,
+            Self::Link { step, .. }
+            | Self::StepTimeout { step, .. }
+            | Self::Deadline { step, .. }
+            | Self::FailSafeExpired { step, .. }
+            | Self::Store { step, .. }
+            | Self::Stopped { step } => *step,
+            Self::AttestationRejected { .. } => Step::Attestation,
+            Self::CsrRejected { .. } => Step::Csr,
+            Self::Access(_) | Self::AccessMismatch { .. } => Step::Access,
+            Self::FabricTableFull { .. } | Self::CloudRefuses { .. } => Step::ReadInfo,
+        }
+    }
+
+    /// The stable kebab-case word of interface.md.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Payload(error) => error.code(),
+            Self::Discover(error) => match error {
+                DiscoverError::NotFound { .. } => "device-not-found",
+                DiscoverError::Ambiguous { .. } => "ambiguous-device",
+                DiscoverError::NotInCommissioningMode { .. } => "window-closed",
+                DiscoverError::Unavailable(_) => "discovery-unavailable",
+            },
+            Self::Link { step, source } => link_code(*step, source),
+            Self::StepTimeout { .. } => "device-unreachable",
+            Self::Deadline { .. } => "deadline-exceeded",
+            Self::FailSafeExpired { .. } => "fail-safe-expired",
+            Self::AttestationRejected { .. } => "attestation-rejected",
+            Self::CsrRejected { .. } => "csr-rejected",
+            Self::Access(_) => "access-does-not-fit",
+            Self::AccessMismatch { .. } => "access-mismatch",
+            Self::FabricTableFull { .. } => "fabric-table-full",
+            Self::CloudRefuses { .. } => "cloud-would-refuse",
+            Self::Store { source, .. } => match source {
+                StoreError::DiskFull => "disk-full",
+                StoreError::ReadOnly => "state-read-only",
+                StoreError::Busy
+                | StoreError::Corrupt(_)
+                | StoreError::Missing(_)
+                | StoreError::Closed
+                | StoreError::Failed(_) => "store-failed",
+            },
+            Self::Stopped { .. } => "daemon-stopping",
+        }
+    }
+
+    /// Who can do something about it.
+    pub fn disposition(&self) -> Disposition {
+        match self {
+            Self::Payload(_)
+            | Self::Access(_)
+            | Self::AttestationRejected { .. }
+            | Self::FabricTableFull { .. }
+            | Self::CloudRefuses { .. } => Disposition::UserAction,
+            Self::Discover(DiscoverError::Unavailable(_)) => Disposition::Bug,
+            Self::Discover(_) => Disposition::UserAction,
+            Self::Link { step, source } => match source {
+                LinkError::WrongPasscode | LinkError::WindowClosed => Disposition::UserAction,
+                LinkError::Malformed { .. } | LinkError::Stack { .. } => Disposition::Bug,
+                _ if link_code(*step, source) == "fabric-table-full" => Disposition::UserAction,
+                _ => Disposition::Retry,
+            },
+            Self::StepTimeout { .. } | Self::Deadline { .. } | Self::FailSafeExpired { .. } | Self::Stopped { .. } => {
+                Disposition::Retry
+            }
+            Self::CsrRejected { .. } | Self::AccessMismatch { .. } => Disposition::Bug,
+            Self::Store { source, .. } => match source {
+                StoreError::DiskFull | StoreError::ReadOnly | StoreError::Busy => Disposition::UserAction,
+                _ => Disposition::Bug,
+            },
+        }
+    }
+
+    /// What to do now, for somebody at 3 a.m.
+    pub fn hint(&self) -> String {
+        match self.code() {
+            "device-not-found" => {
+                "power the device, put it into pairing mode, and check that it is on this network; \
+                 `matterbind discover` lists what can be seen"
+            }
+            "ambiguous-device" => {
+                "scan the QR code instead of typing the manual code, or take the other devices out of pairing mode; \
+                 no passcode was tried"
+            }
+            "window-closed" => "put the device into pairing mode again, or share it from the administrator that has it",
+            "wrong-passcode" => "check the code on the device: each wrong try counts, after twenty the device locks",
+            "device-unreachable" => "check that the device has power and is near enough, then try again",
+            "device-busy" => "another commissioner is at work on the device; wait a minute, then try again",
+            "attestation-rejected" => {
+                "the device cannot prove that it is genuine. If it is a development device, allow it under \
+                 attestation.allow_test; if it is new, run `matterbind attestation update-paa`"
+            }
+            "fabric-table-full" => "remove the device from another controller first",
+            "already-on-this-fabric" => "the device is commissioned already; see `matterbind nodes`",
+            "access-does-not-fit" => "configure fewer grants under [access], or merge tags",
+            "fail-safe-expired" | "deadline-exceeded" => "the device has rolled back; try again nearer to it",
+            "daemon-stopping" => "the device has rolled back; try again when the daemon runs",
+            "csr-rejected" | "access-mismatch" => "reset the device and try again; if it comes back, report it",
+            "discovery-unavailable" => "check that an interface is up and multicast-capable, then restart the daemon",
+            "cloud-would-refuse" => "resolve it in the cloud, or commission with --no-bind",
+            "reserved-passcode" | "passcode-out-of-range" => "this code cannot be a device's: check what was scanned",
+            "malformed-setup-code" | "wrong-code-length" | "wrong-check-digit" | "unknown-code-version" => {
+                "check the code on the device or its box; nothing was sent"
+            }
+            _ => match self {
+                Self::Store { source, .. } => source.hint(),
+                _ => "try again; `matterbind logs` has the details",
+            },
+        }
+        .to_owned()
+    }
+}
+
+/// NodeOperationalCertStatusEnum (11.18.4.3).
+const TABLE_FULL: u8 = 5;
+const FABRIC_CONFLICT: u8 = 9;
+/// IM statuses (8.10.1).
+const CONSTRAINT_ERROR: u16 = 0x87;
+const RESOURCE_EXHAUSTED: u16 = 0x89;
+const FAILSAFE_REQUIRED: u16 = 0xCA;
+
+fn link_code(step: Step, error: &LinkError) -> &'static str {
+    match error {
+        LinkError::WrongPasscode => "wrong-passcode",
+        LinkError::WindowClosed => "window-closed",
+        LinkError::Busy => "device-busy",
+        LinkError::Unreachable { .. } | LinkError::SessionLost => "device-unreachable",
+        LinkError::CaseRefused => "case-refused",
+        LinkError::NocStatus { code: TABLE_FULL, .. } => "fabric-table-full",
+        LinkError::NocStatus { code: FABRIC_CONFLICT, .. } => "already-on-this-fabric",
+        LinkError::NocStatus { .. } => "certificate-refused",
+        // matter.js refuses the root of one fabric too many with ConstraintError, others with ResourceExhausted.
+        LinkError::Status { status: CONSTRAINT_ERROR | RESOURCE_EXHAUSTED, .. } if step == Step::AddRoot => {
+            "fabric-table-full"
+        }
+        LinkError::Status { status: FAILSAFE_REQUIRED, .. } | LinkError::Commissioning { code: 3, .. } => {
+            "fail-safe-expired"
+        }
+        LinkError::Commissioning { code: 4, .. } => "device-busy",
+        LinkError::Status { .. } | LinkError::Commissioning { .. } => "device-error",
+        LinkError::Malformed { .. } => "malformed-answer",
+        LinkError::Stack { .. } => "stack-failed",
+    }
+}

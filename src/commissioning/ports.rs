@@ -1,0 +1,336 @@
+//! What the driver needs from outside, and nothing more. `matter`, `discovery` and `store` implement these.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use crate::durable::StoreError;
+use crate::fabric::{AclEntry, AclLimits};
+use crate::node::{BasicInformation, CommissionableNode, NodeId, NodeRecord};
+use crate::onboarding::Discriminator;
+use crate::outbox::ports::{OutboxId, OutboxTask};
+use crate::secret::Passcode;
+
+/// Why a command to a device did not do what it should. Ordered by what a person would do about it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LinkError {
+    /// SPAKE2+ confirmation failed: the device's passcode is another one. It has counted one of its twenty tries.
+    #[error("the device refused the passcode")]
+    WrongPasscode,
+    /// The device answered PASE with a status report before any passcode was proved: its window is closed.
+    #[error("the device does not accept a commissioner now")]
+    WindowClosed,
+    /// Another commissioner is at work, or the device asked us to wait.
+    #[error("the device is busy")]
+    Busy,
+    /// Nothing came back in time from any of the addresses.
+    #[error("no answer from {}", list(.addresses))]
+    Unreachable {
+        /// What was tried.
+        addresses: Vec<SocketAddr>,
+    },
+    /// CASE was refused: the device does not know us (any more).
+    #[error("the device refused CASE: it is not on our fabric, or our access was taken away")]
+    CaseRefused,
+    /// The session was closed or has expired while a command was under way.
+    #[error("the session with the device is gone")]
+    SessionLost,
+    /// An Interaction Model status other than success (Matter Core 8.10).
+    #[error("the device answered {name} ({status:#04x}){}", cluster.map(|c| format!(", cluster status {c:#04x}")).unwrap_or_default())]
+    Status {
+        /// The status code.
+        status: u16,
+        /// Its name, for instance `ConstraintError`.
+        name: String,
+        /// The cluster's own status.
+        cluster: Option<u16>,
+    },
+    /// A CommissioningErrorEnum other than OK (Matter Core 11.10.5.1).
+    #[error("the device answered commissioning error {code}{}", quoted(.text))]
+    Commissioning {
+        /// 1 ValueOutsideRange, 2 InvalidAuthentication, 3 NoFailSafe, 4 BusyWithOtherAdmin, …
+        code: u8,
+        /// DebugText.
+        text: String,
+    },
+    /// A NodeOperationalCertStatusEnum other than OK (Matter Core 11.18.4.3).
+    #[error("the device answered certificate status {code}{}", quoted(.text))]
+    NocStatus {
+        /// 1 InvalidPublicKey, 3 InvalidNOC, 5 TableFull, 9 FabricConflict, 11 InvalidFabricIndex, …
+        code: u8,
+        /// DebugText.
+        text: String,
+    },
+    /// The answer does not decode or lacks what it must have.
+    #[error("the device's answer is malformed: {what}")]
+    Malformed {
+        /// Which part.
+        what: String,
+    },
+    /// The hub's own Matter stack failed: out of sessions, socket closed, stopped.
+    #[error("the hub's Matter stack failed: {what}")]
+    Stack {
+        /// What it says.
+        what: String,
+    },
+}
+
+fn list(addresses: &[SocketAddr]) -> String {
+    addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+fn quoted(text: &str) -> String {
+    if text.is_empty() { String::new() } else { format!(": {text:?}") }
+}
+
+/// What a device says of itself before it gets credentials.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceDescription {
+    /// Basic Information.
+    pub basic: BasicInformation,
+    /// Access Control limits; defaults where the device does not say.
+    pub acl_limits: AclLimits,
+    /// Whether LocationCapability is such that SetRegulatoryConfig must be sent (11.10.5.3): a device with a radio.
+    pub needs_regulatory_config: bool,
+    /// MaxCumulativeFailsafeSeconds of BasicCommissioningInfo.
+    pub max_cumulative_fail_safe: Duration,
+    /// SupportedFabrics and CommissionedFabrics.
+    pub fabrics: (u8, u8),
+}
+
+/// Everything that AttestationRequest and CertificateChainRequest give (11.18.6.1, 11.18.6.3).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AttestationResponse {
+    /// AttestationElements, TLV as signed.
+    pub elements: Vec<u8>,
+    /// Raw ECDSA signature, 64 bytes when well-formed.
+    pub signature: Vec<u8>,
+    /// DAC, DER.
+    pub dac: Vec<u8>,
+    /// PAI, DER.
+    pub pai: Vec<u8>,
+}
+
+/// NOCSRElements and their signature (11.18.6.6).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CsrResponse {
+    /// NOCSRElements, TLV as signed.
+    pub elements: Vec<u8>,
+    /// Raw ECDSA signature, 64 bytes when well-formed.
+    pub signature: Vec<u8>,
+}
+
+/// The credentials for one device: its NOC chain. The root and the IPK are the fabric's and known to the link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IssuedNoc {
+    /// The node's id, as in the certificate.
+    pub node_id: NodeId,
+    /// NOC, Matter TLV.
+    pub noc: Vec<u8>,
+}
+
+/// A session with a commissionee whose passcode was proved. All commands go to endpoint 0.
+pub trait PaseSession: Send + Sync + 'static {
+    /// The attestation challenge of this session (4.14.1.2), 16 bytes.
+    fn attestation_challenge(&self) -> [u8; 16];
+    /// The address that answered.
+    fn peer(&self) -> SocketAddr;
+    /// ArmFailSafe; zero expires it at once, which rolls the device back.
+    fn arm_fail_safe(&self, expiry: Duration) -> impl Future<Output = Result<(), LinkError>> + Send;
+    /// Basic Information, General Commissioning, Access Control limits, fabric counts.
+    fn describe(&self) -> impl Future<Output = Result<DeviceDescription, LinkError>> + Send;
+    /// SetRegulatoryConfig: IndoorOutdoor as the device is capable, country "XX".
+    fn set_regulatory_config(&self) -> impl Future<Output = Result<(), LinkError>> + Send;
+    /// AttestationRequest and both CertificateChainRequests.
+    fn attestation(&self, nonce: [u8; 32]) -> impl Future<Output = Result<AttestationResponse, LinkError>> + Send;
+    /// CSRRequest.
+    fn request_csr(&self, nonce: [u8; 32]) -> impl Future<Output = Result<CsrResponse, LinkError>> + Send;
+    /// AddTrustedRootCertificate with our RCAC.
+    fn add_root(&self) -> impl Future<Output = Result<(), LinkError>> + Send;
+    /// AddNOC with our ICAC and IPK; gives the device's index for our fabric.
+    fn add_noc(
+        &self,
+        credentials: &IssuedNoc,
+        case_admin_subject: u64,
+    ) -> impl Future<Output = Result<u8, LinkError>> + Send;
+}
+
+/// A CASE session with a node of our fabric.
+pub trait OperationalSession: Send + Sync + 'static {
+    /// CommissioningComplete (11.10.7.6).
+    fn commissioning_complete(&self) -> impl Future<Output = Result<(), LinkError>> + Send;
+    /// Our fabric's entries of the access control list (fabric-filtered read).
+    fn read_acl(&self) -> impl Future<Output = Result<Vec<AclEntry>, LinkError>> + Send;
+    /// Replaces our fabric's entries.
+    fn write_acl(&self, entries: &[AclEntry]) -> impl Future<Output = Result<(), LinkError>> + Send;
+    /// Basic Information and limits, as over PASE.
+    fn describe(&self) -> impl Future<Output = Result<DeviceDescription, LinkError>> + Send;
+    /// The device's fabric table as `(index, fabric id, node id, root public key, label)`, all fabrics.
+    fn fabrics(&self) -> impl Future<Output = Result<Vec<FabricDescriptor>, LinkError>> + Send;
+    /// CurrentFabricIndex: ours.
+    fn current_fabric_index(&self) -> impl Future<Output = Result<u8, LinkError>> + Send;
+    /// RemoveFabric: the device forgets us and closes the session.
+    fn remove_fabric(&self, fabric_index: u8) -> impl Future<Output = Result<(), LinkError>> + Send;
+    /// Identify for `duration` on the first endpoint that has the cluster.
+    fn identify(&self, duration: Duration) -> impl Future<Output = Result<(), LinkError>> + Send;
+    /// Opens an enhanced commissioning window with a fresh passcode (11.19.8.1).
+    fn open_window(
+        &self,
+        timeout: Duration,
+        discriminator: u16,
+        passcode: &Passcode,
+    ) -> impl Future<Output = Result<(), LinkError>> + Send;
+    /// Reads any attribute as a string: text as it is, octet strings as upper-case hex, integers in decimal.
+    fn read_text(&self, path: AttributePath) -> impl Future<Output = Result<String, LinkError>> + Send;
+    /// Writes a text attribute.
+    fn write_text(&self, path: AttributePath, value: &str) -> impl Future<Output = Result<(), LinkError>> + Send;
+}
+
+/// Endpoint, cluster and attribute of a concrete attribute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct AttributePath {
+    /// Endpoint, 0..=65534.
+    pub endpoint: u16,
+    /// Cluster id.
+    pub cluster: u32,
+    /// Attribute id.
+    pub attribute: u32,
+}
+
+/// One row of the device's Fabrics attribute (11.18.4.5).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FabricDescriptor {
+    /// FabricIndex, 1..=254.
+    pub index: u8,
+    /// FabricID.
+    pub fabric_id: u64,
+    /// NodeID.
+    pub node_id: u64,
+    /// VendorID of the administrator.
+    pub vendor_id: u16,
+    /// Label.
+    pub label: String,
+    /// RootPublicKey, 65 bytes.
+    pub root_public_key: Vec<u8>,
+}
+
+/// The Matter stack.
+pub trait MatterLink: Send + Sync + 'static {
+    /// See [`PaseSession`].
+    type Pase: PaseSession;
+    /// See [`OperationalSession`].
+    type Case: OperationalSession;
+
+    /// A new PASE session with the first address that answers. One try of the passcode only, whatever happens.
+    fn open_pase(
+        &self,
+        addresses: &[SocketAddr],
+        passcode: &Passcode,
+    ) -> impl Future<Output = Result<Self::Pase, LinkError>> + Send;
+    /// A new CASE session with the first address that answers.
+    fn open_case(
+        &self,
+        node: NodeId,
+        addresses: &[SocketAddr],
+    ) -> impl Future<Output = Result<Self::Case, LinkError>> + Send;
+    /// Signs a NOC for the key in `csr` (PKCS#10, DER; its own signature is checked here).
+    fn issue_noc(&self, node: NodeId, csr: &[u8]) -> impl Future<Output = Result<IssuedNoc, LinkError>> + Send;
+}
+
+/// A search for one device came to nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DiscoverError {
+    /// Nobody advertises it.
+    #[error("no commissionable device with {discriminator} within {} ms; {} other devices are commissionable now", waited.as_millis(), others.len())]
+    NotFound {
+        /// What was looked for.
+        discriminator: Discriminator,
+        /// How long.
+        waited: Duration,
+        /// What else advertises itself.
+        others: Vec<CommissionableNode>,
+    },
+    /// The code fits several devices, and a passcode is never tried on a device that may not be meant.
+    #[error("{} devices fit this code", candidates.len())]
+    Ambiguous {
+        /// All of them.
+        candidates: Vec<CommissionableNode>,
+    },
+    /// The device is there and says that its window is closed (`CM=0`).
+    #[error("the device advertises itself, but is not in commissioning mode")]
+    NotInCommissioningMode {
+        /// The device.
+        node: Box<CommissionableNode>,
+    },
+    /// mDNS does not run.
+    #[error("discovery does not run: {0}")]
+    Unavailable(String),
+}
+
+/// The LAN.
+pub trait Discovery: Send + Sync + 'static {
+    /// Finds the one commissionable node that a code is for.
+    fn find(
+        &self,
+        discriminator: Discriminator,
+        vid_pid: Option<(u16, u16)>,
+        budget: Duration,
+    ) -> impl Future<Output = Result<CommissionableNode, DiscoverError>> + Send;
+    /// Where a node of our fabric is now; empty where it does not announce itself within `budget`.
+    fn operational(
+        &self,
+        compressed_fabric_id: u64,
+        node: NodeId,
+        budget: Duration,
+    ) -> impl Future<Output = Vec<SocketAddr>> + Send;
+}
+
+/// A node that got credentials but whose CommissioningComplete is not yet known: what start-up needs to probe it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProvisionalNode {
+    /// The attempt it belongs to.
+    pub attempt_id: Uuid,
+    /// What the record will be; `state` is provisional.
+    pub record: NodeRecord,
+    /// The cloud work to queue when it is promoted.
+    pub task: Option<OutboxTask>,
+    /// Evidence to keep with the node, as JSON (see `attestation`).
+    pub evidence: String,
+}
+
+/// The durable side of commissioning. Every call returns after the fact is on disk.
+pub trait NodeStore: Send + Sync + 'static {
+    /// Notes that an attempt has begun.
+    fn begin_attempt(
+        &self,
+        attempt_id: Uuid,
+        discriminator: Discriminator,
+        at: Timestamp,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
+    /// The next node id; on disk before it is returned, so it is never given twice, whatever happens.
+    fn allocate_node_id(&self) -> impl Future<Output = Result<NodeId, StoreError>> + Send;
+    /// Written after the NOC was signed and before it is sent.
+    fn save_provisional(&self, node: &ProvisionalNode) -> impl Future<Output = Result<(), StoreError>> + Send;
+    /// Node record and outbox row in one transaction; ends the attempt and the provisional row.
+    fn commit_commissioned(
+        &self,
+        attempt_id: Uuid,
+        record: &NodeRecord,
+        task: Option<&OutboxTask>,
+        evidence: &str,
+    ) -> impl Future<Output = Result<Option<OutboxId>, StoreError>> + Send;
+    /// Ends an attempt that failed; its node id stays used. `keep_provisional` where the device may have completed.
+    fn fail_attempt(
+        &self,
+        attempt_id: Uuid,
+        step: &'static str,
+        code: &'static str,
+        keep_provisional: bool,
+        at: Timestamp,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
+    /// Provisional rows left by a crash.
+    fn provisional_nodes(&self) -> impl Future<Output = Result<Vec<ProvisionalNode>, StoreError>> + Send;
+}

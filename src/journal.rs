@@ -1,0 +1,97 @@
+//! The admin log: what happened, when, to which node and attempt. Durable, limited by size and age.
+//!
+//! This file has the event; the store keeps it, `telemetry` prints it, the admin API streams it. No secret has a field here.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::node::NodeId;
+
+/// How much an operator should care.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// Detail.
+    Debug,
+    /// Something happened as it should.
+    Info,
+    /// Something should be looked at.
+    Warn,
+    /// Something failed.
+    Error,
+}
+
+/// One entry of the admin log, as `logs --json` and `/v1/events` print it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// Ascending; assigned by the store, 0 before that.
+    pub id: i64,
+    /// When.
+    pub at: Timestamp,
+    /// How much it matters.
+    pub level: Level,
+    /// A stable kebab-case word, for instance `node-commissioned`.
+    pub kind: String,
+    /// A line that reads alone.
+    pub message: String,
+    /// The node it is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node_id: Option<NodeId>,
+    /// The attempt it belongs to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attempt_id: Option<Uuid>,
+    /// The outbox row it belongs to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outbox_id: Option<i64>,
+    /// Further values: step, code, duration_ms, …
+    #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
+    pub fields: serde_json::Map<String, serde_json::Value>,
+}
+
+impl Event {
+    /// An event about nothing in particular; the `with_*` methods say what it is about.
+    pub fn new(at: Timestamp, level: Level, kind: &str, message: impl Into<String>) -> Self {
+        Self {
+            id: 0,
+            at,
+            level,
+            kind: kind.to_owned(),
+            message: message.into(),
+            node_id: None,
+            attempt_id: None,
+            outbox_id: None,
+            fields: serde_json::Map::new(),
+        }
+    }
+
+    /// About a node.
+    pub fn with_node(mut self, node: NodeId) -> Self {
+        self.node_id = Some(node);
+        self
+    }
+
+    /// Part of an attempt.
+    pub fn with_attempt(mut self, attempt: Uuid) -> Self {
+        self.attempt_id = Some(attempt);
+        self
+    }
+
+    /// Part of an outbox row's life.
+    pub fn with_outbox(mut self, id: i64) -> Self {
+        self.outbox_id = Some(id);
+        self
+    }
+
+    /// With a further value.
+    pub fn with(mut self, key: &str, value: impl Into<serde_json::Value>) -> Self {
+        self.fields.insert(key.to_owned(), value.into());
+        self
+    }
+}
+
+/// Takes events; made so that writing the log never holds up or fails what it reports.
+pub trait EventSink: Send + Sync + 'static {
+    /// Records an event.
+    fn record(&self, event: Event);
+}

@@ -1,0 +1,15 @@
+//! matterbind commissions Matter devices into the hub's own fabric and keeps device, local record and cloud in agreement.
+//!
+//! The path of a device: `onboarding` → `discovery` → `commissioning` (over `matter`, judged by `attestation`) →
+//! `store` (node record and outbox row in one transaction) → `outbox` → `cloud`. ARCHITECTURE.md draws it.
+
+pub mod bind;
+pub mod commissioning;
+pub mod config;
+pub mod durable;
+pub mod fabric;
+pub mod journal;
+pub mod node;
+pub mod onboarding;
+pub mod outbox;
+pub mod secret;

@@ -1,0 +1,330 @@
+//! What a Matter node is to us, from an advertisement to a durable record. Data only: no I/O, no clock.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::str::FromStr;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::bind::BindStatus;
+use crate::fabric::CatGrant;
+
+/// The range from which the hub allocates fabric and node ids: exact in every JSON reader (cloud-contract 6.3).
+pub const OWN_ID_MAX: u64 = (1 << 31) - 1;
+
+/// A 64-bit operational node id (Matter Core 2.5.5.1). The hub's own devices lie in 1..=[`OWN_ID_MAX`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct NodeId(pub u64);
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+impl FromStr for NodeId {
+    type Err = std::num::ParseIntError;
+
+    /// Decimal, or hexadecimal after `0x`.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+            Some(hex) => u64::from_str_radix(hex, 16),
+            None => text.parse(),
+        }
+        .map(Self)
+    }
+}
+
+/// A fabric id (Matter Core 2.5.1), for our own fabric in 1..=[`OWN_ID_MAX`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct FabricId(pub u64);
+
+/// An IP address with the interface it was seen on: a link-local address means nothing without it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ScopedAddress {
+    /// The address.
+    pub ip: IpAddr,
+    /// Interface name and index, for link-local addresses.
+    pub scope: Option<(String, u32)>,
+}
+
+impl ScopedAddress {
+    /// The socket address to send to.
+    pub fn socket(&self, port: u16) -> SocketAddr {
+        match (self.ip, &self.scope) {
+            (IpAddr::V6(ip), Some((_, index))) => SocketAddrV6::new(ip, port, 0, *index).into(),
+            (ip, _) => SocketAddr::new(ip, port),
+        }
+    }
+
+    /// Whether the address needs its scope.
+    pub fn is_link_local(&self) -> bool {
+        matches!(self.ip, IpAddr::V6(ip) if is_unicast_link_local(ip))
+    }
+}
+
+/// fe80::/10.
+pub fn is_unicast_link_local(ip: Ipv6Addr) -> bool {
+    ip.segments()[0] & 0xFFC0 == 0xFE80
+}
+
+impl fmt::Display for ScopedAddress {
+    /// `fe80::1%eth0`, or the plain address.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.scope {
+            Some((name, _)) if self.is_link_local() => write!(f, "{}%{name}", self.ip),
+            _ => write!(f, "{}", self.ip),
+        }
+    }
+}
+
+/// A commissionable node as its DNS-SD records describe it (Matter Core 4.3.1). One per service instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommissionableNode {
+    /// The DNS-SD instance name: 16 hex digits, new at every boot of the device.
+    pub instance: String,
+    /// All addresses, best first.
+    pub addresses: Vec<ScopedAddress>,
+    /// UDP port.
+    pub port: u16,
+    /// What the TXT record says.
+    pub txt: CommissionableTxt,
+}
+
+impl CommissionableNode {
+    /// All socket addresses, best first.
+    pub fn sockets(&self) -> Vec<SocketAddr> {
+        self.addresses.iter().map(|address| address.socket(self.port)).collect()
+    }
+}
+
+/// Every TXT key of a commissionable node (Matter Core 4.3.1.4 and 4.3.4).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommissionableTxt {
+    /// `D`: the 12-bit discriminator.
+    pub discriminator: u16,
+    /// `CM`: 0 not in commissioning mode, 1 passcode, 2 dynamic passcode (window opened by an administrator), 3 joint.
+    pub commissioning_mode: u8,
+    /// `VP`, first part.
+    pub vendor_id: Option<u16>,
+    /// `VP`, second part; 0 where the device hides it.
+    pub product_id: Option<u16>,
+    /// `DT`: primary device type.
+    pub device_type: Option<u32>,
+    /// `DN`: device name.
+    pub device_name: Option<String>,
+    /// `RI`: rotating device identifier, upper-case hex.
+    pub rotating_id: Option<String>,
+    /// `PH`: pairing hint bits.
+    pub pairing_hint: Option<u32>,
+    /// `PI`: pairing instruction.
+    pub pairing_instruction: Option<String>,
+    /// `JF`: joint fabric bits.
+    pub joint_fabric: Option<u32>,
+    /// `SII`: session idle interval, milliseconds.
+    pub session_idle_interval_ms: Option<u32>,
+    /// `SAI`: session active interval, milliseconds.
+    pub session_active_interval_ms: Option<u32>,
+    /// `SAT`: session active threshold, milliseconds.
+    pub session_active_threshold_ms: Option<u32>,
+    /// `T`: TCP support bits.
+    pub tcp: Option<u32>,
+    /// `ICD`: long idle time operating mode.
+    pub icd: Option<bool>,
+}
+
+/// An operational node as DNS-SD announces it (Matter Core 4.3.2).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OperationalNode {
+    /// The 64-bit compressed fabric id.
+    pub compressed_fabric_id: u64,
+    /// The node id on that fabric.
+    pub node_id: NodeId,
+    /// All addresses, best first.
+    pub addresses: Vec<ScopedAddress>,
+    /// UDP port.
+    pub port: u16,
+}
+
+impl OperationalNode {
+    /// All socket addresses, best first.
+    pub fn sockets(&self) -> Vec<SocketAddr> {
+        self.addresses.iter().map(|address| address.socket(self.port)).collect()
+    }
+}
+
+/// What the Basic Information cluster says (Matter Core 11.1).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BasicInformation {
+    /// VendorID.
+    pub vendor_id: u16,
+    /// ProductID.
+    pub product_id: u16,
+    /// VendorName.
+    pub vendor_name: String,
+    /// ProductName.
+    pub product_name: String,
+    /// SerialNumber, where the device has one.
+    pub serial_number: Option<String>,
+    /// UniqueID, where the device has one.
+    pub unique_id: Option<String>,
+    /// NodeLabel.
+    pub node_label: String,
+    /// SoftwareVersion.
+    pub software_version: u32,
+    /// SoftwareVersionString.
+    pub software_version_string: String,
+    /// SpecificationVersion; absent before Matter 1.3.
+    pub specification_version: Option<u32>,
+    /// DataModelRevision, from which the version of older devices follows.
+    pub data_model_revision: u16,
+}
+
+impl BasicInformation {
+    /// The Matter version as the cloud wants it, for instance `1.4`.
+    ///
+    /// SpecificationVersion is `0xMMmmpprr` (Matter Core 11.1.5.22). Devices before 1.3 lack it; their
+    /// DataModelRevision tells: 16 is 1.0 and 1.1, 17 is 1.2 and 1.3.
+    pub fn matter_version(&self) -> String {
+        match self.specification_version {
+            Some(version) if version != 0 => match (version >> 24, version >> 16 & 0xFF, version >> 8 & 0xFF) {
+                (major, minor, 0) => format!("{major}.{minor}"),
+                (major, minor, patch) => format!("{major}.{minor}.{patch}"),
+            },
+            _ if self.data_model_revision >= 17 => "1.2".to_owned(),
+            _ => "1.0".to_owned(),
+        }
+    }
+}
+
+/// Where a node stands between the first durable row and its removal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NodeState {
+    /// A node operational certificate was issued; CommissioningComplete is not yet known.
+    Provisional,
+    /// On our fabric, and it answered when last asked.
+    Operational,
+    /// On our fabric, but it does not answer.
+    Unreachable,
+    /// Its removal has begun and is resumed until done.
+    Removing,
+}
+
+impl NodeState {
+    /// The word in JSON and in the store.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Provisional => "provisional",
+            Self::Operational => "operational",
+            Self::Unreachable => "unreachable",
+            Self::Removing => "removing",
+        }
+    }
+}
+
+/// Attestation as it is kept with the node.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttestationSummary {
+    /// `accepted`, `accepted-with-warnings` or `accepted-by-override`.
+    pub verdict: String,
+    /// Findings that policy let pass, as `{code, severity, message}`.
+    pub findings: Vec<serde_json::Value>,
+}
+
+/// Where a device's identity in the cloud comes from; all three parts are needed to bind (cloud-contract 3.2).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceIdentity {
+    /// Product key, issued by the cloud.
+    pub product_key: String,
+    /// Device key, 4 to 32 letters or digits.
+    pub device_key: String,
+}
+
+/// The node record of interface.md: what is known durably about one commissioned device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeRecord {
+    /// Our fabric's id.
+    pub fabric_id: FabricId,
+    /// The node's id on our fabric.
+    pub node_id: NodeId,
+    /// The index under which the device keeps our fabric, 1..=254.
+    pub fabric_index: u8,
+    /// Vendor id from Basic Information.
+    pub vendor_id: u16,
+    /// Product id from Basic Information.
+    pub product_id: u16,
+    /// The full 12-bit discriminator, from DNS-SD where the code had only four bits.
+    pub discriminator: u16,
+    /// For instance `1.4`.
+    pub matter_version: String,
+    /// Vendor name.
+    pub vendor_name: String,
+    /// Product name.
+    pub product_name: String,
+    /// Serial number.
+    pub serial_number: Option<String>,
+    /// Unique id.
+    pub unique_id: Option<String>,
+    /// CAT privileges, read back from the device's own access control list.
+    pub cats: Vec<CatGrant>,
+    /// Product key in the cloud; absent where the device is not eligible.
+    pub product_key: Option<String>,
+    /// Device key in the cloud.
+    pub device_key: Option<String>,
+    /// The person's name for it.
+    pub name: String,
+    /// Family (home) in the cloud.
+    pub family_id: Option<String>,
+    /// Room in the cloud.
+    pub room_id: Option<String>,
+    /// The mask sent with the bind, 1..=15 (cloud-contract 4).
+    pub capabilities_bitmask: u8,
+    /// Why the device was accepted.
+    pub attestation: AttestationSummary,
+    /// Addresses when last seen, `fe80::1%eth0`.
+    pub addresses: Vec<String>,
+    /// UDP port when last seen.
+    pub port: u16,
+    /// When it joined our fabric.
+    pub commissioned_at: Timestamp,
+    /// When it last answered or announced itself.
+    pub last_seen_at: Option<Timestamp>,
+    /// Where it stands.
+    pub state: NodeState,
+    /// How its bind in the cloud stands.
+    pub bind: BindStatus,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn node_ids_are_read_in_both_bases() {
+        assert_eq!("1000".parse(), Ok(NodeId(1000)));
+        assert_eq!("0x3E8".parse(), Ok(NodeId(1000)));
+        assert!("light".parse::<NodeId>().is_err());
+    }
+
+    #[test]
+    fn the_matter_version_comes_from_the_device() {
+        let with = |specification_version, data_model_revision| {
+            BasicInformation { specification_version, data_model_revision, ..Default::default() }.matter_version()
+        };
+        assert_eq!(with(Some(0x0106_0000), 19), "1.6");
+        assert_eq!(with(Some(0x0104_0100), 18), "1.4.1");
+        assert_eq!(with(None, 17), "1.2");
+        assert_eq!(with(None, 16), "1.0");
+    }
+
+    #[test]
+    fn a_link_local_address_keeps_its_interface() {
+        let address = ScopedAddress { ip: "fe80::1".parse().expect("an address"), scope: Some(("eth0".to_owned(), 2)) };
+        assert_eq!(address.to_string(), "fe80::1%eth0");
+        assert_eq!(address.socket(5540).to_string(), "[fe80::1%2]:5540");
+    }
+}
