@@ -3,6 +3,10 @@
 //! `step` and `error` name what can happen, `attempt` keeps time (pure), `ports` says what is needed from outside,
 //! `driver` walks the path. Not here: Matter messages (`matter`), mDNS (`discovery`), SQL (`store`).
 
+pub mod attempt;
+pub mod driver;
 pub mod error;
+pub mod identity;
+pub mod path;
 pub mod ports;
 pub mod step;

@@ -1,0 +1,270 @@
+//! Time and obligations of one attempt, sans-I/O: which deadline is next, when to re-arm the fail-safe, what must be
+//! undone on the device when the attempt fails. Every method takes `now`; the driver owns the clock and the messages.
+
+use std::time::{Duration, Instant};
+
+use crate::commissioning::step::Step;
+
+/// The configured limits of one attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// One attempt in all.
+    pub attempt: Duration,
+    /// `Step::Discover`.
+    pub discover: Duration,
+    /// Every other step.
+    pub step: Duration,
+    /// ArmFailSafe's expiry.
+    pub fail_safe: Duration,
+}
+
+/// What the device holds of us, and so what a failure must undo.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// Nothing was asked of it that it would keep.
+    Untouched,
+    /// Its fail-safe is armed since `since`: expiring it rolls everything back (Matter Core 11.10.7.2).
+    Armed {
+        /// When it was last armed.
+        since: Instant,
+    },
+    /// CommissioningComplete was sent and its answer is not known: only asking the device tells.
+    Completing {
+        /// When the fail-safe was last armed.
+        since: Instant,
+    },
+    /// It is on our fabric for good: undoing means RemoveFabric.
+    Completed,
+}
+
+/// What happened on the device, as far as `Standing` cares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeviceEvent {
+    /// ArmFailSafe was answered with OK.
+    Armed,
+    /// CommissioningComplete is about to be sent.
+    CompleteSent,
+    /// CommissioningComplete was answered with OK, or the device said that there is nothing left to complete.
+    CompleteConfirmed,
+}
+
+/// What a failure must undo on the device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Undo {
+    /// Nothing.
+    Nothing,
+    /// ArmFailSafe(0).
+    ExpireFailSafe,
+    /// Ask the device whether it has completed; until it has answered, keep the provisional row.
+    Probe,
+    /// RemoveFabric.
+    RemoveFabric,
+}
+
+/// Which clock ran out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expired {
+    /// The step's own deadline.
+    Step(Duration),
+    /// The attempt's deadline.
+    Attempt(Duration),
+    /// The device's fail-safe.
+    FailSafe(Duration),
+}
+
+/// One attempt.
+#[derive(Debug, Clone)]
+pub struct Attempt {
+    limits: Limits,
+    started: Instant,
+    step: Step,
+    step_started: Instant,
+    standing: Standing,
+    durations: [Duration; Step::ALL.len()],
+}
+
+impl Attempt {
+    /// An attempt that begins now with reading the code.
+    pub fn new(limits: Limits, now: Instant) -> Self {
+        Self {
+            limits,
+            started: now,
+            step: Step::Parse,
+            step_started: now,
+            standing: Standing::Untouched,
+            durations: [Duration::ZERO; Step::ALL.len()],
+        }
+    }
+
+    /// The step under way.
+    pub fn step(&self) -> Step {
+        self.step
+    }
+
+    /// What the device holds of us.
+    pub fn standing(&self) -> Standing {
+        self.standing
+    }
+
+    /// A step begins; the time until now belongs to the one before.
+    pub fn handle_step(&mut self, step: Step, now: Instant) {
+        self.durations[self.step as usize] += now.duration_since(self.step_started);
+        self.step = step;
+        self.step_started = now;
+    }
+
+    /// Something happened on the device.
+    pub fn handle_device(&mut self, event: DeviceEvent, now: Instant) {
+        use DeviceEvent::{Armed, CompleteConfirmed, CompleteSent};
+        self.standing = match (self.standing, event) {
+            (Standing::Untouched | Standing::Armed { .. }, Armed) => Standing::Armed { since: now },
+            (Standing::Armed { since } | Standing::Completing { since }, CompleteSent) => {
+                Standing::Completing { since }
+            }
+            (Standing::Completing { .. }, CompleteConfirmed) => Standing::Completed,
+            // The driver sends nothing in these orders; if it did, the cautious reading is the one that undoes more.
+            (Standing::Completing { .. }, Armed) => Standing::Completing { since: now },
+            (Standing::Untouched, CompleteSent) => Standing::Completing { since: now },
+            (Standing::Untouched | Standing::Armed { .. }, CompleteConfirmed) => Standing::Completed,
+            (Standing::Completed, Armed | CompleteSent | CompleteConfirmed) => Standing::Completed,
+        };
+    }
+
+    /// When the step under way must have ended.
+    pub fn next_deadline(&self) -> Instant {
+        let step = self.step_started + self.step_limit();
+        let attempt = self.started + self.limits.attempt;
+        match self.standing {
+            // After CommissioningComplete was sent the fail-safe no longer limits us.
+            Standing::Armed { since } => step.min(attempt).min(since + self.limits.fail_safe),
+            Standing::Untouched | Standing::Completing { .. } | Standing::Completed => step.min(attempt),
+        }
+    }
+
+    /// Which clock ran out at [`Self::next_deadline`].
+    pub fn expired(&self) -> Expired {
+        let deadline = self.next_deadline();
+        if deadline == self.started + self.limits.attempt {
+            Expired::Attempt(self.limits.attempt)
+        } else if matches!(self.standing, Standing::Armed { since } if deadline == since + self.limits.fail_safe) {
+            Expired::FailSafe(self.limits.fail_safe)
+        } else {
+            Expired::Step(self.step_limit())
+        }
+    }
+
+    /// How long discovery may take.
+    pub fn discover_budget(&self, now: Instant) -> Duration {
+        self.limits.discover.min((self.started + self.limits.attempt).saturating_duration_since(now))
+    }
+
+    /// Whether less than half of the fail-safe is left, so that it must be armed again before the next command.
+    pub fn rearm_due(&self, now: Instant) -> bool {
+        matches!(self.standing, Standing::Armed { since } if now.duration_since(since) > self.limits.fail_safe / 2)
+    }
+
+    /// What must be undone on the device if the attempt ends now.
+    pub fn undo(&self) -> Undo {
+        match self.standing {
+            Standing::Untouched => Undo::Nothing,
+            Standing::Armed { .. } => Undo::ExpireFailSafe,
+            Standing::Completing { .. } => Undo::Probe,
+            Standing::Completed => Undo::RemoveFabric,
+        }
+    }
+
+    /// How long `step` has taken up to now, all its turns together.
+    pub fn duration(&self, step: Step, now: Instant) -> Duration {
+        let running = if step == self.step { now.duration_since(self.step_started) } else { Duration::ZERO };
+        self.durations[step as usize] + running
+    }
+
+    /// How long the attempt has taken up to now.
+    pub fn total(&self, now: Instant) -> Duration {
+        now.duration_since(self.started)
+    }
+
+    fn step_limit(&self) -> Duration {
+        match self.step {
+            Step::Discover => self.limits.discover,
+            _ => self.limits.step,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits {
+        attempt: Duration::from_secs(90),
+        discover: Duration::from_secs(30),
+        step: Duration::from_secs(15),
+        fail_safe: Duration::from_secs(20),
+    };
+
+    fn after(start: Instant, seconds: u64) -> Instant {
+        start + Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn the_nearest_clock_counts() {
+        let start = Instant::now();
+        let mut attempt = Attempt::new(LIMITS, start);
+        attempt.handle_step(Step::Discover, start);
+        assert_eq!((attempt.next_deadline(), attempt.expired()), (after(start, 30), Expired::Step(LIMITS.discover)));
+        attempt.handle_step(Step::ArmFailSafe, after(start, 5));
+        attempt.handle_device(DeviceEvent::Armed, after(start, 6));
+        attempt.handle_step(Step::ReadInfo, after(start, 15));
+        assert_eq!(
+            (attempt.next_deadline(), attempt.expired()),
+            (after(start, 26), Expired::FailSafe(LIMITS.fail_safe))
+        );
+        assert!(!attempt.rearm_due(after(start, 16)) && attempt.rearm_due(after(start, 17)));
+        attempt.handle_device(DeviceEvent::Armed, after(start, 80));
+        attempt.handle_step(Step::Csr, after(start, 80));
+        assert_eq!((attempt.next_deadline(), attempt.expired()), (after(start, 90), Expired::Attempt(LIMITS.attempt)));
+    }
+
+    #[test]
+    fn every_pair_of_standing_and_event_is_decided() {
+        let now = Instant::now();
+        let standings = [
+            Standing::Untouched,
+            Standing::Armed { since: now },
+            Standing::Completing { since: now },
+            Standing::Completed,
+        ];
+        let undo_after = |standing, event| {
+            let mut attempt = Attempt::new(LIMITS, now);
+            attempt.standing = standing;
+            attempt.handle_device(event, now);
+            attempt.undo()
+        };
+        let table = standings.map(|standing| {
+            [DeviceEvent::Armed, DeviceEvent::CompleteSent, DeviceEvent::CompleteConfirmed]
+                .map(|event| undo_after(standing, event))
+        });
+        use Undo::{ExpireFailSafe, Probe, RemoveFabric};
+        assert_eq!(
+            table,
+            [
+                [ExpireFailSafe, Probe, RemoveFabric],
+                [ExpireFailSafe, Probe, RemoveFabric],
+                [Probe, Probe, RemoveFabric],
+                [RemoveFabric, RemoveFabric, RemoveFabric],
+            ]
+        );
+    }
+
+    #[test]
+    fn time_belongs_to_the_step_that_took_it() {
+        let start = Instant::now();
+        let mut attempt = Attempt::new(LIMITS, start);
+        attempt.handle_step(Step::Discover, start);
+        attempt.handle_step(Step::Pase, after(start, 3));
+        assert_eq!(attempt.duration(Step::Discover, after(start, 4)), Duration::from_secs(3));
+        assert_eq!(attempt.duration(Step::Pase, after(start, 4)), Duration::from_secs(1));
+        assert_eq!(attempt.total(after(start, 4)), Duration::from_secs(4));
+    }
+}

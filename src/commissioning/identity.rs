@@ -1,0 +1,211 @@
+//! Where a device's identity in the cloud comes from: the command first, then the product profile (interface.md).
+//!
+//! Not here: sending it (`outbox`), the profiles' syntax (`config`).
+
+use crate::bind::{BindState, BindStatus, CapabilityMask, CloudDevice};
+use crate::commissioning::ports::{AttributePath, LinkError, OperationalSession};
+use crate::node::BasicInformation;
+use crate::secret::BindingCode;
+
+/// What the command or the manifest says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GivenIdentity {
+    /// Product key.
+    pub product_key: Option<String>,
+    /// Device key.
+    pub device_key: Option<String>,
+    /// Binding code.
+    pub binding_code: Option<BindingCode>,
+}
+
+/// A product profile, its attribute paths understood.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Profile {
+    /// Vendor id.
+    pub vendor_id: u16,
+    /// Product id.
+    pub product_id: u16,
+    /// Product key.
+    pub product_key: String,
+    /// Where the device key comes from.
+    pub device_key: DeviceKey,
+    /// Where the binding code comes from.
+    pub binding_code: BindingCodeOrigin,
+    /// What the device can do besides LAN and Matter.
+    pub capabilities: CapabilityMask,
+}
+
+/// Where a device key comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeviceKey {
+    /// Basic Information's SerialNumber.
+    SerialNumber,
+    /// Basic Information's UniqueID.
+    UniqueId,
+    /// Any readable attribute.
+    Attribute(AttributePath),
+}
+
+/// Where a binding code comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BindingCodeOrigin {
+    /// Made by the hub.
+    Random,
+    /// Made by the hub and written to the device, whose firmware reports it.
+    Written(AttributePath),
+    /// Read from the device.
+    Attribute(AttributePath),
+}
+
+/// What a bind needs beside the Matter identity.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Eligible {
+    /// Product key and device key.
+    pub device: CloudDevice,
+    /// The shared code.
+    pub binding_code: BindingCode,
+    /// The mask, 1..=15.
+    pub capabilities_bitmask: u8,
+}
+
+/// Why there will be no bind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotEligible {
+    /// In plain words.
+    pub reason: String,
+}
+
+impl NotEligible {
+    /// The node record's bind status.
+    pub fn status(&self) -> BindStatus {
+        BindStatus { state: BindState::NotEligible, message: self.reason.clone(), ..BindStatus::default() }
+    }
+}
+
+/// A fresh binding code: 16 characters `0-9A-F` (cloud-contract 3.1).
+pub fn random_binding_code() -> BindingCode {
+    BindingCode::new(format!("{:016X}", rand::random::<u64>()))
+}
+
+/// Finds all three parts, asking the device where the profile says so.
+///
+/// # Errors
+/// A part that has no source, or whose source gave nothing usable: the node stays local.
+pub async fn resolve(
+    given: &GivenIdentity,
+    profiles: &[Profile],
+    basic: &BasicInformation,
+    session: &impl OperationalSession,
+) -> Result<Eligible, NotEligible> {
+    let profile = profiles.iter().find(|p| p.vendor_id == basic.vendor_id && p.product_id == basic.product_id);
+    let nothing_for = |part: &str| NotEligible {
+        reason: format!(
+            "no {part} for vendor {:#06x}, product {:#06x}: give it on the command line or in [[products]]",
+            basic.vendor_id, basic.product_id
+        ),
+    };
+    let product_key = given
+        .product_key
+        .clone()
+        .or_else(|| profile.map(|p| p.product_key.clone()))
+        .ok_or_else(|| nothing_for("product key"))?;
+    let device_key = match (&given.device_key, profile) {
+        (Some(given), _) => given.clone(),
+        (None, Some(profile)) => device_key_from(profile.device_key, basic, session).await?,
+        (None, None) => return Err(nothing_for("device key")),
+    };
+    check_device_key(&device_key)?;
+    let binding_code = match (&given.binding_code, profile) {
+        (Some(given), _) => given.clone(),
+        (None, Some(profile)) => binding_code_from(profile.binding_code, session).await?,
+        (None, None) => return Err(nothing_for("binding code")),
+    };
+    let capabilities = profile.map_or(CapabilityMask { wan: false, ble: false }, |p| p.capabilities);
+    Ok(Eligible {
+        device: CloudDevice { product_key, device_key },
+        binding_code,
+        capabilities_bitmask: capabilities.value(),
+    })
+}
+
+/// A binding code from where the profile says; also used when the cloud asks for a fresh one (5213, 5461, 5462).
+///
+/// # Errors
+/// The device does not answer, or not with 16 characters `0-9A-F`.
+pub async fn binding_code_from(
+    origin: BindingCodeOrigin,
+    session: &impl OperationalSession,
+) -> Result<BindingCode, NotEligible> {
+    match origin {
+        BindingCodeOrigin::Random => Ok(random_binding_code()),
+        BindingCodeOrigin::Written(path) => {
+            let code = random_binding_code();
+            session.write_text(path, code.expose()).await.map_err(|error| unusable("binding code", path, &error))?;
+            Ok(code)
+        }
+        BindingCodeOrigin::Attribute(path) => {
+            let code = session.read_text(path).await.map_err(|error| unusable("binding code", path, &error))?;
+            if is_binding_code(&code) {
+                Ok(BindingCode::new(code))
+            } else {
+                Err(NotEligible {
+                    reason: format!(
+                        "the binding code in attribute {} is not 16 characters 0-9 A-F, but {} characters",
+                        show(path),
+                        code.chars().count()
+                    ),
+                })
+            }
+        }
+    }
+}
+
+/// Whether the cloud would take the code's form (5213).
+pub fn is_binding_code(code: &str) -> bool {
+    code.len() == 16 && code.bytes().all(|b| b.is_ascii_digit() || (b'A'..=b'F').contains(&b))
+}
+
+async fn device_key_from(
+    origin: DeviceKey,
+    basic: &BasicInformation,
+    session: &impl OperationalSession,
+) -> Result<String, NotEligible> {
+    let absent = |what: &str| NotEligible { reason: format!("the device has no {what} to make its device key of") };
+    match origin {
+        DeviceKey::SerialNumber => basic.serial_number.clone().ok_or_else(|| absent("serial number")),
+        DeviceKey::UniqueId => basic.unique_id.clone().ok_or_else(|| absent("unique id")),
+        DeviceKey::Attribute(path) => {
+            session.read_text(path).await.map_err(|error| unusable("device key", path, &error))
+        }
+    }
+}
+
+/// The cloud's rule for device keys (5361): 4 to 32 letters or digits. What it would refuse is not sent.
+fn check_device_key(device_key: &str) -> Result<(), NotEligible> {
+    if (4..=32).contains(&device_key.len()) && device_key.bytes().all(|b| b.is_ascii_alphanumeric()) {
+        Ok(())
+    } else {
+        Err(NotEligible { reason: format!("the device key {device_key:?} is not 4 to 32 letters or digits") })
+    }
+}
+
+fn unusable(part: &str, path: AttributePath, error: &LinkError) -> NotEligible {
+    NotEligible { reason: format!("no {part} from attribute {}: {error}", show(path)) }
+}
+
+fn show(path: AttributePath) -> String {
+    format!("{}/{:#x}/{:#x}", path.endpoint, path.cluster, path.attribute)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_cloud_would_refuse_is_not_sent() {
+        assert!(check_device_key("AB12").is_ok() && check_device_key("0012345678ABCDEFabcdef0123456789").is_ok());
+        assert!(check_device_key("AB1").is_err() && check_device_key("AA:BB:CC:DD").is_err());
+        assert!(is_binding_code("0123456789ABCDEF") && !is_binding_code("0123456789abcdef"));
+        assert!(is_binding_code(random_binding_code().expose()));
+    }
+}
