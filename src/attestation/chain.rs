@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::certificate::{AttestationCertificate, Role, bounded, key_id_text, parse};
-use super::finding::{Code, Findings, hex, id, optional_id};
+use super::finding::{Code, Findings, hex, id};
 use super::trust::TrustStore;
 
 /// The certificates that could be read.
@@ -126,7 +126,7 @@ fn check_link(certificate: &AttestationCertificate, issuer: &AttestationCertific
     }
 }
 
-/// "The VendorID in the DAC shall match the PAI's; if the PAI has a ProductID, it shall match the DAC's" (6.2.2).
+/// A missing id is a finding of the certificate itself. "The VendorID in the DAC shall match the PAI's; if the PAI has a ProductID, it shall match the DAC's" (6.2.2).
 fn check_ids(dac: &AttestationCertificate, pai: &AttestationCertificate, findings: &mut Findings) {
     if let (Some(ours), Some(theirs)) = (dac.vendor_id, pai.vendor_id)
         && ours != theirs
@@ -134,16 +134,20 @@ fn check_ids(dac: &AttestationCertificate, pai: &AttestationCertificate, finding
         let values = [("dac", id(ours)), ("pai", id(theirs))];
         findings.add(Code::ChainVendorId, "DAC and PAI are for different vendors", values);
     }
-    if pai.product_id.is_some() && pai.product_id != dac.product_id {
-        let values = [("dac", optional_id(dac.product_id)), ("pai", optional_id(pai.product_id))];
+    if let (Some(ours), Some(theirs)) = (dac.product_id, pai.product_id)
+        && ours != theirs
+    {
+        let values = [("dac", id(ours)), ("pai", id(theirs))];
         findings.add(Code::ChainProductId, "the PAI may only issue for another product", values);
     }
 }
 
 /// "If the PAA has a VendorID, it shall match the PAI's" (6.2.2.5).
 fn check_scope(pai: &AttestationCertificate, paa: &AttestationCertificate, findings: &mut Findings) {
-    if paa.vendor_id.is_some() && paa.vendor_id != pai.vendor_id {
-        let values = [("pai", optional_id(pai.vendor_id)), ("paa", optional_id(paa.vendor_id))];
+    if let (Some(ours), Some(theirs)) = (pai.vendor_id, paa.vendor_id)
+        && ours != theirs
+    {
+        let values = [("pai", id(ours)), ("paa", id(theirs))];
         findings.add(Code::PaaVendorScope, "the PAA may only issue for another vendor", values);
     }
 }
