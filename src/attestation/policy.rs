@@ -1,0 +1,114 @@
+//! From findings to a verdict: the only place that accepts or rejects a device.
+//!
+//! `require` accepts a production PAA and an official or provisional declaration without an error; test material passes
+//! for the products of `allow_test`, never an error. `warn` records whatever was found and goes on. An override is for
+//! one attempt, by a person who is named. Nothing configured means `require`.
+
+use serde::{Deserialize, Serialize};
+
+use super::Report;
+use super::finding::{Finding, Severity};
+use crate::config::{AttestationConfig, AttestationPolicy};
+use crate::node::AttestationSummary;
+
+/// A person's decision for one attempt; it goes to the admin log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Override {
+    /// The user who asked, as the admin API knows them.
+    pub who: String,
+    /// The reason given.
+    pub why: String,
+}
+
+/// What becomes of the device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// Nothing speaks against it.
+    Accepted,
+    /// Policy lets it pass in spite of warnings or, under `warn`, errors.
+    AcceptedWithWarnings,
+    /// Policy would have rejected it; a person decided otherwise.
+    AcceptedByOverride,
+    /// It gets no credentials.
+    Rejected,
+}
+
+impl Outcome {
+    /// The stable word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::AcceptedWithWarnings => "accepted-with-warnings",
+            Self::AcceptedByOverride => "accepted-by-override",
+            Self::Rejected => "rejected",
+        }
+    }
+}
+
+/// The decision, and what it rests on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// What becomes of the device.
+    pub outcome: Outcome,
+    /// Rejected or overridden: the findings that policy does not accept. Otherwise those that it let pass.
+    pub deciding: Vec<Finding>,
+    /// Who overrode and why, where that decided.
+    #[serde(rename = "override", default, skip_serializing_if = "Option::is_none")]
+    pub overridden: Option<Override>,
+}
+
+impl Verdict {
+    /// Whether the device gets credentials.
+    pub fn is_accepted(&self) -> bool {
+        self.outcome != Outcome::Rejected
+    }
+
+    /// The deciding findings as one line, for errors and logs.
+    pub fn reasons(&self) -> String {
+        self.deciding.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    }
+
+    /// What the node record keeps: the verdict and every finding of the report.
+    pub fn summary(&self, report: &Report) -> AttestationSummary {
+        AttestationSummary { verdict: self.outcome.as_str().to_owned(), findings: findings_json(&report.findings) }
+    }
+}
+
+/// Findings as the JSON objects of interface.md: `{code, severity, message, values}`.
+pub fn findings_json(findings: &[Finding]) -> Vec<serde_json::Value> {
+    findings.iter().map(|finding| serde_json::to_value(finding).expect("a finding has only string keys")).collect()
+}
+
+/// Decides by configuration, and by a person's word where that would reject.
+pub fn decide(report: &Report, config: &AttestationConfig, overridden: Option<Override>) -> Verdict {
+    let (refused, passed): (Vec<_>, Vec<_>) = report
+        .findings
+        .iter()
+        .filter(|finding| finding.severity > Severity::Info)
+        .cloned()
+        .partition(|finding| is_refused(finding, report, config));
+    let outcome = match (refused.is_empty(), passed.is_empty(), &overridden) {
+        (true, true, _) => Outcome::Accepted,
+        (true, false, _) => Outcome::AcceptedWithWarnings,
+        (false, _, Some(_)) => Outcome::AcceptedByOverride,
+        (false, _, None) => Outcome::Rejected,
+    };
+    let overridden = overridden.filter(|_| outcome == Outcome::AcceptedByOverride);
+    Verdict { outcome, deciding: if refused.is_empty() { passed } else { refused }, overridden }
+}
+
+fn is_refused(finding: &Finding, report: &Report, config: &AttestationConfig) -> bool {
+    match (config.policy, finding.severity) {
+        (AttestationPolicy::Warn, _) => false,
+        (AttestationPolicy::Require, Severity::Error) => true,
+        (AttestationPolicy::Require, _) => finding.code.is_test_material() && !allows_test(report, config),
+    }
+}
+
+/// Whether `allow_test` names the product that the device claims to be; a false claim is an error by itself.
+fn allows_test(report: &Report, config: &AttestationConfig) -> bool {
+    config.allow_test.iter().any(|allowed| {
+        allowed.vendor_id == report.vendor_id && allowed.product_id.is_none_or(|id| id == report.product_id)
+    })
+}
