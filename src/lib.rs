@@ -4,6 +4,7 @@
 //! `store` (node record and outbox row in one transaction) → `outbox` → `cloud`. ARCHITECTURE.md draws it.
 
 pub mod bind;
+pub mod cloud;
 pub mod commissioning;
 pub mod config;
 pub mod durable;
