@@ -5,6 +5,7 @@
 
 pub mod attestation;
 pub mod bind;
+pub mod cloud;
 pub mod commissioning;
 pub mod config;
 pub mod durable;

@@ -2,4 +2,7 @@
 //!
 //! Not in the hub package (feature `sim`), and nothing outside tests, the demo and the simulators' own commands may use it.
 
+pub mod cloud;
 pub mod evidence;
+pub mod namespace;
+pub mod virtual_device;

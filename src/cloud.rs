@@ -1,0 +1,21 @@
+//! The binding service over HTTP: the one implementation of `outbox::ports::BindApi` (cloud-contract 1 to 6).
+//!
+//! `client` has the calls, `session` the tokens that they need, `login` the sign-in's cryptography, `transport` one
+//! request and how its end is judged, `wire` the service's JSON.
+//!
+//! Not here: when to try again and what a code means for a bind (`outbox`, `bind::codes`), where tokens are kept
+//! (whoever implements [`TokenStore`]).
+
+mod client;
+mod health;
+pub mod login;
+mod secrets;
+mod session;
+mod tokens;
+mod transport;
+pub mod wire;
+
+pub use client::{BuildError, Client};
+pub use health::CloudHealth;
+pub use secrets::{ReadSecretError, read_secret};
+pub use tokens::{MemoryTokens, SignInBlock, StoredTokens, TokenPair, TokenStore};

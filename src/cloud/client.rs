@@ -1,0 +1,252 @@
+//! The calls of the binding service (cloud-contract 3.2).
+
+use std::sync::Arc;
+
+use reqwest::header::{AUTHORIZATION, HeaderValue};
+use reqwest::{Method, RequestBuilder};
+use serde_json::Value;
+
+use super::health::{CloudHealth, HealthCell};
+use super::session::{Renewal, Session};
+use super::tokens::TokenStore;
+use super::transport::Transport;
+use super::wire::{BindBody, BoundData, MoveBody, PageData, RecordData};
+use crate::bind::{BindReceipt, BindRequest, CloudDevice, CloudRecord, codes};
+use crate::config::CloudConfig;
+use crate::outbox::ports::{BindApi, BindPreview, CloudError};
+
+const BIND: &str = "/v2/binding/enduserapi/v2/deviceBindingByWifi";
+const PREVIEW: &str = "/v2/binding/enduserapi/getDeviceInfoByBinding";
+const DEVICE_INFO: &str = "/v2/binding/enduserapi/deviceInfo";
+const DEVICE_LIST: &str = "/v2/binding/enduserapi/userDeviceList";
+const UNBIND: &str = "/v2/binding/enduserapi/unbundlingDeviceDk";
+const RENAME: &str = "/v2/binding/enduserapi/setDeviceInfo";
+const MOVE: &str = "/v2/family/enduserapi/setDeviceInfo";
+/// Records per page; the documents show 10 and name no limit.
+const PAGE_SIZE: usize = 50;
+/// A list that does not end by then never will.
+const MAX_PAGES: usize = 400;
+
+/// Why there is no client.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// `cloud.base_url` is no URL.
+    #[error("cloud.base_url is no URL: {source}")]
+    BaseUrl {
+        /// Why not.
+        #[source]
+        source: <reqwest::Url as std::str::FromStr>::Err,
+    },
+    /// `cloud.base_url` is a URL of something else.
+    #[error("cloud.base_url must start with https:// (or http://, for tests), not with {scheme}:")]
+    NotHttp {
+        /// What it starts with.
+        scheme: String,
+    },
+    /// The HTTP client could not be made, for instance without a trust store.
+    #[error("cannot make the HTTP client: {source}")]
+    Http {
+        /// Why not.
+        #[source]
+        source: reqwest::Error,
+    },
+}
+
+/// The binding service. Cheap to share behind an `Arc`; calls may run side by side.
+pub struct Client<T> {
+    transport: Arc<Transport>,
+    session: Session<T>,
+    health: Arc<HealthCell>,
+}
+
+impl<T: TokenStore> Client<T> {
+    /// Makes the client; nothing is sent or read before the first call.
+    ///
+    /// # Errors
+    /// `base_url` is unusable, or the machine has no trust store for HTTPS.
+    pub fn new(config: &CloudConfig, store: T) -> Result<Self, BuildError> {
+        let health = Arc::new(HealthCell::default());
+        let transport = Arc::new(Transport::new(&config.base_url, config.timeout, health.clone())?);
+        let session = Session::new(config, transport.clone(), store, health.clone());
+        Ok(Self { transport, session, health })
+    }
+
+    /// What the client last saw of the cloud.
+    pub fn health(&self) -> CloudHealth {
+        self.health.read()
+    }
+
+    /// Lets the next call sign in although the cloud refused before: for `outbox retry`, when an operator asks.
+    pub async fn forget_sign_in_block(&self) {
+        self.session.forget_block().await;
+    }
+
+    /// The record of one device by `deviceInfo`; a device that our account does not have is 5052.
+    ///
+    /// # Errors
+    /// See [`CloudError`].
+    pub async fn device_info(&self, device: &CloudDevice) -> Result<CloudRecord, CloudError> {
+        let data = self.call("deviceInfo", || self.get(DEVICE_INFO).query(&keys(device))).await?;
+        serde_json::from_value::<RecordData>(data)
+            .ok()
+            .and_then(RecordData::into_record)
+            .filter(|record| record.device == *device)
+            .ok_or_else(|| unreadable("the answer holds no record of the device"))
+    }
+
+    fn get(&self, path: &str) -> RequestBuilder {
+        self.transport.request(Method::GET, path)
+    }
+
+    /// One call: with a token, replayed once after a refresh and once after a sign-in where the token is refused.
+    async fn call(&self, name: &'static str, build: impl Fn() -> RequestBuilder) -> Result<Value, CloudError> {
+        let outcome = self.call_with_renewals(name, build).await;
+        match &outcome {
+            Ok(_) => self.health.update(|health| health.last_error = None),
+            Err(error) => self.health.failed(error),
+        }
+        outcome
+    }
+
+    async fn call_with_renewals(
+        &self,
+        name: &'static str,
+        build: impl Fn() -> RequestBuilder,
+    ) -> Result<Value, CloudError> {
+        let mut lease = self.session.lease().await?;
+        let mut next = Some(Renewal::Refresh);
+        loop {
+            let request = build().header(AUTHORIZATION, header(lease.token.expose())?);
+            let outcome = self.transport.send(name, request).await;
+            let (Err(CloudError::Code { code, .. }), Some(by)) = (&outcome, next) else { return outcome };
+            if !matches!(*code, codes::TOKEN_INVALID | codes::TOKEN_MISSING | 401) {
+                return outcome;
+            }
+            let (renewed, how) = self.session.renew(&lease, by).await?;
+            lease = renewed;
+            next = (how == Renewal::Refresh).then_some(Renewal::SignIn);
+        }
+    }
+
+    async fn page(&self, query: &[(&str, &str)], page: usize) -> Result<PageData, CloudError> {
+        let (page, size) = (page.to_string(), PAGE_SIZE.to_string());
+        let build = || self.get(DEVICE_LIST).query(query).query(&[("page", &page), ("pageSize", &size)]);
+        let data = self.call("userDeviceList", build).await?;
+        if !data.is_object() {
+            return Err(unreadable("the device list is no page"));
+        }
+        serde_json::from_value(data).map_err(|_| unreadable("the device list is no page"))
+    }
+
+    /// All pages of `userDeviceList`; `true` with records that came without `matterInfo`.
+    async fn pages(&self, query: &[(&str, &str)]) -> Result<Vec<(CloudRecord, bool)>, CloudError> {
+        let mut records: Vec<(CloudRecord, bool)> = Vec::new();
+        let mut devices = std::collections::HashSet::new();
+        let mut seen = 0;
+        for number in 1..=MAX_PAGES {
+            let page = self.page(query, number).await?;
+            let length = page.list.len();
+            seen += length;
+            let known = devices.len();
+            for data in page.list {
+                let bare = data.lacks_matter_info();
+                // A record can be on two pages when the list changes while it is read.
+                if let Some(record) = data.into_record().filter(|record| devices.insert(record.device.clone())) {
+                    records.push((record, bare));
+                }
+            }
+            let by_total = page.total.and_then(|total| usize::try_from(total).ok()).map(|total| seen < total);
+            let more = page.has_next_page.or(by_total).unwrap_or(length == PAGE_SIZE);
+            if !more || length == 0 || devices.len() == known {
+                return Ok(records);
+            }
+        }
+        Err(unreadable("the device list does not end"))
+    }
+}
+
+impl<T: TokenStore> BindApi for Client<T> {
+    async fn bind(&self, request: &BindRequest) -> Result<BindReceipt, CloudError> {
+        let body = BindBody::new(request)?;
+        let build = || self.transport.request(Method::POST, BIND).json(&body);
+        let data = self.call("deviceBindingByWifi", build).await?;
+        Ok(BoundData::read(data).into_receipt())
+    }
+
+    async fn find(&self, device: &CloudDevice) -> Result<Option<CloudRecord>, CloudError> {
+        let query = [("dk", device.device_key.as_str()), ("pkList", device.product_key.as_str())];
+        // The filter may be a search for a part of the key: only the very device counts.
+        let found = self.pages(&query).await?.into_iter().find(|(record, _)| record.device == *device);
+        match found {
+            Some((record, true)) => match self.device_info(device).await {
+                Ok(full) => Ok(Some(full)),
+                Err(CloudError::Code { code: codes::NOT_BOUND, .. }) => Ok(Some(record)),
+                Err(error) => Err(error),
+            },
+            found => Ok(found.map(|(record, _)| record)),
+        }
+    }
+
+    async fn list(&self) -> Result<Vec<CloudRecord>, CloudError> {
+        Ok(self.pages(&[]).await?.into_iter().map(|(record, _)| record).collect())
+    }
+
+    async fn unbind(&self, device: &CloudDevice) -> Result<(), CloudError> {
+        let build = || self.transport.request(Method::DELETE, UNBIND).query(&keys(device));
+        match self.call("unbundlingDeviceDk", build).await {
+            Ok(_) | Err(CloudError::Code { code: codes::NOT_BOUND, .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn rename(&self, device: &CloudDevice, name: &str) -> Result<(), CloudError> {
+        let build = || self.transport.request(Method::PUT, RENAME).query(&keys(device)).query(&[("deviceName", name)]);
+        self.call("setDeviceInfo", build).await.map(drop)
+    }
+
+    async fn move_room(
+        &self,
+        device: &CloudDevice,
+        family_id: &str,
+        old_room_id: Option<&str>,
+        new_room_id: &str,
+    ) -> Result<(), CloudError> {
+        let body = [MoveBody {
+            dk: &device.device_key,
+            pk: &device.product_key,
+            fid: family_id,
+            old_frid: old_room_id,
+            new_frid: new_room_id,
+        }];
+        let data = self.call("setDeviceInfo", || self.transport.request(Method::PUT, MOVE).json(&body)).await?;
+        failure_in(&data).map_or(Ok(()), Err)
+    }
+
+    async fn preview(&self, device: &CloudDevice) -> Result<BindPreview, CloudError> {
+        let data = self.call("getDeviceInfoByBinding", || self.get(PREVIEW).query(&keys(device))).await?;
+        Ok(BoundData::read(data).into_preview())
+    }
+}
+
+fn keys(device: &CloudDevice) -> [(&'static str, &str); 2] {
+    [("dk", &device.device_key), ("pk", &device.product_key)]
+}
+
+fn unreadable(cause: &str) -> CloudError {
+    CloudError::Ambiguous { cause: cause.to_owned() }
+}
+
+fn header(token: &str) -> Result<HeaderValue, CloudError> {
+    let mut value = HeaderValue::from_str(token)
+        .map_err(|_| CloudError::NotSent { cause: "the cloud's token cannot be sent in a header".to_owned() })?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+/// Body code 200 can hide the failure of one item (cloud-contract 3.2).
+fn failure_in(data: &Value) -> Option<CloudError> {
+    let failure = data.get("failureList")?.as_array()?.first()?;
+    let code = failure.get("code").and_then(Value::as_i64).unwrap_or(5054);
+    let message = failure.get("msg").and_then(Value::as_str).unwrap_or("the device was not changed").to_owned();
+    Some(CloudError::Code { code, message })
+}

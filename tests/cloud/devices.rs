@@ -1,0 +1,74 @@
+//! Lists, rename, rooms, unbind.
+
+use matterbind::outbox::ports::{BindApi, CloudError};
+use matterbind::sim::cloud::{Fault, FaultKind};
+
+use crate::rig::{Rig, device, request};
+
+#[tokio::test]
+async fn all_pages_are_read_each_device_once() {
+    let rig = Rig::demo().await;
+    let client = rig.client();
+    assert_eq!(client.list().await.unwrap(), []);
+    for index in 0..123 {
+        client.bind(&request(&device("p11abc", &format!("DEV{index:05}")))).await.unwrap();
+    }
+    let mut keys: Vec<String> =
+        client.list().await.unwrap().into_iter().map(|record| record.device.device_key).collect();
+    keys.sort();
+    assert_eq!(keys.len(), 123);
+    assert_eq!((keys[0].as_str(), keys[122].as_str()), ("DEV00000", "DEV00122"));
+    let counters = rig.cloud.counters();
+    assert_eq!((counters.logins, counters.requests["userDeviceList"]), (1, 1 + 3));
+    // A key that is part of other keys is not those.
+    assert_eq!(client.find(&device("p11abc", "DEV0000")).await.unwrap(), None);
+    assert!(client.find(&device("p11abc", "DEV00007")).await.unwrap().is_some());
+    // One page that fails is no shorter list.
+    rig.cloud.fault(Fault::of_bind(FaultKind::Garbage).on("userDeviceList"));
+    assert!(matches!(client.list().await, Err(CloudError::Ambiguous { .. })));
+}
+
+#[tokio::test]
+async fn a_device_is_renamed_moved_and_unbound_twice() {
+    let rig = Rig::demo().await;
+    let client = rig.client();
+    let light = device("p11abc", "LIGHT001");
+    let mut bind = request(&light);
+    bind.family_id = Some("f-demo".to_owned());
+    bind.room_id = Some("r-hall".to_owned());
+    client.bind(&bind).await.unwrap();
+    client.rename(&light, "Küche & Flur +1").await.unwrap();
+    client.move_room(&light, "f-demo", Some("r-hall"), "r-kitchen").await.unwrap();
+    let record = client.device_info(&light).await.unwrap();
+    assert_eq!(record.device_name.as_deref(), Some("Küche & Flur +1"));
+    assert_eq!((record.family_id.as_deref(), record.room_id.as_deref()), (Some("f-demo"), Some("r-kitchen")));
+    let nowhere = client.move_room(&light, "f-demo", None, "r-none").await;
+    assert!(matches!(nowhere, Err(CloudError::Code { code: 5041, .. })), "{nowhere:?}");
+    client.unbind(&light).await.unwrap();
+    client.unbind(&light).await.unwrap();
+    assert_eq!(client.find(&light).await.unwrap(), None);
+    let gone = client.device_info(&light).await;
+    assert!(matches!(gone, Err(CloudError::Code { code: 5052, .. })), "{gone:?}");
+    assert_eq!(rig.cloud.counters().unbinds["p11abc/LIGHT001"], 1);
+}
+
+#[tokio::test]
+async fn the_codes_of_families_are_reached() {
+    let rig = Rig::demo().await;
+    let client = rig.client();
+    let bind_into = async |family: Option<&str>, room: Option<&str>| {
+        let mut bind = request(&device("p11abc", "LIGHT001"));
+        bind.family_id = family.map(str::to_owned);
+        bind.room_id = room.map(str::to_owned);
+        match client.bind(&bind).await {
+            Err(CloudError::Code { code, .. }) => code,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(bind_into(Some("f-none"), None).await, 5636);
+    assert_eq!(bind_into(None, Some("r-hall")).await, 5618);
+    rig.cloud.change(|scenario| scenario.families[0].role = 3);
+    assert_eq!(bind_into(Some("f-demo"), None).await, 5669);
+    rig.cloud.change(|scenario| scenario.users[0].family_mode = false);
+    assert_eq!(bind_into(Some("f-demo"), None).await, 5624);
+}

@@ -1,0 +1,13 @@
+//! The cloud client against the reference cloud over real HTTP on loopback.
+//!
+//! ```text
+//! test ── matterbind::cloud::Client ──HTTP──▶ matterbind::sim::cloud::SimCloud ◀── back door ── test
+//! ```
+#![cfg(feature = "sim")]
+
+mod bind;
+mod devices;
+mod openapi;
+mod redaction;
+mod rig;
+mod sign_in;
