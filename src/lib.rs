@@ -13,3 +13,4 @@ pub mod node;
 pub mod onboarding;
 pub mod outbox;
 pub mod secret;
+pub mod store;
