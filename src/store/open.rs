@@ -124,11 +124,9 @@ pub(super) fn open(state_dir: &Path) -> Result<Opened, OpenError> {
     create_private_file(&database)?;
     let sqlite = |source| sqlite_error(state_dir, &database, source);
 
-    let mut connection = Connection::open_with_flags(
-        &database,
-        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW,
-    )
-    .map_err(sqlite)?;
+    let mut connection =
+        Connection::open_with_flags(&database, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)
+            .map_err(sqlite)?;
     connection.busy_timeout(BUSY_TIMEOUT).map_err(sqlite)?;
     if connection.is_readonly("main").map_err(sqlite)? {
         return Err(OpenError::ReadOnly { path: database });
