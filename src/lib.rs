@@ -17,3 +17,4 @@ pub mod outbox;
 pub mod secret;
 #[cfg(feature = "sim")]
 pub mod sim;
+pub mod store;

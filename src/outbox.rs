@@ -2,4 +2,6 @@
 //!
 //! Not here: HTTP (`cloud`), SQL (`store`), what to compare (`reconcile`).
 
+pub mod dispatcher;
 pub mod ports;
+pub mod schedule;

@@ -4,6 +4,7 @@ use std::future::Future;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 use crate::bind::{BindReceipt, BindRequest, BindStatus, CloudDevice, CloudRecord, MatterInfo};
 use crate::durable::StoreError;
@@ -181,6 +182,8 @@ pub struct OutboxEntry {
 
 /// The durable side of the queue.
 pub trait OutboxStore: Send + Sync + 'static {
+    /// Changes whenever a row was added, made due or finished. Subscribe before reading the queue: then none is missed.
+    fn changes(&self) -> watch::Receiver<u64>;
     /// Rows that are due at `now`: for each device only the oldest unfinished row, `limit` at most, none in `busy`.
     fn due(
         &self,
@@ -188,9 +191,10 @@ pub trait OutboxStore: Send + Sync + 'static {
         busy: &[CloudDevice],
         limit: usize,
     ) -> impl Future<Output = Result<Vec<OutboxEntry>, StoreError>> + Send;
-    /// When the next row will be due, if any waits.
-    fn next_due_at(&self) -> impl Future<Output = Result<Option<Timestamp>, StoreError>> + Send;
-    /// Writes a row's new standing, before or after a call. `Sending` is written before the request leaves.
+    /// When the next row that may be worked on will be due, if any waits; rows of devices in `busy` do not count.
+    fn next_due_at(&self, busy: &[CloudDevice]) -> impl Future<Output = Result<Option<Timestamp>, StoreError>> + Send;
+    /// Writes a row's new standing, before or after a call. `Sending` is written before the request leaves. A row that was
+    /// dropped meanwhile is [`StoreError::Missing`] and stays dropped.
     fn update(&self, entry: &OutboxEntry) -> impl Future<Output = Result<(), StoreError>> + Send;
     /// The row is done: deletes it and writes the node's bind status and, for a bind, what the cloud gave, in one
     /// transaction.

@@ -1,0 +1,471 @@
+//! What becomes of a row: a pure function of the row, what happened, the time, and a seed for the jitter (cloud-contract 5).
+//!
+//! The cloud has no idempotency key, so the rule is: whatever may have taken effect is looked up before it is sent again.
+//! A row is looked up when it is `Unsettled`, and when it waited for a person; it is sent when it is `Pending`.
+//! Not here: calls and their order (`dispatcher`), rows on disk (`store`).
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::ports::{OutboxEntry, OutboxState, OutboxTask};
+use crate::bind::{CloudRecord, FieldDifference};
+
+mod class;
+#[cfg(test)]
+mod tests;
+
+use class::{Class, LastResort, class_of, hint_of};
+
+/// How often a bind is repeated while the device has yet to report its code (5460, 5009, 5465; cloud-contract 3.1).
+pub const WINDOW_CADENCE: Duration = Duration::from_secs(3);
+/// How long, counted from the first try.
+pub const BIND_WINDOW: Duration = Duration::from_secs(120);
+/// How often a row that waits for a person is looked at without one.
+pub const OPERATOR_RECHECK: Duration = Duration::from_secs(24 * 3600);
+/// The first back-off; doubled with every try.
+const BACK_OFF_BASE: Duration = Duration::from_secs(2);
+/// The longest back-off.
+const BACK_OFF_CAP: Duration = Duration::from_secs(15 * 60);
+/// How often a bind that the cloud acknowledged, but does not show, is sent again.
+const ACKNOWLEDGED_TRIES: u32 = 3;
+const ACKNOWLEDGED: i64 = 200;
+
+/// What is to be done with a row that is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Ask the cloud to do it.
+    Send,
+    /// Ask the cloud whether it is done.
+    ReadBack,
+    /// Nothing: refused for good.
+    Nothing,
+}
+
+/// What a read-back showed, as far as the row is concerned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReadBack {
+    /// What the row wants is so.
+    InEffect,
+    /// What the row wants is not so, and may be asked for.
+    NotInEffect,
+    /// The device is bound by us with other Matter ids.
+    Differs(Vec<FieldDifference>),
+    /// The device is not (or not as its owner) in our account, although the row needs that, or its binding is invalid.
+    NotOurs,
+}
+
+/// What happened to a row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// Body code 200.
+    Accepted,
+    /// Another body code.
+    Refused {
+        /// The code.
+        code: i64,
+        /// The cloud's message.
+        message: String,
+    },
+    /// The request never left.
+    NotSent {
+        /// Why.
+        cause: String,
+    },
+    /// Nobody knows whether it took effect.
+    Ambiguous {
+        /// What was seen.
+        cause: String,
+    },
+    /// There is no signing in at the moment; the request never left.
+    SignIn {
+        /// The cloud's code.
+        code: Option<i64>,
+        /// What to tell the operator.
+        message: String,
+        /// `None`: not before an operator has changed something.
+        not_before: Option<Timestamp>,
+    },
+    /// The cloud was asked what it holds.
+    ReadBack(ReadBack),
+    /// A fresh binding code was asked for; true: the row's task has it now.
+    FreshCode(bool),
+}
+
+/// What the dispatcher does with the row that [`advance`] answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Delete it: what it wanted is so.
+    Done,
+    /// Write it; it is due at its `next_try_at`.
+    Keep,
+    /// Write it, get a fresh binding code, and come back with [`Outcome::FreshCode`].
+    FreshCode,
+}
+
+/// A row's new standing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    /// The row as it is to be written.
+    pub entry: OutboxEntry,
+    /// What to do with it.
+    pub step: Step,
+}
+
+/// What to do with a due row. A row that was being sent when the daemon ended goes through [`recover`] first.
+pub fn action(entry: &OutboxEntry) -> Action {
+    match entry.state {
+        OutboxState::Pending => Action::Send,
+        OutboxState::Sending | OutboxState::Unsettled | OutboxState::WaitingForOperator => Action::ReadBack,
+        OutboxState::Rejected => Action::Nothing,
+    }
+}
+
+/// The row as it is written before its request leaves.
+pub fn begin_sending(entry: &OutboxEntry, now: Timestamp) -> OutboxEntry {
+    OutboxEntry {
+        state: OutboxState::Sending,
+        tries: entry.tries.saturating_add(1),
+        first_sent_at: entry.first_sent_at.or(Some(now)),
+        next_try_at: Some(now),
+        ..entry.clone()
+    }
+}
+
+/// A row that a crash left in `Sending`: its outcome is unknown, and its last code belongs to an earlier try.
+pub fn recover(entry: &OutboxEntry, now: Timestamp) -> OutboxEntry {
+    OutboxEntry {
+        state: OutboxState::Unsettled,
+        last_code: None,
+        last_message: "the daemon ended while the request was under way".to_owned(),
+        next_try_at: Some(now),
+        hint: String::new(),
+        ..entry.clone()
+    }
+}
+
+/// Reads the cloud's record (none: our account does not have the device) as an answer to what the task wants.
+pub fn judge(task: &OutboxTask, record: Option<&CloudRecord>) -> ReadBack {
+    let ours = |record: &CloudRecord| record.device_type != Some(2) && record.status.is_none_or(|status| status == 1);
+    match (task, record) {
+        (OutboxTask::Bind(_) | OutboxTask::UpdateMatterInfo(_), None) => ReadBack::NotInEffect,
+        (OutboxTask::Bind(request) | OutboxTask::UpdateMatterInfo(request), Some(record)) => {
+            let held = record.matter_info.clone().unwrap_or_default();
+            let differences = request.matter_info.differences(&held);
+            match (ours(record), differences.is_empty()) {
+                (false, _) => ReadBack::NotOurs,
+                (true, true) => ReadBack::InEffect,
+                (true, false) => ReadBack::Differs(differences),
+            }
+        }
+        (OutboxTask::Unbind(_), None) => ReadBack::InEffect,
+        (OutboxTask::Unbind(_), Some(_)) => ReadBack::NotInEffect,
+        (OutboxTask::Rename { .. } | OutboxTask::MoveRoom { .. }, None) => ReadBack::NotOurs,
+        (OutboxTask::Rename { name, .. }, Some(record)) => so(record.device_name.as_ref() == Some(name)),
+        (OutboxTask::MoveRoom { new_room_id, .. }, Some(record)) => so(record.room_id.as_ref() == Some(new_room_id)),
+    }
+}
+
+fn so(yes: bool) -> ReadBack {
+    if yes { ReadBack::InEffect } else { ReadBack::NotInEffect }
+}
+
+/// The whole transition table: a row, what happened to it, and what becomes of it. Every `seed` gives a legal answer.
+pub fn advance(entry: &OutboxEntry, outcome: &Outcome, now: Timestamp, seed: u64) -> Verdict {
+    use OutboxState::{Pending, Rejected, Sending, Unsettled, WaitingForOperator};
+    let row = Move { entry: entry.clone(), now, seed };
+    match (entry.state, outcome) {
+        // The request was made (a dropped `Sending` mark makes no difference).
+        (Pending | Sending, Outcome::Accepted) => row.acknowledged(),
+        (Pending | Sending, Outcome::Refused { code, message }) => row.refused(*code, message),
+        (Pending | Sending, Outcome::NotSent { cause }) => row.transport(Pending, cause),
+        (Pending | Sending, Outcome::Ambiguous { cause }) => row.transport(Unsettled, cause),
+        // The cloud was only asked what it holds, or answered for something that was not asked: look again.
+        (Unsettled | WaitingForOperator, Outcome::Accepted) => row.acknowledged(),
+        (Unsettled | WaitingForOperator, Outcome::Refused { code, message }) => {
+            row.look_again(&format!("reading back was refused: {code} {message}"))
+        }
+        (Unsettled | WaitingForOperator, Outcome::NotSent { cause } | Outcome::Ambiguous { cause }) => {
+            row.look_again(cause)
+        }
+        (Pending | Sending, Outcome::SignIn { code, message, not_before }) => {
+            row.sign_in(Pending, *code, message, *not_before)
+        }
+        (Unsettled, Outcome::SignIn { code, message, not_before }) => {
+            row.sign_in(Unsettled, *code, message, *not_before)
+        }
+        (WaitingForOperator, Outcome::SignIn { message, .. }) => row.look_again(message),
+        (Pending | Sending | Unsettled | WaitingForOperator, Outcome::ReadBack(ReadBack::InEffect)) => row.done(),
+        (Pending | Sending | Unsettled | WaitingForOperator, Outcome::ReadBack(ReadBack::NotOurs)) => row.not_ours(),
+        (Pending | Sending | Unsettled | WaitingForOperator, Outcome::ReadBack(ReadBack::Differs(fields))) => {
+            row.differs(fields)
+        }
+        (Pending | Sending, Outcome::ReadBack(ReadBack::NotInEffect)) => row.send_now(),
+        (Unsettled, Outcome::ReadBack(ReadBack::NotInEffect)) => row.not_in_effect(),
+        (WaitingForOperator, Outcome::ReadBack(ReadBack::NotInEffect)) => row.try_without_operator(),
+        (Pending | Sending | Unsettled | WaitingForOperator, Outcome::FreshCode(true)) => row.with_fresh_code(),
+        (Pending | Sending | Unsettled | WaitingForOperator, Outcome::FreshCode(false)) => row.without_fresh_code(),
+        (
+            Rejected,
+            Outcome::Accepted
+            | Outcome::Refused { .. }
+            | Outcome::NotSent { .. }
+            | Outcome::Ambiguous { .. }
+            | Outcome::SignIn { .. }
+            | Outcome::ReadBack(_)
+            | Outcome::FreshCode(_),
+        ) => row.keep(),
+    }
+}
+
+/// A row on its way to a new standing.
+struct Move {
+    entry: OutboxEntry,
+    now: Timestamp,
+    seed: u64,
+}
+
+impl Move {
+    fn keep(self) -> Verdict {
+        Verdict { entry: self.entry, step: Step::Keep }
+    }
+
+    fn done(self) -> Verdict {
+        Verdict { entry: self.entry, step: Step::Done }
+    }
+
+    fn stand(mut self, state: OutboxState, wait: Duration) -> Verdict {
+        self.entry.state = state;
+        self.entry.next_try_at = Some(after(self.now, wait));
+        self.keep()
+    }
+
+    /// A person must do something; `hint` says what.
+    fn operator(mut self, hint: impl Into<String>) -> Verdict {
+        self.entry.hint = hint.into();
+        self.stand(OutboxState::WaitingForOperator, OPERATOR_RECHECK)
+    }
+
+    fn reject(mut self, hint: impl Into<String>) -> Verdict {
+        self.entry.hint = hint.into();
+        self.entry.state = OutboxState::Rejected;
+        self.entry.next_try_at = None;
+        self.keep()
+    }
+
+    fn send_now(self) -> Verdict {
+        self.stand(OutboxState::Pending, Duration::ZERO)
+    }
+
+    fn look_now(self) -> Verdict {
+        self.stand(OutboxState::Unsettled, Duration::ZERO)
+    }
+
+    /// Body code 200 is a claim; the read-back makes it a fact.
+    fn acknowledged(mut self) -> Verdict {
+        self.count(Some(ACKNOWLEDGED));
+        self.entry.last_message.clear();
+        self.entry.hint.clear();
+        self.look_now()
+    }
+
+    fn refused(mut self, code: i64, message: &str) -> Verdict {
+        let waited = self.entry.last_code.map(class_of) == Some(Class::BindWindow);
+        if class_of(code) == Class::BindWindow && !waited {
+            // An outage before the cloud had anything to say must not use up the window.
+            self.entry.first_sent_at = Some(self.now);
+        }
+        self.count(Some(code));
+        message.clone_into(&mut self.entry.last_message);
+        hint_of(code).clone_into(&mut self.entry.hint);
+        let hint = self.entry.hint.clone();
+        let tries = self.entry.tries_in_class;
+        match class_of(code) {
+            Class::ReadBackThenOperator | Class::ReadBackThenRetry { .. } | Class::FreshCode { .. } => self.look_now(),
+            Class::BindWindow if self.in_window() => self.stand(OutboxState::Pending, WINDOW_CADENCE),
+            // The window is over: one last look, for the cloud may have been slow to say that it is bound.
+            Class::BindWindow => self.look_now(),
+            Class::Retry { most } if tries <= most => self.back_off(OutboxState::Pending),
+            Class::Retry { .. } | Class::Operator => self.operator(hint),
+            Class::SignInAgain { .. } if tries <= 1 => self.back_off(OutboxState::Pending),
+            Class::SignInAgain { then } => self.last_resort(then),
+            Class::WithoutName => self.without_name(),
+            Class::WithoutHome => self.without_home(),
+            Class::Bug => self.reject(hint),
+        }
+    }
+
+    /// What a code asks for once it is certain that nothing took effect.
+    fn not_in_effect(self) -> Verdict {
+        let hint = self.entry.hint.clone();
+        let tries = self.entry.tries_in_class;
+        let Some(code) = self.entry.last_code else { return self.send_now() };
+        if code == ACKNOWLEDGED {
+            return if tries <= ACKNOWLEDGED_TRIES {
+                self.back_off(OutboxState::Pending)
+            } else {
+                self.operator("the cloud acknowledges this, but does not show it: ask its operator, then retry the row")
+            };
+        }
+        match class_of(code) {
+            Class::ReadBackThenRetry { most } if tries <= most => self.back_off(OutboxState::Pending),
+            Class::FreshCode { most, .. } if tries <= most => Verdict { entry: self.entry, step: Step::FreshCode },
+            Class::FreshCode { then, .. } => self.last_resort(then),
+            Class::BindWindow if self.in_window() => self.stand(OutboxState::Pending, WINDOW_CADENCE),
+            Class::ReadBackThenRetry { .. }
+            | Class::ReadBackThenOperator
+            | Class::BindWindow
+            | Class::Retry { .. }
+            | Class::Operator => self.operator(hint),
+            // These are decided without looking; an operator's retry asked for the look.
+            Class::SignInAgain { .. } | Class::WithoutName | Class::WithoutHome | Class::Bug => self.send_now(),
+        }
+    }
+
+    /// The daily look: nobody did anything, but the world may have changed. An expired code is never sent again.
+    fn try_without_operator(self) -> Verdict {
+        match self.entry.last_code.map(class_of) {
+            Some(Class::FreshCode { .. }) => Verdict { entry: self.entry, step: Step::FreshCode },
+            _ => self.send_now(),
+        }
+    }
+
+    fn with_fresh_code(mut self) -> Verdict {
+        // The device opens its window anew with the code.
+        self.entry.first_sent_at = None;
+        self.send_now()
+    }
+
+    fn without_fresh_code(self) -> Verdict {
+        let hint = self.entry.hint.clone();
+        match self.entry.last_code.map(class_of) {
+            Some(Class::FreshCode { then: LastResort::Reject, .. }) => self.reject(hint),
+            _ => self.operator(hint),
+        }
+    }
+
+    fn last_resort(self, then: LastResort) -> Verdict {
+        let hint = self.entry.hint.clone();
+        match then {
+            LastResort::Operator => self.operator(hint),
+            LastResort::Reject => self.reject(hint),
+        }
+    }
+
+    /// 5333: the cloud's limit for names is unknown, the bind matters more.
+    fn without_name(mut self) -> Verdict {
+        let dropped = match &mut self.entry.task {
+            OutboxTask::Bind(request) | OutboxTask::UpdateMatterInfo(request) => request.device_name.take().is_some(),
+            OutboxTask::Unbind(_) | OutboxTask::Rename { .. } | OutboxTask::MoveRoom { .. } => false,
+        };
+        if dropped { self.send_now() } else { self.reject("give the device a shorter name: `matterbind node rename`") }
+    }
+
+    /// 5624, 5636, 5669: a device without a home is better than no device.
+    fn without_home(mut self) -> Verdict {
+        let dropped = match &mut self.entry.task {
+            OutboxTask::Bind(request) | OutboxTask::UpdateMatterInfo(request) => {
+                let room = request.room_id.take();
+                request.family_id.take().or(room).is_some()
+            }
+            OutboxTask::Unbind(_) | OutboxTask::Rename { .. } | OutboxTask::MoveRoom { .. } => false,
+        };
+        let hint = self.entry.hint.clone();
+        if dropped { self.send_now() } else { self.operator(hint) }
+    }
+
+    fn differs(mut self, fields: &[FieldDifference]) -> Verdict {
+        let names: Vec<&str> = fields.iter().map(|field| field.field.as_str()).collect();
+        let update = matches!(self.entry.task, OutboxTask::UpdateMatterInfo(_));
+        // After an acknowledged bind the same difference would come back for ever.
+        if update && self.entry.last_code != Some(ACKNOWLEDGED) {
+            return self.send_now();
+        }
+        self.entry.last_message = format!("the cloud holds another {}", names.join(", "));
+        self.operator("unbind and bind again; if the difference stays, the cloud bends the ids: tell its operator")
+    }
+
+    fn not_ours(mut self) -> Verdict {
+        self.entry.last_message = "our account does not own this device in the cloud".to_owned();
+        self.operator("the device's owner in the cloud must unbind it, or the hub must bind it first")
+    }
+
+    /// Nothing, or nothing legible, came back.
+    fn transport(mut self, state: OutboxState, cause: &str) -> Verdict {
+        self.count(None);
+        cause.clone_into(&mut self.entry.last_message);
+        self.entry.hint = "the cloud cannot be reached; this goes on by itself when it can".to_owned();
+        self.back_off(state)
+    }
+
+    /// The read-back failed: what is known of the row stays, and the pause grows with the time that the row has taken.
+    fn look_again(mut self, cause: &str) -> Verdict {
+        cause.clone_into(&mut self.entry.last_message);
+        if self.entry.state == OutboxState::Unsettled {
+            "the cloud could not be asked whether this took effect; it is asked again".clone_into(&mut self.entry.hint);
+        }
+        let since = self.entry.first_sent_at.unwrap_or(self.entry.created_at);
+        let taken = Duration::try_from(self.now.duration_since(since)).unwrap_or_default();
+        let wait = (taken / 2).clamp(BACK_OFF_BASE, BACK_OFF_CAP);
+        let (state, wait) = (self.entry.state, jitter(wait, self.seed));
+        self.stand(state, wait)
+    }
+
+    fn sign_in(
+        mut self,
+        state: OutboxState,
+        code: Option<i64>,
+        message: &str,
+        not_before: Option<Timestamp>,
+    ) -> Verdict {
+        message.clone_into(&mut self.entry.last_message);
+        self.entry.hint = match code {
+            Some(code) => format!("signing in answers {code}: check the account, its password and the hub's clock"),
+            None => "check the account, its password and the hub's clock".to_owned(),
+        };
+        match not_before {
+            // What may have taken effect stays unsettled, so that it is looked up first.
+            Some(at) => {
+                let wait = Duration::try_from(at.duration_since(self.now)).unwrap_or_default().max(BACK_OFF_BASE);
+                self.stand(state, wait)
+            }
+            // Not a day: the cloud client itself does not ask again before something has changed.
+            None => self.stand(OutboxState::WaitingForOperator, BACK_OFF_CAP),
+        }
+    }
+
+    fn back_off(self, state: OutboxState) -> Verdict {
+        let wait = jitter(back_off(self.entry.tries_in_class), self.seed);
+        self.stand(state, wait)
+    }
+
+    /// Counts a try in its class of answers.
+    fn count(&mut self, code: Option<i64>) {
+        let same = self.entry.last_code.map(class_of) == code.map(class_of);
+        self.entry.tries_in_class = if same { self.entry.tries_in_class.saturating_add(1) } else { 1 };
+        self.entry.last_code = code;
+    }
+
+    fn in_window(&self) -> bool {
+        self.entry.first_sent_at.is_none_or(|first| after(first, BIND_WINDOW) > after(self.now, WINDOW_CADENCE))
+    }
+}
+
+/// 2 s, 4 s, 8 s … 15 min.
+fn back_off(tries: u32) -> Duration {
+    BACK_OFF_BASE.saturating_mul(1 << tries.saturating_sub(1).min(16)).min(BACK_OFF_CAP)
+}
+
+/// Between three quarters and the whole of `wait`, so that devices that failed together do not come back together.
+fn jitter(wait: Duration, seed: u64) -> Duration {
+    // SplitMix64, one step: neighbouring seeds give unrelated values.
+    let mut mixed = seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    mixed = (mixed ^ mixed >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
+    mixed ^= mixed >> 31;
+    wait - wait / 4 * (mixed as u32 >> 8) / (1 << 24)
+}
+
+fn after(at: Timestamp, wait: Duration) -> Timestamp {
+    at.checked_add(wait).unwrap_or(Timestamp::MAX)
+}

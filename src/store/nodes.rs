@@ -1,0 +1,412 @@
+//! Attempts, provisional nodes and node records: [`NodeStore`] for commissioning, reads and small changes for the rest.
+//!
+//! A record is one JSON document, so that what `node show` prints is what was stored; SQL's view of it (name, states) are
+//! generated columns. A change that the cloud must learn of brings its outbox row along, in the same transaction.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::fabric::{allocate, id};
+use super::{Failure, Store, from_json, from_word, micros, outbox, store_error, task_row, timestamp, to_json};
+use crate::commissioning::ports::{NodeStore, ProvisionalNode};
+use crate::durable::StoreError;
+use crate::node::{NodeId, NodeRecord, NodeState};
+use crate::onboarding::Discriminator;
+use crate::outbox::ports::{OutboxId, OutboxTask};
+
+/// Where an attempt stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AttemptState {
+    /// Under way.
+    Running,
+    /// Its node is recorded.
+    Committed,
+    /// It ended with a step and a code.
+    Failed,
+    /// The daemon ended before it did.
+    Interrupted,
+}
+
+/// One attempt to commission a device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttemptRow {
+    /// Its id.
+    pub attempt_id: Uuid,
+    /// What it looked for.
+    pub discriminator: Discriminator,
+    /// Where it stands.
+    pub state: AttemptState,
+    /// The node id that it used, once one was sent to a device.
+    pub node_id: Option<NodeId>,
+    /// The step that failed.
+    pub step: Option<String>,
+    /// The code of the failure.
+    pub code: Option<String>,
+    /// When it began.
+    pub began_at: Timestamp,
+    /// When it ended, or when the next start found it interrupted.
+    pub ended_at: Option<Timestamp>,
+}
+
+impl NodeStore for Store {
+    async fn begin_attempt(
+        &self,
+        attempt_id: Uuid,
+        discriminator: Discriminator,
+        at: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.write(move |tx| {
+            tx.execute(
+                "INSERT INTO attempts (attempt_id, discriminator, state, began_at) VALUES (?1, ?2, 'running', ?3)",
+                params![attempt_id.to_string(), to_json(&discriminator)?, micros(at)],
+            )?;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn allocate_node_id(&self) -> Result<NodeId, StoreError> {
+        self.write(|tx| Ok(allocate(tx)?)).await
+    }
+
+    async fn save_provisional(&self, node: &ProvisionalNode) -> Result<(), StoreError> {
+        let node = node.clone();
+        self.write(move |tx| {
+            let task = node.task.as_ref().map(task_row::write).transpose()?;
+            tx.execute(
+                "INSERT INTO provisional (attempt_id, node_id, record, task, evidence) VALUES (?1, ?2, ?3, ?4, ?5)",
+                params![
+                    node.attempt_id.to_string(),
+                    id(node.record.node_id.0)?,
+                    to_json(&node.record)?,
+                    task.as_ref().map(|text| text.as_str()),
+                    node.evidence
+                ],
+            )?;
+            tx.execute(
+                "UPDATE attempts SET node_id = ?2 WHERE attempt_id = ?1",
+                params![node.attempt_id.to_string(), id(node.record.node_id.0)?],
+            )?;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn commit_commissioned(
+        &self,
+        attempt_id: Uuid,
+        record: &NodeRecord,
+        task: Option<&OutboxTask>,
+        evidence: &str,
+    ) -> Result<Option<OutboxId>, StoreError> {
+        let (record, task, evidence) = (record.clone(), task.cloned(), evidence.to_owned());
+        self.write_and_wake(move |tx| {
+            tx.execute(
+                "INSERT INTO nodes (node_id, record) VALUES (?1, ?2)",
+                params![id(record.node_id.0)?, to_json(&record)?],
+            )?;
+            tx.execute(
+                "INSERT INTO evidence (node_id, evidence) VALUES (?1, ?2)",
+                params![id(record.node_id.0)?, evidence],
+            )?;
+            let row = task.map(|task| outbox::insert(tx, record.node_id, &task, record.commissioned_at)).transpose()?;
+            tx.execute("DELETE FROM provisional WHERE attempt_id = ?1", [attempt_id.to_string()])?;
+            tx.execute(
+                "UPDATE attempts SET state = 'committed', node_id = ?2, ended_at = ?3 WHERE attempt_id = ?1",
+                params![attempt_id.to_string(), id(record.node_id.0)?, micros(record.commissioned_at)],
+            )?;
+            Ok(row)
+        })
+        .await
+    }
+
+    async fn fail_attempt(
+        &self,
+        attempt_id: Uuid,
+        step: &'static str,
+        code: &'static str,
+        keep_provisional: bool,
+        at: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.write(move |tx| {
+            tx.execute(
+                "UPDATE attempts SET state = 'failed', step = ?2, code = ?3, ended_at = ?4 WHERE attempt_id = ?1",
+                params![attempt_id.to_string(), step, code, micros(at)],
+            )?;
+            if !keep_provisional {
+                tx.execute("DELETE FROM provisional WHERE attempt_id = ?1", [attempt_id.to_string()])?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn provisional_nodes(&self) -> Result<Vec<ProvisionalNode>, StoreError> {
+        self.call(|connection| {
+            let mut statement = connection
+                .prepare("SELECT attempt_id, record, task, evidence FROM provisional ORDER BY node_id")
+                .map_err(store_error)?;
+            let rows = statement
+                .query_map([], |row| {
+                    Ok((
+                        row.get::<_, String>(0)?,
+                        row.get::<_, String>(1)?,
+                        row.get::<_, Option<String>>(2)?,
+                        row.get(3)?,
+                    ))
+                })
+                .map_err(store_error)?;
+            rows.map(|row| {
+                let (attempt, record, task, evidence) = row.map_err(store_error)?;
+                Ok(ProvisionalNode {
+                    attempt_id: uuid(&attempt)?,
+                    record: from_json(&record)?,
+                    task: task.as_deref().map(task_row::read).transpose()?,
+                    evidence,
+                })
+            })
+            .collect()
+        })
+        .await
+    }
+}
+
+impl Store {
+    /// Every recorded node, by id.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn nodes(&self) -> Result<Vec<NodeRecord>, StoreError> {
+        self.call(|connection| records(connection, "SELECT record FROM nodes ORDER BY node_id", [])).await
+    }
+
+    /// One node.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn node(&self, node: NodeId) -> Result<Option<NodeRecord>, StoreError> {
+        self.call(move |connection| record(connection, node)).await
+    }
+
+    /// The nodes of that name, in the order of their ids. Names need not be unique: more than one is the caller's error
+    /// message.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn nodes_by_name(&self, name: &str) -> Result<Vec<NodeRecord>, StoreError> {
+        let name = name.to_owned();
+        self.call(move |connection| {
+            records(connection, "SELECT record FROM nodes WHERE name = ?1 ORDER BY node_id", [name])
+        })
+        .await
+    }
+
+    /// The one node of that name; `None` where there is none or more than one.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn node_by_name(&self, name: &str) -> Result<Option<NodeRecord>, StoreError> {
+        let mut found = self.nodes_by_name(name).await?;
+        Ok(if found.len() == 1 { found.pop() } else { None })
+    }
+
+    /// The attestation evidence kept with a node, as JSON.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn evidence(&self, node: NodeId) -> Result<Option<String>, StoreError> {
+        let node = id(node.0)?;
+        self.read(move |connection| {
+            connection
+                .query_row("SELECT evidence FROM evidence WHERE node_id = ?1", [node], |row| row.get(0))
+                .optional()
+        })
+        .await
+    }
+
+    /// Writes a record as it is. It replaces what the dispatcher may have written meanwhile (`bind`): prefer
+    /// [`Store::modify_node`].
+    ///
+    /// # Errors
+    /// The node is not recorded, or the store fails.
+    pub async fn update_node(&self, record: &NodeRecord) -> Result<(), StoreError> {
+        let record = record.clone();
+        self.write(move |tx| Ok(put(tx, &record)?)).await
+    }
+
+    /// Reads a record, changes it and writes it, in one transaction. Answers the new record.
+    ///
+    /// # Errors
+    /// The node is not recorded, or the store fails.
+    pub async fn modify_node(
+        &self,
+        node: NodeId,
+        change: impl FnOnce(&mut NodeRecord) + Send + 'static,
+    ) -> Result<NodeRecord, StoreError> {
+        self.write(move |tx| Ok(modify(tx, node, change)?)).await
+    }
+
+    /// Notes where a node was seen and how it does. Addresses and port stay as they are where `None`. A node whose removal
+    /// has begun keeps that state.
+    ///
+    /// # Errors
+    /// The node is not recorded, or the store fails.
+    pub async fn touch_node(
+        &self,
+        node: NodeId,
+        last_seen_at: Option<Timestamp>,
+        addresses: Option<(Vec<String>, u16)>,
+        state: NodeState,
+    ) -> Result<(), StoreError> {
+        self.modify_node(node, move |record| {
+            if last_seen_at.is_some() {
+                record.last_seen_at = last_seen_at;
+            }
+            if let Some((addresses, port)) = addresses {
+                (record.addresses, record.port) = (addresses, port);
+            }
+            if record.state != NodeState::Removing {
+                record.state = state;
+            }
+        })
+        .await
+        .map(drop)
+    }
+
+    /// Writes a changed record (its `bind` is left as it is) and the cloud work that the change asks for, in one transaction.
+    ///
+    /// # Errors
+    /// The node is not recorded, or the store fails.
+    pub async fn change_node(
+        &self,
+        record: &NodeRecord,
+        task: Option<&OutboxTask>,
+        now: Timestamp,
+    ) -> Result<Option<OutboxId>, StoreError> {
+        let (record, task) = (record.clone(), task.cloned());
+        self.write_and_wake(move |tx| {
+            let node = record.node_id;
+            modify(tx, node, |stored| {
+                let bind = std::mem::take(&mut stored.bind);
+                *stored = NodeRecord { bind, ..record };
+            })?;
+            Ok(task.map(|task| outbox::insert(tx, node, &task, now)).transpose()?)
+        })
+        .await
+    }
+
+    /// Renames a node here, and in the cloud by an outbox row where the cloud knows it or is going to.
+    ///
+    /// # Errors
+    /// The node is not recorded, or the store fails.
+    pub async fn rename_node(&self, node: NodeId, name: &str, now: Timestamp) -> Result<Option<OutboxId>, StoreError> {
+        let name = name.to_owned();
+        self.write_and_wake(move |tx| {
+            let record = modify(tx, node, |record| record.name.clone_from(&name))?;
+            let device = if outbox::cloud_may_know(tx, &record)? { outbox::cloud_device(&record) } else { None };
+            let task = device.map(|device| OutboxTask::Rename { device, name });
+            Ok(task.map(|task| outbox::insert(tx, node, &task, now)).transpose()?)
+        })
+        .await
+    }
+
+    /// Forgets a provisional node that a probe found not to be on our fabric. Its node id stays used.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn abandon_provisional(&self, attempt_id: Uuid) -> Result<(), StoreError> {
+        self.write(move |tx| {
+            tx.execute("DELETE FROM provisional WHERE attempt_id = ?1", [attempt_id.to_string()])?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// The latest attempts, newest first, `limit` at most.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn attempts(&self, limit: u32) -> Result<Vec<AttemptRow>, StoreError> {
+        self.call(move |connection| {
+            let mut statement = connection
+                .prepare(
+                    "SELECT attempt_id, discriminator, state, node_id, step, code, began_at, ended_at
+                     FROM attempts ORDER BY began_at DESC, attempt_id DESC LIMIT ?1",
+                )
+                .map_err(store_error)?;
+            let rows = statement.query_map([limit], |row| Ok(attempt(row))).map_err(store_error)?;
+            rows.map(|row| row.map_err(store_error)?.map_err(|Failure(error)| error)).collect()
+        })
+        .await
+    }
+
+    /// How many attempts there are in each state.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn attempt_counts(&self) -> Result<BTreeMap<String, u64>, StoreError> {
+        self.read(|connection| {
+            connection
+                .prepare("SELECT state, count(*) FROM attempts GROUP BY state")?
+                .query_map([], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?.unsigned_abs())))?
+                .collect()
+        })
+        .await
+    }
+}
+
+fn attempt(row: &Row<'_>) -> Result<AttemptRow, Failure> {
+    Ok(AttemptRow {
+        attempt_id: uuid(&row.get::<_, String>(0)?)?,
+        discriminator: from_json(&row.get::<_, String>(1)?)?,
+        state: from_word(row.get(2)?)?,
+        node_id: row.get::<_, Option<i64>>(3)?.map(|node| NodeId(node.unsigned_abs())),
+        step: row.get(4)?,
+        code: row.get(5)?,
+        began_at: timestamp(row.get(6)?)?,
+        ended_at: row.get::<_, Option<i64>>(7)?.map(timestamp).transpose()?,
+    })
+}
+
+fn records(connection: &Connection, sql: &str, params: impl rusqlite::Params) -> Result<Vec<NodeRecord>, StoreError> {
+    let mut statement = connection.prepare_cached(sql).map_err(store_error)?;
+    let rows = statement.query_map(params, |row| row.get::<_, String>(0)).map_err(store_error)?;
+    rows.map(|text| from_json(&text.map_err(store_error)?)).collect()
+}
+
+/// One node's record.
+pub(super) fn record(connection: &Connection, node: NodeId) -> Result<Option<NodeRecord>, StoreError> {
+    let mut found = records(connection, "SELECT record FROM nodes WHERE node_id = ?1", [id(node.0)?])?;
+    Ok(found.pop())
+}
+
+fn put(tx: &Transaction<'_>, record: &NodeRecord) -> Result<(), StoreError> {
+    let row = params![id(record.node_id.0)?, to_json(record)?];
+    let changed = tx.execute("UPDATE nodes SET record = ?2 WHERE node_id = ?1", row).map_err(store_error)?;
+    if changed == 0 { Err(missing(record.node_id)) } else { Ok(()) }
+}
+
+/// Reads, changes and writes a record within the caller's transaction.
+pub(super) fn modify(
+    tx: &Transaction<'_>,
+    node: NodeId,
+    change: impl FnOnce(&mut NodeRecord),
+) -> Result<NodeRecord, StoreError> {
+    let mut record = record(tx, node)?.ok_or_else(|| missing(node))?;
+    change(&mut record);
+    put(tx, &record)?;
+    Ok(record)
+}
+
+pub(super) fn missing(node: NodeId) -> StoreError {
+    StoreError::Missing(format!("node {node}"))
+}
+
+fn uuid(text: &str) -> Result<Uuid, StoreError> {
+    text.parse().map_err(|error| StoreError::Corrupt(format!("a stored attempt id: {error}")))
+}
