@@ -18,11 +18,16 @@
 //!   and ask without known answers. Nodes that do not answer then within ten seconds are gone.
 //! - A goodbye leaves empty record lists behind in mdns-sd, which it takes for present records, so that a name which comes
 //!   back (an operational node that joins again) is never asked for its SRV record. The same restart cures that.
+//! - matter.js keeps that pause by record name, not by record. Where one process has several services of a type (several
+//!   devices, or one device on several fabrics) only the first of them answers a query for the type; the others are
+//!   heard when they announce themselves, and never again. A query for the subtype (`_L3840`, `_S15`, `_I<fabric>`;
+//!   Matter Core 4.3.1.3 and 4.3.2.3) reaches the one that is meant, so a search asks for that too.
 //! - A second `browse` of the same type silently replaces the first; a full event channel ends it. So there is one, the
 //!   actor's, and it is opened again whenever it ends.
 
 mod actor;
 mod address;
+mod browse;
 mod cache;
 mod interfaces;
 #[cfg(feature = "sim")]
@@ -32,15 +37,15 @@ mod search;
 pub mod txt;
 mod view;
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
-use self::cache::Cache;
+use self::cache::{Cache, Kind};
 pub use self::cache::{DiscoveryEvent, Seen};
 use self::search::{Finding, Wanted};
 pub use self::view::{DiscoveredChange, DiscoveredNode};
@@ -74,7 +79,8 @@ struct Shared {
     /// Counts changes of the cache and query rounds: a search looks again after each.
     changes: watch::Sender<u64>,
     events: broadcast::Sender<DiscoveryEvent>,
-    waiting: AtomicUsize,
+    /// What is searched now, and by how many; the key `None` is a listing.
+    searches: Mutex<HashMap<Option<(Kind, String)>, usize>>,
     search_began: Notify,
     /// Why there is nothing to wait for.
     failure: Mutex<Option<String>>,
@@ -90,7 +96,7 @@ impl LanDiscovery {
             cache: Mutex::default(),
             changes: watch::Sender::new(0),
             events: broadcast::Sender::new(EVENT_BACKLOG),
-            waiting: AtomicUsize::new(0),
+            searches: Mutex::default(),
             search_began: Notify::new(),
             failure: Mutex::default(),
         });
@@ -117,7 +123,7 @@ impl LanDiscovery {
 
     /// Keeps asking the LAN for as long as the guard lives: for a listing that should be complete.
     pub fn ask(&self) -> Asking {
-        Asking::new(&self.shared)
+        Asking::new(&self.shared, None)
     }
 
     /// Judges again after every change, until there is an answer or the budget is used up. Where a match has to settle
@@ -140,7 +146,7 @@ impl LanDiscovery {
             if now >= patience {
                 return Err(self.not_found(wanted, now - began));
             }
-            asking.get_or_insert_with(|| self.ask());
+            asking.get_or_insert_with(|| Asking::new(&self.shared, Some(wanted.subtype())));
             // Either way it is judged again; a closed channel means that the actor has gone, and the deadline ends it.
             let _ = tokio::time::timeout_at(wake.min(patience).into(), changes.changed()).await;
         }
@@ -176,7 +182,10 @@ impl Discovery for LanDiscovery {
             if let Some(sockets) = found.filter(|sockets| !sockets.is_empty()) {
                 return sockets;
             }
-            asking.get_or_insert_with(|| self.ask());
+            asking.get_or_insert_with(|| {
+                let subtype = format!("_I{compressed_fabric_id:016X}._sub.{}", Kind::Operational.service_type());
+                Asking::new(&self.shared, Some((Kind::Operational, subtype)))
+            });
             match tokio::time::timeout_at(deadline, changes.changed()).await {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) | Err(_) => return Vec::new(),
@@ -189,6 +198,18 @@ impl Shared {
     /// Each use leaves the cache whole, so a panic elsewhere is no reason to stop answering.
     fn cache(&self) -> MutexGuard<'_, Cache> {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn searches(&self) -> MutexGuard<'_, HashMap<Option<(Kind, String)>, usize>> {
+        self.searches.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn somebody_waits(&self) -> bool {
+        !self.searches().is_empty()
+    }
+
+    fn searched(&self) -> Vec<(Kind, String)> {
+        self.searches().keys().flatten().cloned().collect()
     }
 
     fn check_running(&self) -> Result<(), DiscoverError> {
@@ -214,18 +235,27 @@ impl Shared {
 
 /// Makes the actor ask again and again while it lives.
 #[derive(Debug)]
-pub struct Asking(Arc<Shared>);
+pub struct Asking {
+    shared: Arc<Shared>,
+    subtype: Option<(Kind, String)>,
+}
 
 impl Asking {
-    fn new(shared: &Arc<Shared>) -> Self {
-        shared.waiting.fetch_add(1, Ordering::Relaxed);
+    fn new(shared: &Arc<Shared>, subtype: Option<(Kind, String)>) -> Self {
+        *shared.searches().entry(subtype.clone()).or_default() += 1;
         shared.search_began.notify_one();
-        Self(Arc::clone(shared))
+        Self { shared: Arc::clone(shared), subtype }
     }
 }
 
 impl Drop for Asking {
     fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+        let mut searches = self.shared.searches();
+        if let Some(count) = searches.get_mut(&self.subtype) {
+            *count -= 1;
+            if *count == 0 {
+                searches.remove(&self.subtype);
+            }
+        }
     }
 }

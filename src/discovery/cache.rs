@@ -187,6 +187,16 @@ pub enum Kind {
     Operational,
 }
 
+impl Kind {
+    /// As mdns-sd wants it, with the final dot.
+    pub fn service_type(self) -> &'static str {
+        match self {
+            Self::Commissionable => "_matterc._udp.local.",
+            Self::Operational => "_matter._tcp.local.",
+        }
+    }
+}
+
 impl<N> Entry<N> {
     fn doubt(&mut self, now: Instant) {
         self.unconfirmed.get_or_insert(now);

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::cache::Cache;
+use super::cache::{Cache, Kind};
 use crate::node::CommissionableNode;
 use crate::onboarding::Discriminator;
 
@@ -37,6 +37,15 @@ impl Wanted {
         let told = |code: u16, seen: Option<u16>| seen.is_none_or(|seen| code == 0 || seen == 0 || code == seen);
         self.discriminator.matches(node.txt.discriminator)
             && self.vid_pid.is_none_or(|(vid, pid)| told(vid, node.txt.vendor_id) && told(pid, node.txt.product_id))
+    }
+
+    /// The DNS-SD subtype under which the node can be asked for (Matter Core 4.3.1.3).
+    pub fn subtype(&self) -> (Kind, String) {
+        let subtype = match self.discriminator {
+            Discriminator::Long(discriminator) => format!("_L{discriminator}"),
+            Discriminator::Short(discriminator) => format!("_S{discriminator}"),
+        };
+        (Kind::Commissionable, format!("{subtype}._sub.{}", Kind::Commissionable.service_type()))
     }
 
     /// Judges what is known at `now`.
