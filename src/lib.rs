@@ -8,6 +8,7 @@ pub mod bind;
 pub mod cloud;
 pub mod commissioning;
 pub mod config;
+pub mod discovery;
 pub mod durable;
 pub mod fabric;
 pub mod journal;
