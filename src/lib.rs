@@ -9,6 +9,8 @@ pub mod config;
 pub mod durable;
 pub mod fabric;
 pub mod journal;
+pub mod keystore;
+pub mod matter;
 pub mod node;
 pub mod onboarding;
 pub mod outbox;
