@@ -275,6 +275,9 @@ impl Keystore {
             return Err(damaged("its header is another"));
         }
         let version = words.next().and_then(|word| word.parse().ok()).ok_or(damaged("its header has no version"))?;
+        if version == 0 {
+            return Err(damaged("its header has no version"));
+        }
         if version > VERSION {
             return Err(LoadError::NewerVersion { path: self.path.clone(), found: version });
         }
