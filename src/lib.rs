@@ -12,6 +12,8 @@ pub mod discovery;
 pub mod durable;
 pub mod fabric;
 pub mod journal;
+pub mod keystore;
+pub mod matter;
 pub mod node;
 pub mod onboarding;
 pub mod outbox;

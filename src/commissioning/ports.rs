@@ -174,6 +174,8 @@ pub trait OperationalSession: Send + Sync + 'static {
     fn current_fabric_index(&self) -> impl Future<Output = Result<u8, LinkError>> + Send;
     /// RemoveFabric: the device forgets us and closes the session.
     fn remove_fabric(&self, fabric_index: u8) -> impl Future<Output = Result<(), LinkError>> + Send;
+    /// UpdateFabricLabel: the name that other administrators see for our fabric, at most 32 bytes (11.18.6.11).
+    fn update_fabric_label(&self, label: &str) -> impl Future<Output = Result<(), LinkError>> + Send;
     /// Identify for `duration` on the first endpoint that has the cluster.
     fn identify(&self, duration: Duration) -> impl Future<Output = Result<(), LinkError>> + Send;
     /// Opens an enhanced commissioning window with a fresh passcode (11.19.8.1).

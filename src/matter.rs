@@ -1,0 +1,27 @@
+//! The hub as a Matter administrator, on rs-matter: commissioner over PASE, controller over CASE.
+//!
+//! `stack` owns the one thread on which rs-matter runs; `link` is what the rest of the hub sees (the ports of
+//! `commissioning`). `session` opens sessions, `pase` and `operational` carry their commands, `command` checks every
+//! status, `codec` reads and writes what they carry, `credentials` mints and signs. Not here: finding addresses
+//! (`discovery`: rs-matter's own mDNS is not used), judging attestation, the order of commissioning.
+
+mod challenge;
+mod codec;
+mod command;
+pub mod credentials;
+pub mod link;
+pub mod operational;
+pub mod pase;
+mod session;
+mod socket;
+pub mod stack;
+mod waker;
+
+pub use credentials::{CredentialError, Credentials, mint};
+pub use link::Link;
+pub use operational::CaseLink;
+pub use pase::PaseLink;
+pub use stack::{Stack, StackError, StackHealth, StackOptions};
+
+// embassy-time's driver links against a timer queue that is not tied to an executor; nothing else names the crate.
+use embassy_time_queue_utils as _;

@@ -1,0 +1,299 @@
+//! One Interaction Model transaction at a time on an open session, with every status looked at.
+//!
+//! rs-matter's generated commands without response data drop the status that the device answered; these do not. Not here:
+//! what the fields mean (`matter::codec`), opening sessions (`matter::session`).
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use async_io::Timer;
+use futures_util::future::{Either, select};
+use rs_matter::error::{Error, ErrorCode};
+use rs_matter::im::client::{ImClient, InvokeSenderSlot, WriteSenderSlot};
+use rs_matter::im::{AttrData, AttrPath, AttrResp, CmdResp, IMStatusCode};
+use rs_matter::tlv::{TLVElement, TLVTag, TLVWrite};
+use rs_matter::transport::exchange::Exchange;
+
+use crate::commissioning::ports::{AttributePath, LinkError};
+use crate::matter::session::Session;
+use crate::matter::stack::Context;
+
+/// A backstop: callers have shorter deadlines of their own. MRP gives an unreachable peer up after about six seconds.
+const TRANSACTION: Duration = Duration::from_secs(30);
+/// How long a device keeps a timed interaction open for the command that follows (Matter Core 8.8).
+const TIMED_MS: u16 = 10_000;
+
+/// A command's address.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct CommandPath {
+    pub endpoint: u16,
+    pub cluster: u32,
+    pub command: u32,
+    /// Whether the cluster demands a timed interaction.
+    pub timed: bool,
+}
+
+impl CommandPath {
+    /// An untimed command of endpoint 0.
+    pub fn root(cluster: u32, command: u32) -> Self {
+        Self { endpoint: 0, cluster, command, timed: false }
+    }
+}
+
+/// One attribute as it was reported. A list may come in several reports: first the beginning, then item by item.
+pub(super) struct Report<'a> {
+    pub endpoint: u16,
+    pub cluster: u32,
+    pub attribute: u32,
+    /// Whether this is one more item of a list.
+    pub is_item: bool,
+    pub data: TLVElement<'a>,
+}
+
+impl Session {
+    /// Sends one command; `fields` writes its fields, `parse` reads the response's, or `None` where the device answered
+    /// with the status Success alone. `fields` may be called again when the message is sent again.
+    pub(super) async fn invoke<T: Send + 'static>(
+        &self,
+        path: CommandPath,
+        fields: impl Fn(&mut InvokeSenderSlot<'static>) -> Result<(), Error> + Send + 'static,
+        parse: impl FnOnce(Option<&TLVElement<'_>>) -> Result<T, LinkError> + Send + 'static,
+    ) -> Result<T, LinkError> {
+        self.transact(move |exchange, peer| invoke(exchange, peer, path, fields, parse)).await
+    }
+
+    /// Reads attributes; `report` gets each value. A status for one of the paths is given to `status`.
+    pub(super) async fn read<T: Send + 'static>(
+        &self,
+        paths: Vec<AttrPath>,
+        fabric_filtered: bool,
+        start: T,
+        report: impl Fn(&mut T, &Report<'_>) -> Result<(), LinkError> + Send + 'static,
+        missing: Missing,
+    ) -> Result<T, LinkError> {
+        self.transact(move |exchange, peer| read(exchange, peer, paths, fabric_filtered, start, report, missing)).await
+    }
+
+    /// Writes one attribute, or appends one item to a list; `value` writes it with the tag it is given.
+    pub(super) async fn write(
+        &self,
+        path: AttrPath,
+        value: impl Fn(&mut WriteSenderSlot<'static>, &TLVTag) -> Result<(), Error> + Send + 'static,
+    ) -> Result<(), LinkError> {
+        self.transact(move |exchange, peer| write(exchange, peer, path, value)).await
+    }
+
+    async fn transact<F, Fut, T>(&self, transaction: F) -> Result<T, LinkError>
+    where
+        F: FnOnce(Exchange<'static>, SocketAddr) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<T, LinkError>> + 'static,
+        T: Send + 'static,
+    {
+        let (id, peer) = (self.id, self.peer);
+        let job = move |context: Rc<Context>| async move {
+            let exchange = Exchange::initiate_for_session(context.matter, context.crypto, id)
+                .map_err(|error| link_error(&error, peer))?;
+            match select(Box::pin(transaction(exchange, peer)), Timer::after(TRANSACTION)).await {
+                Either::Left((result, _)) => result,
+                Either::Right(_) => Err(LinkError::Unreachable { addresses: vec![peer] }),
+            }
+        };
+        self.stack.run(job).await
+    }
+}
+
+/// What to do when the device has no such attribute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Missing {
+    /// Go on without it.
+    Tolerate,
+    /// Give its status as the error.
+    Refuse,
+}
+
+async fn invoke<T>(
+    exchange: Exchange<'static>,
+    peer: SocketAddr,
+    path: CommandPath,
+    fields: impl Fn(&mut InvokeSenderSlot<'static>) -> Result<(), Error>,
+    parse: impl FnOnce(Option<&TLVElement<'_>>) -> Result<T, LinkError>,
+) -> Result<T, LinkError> {
+    let failed = |error: Error| link_error(&error, peer);
+    let chunk = exchange
+        .invoke_with(path.timed.then_some(TIMED_MS), |request| {
+            request
+                .suppress_response(false)?
+                .timed_request(path.timed)?
+                .invoke_requests()?
+                .push()?
+                .path(path.endpoint, path.cluster, path.command)?
+                .data(|writer| {
+                    writer.start_struct(&TLVTag::Context(1))?;
+                    fields(writer)?;
+                    writer.end_container()
+                })?
+                .end()?
+                .end()?
+                .end()
+        })
+        .await
+        .map_err(failed)?;
+    let result = match chunk.response().map_err(failed)? {
+        None => parse(None),
+        Some(response) => match response.invoke_responses.as_ref().and_then(|all| all.iter().next()) {
+            Some(Ok(CmdResp::Cmd(command))) => parse(Some(&command.data)),
+            Some(Ok(CmdResp::Status(answer))) => match answer.status.status {
+                IMStatusCode::Success => parse(None),
+                status => Err(status_error(status, answer.status.cluster_status)),
+            },
+            Some(Err(error)) => Err(failed(error)),
+            None => Err(LinkError::Malformed { what: "an InvokeResponse without a response".to_owned() }),
+        },
+    };
+    // Gives rs-matter's one receive buffer back. The answer stands, whatever becomes of its acknowledgement.
+    let _ = chunk.complete().await;
+    result
+}
+
+async fn read<T>(
+    exchange: Exchange<'static>,
+    peer: SocketAddr,
+    paths: Vec<AttrPath>,
+    fabric_filtered: bool,
+    mut value: T,
+    report: impl Fn(&mut T, &Report<'_>) -> Result<(), LinkError>,
+    missing: Missing,
+) -> Result<T, LinkError> {
+    let failed = |error: Error| link_error(&error, peer);
+    let mut chunk = exchange
+        .read_with(|request| request.attr_requests_from(&paths)?.fabric_filtered(fabric_filtered)?.end())
+        .await
+        .map_err(failed)?;
+    let mut first_error = None;
+    loop {
+        {
+            let response = chunk.response().map_err(failed)?;
+            for answer in response.attr_reports.iter().flat_map(|reports| reports.iter()) {
+                let outcome = match answer.map_err(failed)? {
+                    AttrResp::Data(data) => report_of(&data).and_then(|data| report(&mut value, &data)),
+                    AttrResp::Status(_) if missing == Missing::Tolerate => Ok(()),
+                    AttrResp::Status(answer) => Err(status_error(answer.status.status, answer.status.cluster_status)),
+                };
+                first_error = first_error.or(outcome.err());
+            }
+        }
+        match chunk.complete().await.map_err(failed)? {
+            Some(next) => chunk = next,
+            None => return first_error.map_or(Ok(value), Err),
+        }
+    }
+}
+
+fn report_of<'a>(data: &AttrData<'a>) -> Result<Report<'a>, LinkError> {
+    match (data.path.endpoint, data.path.cluster, data.path.attr) {
+        (Some(endpoint), Some(cluster), Some(attribute)) => {
+            let is_item = data.path.list_index.is_some();
+            Ok(Report { endpoint, cluster, attribute, is_item, data: data.data.clone() })
+        }
+        _ => Err(LinkError::Malformed { what: "an attribute report without a full path".to_owned() }),
+    }
+}
+
+async fn write(
+    exchange: Exchange<'static>,
+    peer: SocketAddr,
+    path: AttrPath,
+    value: impl Fn(&mut WriteSenderSlot<'static>, &TLVTag) -> Result<(), Error>,
+) -> Result<(), LinkError> {
+    let failed = |error: Error| link_error(&error, peer);
+    let answer = exchange
+        .write_with(None, |request| {
+            request
+                .suppress_response(false)?
+                .timed_request(false)?
+                .write_requests()?
+                .push()?
+                .path_from(&path)?
+                .data(|writer| value(writer, &TLVTag::Context(2)))?
+                .end()?
+                .end()?
+                .end()
+        })
+        .await
+        .map_err(failed)?;
+    let response = answer.response().map_err(failed)?;
+    let mut written = false;
+    for one in response.write_responses.iter() {
+        let status = one.map_err(failed)?.status;
+        if status.status != IMStatusCode::Success {
+            return Err(status_error(status.status, status.cluster_status));
+        }
+        written = true;
+    }
+    if written { Ok(()) } else { Err(LinkError::Malformed { what: "a WriteResponse without a status".to_owned() }) }
+}
+
+/// The path of one attribute.
+pub(super) fn attribute(path: AttributePath) -> AttrPath {
+    AttrPath { endpoint: Some(path.endpoint), ..every(path.cluster, Some(path.attribute)) }
+}
+
+/// An attribute (or all) of a cluster on every endpoint.
+pub(super) fn every(cluster: u32, attribute: Option<u32>) -> AttrPath {
+    AttrPath {
+        tag_compression: None,
+        node: None,
+        endpoint: None,
+        cluster: Some(cluster),
+        attr: attribute,
+        list_index: None,
+    }
+}
+
+/// All attributes of a cluster on endpoint 0, or one.
+pub(super) fn root(cluster: u32, attribute: Option<u32>) -> AttrPath {
+    AttrPath { endpoint: Some(0), ..every(cluster, attribute) }
+}
+
+/// An Interaction Model status as the ports have it.
+pub(super) fn status_error(status: IMStatusCode, cluster: Option<u16>) -> LinkError {
+    match status {
+        IMStatusCode::Busy => LinkError::Busy,
+        status => LinkError::Status { status: status as u16, name: format!("{status:?}"), cluster },
+    }
+}
+
+/// An rs-matter error as the ports have it. A device's StatusResponse arrives as one of these, too: rs-matter folds the
+/// status into its own code.
+pub(super) fn link_error(error: &Error, peer: SocketAddr) -> LinkError {
+    use ErrorCode as E;
+    match error.code() {
+        E::TxTimeout | E::RxTimeout => LinkError::Unreachable { addresses: vec![peer] },
+        E::NoSession | E::NoExchange | E::InvalidPeerAddr => LinkError::SessionLost,
+        E::Busy => LinkError::Busy,
+        E::Failure => status_error(IMStatusCode::Failure, None),
+        E::InvalidAction => status_error(IMStatusCode::InvalidAction, None),
+        E::InvalidCommand => status_error(IMStatusCode::InvalidCommand, None),
+        E::CommandNotFound => status_error(IMStatusCode::UnsupportedCommand, None),
+        E::AttributeNotFound => status_error(IMStatusCode::UnsupportedAttribute, None),
+        E::ClusterNotFound => status_error(IMStatusCode::UnsupportedCluster, None),
+        E::EndpointNotFound => status_error(IMStatusCode::UnsupportedEndpoint, None),
+        E::UnsupportedAccess => status_error(IMStatusCode::UnsupportedAccess, None),
+        E::ConstraintError => status_error(IMStatusCode::ConstraintError, None),
+        E::ResourceExhausted => status_error(IMStatusCode::ResourceExhausted, None),
+        E::FailSafeRequired => status_error(IMStatusCode::FailSafeRequired, None),
+        E::NeedsTimedInteraction => status_error(IMStatusCode::NeedsTimedInteraction, None),
+        E::DataVersionMismatch => status_error(IMStatusCode::DataVersionMismatch, None),
+        E::NoSpaceSessions
+        | E::NoSpaceExchanges
+        | E::NoSpace
+        | E::NoMemory
+        | E::PacketPoolExhaust
+        | E::StdIoError
+        | E::NoNetworkInterface
+        | E::InvalidState => LinkError::Stack { what: error.to_string() },
+        code => LinkError::Malformed { what: format!("{code:?}") },
+    }
+}

@@ -1,0 +1,150 @@
+//! A commissionee whose passcode was proved, and the commands that it takes before it is on our fabric (Matter Core 5.5).
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rs_matter::tlv::TLVWrite;
+use zeroize::Zeroizing;
+
+use crate::commissioning::ports::{
+    AttestationResponse, CsrResponse, DeviceDescription, IssuedNoc, LinkError, PaseSession,
+};
+use crate::matter::codec::{self, cluster, tag};
+use crate::matter::command::{CommandPath, Missing, root};
+use crate::matter::credentials::{ADMIN_VENDOR_ID, Credentials};
+use crate::matter::session::Session;
+
+/// See [`PaseSession`].
+pub struct PaseLink {
+    pub(super) session: Session,
+    pub(super) challenge: [u8; 16],
+    pub(super) credentials: Arc<Credentials>,
+}
+
+impl PaseSession for PaseLink {
+    fn attestation_challenge(&self) -> [u8; 16] {
+        self.challenge
+    }
+
+    fn peer(&self) -> SocketAddr {
+        self.session.peer
+    }
+
+    /// ArmFailSafe `{0: expiry, 1: breadcrumb}` (11.10.7.2).
+    async fn arm_fail_safe(&self, expiry: Duration) -> Result<(), LinkError> {
+        let seconds = u16::try_from(expiry.as_secs()).unwrap_or(u16::MAX);
+        let path = CommandPath::root(cluster::GENERAL_COMMISSIONING, 0);
+        let fields = move |writer: &mut _| arm_fields(writer, seconds);
+        self.session.invoke(path, fields, codec::commissioning_response).await
+    }
+
+    async fn describe(&self) -> Result<DeviceDescription, LinkError> {
+        describe(&self.session).await
+    }
+
+    /// SetRegulatoryConfig `{0: location, 1: country, 2: breadcrumb}` (11.10.7.4).
+    async fn set_regulatory_config(&self) -> Result<(), LinkError> {
+        // LocationCapability: a device that is built for indoors or outdoors only takes nothing else.
+        let capability = self
+            .session
+            .read(
+                vec![root(cluster::GENERAL_COMMISSIONING, Some(3))],
+                false,
+                INDOOR_OUTDOOR,
+                |capability, report| {
+                    *capability = report.data.u8().unwrap_or(INDOOR_OUTDOOR);
+                    Ok(())
+                },
+                Missing::Tolerate,
+            )
+            .await?;
+        let fields = move |writer: &mut _| regulatory_fields(writer, capability);
+        let path = CommandPath::root(cluster::GENERAL_COMMISSIONING, 2);
+        self.session.invoke(path, fields, codec::commissioning_response).await
+    }
+
+    async fn attestation(&self, nonce: [u8; 32]) -> Result<AttestationResponse, LinkError> {
+        let (elements, signature) = self.signed(0, nonce).await?;
+        // CertificateChainTypeEnum: 1 DAC, 2 PAI (11.18.4.2).
+        let dac = self.certificate(1).await?;
+        let pai = self.certificate(2).await?;
+        Ok(AttestationResponse { elements, signature, dac, pai })
+    }
+
+    async fn request_csr(&self, nonce: [u8; 32]) -> Result<CsrResponse, LinkError> {
+        let (elements, signature) = self.signed(4, nonce).await?;
+        Ok(CsrResponse { elements, signature })
+    }
+
+    /// AddTrustedRootCertificate `{0: certificate}` (11.18.6.13).
+    async fn add_root(&self) -> Result<(), LinkError> {
+        let credentials = Arc::clone(&self.credentials);
+        let path = CommandPath::root(cluster::OPERATIONAL_CREDENTIALS, 0x0B);
+        self.session.invoke(path, move |writer| writer.str(&tag(0), credentials.rcac()), codec::success).await
+    }
+
+    /// AddNOC `{0: NOC, 1: ICAC, 2: IPK, 3: CaseAdminSubject, 4: AdminVendorId}` (11.18.6.8).
+    async fn add_noc(&self, issued: &IssuedNoc, case_admin_subject: u64) -> Result<u8, LinkError> {
+        let (credentials, noc) = (Arc::clone(&self.credentials), issued.noc.clone());
+        let ipk = Zeroizing::new(credentials.bundle().ipk.expose().to_vec());
+        let path = CommandPath::root(cluster::OPERATIONAL_CREDENTIALS, 6);
+        let fields = move |writer: &mut rs_matter::im::client::InvokeSenderSlot<'static>| {
+            writer.str(&tag(0), &noc)?;
+            writer.str(&tag(1), &credentials.bundle().icac)?;
+            writer.str(&tag(2), &ipk)?;
+            writer.u64(&tag(3), case_admin_subject)?;
+            writer.u16(&tag(4), ADMIN_VENDOR_ID)
+        };
+        match self.session.invoke(path, fields, codec::noc_response).await? {
+            0 => Err(LinkError::Malformed { what: "AddNOC succeeded without a fabric index".to_owned() }),
+            index => Ok(index),
+        }
+    }
+}
+
+/// RegulatoryLocationTypeEnum (11.10.5.3).
+const INDOOR_OUTDOOR: u8 = 2;
+
+fn arm_fields(writer: &mut impl TLVWrite, seconds: u16) -> Result<(), rs_matter::error::Error> {
+    writer.u16(&tag(0), seconds)?;
+    writer.u64(&tag(1), 0)
+}
+
+fn regulatory_fields(writer: &mut impl TLVWrite, location: u8) -> Result<(), rs_matter::error::Error> {
+    writer.u8(&tag(0), location)?;
+    writer.utf8(&tag(1), "XX")?;
+    writer.u64(&tag(2), 0)
+}
+
+impl PaseLink {
+    /// AttestationRequest (0) and CSRRequest (4), both `{0: nonce}`.
+    async fn signed(&self, command: u32, nonce: [u8; 32]) -> Result<(Vec<u8>, Vec<u8>), LinkError> {
+        let path = CommandPath::root(cluster::OPERATIONAL_CREDENTIALS, command);
+        self.session.invoke(path, move |writer| writer.str(&tag(0), &nonce), codec::signed_elements).await
+    }
+
+    /// CertificateChainRequest `{0: type}` (11.18.6.3).
+    async fn certificate(&self, kind: u8) -> Result<Vec<u8>, LinkError> {
+        let path = CommandPath::root(cluster::OPERATIONAL_CREDENTIALS, 2);
+        self.session.invoke(path, move |writer| writer.u8(&tag(0), kind), codec::certificate).await
+    }
+}
+
+/// One read for all that is asked of a device before it gets credentials. Seven paths: nine must be supported (2.11.2.1).
+pub(super) async fn describe(session: &Session) -> Result<DeviceDescription, LinkError> {
+    let paths = vec![
+        root(cluster::BASIC_INFORMATION, None),
+        root(cluster::GENERAL_COMMISSIONING, Some(1)),
+        root(cluster::NETWORK_COMMISSIONING, Some(codec::FEATURE_MAP)),
+        root(cluster::ACCESS_CONTROL, Some(2)),
+        root(cluster::ACCESS_CONTROL, Some(4)),
+        root(cluster::OPERATIONAL_CREDENTIALS, Some(2)),
+        root(cluster::OPERATIONAL_CREDENTIALS, Some(3)),
+    ];
+    let take = |gathered: &mut codec::Gathered, report: &crate::matter::command::Report<'_>| {
+        gathered.take(report);
+        Ok(())
+    };
+    session.read(paths, false, codec::Gathered::default(), take, Missing::Tolerate).await?.finish()
+}
