@@ -13,3 +13,5 @@ pub mod node;
 pub mod onboarding;
 pub mod outbox;
 pub mod secret;
+#[cfg(feature = "sim")]
+pub mod sim;
