@@ -1,6 +1,7 @@
-//! Stand-ins to try matterbind on: a virtual Matter device and the private network of `matterbind demo`.
+//! Stand-ins for what the hub meets: used by `matterbind demo`, `virtual-device`, `cloud-sim` and the tests.
 //!
-//! The hub package leaves all of this out (`--no-default-features`); nothing outside `sim`, `cli` and `app` may use it.
+//! Not in the hub package (feature `sim`), and nothing outside tests, the demo and the simulators' own commands may use it.
 
+pub mod evidence;
 pub mod namespace;
 pub mod virtual_device;
