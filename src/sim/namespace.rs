@@ -3,8 +3,10 @@
 //! Children inherit it. Not here: what runs inside, and what to do where the kernel refuses (`app` says so and uses the
 //! host's loopback).
 
+use std::ffi::CString;
 use std::io;
 use std::mem;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use rustix::net::{AddressFamily, SocketType, socket};
 use rustix::process::{getegid, geteuid};
@@ -95,9 +97,9 @@ fn map_to_root(user: u32, group: u32) -> io::Result<()> {
     std::fs::write("/proc/self/gid_map", format!("0 {group} 1"))
 }
 
-/// Up brings 127.0.0.1 and ::1. Multicast is what lets IPv6 send to ff02::fb there.
+/// Up brings 127.0.0.1 and ::1. IPv4 then sends multicast there by itself; IPv6 wants a route for ff00::/8 that the kernel
+/// adds on every interface but loopback.
 fn bring_loopback_up() -> io::Result<()> {
-    use std::os::fd::AsRawFd;
     let control = socket(AddressFamily::INET, SocketType::DGRAM, None)?;
     // SAFETY: `ifreq` is plain data for which all zeroes are valid.
     let mut request: libc::ifreq = unsafe { mem::zeroed() };
@@ -106,8 +108,55 @@ fn bring_loopback_up() -> io::Result<()> {
     }
     let flags = libc::IFF_UP | libc::IFF_RUNNING | libc::IFF_LOOPBACK | libc::IFF_MULTICAST;
     request.ifr_ifru.ifru_flags = flags as libc::c_short;
-    // SAFETY: the descriptor is open and the request outlives the call, which only reads it.
-    match unsafe { libc::ioctl(control.as_raw_fd(), libc::SIOCSIFFLAGS, &request) } {
+    // SAFETY: SIOCSIFFLAGS reads an `ifreq`.
+    unsafe { ioctl(control.as_fd(), libc::SIOCSIFFLAGS, &request) }?;
+    match route_multicast_v6() {
+        // A kernel without IPv6 has nothing to route.
+        Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => Ok(()),
+        routed => routed,
+    }
+}
+
+/// `struct in6_rtmsg` of linux/ipv6_route.h; libc's has private fields.
+#[repr(C)]
+#[derive(Default)]
+struct RouteMessage {
+    destination: [u8; 16],
+    source: [u8; 16],
+    gateway: [u8; 16],
+    kind: u32,
+    destination_bits: u16,
+    source_bits: u16,
+    metric: u32,
+    info: libc::c_ulong,
+    flags: u32,
+    interface: libc::c_int,
+}
+
+const _: () = assert!(size_of::<RouteMessage>() == size_of::<libc::in6_rtmsg>());
+
+fn route_multicast_v6() -> io::Result<()> {
+    let control = socket(AddressFamily::INET6, SocketType::DGRAM, None)?;
+    let name = CString::new(Isolation::INTERFACE)?;
+    // SAFETY: the name is a C string that outlives the call.
+    let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
+    let mut route = RouteMessage {
+        destination_bits: 8,
+        metric: 256,
+        flags: u32::from(libc::RTF_UP),
+        interface: index.try_into().map_err(io::Error::other)?,
+        ..RouteMessage::default()
+    };
+    route.destination[0] = 0xFF;
+    // SAFETY: on an IPv6 socket SIOCADDRT reads an `in6_rtmsg`.
+    unsafe { ioctl(control.as_fd(), libc::SIOCADDRT, &route) }
+}
+
+/// # Safety
+/// `request` must be one that only reads a `T`.
+unsafe fn ioctl<T>(control: BorrowedFd<'_>, request: libc::Ioctl, argument: &T) -> io::Result<()> {
+    // SAFETY: the descriptor is open, the argument outlives the call and, says the caller, is of the right type.
+    match unsafe { libc::ioctl(control.as_raw_fd(), request, std::ptr::from_ref(argument)) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }

@@ -5,11 +5,11 @@
 use p256::elliptic_curve::sec1::ToSec1Point as _;
 use rs_matter::crypto::{CanonPkcPublicKeyRef, CanonPkcSecretKeyRef, PKC_CANON_PUBLIC_KEY_LEN};
 use rs_matter::dm::clusters::dev_att::DeviceAttestation;
-use rs_matter::dm::devices::test::TEST_DEV_ATT;
 use rs_matter::utils::sync::DynBase;
 
 use super::VirtualDeviceError;
 use crate::secret::OperationalSigningKey;
+use crate::sim::evidence::Evidence;
 
 /// What the device answers to CertificateChainRequest and AttestationRequest.
 #[derive(Clone)]
@@ -50,17 +50,13 @@ impl DeviceEvidence {
             public_key: point.as_bytes().try_into().map_err(|_| VirtualDeviceError::DacKey)?,
         })
     }
+}
 
-    /// The CHIP SDK's published test evidence for vendor 0xFFF1, product 0x8001.
-    pub fn sdk_test() -> Self {
-        let att = &TEST_DEV_ATT;
-        Self {
-            dac: att.dac().to_vec(),
-            pai: att.pai().to_vec(),
-            certification_declaration: att.cert_declaration().to_vec(),
-            key: OperationalSigningKey::new(*att.dac_priv_key().access()),
-            public_key: *att.dac_pub_key().access(),
-        }
+impl TryFrom<&Evidence> for DeviceEvidence {
+    type Error = VirtualDeviceError;
+
+    fn try_from(made: &Evidence) -> Result<Self, Self::Error> {
+        Self::new(&made.dac, &made.dac_key, &made.pai, &made.certification_declaration)
     }
 }
 
@@ -102,4 +98,40 @@ fn parse_key(bytes: &[u8]) -> Option<p256::SecretKey> {
 /// The bytes inside a PEM block, or the bytes as they are.
 fn unwrap_pem(bytes: &[u8]) -> Vec<u8> {
     der::pem::decode_vec(bytes).map_or_else(|_| bytes.to_vec(), |(_label, der)| der)
+}
+
+#[cfg(test)]
+mod tests {
+    use p256::pkcs8::{EncodePrivateKey as _, LineEnding};
+
+    use super::*;
+    use crate::sim::evidence::generate;
+
+    #[test]
+    fn a_key_is_understood_in_every_form() {
+        let made = generate(0xFFF2, 0x8005);
+        let raw = DeviceEvidence::try_from(&made).unwrap();
+        let key = p256::SecretKey::from_slice(&made.dac_key).unwrap();
+        let forms = [
+            key.to_sec1_der().unwrap().to_vec(),
+            key.to_sec1_pem(LineEnding::LF).unwrap().as_bytes().to_vec(),
+            key.to_pkcs8_der().unwrap().as_bytes().to_vec(),
+            key.to_pkcs8_pem(LineEnding::LF).unwrap().as_bytes().to_vec(),
+        ];
+        for form in forms {
+            let read = DeviceEvidence::new(&made.dac, &form, &made.pai, &made.certification_declaration).unwrap();
+            assert_eq!(read.dac_pub_key().access(), raw.dac_pub_key().access());
+            assert_eq!(read.dac_priv_key().access(), &made.dac_key);
+        }
+        let bad = DeviceEvidence::new(&made.dac, &[0; 32], &made.pai, &made.certification_declaration);
+        assert!(matches!(bad, Err(VirtualDeviceError::DacKey)));
+    }
+
+    #[test]
+    fn certificates_are_shown_as_der_and_other_bytes_as_they_are() {
+        let made = generate(0xFFF1, 0x8001);
+        let pem = der::pem::encode_string("CERTIFICATE", der::pem::LineEnding::LF, &made.dac).unwrap();
+        let device = DeviceEvidence::new(pem.as_bytes(), &made.dac_key, b"hostile", b"").unwrap();
+        assert_eq!((device.dac(), device.pai(), device.cert_declaration()), (&made.dac[..], &b"hostile"[..], &b""[..]));
+    }
 }

@@ -35,6 +35,7 @@ use super::advertise::Advertiser;
 use super::light::Light;
 use super::storage::{HOST_KEY, Storage};
 use super::{DeviceEvidence, ReadyInfo, VirtualDeviceError, VirtualDeviceOptions, interface};
+use crate::sim::evidence::generate;
 
 /// The endpoint with the light.
 const LIGHT_ENDPOINT: u16 = 1;
@@ -70,7 +71,10 @@ pub(super) async fn run(
     let port = socket.0.local_addr().map_err(VirtualDeviceError::Network)?.port();
     let advertiser = Advertiser::open(host_name(&storage).map_err(kept)?, &interfaces)?;
 
-    let evidence = options.evidence.clone().unwrap_or_else(DeviceEvidence::sdk_test);
+    let evidence = match &options.evidence {
+        Some(given) => given.clone(),
+        None => DeviceEvidence::try_from(&generate(options.vendor_id, options.product_id))?,
+    };
     let crypto = RustCrypto::new(StdRng::from_rng(&mut rand::rng()), evidence.dac_priv_key());
     let details = basic_information(options);
     let matter = Box::new(Matter::new(&details, options.commissioning_data(), &evidence, port));
