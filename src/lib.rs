@@ -3,6 +3,7 @@
 //! The path of a device: `onboarding` → `discovery` → `commissioning` (over `matter`, judged by `attestation`) →
 //! `store` (node record and outbox row in one transaction) → `outbox` → `cloud`. ARCHITECTURE.md draws it.
 
+pub mod admin;
 pub mod bind;
 pub mod commissioning;
 pub mod config;
@@ -13,3 +14,5 @@ pub mod node;
 pub mod onboarding;
 pub mod outbox;
 pub mod secret;
+pub mod systemd;
+pub mod telemetry;
