@@ -12,3 +12,11 @@ pub mod page;
 pub mod routes;
 pub mod server;
 pub mod wire;
+
+/// The kebab-case word that a unit variant has in JSON.
+pub fn wire_word<T: serde::Serialize>(value: &T) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(word)) => word,
+        _ => String::new(),
+    }
+}
