@@ -1,4 +1,7 @@
 //! The configuration's types and defaults. `config/matterbind.toml` is the commented reference of every key.
+//!
+//! `load` puts the layers together and reports every mistake at once, `validate` judges values, `secret_file` reads
+//! what the `…_file` keys name. Not here: anything that acts on a value.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -6,6 +9,11 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::fabric::{Cat, CatGrant};
+
+pub mod attribute_path;
+pub mod load;
+pub mod secret_file;
+pub mod validate;
 
 /// Everything that can be configured.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -3,6 +3,7 @@
 //! The path of a device: `onboarding` → `discovery` → `commissioning` (over `matter`, judged by `attestation`) →
 //! `store` (node record and outbox row in one transaction) → `outbox` → `cloud`. ARCHITECTURE.md draws it.
 
+pub mod admin;
 pub mod attestation;
 pub mod bind;
 pub mod cloud;
@@ -21,3 +22,5 @@ pub mod secret;
 #[cfg(feature = "sim")]
 pub mod sim;
 pub mod store;
+pub mod systemd;
+pub mod telemetry;

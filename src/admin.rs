@@ -1,0 +1,22 @@
+//! The admin API: HTTP/1.1 and JSON on a Unix socket, optionally on TCP with a token; and the web page.
+//!
+//! `wire` has every document, `backend` what the daemon must answer, `server` listens, `auth` decides who may ask,
+//! `routes` and `streams` answer, `page` draws. Not here: how anything is done (`app`), the command line (`cli`).
+
+pub mod auth;
+pub mod backend;
+pub mod events;
+pub mod metrics;
+pub mod openapi;
+pub mod page;
+pub mod routes;
+pub mod server;
+pub mod wire;
+
+/// The kebab-case word that a unit variant has in JSON.
+pub fn wire_word<T: serde::Serialize>(value: &T) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(word)) => word,
+        _ => String::new(),
+    }
+}

@@ -1,0 +1,243 @@
+//! Who may use the admin API: on the Unix socket root, the service's user and members of the group `matterbind`; on TCP
+//! whoever shows the token.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::{Method, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use sha2::{Digest, Sha256};
+use tokio::net::UnixStream;
+
+use super::routes::error_response;
+use super::wire::ApiError;
+use crate::commissioning::error::Disposition;
+use crate::secret::OperatorSecret;
+
+/// The group whose members may administer the hub.
+pub const ADMIN_GROUP: &str = "matterbind";
+
+/// Who is at the other end of a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Peer {
+    /// A local process, as the kernel knows it.
+    Local {
+        /// Effective user id when it connected.
+        uid: u32,
+        /// All group ids: the effective one and the supplementary ones.
+        groups: Vec<u32>,
+    },
+    /// Somebody on the network.
+    Remote(SocketAddr),
+    /// The kernel did not say.
+    Unknown,
+}
+
+impl Peer {
+    /// Asks the kernel (SO_PEERCRED, SO_PEERGROUPS).
+    pub fn of(stream: &UnixStream) -> Self {
+        match (stream.peer_cred(), peer_groups(stream)) {
+            (Ok(credentials), groups) => {
+                let mut groups = groups.unwrap_or_default();
+                groups.push(credentials.gid());
+                Self::Local { uid: credentials.uid(), groups }
+            }
+            (Err(_), _) => Self::Unknown,
+        }
+    }
+
+    /// For the admin log.
+    pub fn describe(&self) -> String {
+        match self {
+            Self::Local { uid, .. } => format!("uid {uid}"),
+            Self::Remote(address) => format!("token from {address}"),
+            Self::Unknown => "unknown".to_owned(),
+        }
+    }
+}
+
+/// The supplementary groups that the peer had when it connected.
+fn peer_groups(stream: &UnixStream) -> io::Result<Vec<u32>> {
+    use std::os::fd::AsRawFd;
+    const MOST: usize = 1024;
+    let mut groups = vec![0u32; MOST];
+    let mut length = libc::socklen_t::try_from(MOST * size_of::<u32>()).map_err(io::Error::other)?;
+    // SAFETY: the kernel writes at most `length` bytes into `groups`, which is that long, and stores how many they were.
+    let result = unsafe {
+        libc::getsockopt(
+            stream.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERGROUPS,
+            groups.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    groups.truncate(length as usize / size_of::<u32>());
+    Ok(groups)
+}
+
+/// The group's id, if `/etc/group` has it.
+pub fn group_id(name: &str) -> Option<u32> {
+    find_group(&std::fs::read_to_string("/etc/group").ok()?, name)
+}
+
+fn find_group(file: &str, name: &str) -> Option<u32> {
+    file.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        (fields.next() == Some(name)).then(|| fields.nth(1)).flatten()?.parse().ok()
+    })
+}
+
+/// Who may come in.
+#[derive(Debug, Clone)]
+pub struct Guard {
+    own_uid: u32,
+    group: Option<u32>,
+    token: Option<Arc<OperatorSecret>>,
+}
+
+impl Guard {
+    /// For this process's user and the group [`ADMIN_GROUP`]; `token` is for TCP.
+    pub fn new(token: Option<OperatorSecret>) -> Self {
+        let own_uid = rustix::process::geteuid().as_raw();
+        Self { own_uid, group: group_id(ADMIN_GROUP), token: token.map(Arc::new) }
+    }
+
+    /// A guard for given ids, for tests.
+    pub fn for_ids(own_uid: u32, group: Option<u32>, token: Option<OperatorSecret>) -> Self {
+        Self { own_uid, group, token: token.map(Arc::new) }
+    }
+
+    fn admits(&self, peer: &Peer, request: &Request) -> Verdict {
+        match peer {
+            Peer::Local { uid, groups } => {
+                let member = self.group.is_some_and(|group| groups.contains(&group));
+                if *uid == 0 || *uid == self.own_uid || member { Verdict::Admitted } else { Verdict::Forbidden }
+            }
+            Peer::Remote(_) => {
+                let open = matches!(request.uri().path(), "/healthz" | "/readyz");
+                if open || self.shows_token(request) { Verdict::Admitted } else { Verdict::TokenNeeded }
+            }
+            Peer::Unknown => Verdict::Forbidden,
+        }
+    }
+
+    /// `Bearer`, and for a browser that looks at the page `Basic` with the token as password. Browsers send the latter by
+    /// themselves, also when another site asks them to, so it is good for reading only.
+    fn shows_token(&self, request: &Request) -> bool {
+        let Some(token) = &self.token else { return false };
+        let Some(value) = request.headers().get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()) else {
+            return false;
+        };
+        if let Some(shown) = value.strip_prefix("Bearer ") {
+            return same(shown.trim().as_bytes(), token.expose().as_bytes());
+        }
+        let reading = matches!(*request.method(), Method::GET | Method::HEAD);
+        let Some(encoded) = value.strip_prefix("Basic ").filter(|_| reading) else { return false };
+        let decoded = base64::engine::general_purpose::STANDARD.decode(encoded.trim()).unwrap_or_default();
+        let password = decoded.iter().position(|byte| *byte == b':').map(|colon| &decoded[colon + 1..]);
+        password.is_some_and(|shown| same(shown, token.expose().as_bytes()))
+    }
+}
+
+enum Verdict {
+    Admitted,
+    Forbidden,
+    TokenNeeded,
+}
+
+/// Compares digests, so that the time it takes says nothing about the token.
+fn same(shown: &[u8], token: &[u8]) -> bool {
+    let (a, b) = (Sha256::digest(shown), Sha256::digest(token));
+    a.iter().zip(b.iter()).fold(0u8, |difference, (x, y)| difference | (x ^ y)) == 0
+}
+
+/// The middleware: lets a request through or answers 401 or 403.
+pub async fn check(
+    State(guard): State<Guard>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let refuse = |status, message: &str, hint: &str| {
+        error_response(status, &ApiError::new("forbidden", Disposition::UserAction, message, hint))
+    };
+    match guard.admits(&peer, &request) {
+        Verdict::Admitted => next.run(request).await,
+        Verdict::Forbidden => refuse(
+            StatusCode::FORBIDDEN,
+            "you may not use this socket",
+            "run as root, or join the group: `usermod -aG matterbind $USER`, then log in again",
+        ),
+        Verdict::TokenNeeded => {
+            let answer =
+                refuse(StatusCode::UNAUTHORIZED, "a token is needed", "send `Authorization: Bearer` with the token");
+            ([(header::WWW_AUTHENTICATE, "Basic realm=\"matterbind\"")], answer).into_response()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::body::Body;
+
+    fn request(method: Method, path: &str, authorization: Option<&str>) -> Request {
+        let mut builder = Request::builder().method(method).uri(path);
+        if let Some(value) = authorization {
+            builder = builder.header(header::AUTHORIZATION, value);
+        }
+        builder.body(Body::empty()).unwrap()
+    }
+
+    fn admitted(guard: &Guard, peer: &Peer, request: &Request) -> bool {
+        matches!(guard.admits(peer, request), Verdict::Admitted)
+    }
+
+    #[test]
+    fn root_the_service_and_the_group_come_in() {
+        let guard = Guard::for_ids(990, Some(991), None);
+        let plain = request(Method::GET, "/v1/status", None);
+        for (uid, groups, expected) in
+            [(0, vec![0], true), (990, vec![990], true), (1000, vec![1000, 991], true), (1000, vec![1000, 990], false)]
+        {
+            assert_eq!(admitted(&guard, &Peer::Local { uid, groups }, &plain), expected, "uid {uid}");
+        }
+        assert!(!admitted(&guard, &Peer::Unknown, &plain));
+    }
+
+    #[test]
+    fn the_network_needs_the_token() {
+        let guard = Guard::for_ids(0, None, Some(OperatorSecret::new("long random word")));
+        let peer = Peer::Remote("192.0.2.1:4000".parse().unwrap());
+        let basic = base64::engine::general_purpose::STANDARD.encode("anyone:long random word");
+        let basic = format!("Basic {basic}");
+        for (method, path, authorization, expected) in [
+            (Method::GET, "/v1/nodes", None, false),
+            (Method::GET, "/healthz", None, true),
+            (Method::GET, "/v1/nodes", Some("Bearer long random word"), true),
+            (Method::GET, "/v1/nodes", Some("Bearer long random wor"), false),
+            (Method::GET, "/", Some(basic.as_str()), true),
+            (Method::POST, "/v1/sync", Some(basic.as_str()), false),
+        ] {
+            let shown = request(method, path, authorization);
+            assert_eq!(admitted(&guard, &peer, &shown), expected, "{shown:?}");
+        }
+        let without = Guard::for_ids(0, None, None);
+        assert!(!admitted(&without, &peer, &request(Method::GET, "/", Some("Bearer "))));
+    }
+
+    #[test]
+    fn a_group_is_found_by_its_whole_name() {
+        let file = "root:x:0:\nmatterbind-x:x:5:\nmatterbind:x:991:alice,bob\n";
+        assert_eq!(find_group(file, "matterbind"), Some(991));
+        assert_eq!(find_group(file, "matter"), None);
+    }
+}

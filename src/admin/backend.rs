@@ -1,0 +1,91 @@
+//! What the daemon must answer for the admin API. The composition root implements it, tests have a fake.
+
+use std::future::Future;
+
+use tokio::sync::{broadcast, mpsc};
+
+use super::wire::{
+    ApiError, CommissionEvent, CommissionRequest, CommissionResult, DiscoverChange, DiscoverQuery, Discovered,
+    FabricInfo, LogQuery, NodeCheck, NodeDetail, NodeRef, Nodes, Outbox, RemoveResult, ShareResult, Status, SyncReport,
+};
+use crate::journal::Event;
+use crate::node::{NodeId, NodeRecord};
+
+/// Takes the progress of an attempt. Never blocks and never fails: an attempt goes on when nobody listens any more.
+#[derive(Debug, Clone)]
+pub struct Progress(Option<mpsc::UnboundedSender<CommissionEvent>>);
+
+impl Progress {
+    /// A sender and what comes out of it. An attempt sends a few dozen events, so the queue needs no bound.
+    pub fn channel() -> (Self, mpsc::UnboundedReceiver<CommissionEvent>) {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        (Self(Some(sender)), receiver)
+    }
+
+    /// For whom progress is of no interest.
+    pub fn ignored() -> Self {
+        Self(None)
+    }
+
+    /// Passes an event on.
+    pub fn report(&self, event: CommissionEvent) {
+        if let Some(sender) = &self.0 {
+            // The client may have left; the attempt goes on.
+            let _ = sender.send(event);
+        }
+    }
+}
+
+/// Answers for the admin API. Every method has its own deadline; none waits for ever.
+pub trait Backend: Send + Sync + 'static {
+    /// How everything stands. Answers at once, also before the daemon is ready.
+    fn status(&self) -> impl Future<Output = Status> + Send;
+    /// One attempt, from the setup code to the record, and up to `wait_bind_ms` longer for the cloud. A failure is a result.
+    fn commission(
+        &self,
+        request: CommissionRequest,
+        progress: Progress,
+    ) -> impl Future<Output = Result<CommissionResult, ApiError>> + Send;
+
+    /// All node records.
+    fn nodes(&self) -> impl Future<Output = Result<Nodes, ApiError>> + Send;
+    /// The id that a name stands for; ids are passed through, known or not.
+    fn resolve(&self, node: &NodeRef) -> impl Future<Output = Result<NodeId, ApiError>> + Send;
+    /// One record with its evidence.
+    fn node(&self, node: NodeId) -> impl Future<Output = Result<NodeDetail, ApiError>> + Send;
+    /// Talks to the node now. Not answering is a result, not an error.
+    fn check(&self, node: NodeId) -> impl Future<Output = Result<NodeCheck, ApiError>> + Send;
+    /// Lets the node identify itself for `seconds`.
+    fn identify(&self, node: NodeId, seconds: u16) -> impl Future<Output = Result<(), ApiError>> + Send;
+    /// Renames in the record and queues the cloud's.
+    fn rename(&self, node: NodeId, name: String) -> impl Future<Output = Result<NodeRecord, ApiError>> + Send;
+    /// Opens a commissioning window for `seconds`, 180 to 900.
+    fn share(&self, node: NodeId, seconds: u16) -> impl Future<Output = Result<ShareResult, ApiError>> + Send;
+    /// Device, cloud, record, in that order; resumable.
+    fn remove(&self, node: NodeId, force: bool) -> impl Future<Output = Result<RemoveResult, ApiError>> + Send;
+
+    /// What the cloud has not acknowledged.
+    fn outbox(&self) -> impl Future<Output = Result<Outbox, ApiError>> + Send;
+    /// Makes a row due now.
+    fn outbox_retry(&self, id: i64) -> impl Future<Output = Result<Outbox, ApiError>> + Send;
+    /// Gives a row up; the node stays, its bind is `rejected` or `disabled`.
+    fn outbox_drop(&self, id: i64) -> impl Future<Output = Result<Outbox, ApiError>> + Send;
+
+    /// Listens for `timeout_ms` and lists what is there.
+    fn discover(&self, query: &DiscoverQuery) -> impl Future<Output = Result<Discovered, ApiError>> + Send;
+    /// What is there, then every change, until the receiver is dropped.
+    fn watch(
+        &self,
+        query: &DiscoverQuery,
+    ) -> impl Future<Output = Result<mpsc::Receiver<DiscoverChange>, ApiError>> + Send;
+
+    /// Entries of the admin log, oldest first; with a `limit`, the newest of them. `query.node` is an id here.
+    fn logs(&self, query: &LogQuery) -> impl Future<Output = Result<Vec<Event>, ApiError>> + Send;
+    /// Every entry from now on, after it is durable.
+    fn subscribe(&self) -> broadcast::Receiver<Event>;
+
+    /// Compares device, record and cloud now and mends what policy says; `None`: every node.
+    fn sync(&self, node: Option<NodeId>) -> impl Future<Output = Result<SyncReport, ApiError>> + Send;
+    /// What may be known of our fabric.
+    fn fabric(&self) -> impl Future<Output = Result<FabricInfo, ApiError>> + Send;
+}

@@ -1,0 +1,200 @@
+//! The answers that go on: an attempt's progress, discovery, the admin log. One JSON object a line, or Server-Sent Events.
+//!
+//! Every stream ends when the daemon stops. A quiet one carries an empty line now and then, so that both ends notice when
+//! the other is gone.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::extract::{ConnectInfo, State};
+use axum::http::{HeaderMap, header};
+use axum::response::sse::{self, KeepAlive, Sse};
+use axum::response::{IntoResponse, Json, Response};
+use futures_util::stream::{self, BoxStream};
+use futures_util::{Stream, StreamExt};
+use serde::Serialize;
+use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::oneshot;
+
+use super::auth::Peer;
+use super::backend::{Backend, Progress};
+use super::routes::{Api, Asked, Body, Refused};
+use super::wire::{ApiError, CommissionLine, CommissionRequest, CommissionResult, DiscoverQuery, LogQuery, NodeRef};
+use crate::journal::Event;
+use crate::telemetry::metrics::Metrics;
+
+/// How long a stream may be quiet.
+pub const HEARTBEAT: Duration = Duration::from_secs(10);
+/// Nobody waits longer for a list of what is on the LAN.
+const MAX_DISCOVER_MS: u64 = 60_000;
+/// Nobody waits longer for the cloud.
+const MAX_WAIT_BIND_MS: u64 = 600_000;
+
+/// Lines with a heartbeat between them.
+fn ndjson<T: Serialize + Send + 'static>(items: impl Stream<Item = T> + Send + 'static) -> Response {
+    let lines = items.map(|item| {
+        let mut line = serde_json::to_vec(&item).unwrap_or_default();
+        line.push(b'\n');
+        line
+    });
+    let quiet = stream::unfold(Box::pin(lines) as BoxStream<'static, Vec<u8>>, async |mut lines| {
+        match tokio::time::timeout(HEARTBEAT, lines.next()).await {
+            Ok(Some(line)) => Some((line, lines)),
+            Ok(None) => None,
+            Err(_) => Some((b"\n".to_vec(), lines)),
+        }
+    });
+    let body = axum::body::Body::from_stream(quiet.map(Ok::<_, Infallible>));
+    ([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response()
+}
+
+/// `POST /v1/commission`: the attempt is a task of its own and goes on when the client leaves.
+pub(super) async fn commission<B: Backend>(
+    State(api): State<Api<B>>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Body(mut request): Body<CommissionRequest>,
+) -> Result<Response, Refused> {
+    if request.wait_bind_ms > MAX_WAIT_BIND_MS {
+        return Err(ApiError::bad_request(format!("wait_bind_ms is at most {MAX_WAIT_BIND_MS}")).into());
+    }
+    if let Some(given) = &mut request.attestation_override {
+        if given.why.trim().is_empty() {
+            return Err(ApiError::bad_request("an override of attestation needs a reason").into());
+        }
+        given.who = peer.describe();
+    }
+    let (progress, events) = Progress::channel();
+    let (result_sender, result) = oneshot::channel();
+    let (backend, metrics) = (api.backend.clone(), api.metrics.clone());
+    api.tasks.spawn(async move {
+        let answer = backend.commission(request, progress).await;
+        count(&metrics, &answer);
+        // The client may have left.
+        let _ = result_sender.send(answer);
+    });
+    // The attempt drops its progress when it ends, which ends the first part.
+    let events = stream::unfold(events, async |mut events| events.recv().await.map(|event| (event, events)));
+    let last = stream::once(async {
+        match result.await {
+            Ok(Ok(result)) => Line::Commission(CommissionLine::Result(result)),
+            Ok(Err(error)) => Line::Error(error),
+            Err(_) => Line::Error(ApiError::not_ready("the attempt's task")),
+        }
+    });
+    Ok(ndjson(events.map(|event| Line::Commission(CommissionLine::Event(event))).chain(last)))
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Line {
+    Commission(CommissionLine),
+    Error(ApiError),
+}
+
+fn count(metrics: &Metrics, answer: &Result<CommissionResult, ApiError>) {
+    match answer {
+        Ok(CommissionResult::Commissioned { timings_ms, .. }) => {
+            metrics.count_attempt("commissioned", "", Some(Duration::from_millis(timings_ms.total)));
+        }
+        Ok(CommissionResult::Failed(failure)) => metrics.count_attempt("failed", &failure.code, None),
+        Err(error) => metrics.count_attempt("failed", &error.code, None),
+    }
+}
+
+/// `GET /v1/discover`
+pub(super) async fn discover<B: Backend>(
+    State(api): State<Api<B>>,
+    Asked(query): Asked<DiscoverQuery>,
+) -> Result<Response, Refused> {
+    if query.timeout_ms > MAX_DISCOVER_MS {
+        return Err(ApiError::bad_request(format!("timeout_ms is at most {MAX_DISCOVER_MS}")).into());
+    }
+    if !query.watch {
+        return Ok(Json(api.backend.discover(&query).await?).into_response());
+    }
+    let changes = api.backend.watch(&query).await?;
+    let changes = stream::unfold(changes, async |mut changes| changes.recv().await.map(|change| (change, changes)));
+    Ok(ndjson(changes.take_until(api.stop.cancelled_owned())))
+}
+
+/// Turns a name into an id, so that live entries can be compared with it.
+async fn resolved<B: Backend>(backend: &B, mut query: LogQuery) -> Result<LogQuery, Refused> {
+    if let Some(node @ NodeRef::Name(_)) = &query.node {
+        query.node = Some(NodeRef::Id(backend.resolve(node).await?));
+    }
+    Ok(query)
+}
+
+/// `GET /v1/logs`: NDJSON.
+pub(super) async fn logs<B: Backend>(
+    State(api): State<Api<B>>,
+    Asked(query): Asked<LogQuery>,
+) -> Result<Response, Refused> {
+    let query = resolved(&*api.backend, query).await?;
+    if query.follow {
+        let entries = follow(&*api.backend, query).await?;
+        return Ok(ndjson(entries.take_until(api.stop.cancelled_owned())));
+    }
+    Ok(ndjson(stream::iter(api.backend.logs(&query).await?)))
+}
+
+/// `GET /v1/events`: what happens from now on, and after a `Last-Event-ID` what was missed.
+pub(super) async fn server_sent<B: Backend>(
+    State(api): State<Api<B>>,
+    headers: HeaderMap,
+    Asked(query): Asked<LogQuery>,
+) -> Result<Response, Refused> {
+    let mut query = resolved(&*api.backend, query).await?;
+    let last_seen = headers.get("last-event-id").and_then(|value| value.to_str().ok()?.parse().ok());
+    query.after = last_seen.or(query.after);
+    if query.after.is_none() && query.since.is_none() && query.limit.is_none() {
+        query.limit = Some(0);
+    }
+    let entries = follow(&*api.backend, query).await?.take_until(api.stop.cancelled_owned());
+    let events = entries.map(|event| {
+        let id = event.id.to_string();
+        sse::Event::default().id(id).event(event.kind.clone()).json_data(&event)
+    });
+    Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(HEARTBEAT)).into_response())
+}
+
+/// The kept entries that `query` asks for, then the live ones, none of them twice.
+async fn follow<B: Backend>(
+    backend: &B,
+    query: LogQuery,
+) -> Result<impl Stream<Item = Event> + Send + use<B>, ApiError> {
+    // Listen first: an entry between reading and listening would be lost.
+    let live = backend.subscribe();
+    let kept = if query.limit == Some(0) { Vec::new() } else { backend.logs(&query).await? };
+    let newest = kept.iter().map(|event| event.id).max().or(query.after).unwrap_or(i64::MIN);
+    let live_query = LogQuery { after: (newest > i64::MIN).then_some(newest), since: None, ..query };
+    let live = stream::unfold((live, live_query), async |(mut live, query)| {
+        loop {
+            match receive(&mut live).await {
+                Some(event) if query.wants(&event) => return Some((event, (live, query))),
+                Some(_) => {}
+                None => return None,
+            }
+        }
+    });
+    Ok(stream::iter(kept).chain(live))
+}
+
+/// The next entry; a client too slow to keep up is told so by an entry of its own.
+async fn receive(live: &mut broadcast::Receiver<Event>) -> Option<Event> {
+    match live.recv().await {
+        Ok(event) => Some(event),
+        Err(RecvError::Closed) => None,
+        Err(RecvError::Lagged(missed)) => {
+            let message =
+                format!("{missed} entries were left out here: this client is too slow; ask for them with `after`");
+            let now = jiff::Timestamp::now();
+            let mut event =
+                Event::new(now, crate::journal::Level::Warn, "entries-skipped", message).with("missed", missed);
+            // It is of no node and no attempt, and has no place in the order: let every filter pass it.
+            event.id = i64::MAX;
+            Some(event)
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! `GET /metrics`: Prometheus text. Counters are kept in `telemetry::metrics`; the gauges are set from the status when asked.
+
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+
+use super::backend::Backend;
+use super::routes::Api;
+
+/// OpenMetrics text, which Prometheus reads.
+const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+pub(super) async fn scrape<B: Backend>(State(api): State<Api<B>>) -> Response {
+    let status = api.backend.status().await;
+    let metrics = &api.metrics;
+    metrics.set_ready(status.ready);
+    for (state, count) in [
+        ("operational", status.nodes.operational),
+        ("unreachable", status.nodes.unreachable),
+        ("provisional", status.nodes.provisional),
+        ("removing", status.nodes.removing),
+    ] {
+        metrics.set_nodes(state, count);
+    }
+    for (state, count) in [
+        ("pending", status.outbox.pending),
+        ("waiting-for-operator", status.outbox.waiting_for_operator),
+        ("rejected", status.outbox.rejected),
+    ] {
+        metrics.set_outbox(state, count);
+    }
+    metrics.set_cloud_reachable(status.cloud.reachable.unwrap_or(false));
+    ([(header::CONTENT_TYPE, CONTENT_TYPE)], metrics.encode()).into_response()
+}

@@ -1,0 +1,233 @@
+//! `GET /`: one page for people. No script, nothing from elsewhere; it reloads itself.
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use jiff::{Timestamp, Unit};
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+
+use super::backend::Backend;
+use super::routes::Api;
+use super::wire::{ApiError, LogQuery, Nodes, Outbox, Status};
+use crate::bind::BindState;
+use crate::journal::{Event, Level};
+use crate::node::{NodeRecord, NodeState};
+
+/// How many log entries are shown.
+const ENTRIES: u32 = 25;
+/// How often the page reloads itself, seconds.
+const RELOAD: &str = "10";
+const STYLE: &str = include_str!("page.css");
+
+pub(super) async fn page<B: Backend>(State(api): State<Api<B>>) -> Response {
+    let query = LogQuery { limit: Some(ENTRIES), level: Some(Level::Info), ..LogQuery::default() };
+    let backend = &api.backend;
+    let (status, nodes, outbox, entries) =
+        tokio::join!(backend.status(), backend.nodes(), backend.outbox(), backend.logs(&query));
+    render(&status, &nodes, &outbox, &entries, Timestamp::now()).into_response()
+}
+
+fn render(
+    status: &Status,
+    nodes: &Result<Nodes, ApiError>,
+    outbox: &Result<Outbox, ApiError>,
+    entries: &Result<Vec<Event>, ApiError>,
+    now: Timestamp,
+) -> Markup {
+    html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                meta http-equiv="refresh" content=(RELOAD);
+                title { "matterbind" @if !status.ready { " (starting)" } }
+                style { (PreEscaped(STYLE)) }
+            }
+            body {
+                header {
+                    h1 { "matterbind" }
+                    @if status.ready { span.pill.good { "ready" } }
+                    @else { span.pill.warn { "waiting for " (status.waiting_for.join(", ")) } }
+                    span.quiet { "version " (status.version) ", up " (age(status.started_at, now)) }
+                }
+                main {
+                    (tiles(status, now))
+                    section {
+                        h2 { "Nodes" }
+                        (shown(nodes, |nodes| node_table(&nodes.nodes, now)))
+                    }
+                    section {
+                        h2 { "Waiting for the cloud" }
+                        (shown(outbox, |outbox| outbox_table(outbox, now)))
+                    }
+                    section {
+                        h2 { "What happened" }
+                        (shown(entries, |entries| log_table(entries, now)))
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn shown<T>(answer: &Result<T, ApiError>, draw: impl FnOnce(&T) -> Markup) -> Markup {
+    match answer {
+        Ok(value) => draw(value),
+        Err(error) => html! { p.bad { (error.message) "; " (error.hint) } },
+    }
+}
+
+fn tiles(status: &Status, now: Timestamp) -> Markup {
+    let cloud = &status.cloud;
+    html! {
+        div.tiles {
+            div.tile {
+                b { (status.nodes.total) } span { "nodes" }
+                small {
+                    (status.nodes.operational) " answer"
+                    @if status.nodes.unreachable > 0 { ", " span.bad { (status.nodes.unreachable) " do not" } }
+                    @if status.attempts > 0 { ", " (status.attempts) " joining now" }
+                }
+            }
+            div.tile {
+                b { (status.outbox.total) } span { "waiting for the cloud" }
+                small {
+                    @if status.outbox.waiting_for_operator > 0 {
+                        span.bad { (status.outbox.waiting_for_operator) " need somebody" }
+                    } @else if status.outbox.rejected > 0 { span.bad { (status.outbox.rejected) " refused" } }
+                    @else { "nothing needs you" }
+                }
+            }
+            div.tile {
+                @match (cloud.configured, cloud.reachable) {
+                    (false, _) => { b { "off" } }
+                    (true, Some(true)) => { b.good { "reachable" } }
+                    (true, Some(false)) => { b.bad { "not reachable" } }
+                    (true, None) => { b { "not asked yet" } }
+                }
+                span { "cloud" }
+                small {
+                    @if !cloud.message.is_empty() { span.bad { (cloud.message) } }
+                    @else if let Some(end) = cloud.token_expires_at { "signed in for " (age(now, end)) }
+                    @else if let Some(url) = &cloud.base_url { (url) }
+                }
+            }
+            @if let Some(fabric) = &status.fabric {
+                div.tile {
+                    b { (fabric.label) } span { "fabric " (fabric.fabric_id) }
+                    small { code { (format!("{:016X}", fabric.compressed_fabric_id)) } }
+                }
+            }
+        }
+    }
+}
+
+fn node_table(nodes: &[NodeRecord], now: Timestamp) -> Markup {
+    if nodes.is_empty() {
+        return html! { p.quiet { "None yet: " code { "matterbind commission MT:…" } } };
+    }
+    html! {
+        div.scroll { table {
+            thead { tr { th { "Node" } th { "Name" } th { "Product" } th { "State" } th { "Cloud" } th { "Seen" } } }
+            tbody { @for node in nodes { tr {
+                td { code { (node.node_id) } }
+                td { (node.name) }
+                td { (node.vendor_name) " " (node.product_name) }
+                td { span class=(state_class(node.state)) { (node.state.as_str()) } }
+                td { (bind_cell(node)) }
+                td.quiet { @if let Some(at) = node.last_seen_at { (age(at, now)) " ago" } @else { "never" } }
+            } } }
+        } }
+    }
+}
+
+fn state_class(state: NodeState) -> &'static str {
+    match state {
+        NodeState::Operational => "pill good",
+        NodeState::Unreachable => "pill bad",
+        NodeState::Provisional | NodeState::Removing => "pill warn",
+    }
+}
+
+fn bind_cell(node: &NodeRecord) -> Markup {
+    let (class, word) = match node.bind.state {
+        BindState::Bound => ("pill good", "bound"),
+        BindState::Pending => ("pill warn", "pending"),
+        BindState::Rejected => ("pill bad", "rejected"),
+        BindState::NotEligible => ("pill", "not eligible"),
+        BindState::Disabled => ("pill", "off"),
+    };
+    html! {
+        span class=(class) { (word) }
+        @if node.bind.state != BindState::Bound && !node.bind.message.is_empty() { " " small.quiet { (node.bind.message) } }
+    }
+}
+
+fn outbox_table(outbox: &Outbox, now: Timestamp) -> Markup {
+    if outbox.entries.is_empty() {
+        return html! { p.quiet { "Nothing." } };
+    }
+    html! {
+        div.scroll { table {
+            thead { tr { th { "#" } th { "Node" } th { "What" } th { "State" } th { "Tries" } th { "Last answer" } th { "Next" } } }
+            tbody { @for entry in &outbox.entries { tr {
+                td { code { (entry.id) } }
+                td { code { (entry.node_id) } }
+                td { (entry.kind) }
+                td { (super::wire_word(&entry.state)) }
+                td { (entry.tries) }
+                td {
+                    @if let Some(code) = entry.last_code { code { (code) } " " }
+                    (entry.last_message)
+                    @if !entry.hint.is_empty() { br; small.quiet { (entry.hint) } }
+                }
+                td.quiet { @match entry.next_try_at {
+                    Some(at) if at > now => { "in " (age(now, at)) }
+                    Some(_) => { "now" }
+                    None => { "not by itself" }
+                } }
+            } } }
+        } }
+    }
+}
+
+fn log_table(entries: &[Event], now: Timestamp) -> Markup {
+    html! {
+        div.scroll { table.log {
+            tbody { @for event in entries.iter().rev() { tr {
+                td.quiet title=(event.at) { (age(event.at, now)) " ago" }
+                td { @match event.level {
+                    Level::Error => { span.pill.bad { "error" } }
+                    Level::Warn => { span.pill.warn { "warning" } }
+                    Level::Info | Level::Debug => {}
+                } }
+                td { (event.message) @if let Some(node) = event.node_id { " " small.quiet { "node " (node) } } }
+            } } }
+        } }
+    }
+}
+
+/// A span of time in its largest unit: `5 s`, `3 min`, `2 h`, `4 d`.
+fn age(from: Timestamp, to: Timestamp) -> String {
+    let seconds = (to - from).total(Unit::Second).unwrap_or(0.0).max(0.0) as u64;
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds / 60),
+        7200..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} d", seconds / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_are_short() {
+        let now = Timestamp::from_second(1_000_000).unwrap();
+        let before = |seconds| age(Timestamp::from_second(1_000_000 - seconds).unwrap(), now);
+        assert_eq!([before(5), before(600), before(7200), before(400_000)], ["5 s", "10 min", "2 h", "4 d"]);
+        assert_eq!(age(now, Timestamp::from_second(0).unwrap()), "0 s");
+    }
+}

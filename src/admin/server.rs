@@ -1,0 +1,195 @@
+//! Listens: on the Unix socket always, on TCP where it is configured.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::connect_info::Connected;
+use axum::serve::IncomingStream;
+use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::auth::{self, Guard, Peer};
+use super::backend::Backend;
+use super::routes::{Api, router};
+use crate::config::{Config, secret_file};
+use crate::secret::OperatorSecret;
+use crate::telemetry::metrics::Metrics;
+
+/// Readable and writable for the service and its group; everybody else is refused before the first byte.
+const SOCKET_MODE: u32 = 0o660;
+
+/// Where to listen.
+#[derive(Debug)]
+pub struct AdminOptions {
+    /// The Unix socket.
+    pub socket: PathBuf,
+    /// An address on the network, and the token to show there.
+    pub tcp: Option<(SocketAddr, OperatorSecret)>,
+}
+
+impl AdminOptions {
+    /// As configured; reads the token's file.
+    ///
+    /// # Errors
+    /// The token cannot be read, or the address is none (`check-config` says the same earlier).
+    pub fn from_config(config: &Config) -> Result<Self, BindError> {
+        let tcp = match config.admin.tcp.as_str() {
+            "" => None,
+            text => {
+                let address = text.parse().map_err(|_| BindError::Address(text.to_owned()))?;
+                let token = secret_file::read(Path::new(&config.admin.token_file))?;
+                Some((address, token))
+            }
+        };
+        Ok(Self { socket: config.socket.clone(), tcp })
+    }
+}
+
+/// The admin API cannot listen.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// Another daemon answers on the socket.
+    #[error("another daemon listens on {}; stop it, or configure another socket", .0.display())]
+    InUse(PathBuf),
+    /// The socket cannot be made.
+    #[error("cannot listen on {}: {source}", path.display())]
+    Socket {
+        /// Where.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// `admin.tcp` is no address.
+    #[error("admin.tcp: {0:?} is no address with a port")]
+    Address(String),
+    /// `admin.tcp` cannot be listened on.
+    #[error("cannot listen on {address}: {source}")]
+    Tcp {
+        /// Where.
+        address: SocketAddr,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The token cannot be read.
+    #[error("admin.token_file: {0}")]
+    Token(#[from] secret_file::SecretFileError),
+}
+
+/// Sockets that listen already: clients may connect, and are answered as soon as [`AdminServer::serve`] runs.
+#[derive(Debug)]
+pub struct AdminServer {
+    unix: UnixListener,
+    socket: PathBuf,
+    tcp: Option<TcpListener>,
+    guard: Guard,
+}
+
+impl AdminServer {
+    /// Listens. A socket file that a dead daemon left is replaced.
+    ///
+    /// # Errors
+    /// Another daemon is there, or the system refuses.
+    pub async fn bind(options: AdminOptions) -> Result<Self, BindError> {
+        let AdminOptions { socket, tcp } = options;
+        let unix = listen_on(&socket).await?;
+        let (tcp, token) = match tcp {
+            Some((address, token)) => {
+                let listener = TcpListener::bind(address).await.map_err(|source| BindError::Tcp { address, source })?;
+                (Some(listener), Some(token))
+            }
+            None => (None, None),
+        };
+        Ok(Self { unix, socket, tcp, guard: Guard::new(token) })
+    }
+
+    /// With another guard than that of this process's ids.
+    pub fn with_guard(mut self, guard: Guard) -> Self {
+        self.guard = guard;
+        self
+    }
+
+    /// The TCP address, where there is one.
+    pub fn tcp_address(&self) -> Option<SocketAddr> {
+        self.tcp.as_ref().and_then(|listener| listener.local_addr().ok())
+    }
+
+    /// Answers until `stop`, then until every request under way is answered and every attempt has ended. The caller sets
+    /// the deadline for that. The socket file is removed at the end.
+    ///
+    /// # Errors
+    /// A listener broke.
+    pub async fn serve<B: Backend>(
+        self,
+        backend: Arc<B>,
+        metrics: Arc<Metrics>,
+        stop: CancellationToken,
+    ) -> io::Result<()> {
+        let tasks = TaskTracker::new();
+        let api = Api { backend, metrics, tasks: tasks.clone(), stop: stop.clone() };
+        let router = router(api, self.guard);
+        let unix = run_unix(self.unix, router.clone(), stop.clone());
+        let tcp = run_tcp(self.tcp, router, stop);
+        let result = tokio::try_join!(unix, tcp).map(|_| ());
+        tasks.close();
+        tasks.wait().await;
+        // A failure to remove it is harmless: the next daemon replaces it.
+        let _ = std::fs::remove_file(&self.socket);
+        result
+    }
+}
+
+async fn run_unix(listener: UnixListener, router: Router, stop: CancellationToken) -> io::Result<()> {
+    let service = router.into_make_service_with_connect_info::<Peer>();
+    axum::serve(listener, service).with_graceful_shutdown(stop.cancelled_owned()).await
+}
+
+async fn run_tcp(listener: Option<TcpListener>, router: Router, stop: CancellationToken) -> io::Result<()> {
+    let Some(listener) = listener else { return Ok(()) };
+    let service = router.into_make_service_with_connect_info::<Peer>();
+    axum::serve(listener, service).with_graceful_shutdown(stop.cancelled_owned()).await
+}
+
+impl Connected<IncomingStream<'_, UnixListener>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
+        Self::of(stream.io())
+    }
+}
+
+impl Connected<IncomingStream<'_, TcpListener>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, TcpListener>) -> Self {
+        Self::Remote(*stream.remote_addr())
+    }
+}
+
+async fn listen_on(path: &Path) -> Result<UnixListener, BindError> {
+    let failed = |source| BindError::Socket { path: path.to_owned(), source };
+    if UnixStream::connect(path).await.is_ok() {
+        return Err(BindError::InUse(path.to_owned()));
+    }
+    if let Some(directory) = path.parent() {
+        std::fs::create_dir_all(directory).map_err(failed)?;
+    }
+    match std::fs::symlink_metadata(path) {
+        Ok(found) if is_socket(&found) => std::fs::remove_file(path).map_err(failed)?,
+        Ok(_) => return Err(failed(io::Error::other("there is a file of that name which is no socket"))),
+        Err(_) => {}
+    }
+    let listener = UnixListener::bind(path).map_err(failed)?;
+    if let Some(group) = auth::group_id(auth::ADMIN_GROUP) {
+        // Without the right to give it away the group cannot connect; root and the service's user still can.
+        if let Err(error) = std::os::unix::fs::chown(path, None, Some(group)) {
+            tracing::warn!(socket = %path.display(), %error, "cannot give the admin socket to the group matterbind");
+        }
+    }
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(SOCKET_MODE)).map_err(failed)?;
+    Ok(listener)
+}
+
+fn is_socket(metadata: &std::fs::Metadata) -> bool {
+    std::os::unix::fs::FileTypeExt::is_socket(&metadata.file_type())
+}

@@ -1,0 +1,233 @@
+//! Every mistake at once, and who wins over whom.
+
+use std::time::Duration;
+
+use super::*;
+
+fn file(text: &str) -> (tempfile::TempDir, Sources) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("matterbind.toml");
+    std::fs::write(&path, text).unwrap();
+    (directory, Sources { file: Some(path), ..Sources::default() })
+}
+
+fn with_env(mut sources: Sources, pairs: &[(&str, &str)]) -> Sources {
+    sources.environment = pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    sources
+}
+
+fn keys(sources: &Sources) -> Vec<String> {
+    load(sources).expect_err("mistakes").0.into_iter().map(|mistake| mistake.key).collect()
+}
+
+#[test]
+fn nothing_said_is_the_default() {
+    let (_directory, sources) = file("");
+    let mut expected = Config::default();
+    expected.attestation.paa_dirs = vec!["/var/lib/matterbind/paa".into()];
+    assert_eq!(load(&sources).unwrap(), expected);
+}
+
+#[test]
+fn flags_win_over_environment_over_file() {
+    let (_directory, sources) = file("[commissioning]\ndeadline = \"70s\"\nmax_concurrent = 2\nfail_safe = \"40s\"");
+    let sources = with_env(
+        sources,
+        &[
+            ("MATTERBIND_COMMISSIONING__DEADLINE", "80s"),
+            ("MATTERBIND_COMMISSIONING__MAX_CONCURRENT", "3"),
+            ("MATTERBIND_STATE_DIR", "/srv/state"),
+            ("MATTERBIND_NETWORK__INTERFACES", "[\"eth0\"]"),
+            ("MATTERBIND_FABRIC__LABEL", "12"),
+            ("PATH", "/bin"),
+        ],
+    )
+    .with_flag("commissioning.max_concurrent", 4, "--max-concurrent");
+    let config = load(&sources).unwrap();
+    assert_eq!(config.commissioning.deadline, Duration::from_secs(80));
+    assert_eq!(config.commissioning.fail_safe, Duration::from_secs(40));
+    assert_eq!(config.commissioning.max_concurrent, 4);
+    assert_eq!(config.state_dir, PathBuf::from("/srv/state"));
+    assert_eq!(config.network.interfaces, ["eth0"]);
+    assert_eq!(config.fabric.label, "12", "a text stays a text, whatever it looks like");
+}
+
+#[test]
+fn the_service_managers_directories_are_defaults() {
+    let (_directory, sources) = file("socket = \"/tmp/mine.sock\"");
+    let env = [("STATE_DIRECTORY", "/var/lib/matterbind-two:/x"), ("RUNTIME_DIRECTORY", "/run/two")];
+    let config = load(&with_env(sources, &env)).unwrap();
+    assert_eq!(config.state_dir, PathBuf::from("/var/lib/matterbind-two"));
+    assert_eq!(config.socket, PathBuf::from("/tmp/mine.sock"));
+}
+
+#[test]
+fn every_mistake_is_reported_at_once() {
+    let (_directory, sources) = file(
+        r#"
+        stat_dir = "/x"
+        [fabric]
+        label = "a label that is longer than thirty-two bytes"
+        admin_vendor_id = 70000
+        [commissioning]
+        deadline = "soon"
+        fail_safe = "70000s"
+        [access]
+        admin_cat = 0x0001_0000
+        grants = [ { cat = 0x0002_0000, privilege = "Operate" }, { cat = 0x0003_0001, privilege = "Own" } ]
+        [cloud]
+        base_url = "ftp://example.com"
+        email = "hub"
+        password_file = "/does/not/exist"
+        on_rejected = "maybe"
+        [[products]]
+        vendor_id = 1
+        product_id = 2
+        product_key = "p"
+        device_key = { attribute = "0/0x28" }
+        binding_code = "secret"
+        [[products]]
+        vendor_id = 1
+        product_id = 2
+        product_key = "p 2"
+        device_key = "serial-number"
+        binding_code = "random"
+        [admin]
+        tcp = "8480"
+        [log]
+        level = "=="
+        colour = true
+        "#,
+    );
+    let keys = keys(&with_env(sources, &[("MATTERBIND_CLOUD__TIMEOUT", "0s"), ("MATTERBIND_LOGS", "x")]));
+    for expected in [
+        "stat_dir",
+        "fabric.label",
+        "fabric.admin_vendor_id",
+        "commissioning.deadline",
+        "commissioning.fail_safe",
+        "access.admin_cat",
+        "access.grants[0].cat",
+        "access.grants[1].privilege",
+        "cloud.base_url",
+        "cloud.email",
+        "cloud.password_file",
+        "cloud.on_rejected",
+        "cloud.timeout",
+        "cloud.user_domain",
+        "cloud.user_domain_secret_file",
+        "products[0].device_key.attribute",
+        "products[0].binding_code",
+        "products[1].product_id",
+        "products[1].product_key",
+        "admin.tcp",
+        "admin.token_file",
+        "log.level",
+        "log.colour",
+        "logs",
+    ] {
+        assert!(keys.iter().any(|key| key == expected), "{expected} is missing in {keys:#?}");
+    }
+    let unique: std::collections::HashSet<&String> = keys.iter().collect();
+    assert!(unique.len() >= keys.len() - 1, "a key is reported more than once: {keys:#?}");
+}
+
+#[test]
+fn a_mistake_says_where_it_was_made_and_what_to_write() {
+    let (_directory, sources) = file("[fabric]\nlabel = \"Home\"");
+    let sources = with_env(sources, &[("MATTERBIND_COMMISSIONING__DEADLINE", "soon")]);
+    let mistake = load(&sources).expect_err("not a time").0.remove(0);
+    assert_eq!(mistake.key, "commissioning.deadline");
+    assert_eq!(mistake.origin, "MATTERBIND_COMMISSIONING__DEADLINE");
+    assert!(mistake.instead.contains("\"90s\""), "{mistake}");
+}
+
+#[test]
+fn the_log_table_is_not_a_word() {
+    let (_directory, sources) = file("");
+    let error = load(&with_env(sources, &[("MATTERBIND_LOG", "debug")])).expect_err("a table");
+    assert!(error.to_string().contains("MATTERBIND_LOG__LEVEL"), "{error}");
+}
+
+#[test]
+fn paths_in_a_file_are_relative_to_it() {
+    let (directory, sources) = file("state_dir = \"state\"\n[attestation]\npaa_dirs = [\"paa\"]");
+    let config = load(&sources).unwrap();
+    assert_eq!(config.state_dir, directory.path().join("state"));
+    assert_eq!(config.attestation.paa_dirs, [directory.path().join("paa")]);
+}
+
+#[test]
+fn a_named_file_must_exist() {
+    let sources = Sources { file: Some("/does/not/exist.toml".into()), ..Sources::default() };
+    assert_eq!(keys(&sources), [""]);
+}
+
+#[test]
+fn the_effective_configuration_reads_back_and_holds_no_secret() {
+    let directory = tempfile::tempdir().unwrap();
+    for name in ["domain", "password", "token"] {
+        std::fs::write(directory.path().join(name), format!("very-secret-{name}")).unwrap();
+    }
+    let text = r#"
+        [cloud]
+        base_url = "https://iot-api.acceleronix.io"
+        user_domain = "C.DM.1.1"
+        user_domain_secret_file = "domain"
+        email = "hub@example.com"
+        password_file = "password"
+        [admin]
+        tcp = "127.0.0.1:8480"
+        token_file = "token"
+    "#;
+    let path = directory.path().join("matterbind.toml");
+    std::fs::write(&path, text).unwrap();
+    let config = load(&Sources { file: Some(path), ..Sources::default() }).unwrap();
+    let printed = effective(&config);
+    assert!(!printed.contains("very-secret"), "{printed}");
+    assert!(printed.contains(&directory.path().join("password").display().to_string()));
+    assert_eq!(toml::from_str::<Config>(&printed).unwrap(), config);
+}
+
+/// All key paths of a value; elements of arrays stand under their array's name.
+fn paths(prefix: &str, value: &Value, into: &mut std::collections::BTreeSet<String>) {
+    match value {
+        Value::Table(table) => {
+            for (key, value) in table {
+                paths(&format!("{prefix}.{key}"), value, into);
+            }
+        }
+        Value::Array(items) if items.first().is_some_and(Value::is_table) => {
+            items.iter().for_each(|item| paths(prefix, item, into));
+        }
+        _ => drop(into.insert(prefix.to_owned())),
+    }
+}
+
+#[test]
+fn the_reference_file_shows_every_key() {
+    let text = include_str!("../../../config/matterbind.toml");
+    // Sections that are off by default stand there as comments of the form `#key = value` or `#[section]`.
+    let uncommented: String = text
+        .lines()
+        .map(|line| match line.strip_prefix('#') {
+            Some(rest) if rest.starts_with(|c: char| c == '[' || c.is_ascii_lowercase()) => format!("{rest}\n"),
+            _ => format!("{line}\n"),
+        })
+        .collect();
+    let table: Table = uncommented.parse().unwrap();
+    as_config(Value::Table(table.clone())).unwrap();
+    let (mut known, mut shown) = (Default::default(), Default::default());
+    paths("", &sample(), &mut known);
+    paths("", &Value::Table(table), &mut shown);
+    let missing: Vec<&String> = known.difference(&shown).collect();
+    assert!(missing.is_empty(), "config/matterbind.toml does not show {missing:?}");
+}
+
+#[test]
+fn the_files_in_config_are_right() {
+    for name in ["matterbind.toml", "matterbind.dev.toml"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config").join(name);
+        load(&Sources { file: Some(path), ..Sources::default() }).unwrap_or_else(|error| panic!("{name}: {error}"));
+    }
+}

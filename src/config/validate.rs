@@ -1,0 +1,335 @@
+//! Judges a well-formed configuration: values out of range, values that contradict each other, files that are not there.
+//!
+//! Not here: keys and types (`load`).
+
+use std::collections::HashSet;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::time::Duration;
+
+use tracing_subscriber::EnvFilter;
+
+use super::load::Mistake;
+use super::{BindingCodeProfile, CloudConfig, Config, DeviceKeySource, secret_file};
+use crate::commissioning::ports::AttributePath;
+use crate::fabric::{AclLimits, plan_acl};
+
+/// FabricLabel's length (Matter Core 11.18.4.5).
+const MAX_LABEL_BYTES: usize = 32;
+/// The last vendor id that is no wildcard (Matter Core 2.5.2).
+const MAX_VENDOR_ID: u16 = 0xFFF4;
+/// `sun_path` with its closing zero.
+const MAX_SOCKET_PATH: usize = 107;
+/// IFNAMSIZ without its closing zero.
+const MAX_INTERFACE_NAME: usize = 15;
+/// The Matter stack holds 64 sessions; an attempt needs two, a window shared with others some more.
+const MAX_CONCURRENT: usize = 24;
+
+/// What a right value of a key looks like, in TOML.
+pub(crate) fn example_of(key: &str) -> Option<&'static str> {
+    let name = key.rsplit(['.', ']']).next().unwrap_or(key);
+    Some(match name {
+        "deadline" => "deadline = \"90s\"",
+        "discover_timeout" => "discover_timeout = \"30s\"",
+        "step_timeout" => "step_timeout = \"15s\"",
+        "fail_safe" => "fail_safe = \"60s\"",
+        "timeout" => "timeout = \"10s\"",
+        "max_age" => "max_age = \"90d\"",
+        "max_size" => "max_size = \"64MiB\"",
+        "max_concurrent" => "max_concurrent = 8",
+        "vendor_id" | "admin_vendor_id" => "0xFFF1",
+        "product_id" => "0x8000",
+        "cat" | "admin_cat" => "0x0001_0001 (identifier and version, the version not 0)",
+        "privilege" => "privilege = \"Operate\" (View, Operate or Administer)",
+        "policy" => "policy = \"require\"",
+        "device_key" => "device_key = \"serial-number\", \"unique-id\" or { attribute = \"0/0x28/0x0f\" }",
+        "binding_code" => "binding_code = \"random\", { write = \"1/0x1234/0\" } or { attribute = \"1/0x1234/0\" }",
+        "interfaces" => "interfaces = [\"eth0\"]",
+        "paa_dirs" => "paa_dirs = [\"/var/lib/matterbind/paa\"]",
+        "level" => "level = \"info\"",
+        "log" => "level = \"info\" under [log], or MATTERBIND_LOG__LEVEL=info",
+        "base_url" => "base_url = \"https://iot-api.acceleronix.io\"",
+        "user_domain" => "user_domain = \"C.DM.1.1\", as the operator's console shows it",
+        "user_domain_secret_file" => "user_domain_secret_file = \"/etc/matterbind/domain-secret\"",
+        "password_file" => "password_file = \"/etc/matterbind/password\"",
+        "email" => "email = \"hub@example.com\"",
+        "wan" | "ble" => "true or false",
+        _ => return None,
+    })
+}
+
+/// Every mistake of `config`, in the order of its sections. Reads the files that it names.
+pub(crate) fn judge(config: &Config) -> Vec<Mistake> {
+    let mut judge = Judge::default();
+    judge.top_level(config);
+    judge.commissioning(config);
+    judge.access(config);
+    if let Some(cloud) = &config.cloud {
+        judge.cloud(cloud);
+    }
+    judge.products(config);
+    judge.journal_admin_log(config);
+    judge.mistakes
+}
+
+#[derive(Default)]
+struct Judge {
+    mistakes: Vec<Mistake>,
+}
+
+impl Judge {
+    /// Notes a mistake unless `good`.
+    fn demand(&mut self, good: bool, key: &str, problem: impl FnOnce() -> String, instead: &str) {
+        if !good {
+            let (key, instead) = (key.to_owned(), instead.to_owned());
+            self.mistakes.push(Mistake { key, origin: String::new(), problem: problem(), instead });
+        }
+    }
+
+    fn within(&mut self, key: &str, value: Duration, range: std::ops::RangeInclusive<u64>) {
+        let show = |seconds| humantime::format_duration(Duration::from_secs(seconds)).to_string();
+        let (low, high) = (show(*range.start()), show(*range.end()));
+        let good = value >= Duration::from_secs(*range.start()) && value <= Duration::from_secs(*range.end());
+        let problem = || format!("{} is out of range", humantime::format_duration(value));
+        self.demand(good, key, problem, &format!("write a time from {low} to {high}"));
+    }
+
+    fn top_level(&mut self, config: &Config) {
+        let socket_length = config.socket.as_os_str().len();
+        self.demand(
+            config.state_dir.is_absolute(),
+            "state_dir",
+            || format!("{} is relative", config.state_dir.display()),
+            "write the whole path, for instance /var/lib/matterbind",
+        );
+        self.demand(
+            (1..=MAX_SOCKET_PATH).contains(&socket_length),
+            "socket",
+            || format!("a socket's path has 1 to {MAX_SOCKET_PATH} bytes, this one {socket_length}"),
+            "choose a shorter path, for instance /run/matterbind/admin.sock",
+        );
+        for (i, name) in config.network.interfaces.iter().enumerate() {
+            self.demand(
+                (1..=MAX_INTERFACE_NAME).contains(&name.len()) && !name.contains(['/', ' ']),
+                &format!("network.interfaces[{i}]"),
+                || format!("{name:?} cannot be an interface's name"),
+                "write a name as `ip link` shows it, or leave the list empty for all",
+            );
+        }
+        let label = &config.fabric.label;
+        self.demand(
+            (1..=MAX_LABEL_BYTES).contains(&label.len()),
+            "fabric.label",
+            || format!("a fabric's label has 1 to {MAX_LABEL_BYTES} bytes, this one {}", label.len()),
+            "write a shorter one, for instance \"Home\"",
+        );
+        self.demand(
+            (1..=MAX_VENDOR_ID).contains(&config.fabric.admin_vendor_id),
+            "fabric.admin_vendor_id",
+            || format!("{:#06X} is no vendor id", config.fabric.admin_vendor_id),
+            "write your own, or 0xFFF1 (test vendor)",
+        );
+    }
+
+    fn commissioning(&mut self, config: &Config) {
+        let times = &config.commissioning;
+        self.within("commissioning.deadline", times.deadline, 5..=900);
+        self.within("commissioning.discover_timeout", times.discover_timeout, 1..=900);
+        self.within("commissioning.step_timeout", times.step_timeout, 1..=300);
+        self.within("commissioning.fail_safe", times.fail_safe, 1..=65535);
+        self.demand(
+            times.fail_safe.subsec_nanos() == 0,
+            "commissioning.fail_safe",
+            || "the fail-safe is sent in whole seconds".to_owned(),
+            "write for instance \"60s\"",
+        );
+        for (key, value) in [
+            ("commissioning.discover_timeout", times.discover_timeout),
+            ("commissioning.step_timeout", times.step_timeout),
+            ("commissioning.fail_safe", times.fail_safe),
+        ] {
+            let shown = humantime::format_duration(value);
+            self.demand(
+                value <= times.deadline,
+                key,
+                || format!("{shown} is longer than commissioning.deadline"),
+                "make it shorter, or the deadline longer",
+            );
+        }
+        self.demand(
+            (1..=MAX_CONCURRENT).contains(&times.max_concurrent),
+            "commissioning.max_concurrent",
+            || format!("{} is out of range", times.max_concurrent),
+            &format!("write a number from 1 to {MAX_CONCURRENT}; further attempts wait their turn"),
+        );
+    }
+
+    fn access(&mut self, config: &Config) {
+        let access = &config.access;
+        let mut seen = HashSet::from([access.admin_cat.identifier()]);
+        for (i, grant) in access.grants.iter().enumerate() {
+            let key = format!("access.grants[{i}].cat");
+            self.demand(
+                seen.insert(grant.cat.identifier()),
+                &key,
+                || format!("{} has the identifier of another grant or of admin_cat", grant.cat),
+                "give each tag an identifier (upper 16 bits) of its own, and one privilege",
+            );
+        }
+        if let Err(error) = plan_acl(access.admin_cat, &access.grants, AclLimits::default()) {
+            self.demand(
+                false,
+                "access.grants",
+                || format!("{error}, and the specification asks no more of a device"),
+                "configure fewer grants, or give several users one tag",
+            );
+        }
+        let mut allowed = HashSet::new();
+        for (i, line) in config.attestation.allow_test.iter().enumerate() {
+            self.demand(
+                allowed.insert((line.vendor_id, line.product_id)),
+                &format!("attestation.allow_test[{i}]"),
+                || "the same vendor and product stand in an earlier line".to_owned(),
+                "remove one of them",
+            );
+        }
+    }
+
+    fn cloud(&mut self, cloud: &CloudConfig) {
+        self.base_url(&cloud.base_url);
+        self.demand(
+            !cloud.user_domain.trim().is_empty(),
+            "cloud.user_domain",
+            || "it is empty".to_owned(),
+            "write the domain that the operator's console shows",
+        );
+        let email_parts = cloud.email.split_once('@');
+        self.demand(
+            email_parts.is_some_and(|(user, host)| !user.is_empty() && !host.is_empty() && !host.contains('@'))
+                && !cloud.email.contains(char::is_whitespace),
+            "cloud.email",
+            || format!("{:?} is no email address", cloud.email),
+            "write the address of the hub's own account, for instance hub@example.com",
+        );
+        self.within("cloud.timeout", cloud.timeout, 1..=300);
+        self.secret("cloud.user_domain_secret_file", &cloud.user_domain_secret_file);
+        self.secret("cloud.password_file", &cloud.password_file);
+        self.demand(
+            cloud.room_id.is_empty() || !cloud.family_id.is_empty(),
+            "cloud.room_id",
+            || "a room belongs to a family, and family_id is empty".to_owned(),
+            "set cloud.family_id too",
+        );
+    }
+
+    fn base_url(&mut self, text: &str) {
+        const KEY: &str = "cloud.base_url";
+        const INSTEAD: &str = "write the region's service, for instance https://iot-api.acceleronix.io";
+        let url = match reqwest::Url::parse(text) {
+            Ok(url) if matches!(url.scheme(), "https" | "http") => url,
+            Ok(url) => {
+                let scheme = url.scheme().to_owned();
+                return self.demand(false, KEY, || format!("{scheme}: is neither https: nor http:"), INSTEAD);
+            }
+            Err(error) => return self.demand(false, KEY, || format!("{text:?} is no URL: {error}"), INSTEAD),
+        };
+        let bare = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
+        self.demand(bare, KEY, || "it has a path".to_owned(), "write it without a path: the paths are the cloud's own");
+        let no_user = url.username().is_empty() && url.password().is_none();
+        self.demand(
+            no_user,
+            KEY,
+            || "it contains a user or a password".to_owned(),
+            "secrets belong into password_file",
+        );
+        self.demand(
+            url.scheme() == "https" || is_near(&url),
+            KEY,
+            || "plain http would send tokens readable for everybody on the way".to_owned(),
+            "write https://; http:// is for localhost and private addresses",
+        );
+    }
+
+    fn products(&mut self, config: &Config) {
+        let mut seen = HashSet::new();
+        for (i, product) in config.products.iter().enumerate() {
+            let at = |name: &str| format!("products[{i}].{name}");
+            self.demand(
+                seen.insert((product.vendor_id, product.product_id)),
+                &at("product_id"),
+                || format!("{:#06X}/{:#06X} has a profile already", product.vendor_id, product.product_id),
+                "keep one [[products]] for each vendor and product id",
+            );
+            let key = &product.product_key;
+            self.demand(
+                !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric()),
+                &at("product_key"),
+                || format!("{key:?} is no product key"),
+                "write the key as the console shows it: letters and digits",
+            );
+            if let DeviceKeySource::Attribute(path) = &product.device_key {
+                self.attribute(&at("device_key.attribute"), path);
+            }
+            match &product.binding_code {
+                BindingCodeProfile::Word(_) => {}
+                BindingCodeProfile::Write { write } => self.attribute(&at("binding_code.write"), write),
+                BindingCodeProfile::Attribute { attribute } => {
+                    self.attribute(&at("binding_code.attribute"), attribute);
+                }
+            }
+        }
+    }
+
+    fn attribute(&mut self, key: &str, path: &str) {
+        if let Err(error) = path.parse::<AttributePath>() {
+            self.demand(false, key, || error.to_string(), "write endpoint/cluster/attribute, for instance 0/0x28/0x0f");
+        }
+    }
+
+    fn journal_admin_log(&mut self, config: &Config) {
+        self.within("journal.max_age", config.journal.max_age, 3600..=3650 * 86_400);
+        self.demand(
+            config.journal.max_size.as_u64() >= 64 * 1024,
+            "journal.max_size",
+            || format!("{} holds too little to be of use", config.journal.max_size),
+            "write at least 64KiB",
+        );
+        let admin = &config.admin;
+        if !admin.tcp.is_empty() {
+            self.demand(
+                admin.tcp.parse::<SocketAddr>().is_ok(),
+                "admin.tcp",
+                || format!("{:?} is no address with a port", admin.tcp),
+                "write for instance 127.0.0.1:8480 or [::1]:8480",
+            );
+            if admin.token_file.is_empty() {
+                let problem = || "admin.tcp is open to the network and needs a token".to_owned();
+                self.demand(false, "admin.token_file", problem, "name a file with a long random word");
+            }
+        }
+        if !admin.token_file.is_empty() {
+            self.secret("admin.token_file", Path::new(&admin.token_file));
+        }
+        if let Err(error) = EnvFilter::try_new(&config.log.level) {
+            let instead = "write a level (error, warn, info, debug, trace) or a filter such as matterbind=debug";
+            self.demand(false, "log.level", || error.to_string(), instead);
+        }
+    }
+
+    fn secret(&mut self, key: &str, value: &Path) {
+        if let Err(error) = secret_file::read(value) {
+            let instead = "name a readable file that holds the secret and nothing else, or a systemd credential";
+            self.demand(false, key, || error.to_string(), instead);
+        }
+    }
+}
+
+/// Whether plain HTTP stays on this machine or in this house.
+fn is_near(url: &reqwest::Url) -> bool {
+    let Some(host) = url.host_str() else { return false };
+    match host.trim_matches(['[', ']']).parse::<IpAddr>() {
+        Ok(IpAddr::V4(ip)) => ip.is_loopback() || ip.is_private() || ip.is_link_local(),
+        Ok(IpAddr::V6(ip)) => ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local(),
+        Err(_) => host == "localhost" || host.ends_with(".localhost"),
+    }
+}
