@@ -181,6 +181,27 @@ async fn what_cannot_be_known_is_ambiguous_and_the_read_back_settles_it() {
     assert!(rig.cloud.counters().commits.values().all(|count| *count == 1), "{:?}", rig.cloud.counters());
 }
 
+/// The worst case: the read-back sees nothing, and the bind takes effect afterwards. The next try is told so.
+#[tokio::test]
+async fn a_bind_that_takes_effect_late_is_found_by_the_next_try() {
+    let rig = Rig::demo().await;
+    let mut config = rig.config.clone();
+    config.timeout = Duration::from_millis(300);
+    rig.client().list().await.unwrap();
+    let hasty = Client::new(&config, rig.tokens.clone()).unwrap();
+    let client = rig.client();
+    let request = request(&demo_device());
+    rig.cloud.fault(Fault::of_bind(FaultKind::Delay { delay_ms: 600 }));
+    assert!(matches!(hasty.bind(&request).await, Err(CloudError::Ambiguous { .. })));
+    while rig.cloud.counters().commits.is_empty() {
+        tokio::task::yield_now().await;
+    }
+    let code = code_of(client.bind(&request).await);
+    assert!(codes::meaning_of(code).ambiguous);
+    assert!(client.find(&request.device).await.unwrap().is_some());
+    assert_eq!(rig.cloud.counters().commits["p11abc/00ABCDEF01"], 1);
+}
+
 #[tokio::test]
 async fn nothing_sent_is_told_apart_from_nothing_answered() {
     let rig = Rig::demo().await;
@@ -188,7 +209,9 @@ async fn nothing_sent_is_told_apart_from_nothing_answered() {
     let unused = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     config.base_url = format!("http://{}", unused.local_addr().unwrap());
     drop(unused);
-    for base_url in [config.base_url.clone(), "http://no-such-host.invalid".to_owned()] {
+    // No listener, no name, and no TLS at the other end.
+    let no_tls = rig.config.base_url.replace("http:", "https:");
+    for base_url in [config.base_url.clone(), "http://no-such-host.invalid".to_owned(), no_tls] {
         config.base_url = base_url;
         let client = Client::new(&config, rig.tokens.clone()).unwrap();
         let outcome = client.bind(&request(&demo_device())).await;

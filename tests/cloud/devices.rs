@@ -29,6 +29,20 @@ async fn all_pages_are_read_each_device_once() {
 }
 
 #[tokio::test]
+async fn a_list_without_matter_ids_is_completed() {
+    let rig = Rig::demo().await;
+    rig.cloud.change(|scenario| scenario.switches.list_without_matter_info = true);
+    let client = rig.client();
+    for index in 0..20 {
+        client.bind(&request(&device("p11abc", &format!("DEV{index:05}")))).await.unwrap();
+    }
+    let records = client.list().await.unwrap();
+    assert_eq!(records.len(), 20);
+    assert!(records.iter().all(|record| record.matter_info.as_ref().unwrap().node_id == Some(1000)));
+    assert_eq!(rig.cloud.counters().requests["deviceInfo"], 20);
+}
+
+#[tokio::test]
 async fn a_device_is_renamed_moved_and_unbound_twice() {
     let rig = Rig::demo().await;
     let client = rig.client();
