@@ -66,8 +66,8 @@ impl SimCloud {
     pub async fn serve(&self, listener: TcpListener, shutdown: CancellationToken) -> io::Result<()> {
         let router: Router = Router::new().fallback(answer).with_state(self.clone());
         let service = router.into_make_service_with_connect_info::<ConnectionSwitch>();
-        let server =
-            axum::serve(CuttableListener(listener), service).with_graceful_shutdown(shutdown.clone().cancelled_owned());
+        let server = axum::serve(CuttableListener { listener, cloud: self.clone() }, service)
+            .with_graceful_shutdown(shutdown.clone().cancelled_owned());
         tokio::select! {
             outcome = server => outcome,
             // A delayed answer does not hold up the end.

@@ -20,6 +20,7 @@ async fn all_pages_are_read_each_device_once() {
     assert_eq!((keys[0].as_str(), keys[122].as_str()), ("DEV00000", "DEV00122"));
     let counters = rig.cloud.counters();
     assert_eq!((counters.logins, counters.requests["userDeviceList"]), (1, 1 + 3));
+    assert_eq!(counters.connections, 1, "one after the other needs one connection");
     // A key that is part of other keys is not those.
     assert_eq!(client.find(&device("p11abc", "DEV0000")).await.unwrap(), None);
     assert!(client.find(&device("p11abc", "DEV00007")).await.unwrap().is_some());
