@@ -34,7 +34,7 @@ pub enum Disposition {
     FreshCode,
     /// Send again without the name, rename afterwards.
     ResendWithoutName,
-    /// Send again without family and room where policy permits, else a person must help.
+    /// Send again without family and room where policy permits and they were sent, else a person must help.
     ResendWithoutHome,
     /// A person must change something; look again now and then.
     Operator,
@@ -65,16 +65,16 @@ pub struct CodeMeaning {
 
 /// A row; `?` marks it as ambiguous, `unlisted` as absent from the seed.
 macro_rules! row {
-    ($code:literal $(* $tries:literal)?, $message:literal, $disposition:ident, $meaning:literal, $hint:literal) => {
+    ($code:literal $(* $tries:literal)?, $message:literal, $disposition:ident, $meaning:literal, $hint:expr) => {
         row!(@ $code, 0 $(+ $tries)?, $message, $disposition, $meaning, $hint, false, true)
     };
-    ($code:literal $(* $tries:literal)? ?, $message:literal, $disposition:ident, $meaning:literal, $hint:literal) => {
+    ($code:literal $(* $tries:literal)? ?, $message:literal, $disposition:ident, $meaning:literal, $hint:expr) => {
         row!(@ $code, 0 $(+ $tries)?, $message, $disposition, $meaning, $hint, true, true)
     };
-    (unlisted $code:literal $(* $tries:literal)?, $message:literal, $disposition:ident, $meaning:literal, $hint:literal) => {
+    (unlisted $code:literal $(* $tries:literal)?, $message:literal, $disposition:ident, $meaning:literal, $hint:expr) => {
         row!(@ $code, 0 $(+ $tries)?, $message, $disposition, $meaning, $hint, false, false)
     };
-    (unlisted $code:literal $(* $tries:literal)? ?, $message:literal, $disposition:ident, $meaning:literal, $hint:literal) => {
+    (unlisted $code:literal $(* $tries:literal)? ?, $message:literal, $disposition:ident, $meaning:literal, $hint:expr) => {
         row!(@ $code, 0 $(+ $tries)?, $message, $disposition, $meaning, $hint, true, false)
     };
     (@ $code:expr, $tries:expr, $message:expr, $disposition:ident, $meaning:expr, $hint:expr, $ambiguous:expr, $in_seed:expr) => {
@@ -140,10 +140,10 @@ pub static CODES: &[CodeMeaning] = &[
         "if the device's discriminator is 0, the cloud may not accept that; else report it"),
     row!(5880, "Please enter Matter device product ID", Bug, "the Matter product id was missing",
         "if the device's product id is 0, ask its maker; else report it"),
-    row!(5881, "Please enter Matter version number", Bug, "the Matter version was missing", "report it with `matterbind logs`"),
-    row!(5882, "Please enter vendor", Bug, "the Matter vendor id was missing", "report it with `matterbind logs`"),
-    row!(5883, "Please enter fabricId", Bug, "the fabric id was missing", "report it with `matterbind logs`"),
-    row!(5885, "Node ID cannot be empty", Bug, "the node id was missing", "report it with `matterbind logs`"),
+    row!(5881, "Please enter Matter version number", Bug, "the Matter version was missing", REPORT_BUG),
+    row!(5882, "Please enter vendor", Bug, "the Matter vendor id was missing", REPORT_BUG),
+    row!(5883, "Please enter fabricId", Bug, "the fabric id was missing", REPORT_BUG),
+    row!(5885, "Node ID cannot be empty", Bug, "the node id was missing", REPORT_BUG),
     row!(6083, "Bound device does not belong to current data center", Operator, "the device belongs to another region",
         "set cloud.base_url to the region that the device was made for, with an account of that region"),
     // What the page does not list and its siblings or the vendor's catalogue do (cloud-contract 3.2 and 5).
@@ -159,21 +159,26 @@ pub static CODES: &[CodeMeaning] = &[
         "the cloud has no such device any more: run `matterbind sync`"),
     row!(unlisted 5054 * 8 ?, "Device information change failed", RetryWithBackOff, "a fault of the service while renaming",
         "the service keeps failing: ask its operator, then `matterbind outbox retry`"),
-    row!(unlisted 5068, "Please enter device name", Bug, "the name was empty", "report it with `matterbind logs`"),
+    row!(unlisted 5068, "Please enter device name", Bug, "the name was empty", REPORT_BUG),
+    row!(unlisted 5327, "No permission for this product", Operator, "the account may not use the product",
+        "associate the product with the App (user domain) in the developer console"),
+    row!(unlisted 5358, "No product permission", Operator, "the account may not use the product",
+        "associate the product with the App (user domain) in the developer console"),
     row!(unlisted 5618, "Please enter family ID", ResendWithoutHome, "the family id is missing",
         "check cloud.family_id"),
-    row!(unlisted 5624, "Family mode not enabled", ResendWithoutHome, "the account does not use families",
+    row!(unlisted 5624, "Home mode not enabled", ResendWithoutHome, "the account does not use families",
         "clear cloud.family_id and cloud.room_id, or enable family mode for the account"),
     row!(unlisted 5635, "Home mode not enabled", ResendWithoutHome, "the account does not use families",
         "clear cloud.family_id and cloud.room_id, or enable family mode for the account"),
-    row!(unlisted 5636, "Family does not exist", ResendWithoutHome, "the family is gone", "check cloud.family_id"),
-    row!(unlisted 5669, "Ordinary member cannot bind devices", ResendWithoutHome, "an ordinary member may not bind into the family",
+    row!(unlisted 5636, "Please enter family ID", ResendWithoutHome, "the family is missing or gone",
+        "set cloud.family_id to a family of the hub's account"),
+    row!(unlisted 5669, "Regular user has no permission to bind device", ResendWithoutHome, "an ordinary member may not bind into the family",
         "make the hub's account an administrator of the family, or clear cloud.family_id"),
-    row!(unlisted 5893 ?, "Adding to the common device list failed", DoneIfReadBack,
+    row!(unlisted 5893 ?, "Failed to add common device", DoneIfReadBack,
         "probably bound, only the common list failed", "bind again with `matterbind outbox retry`"),
     row!(unlisted 5913, "No permission to bind", Operator, "the cloud will not let this account bind the device",
         "ask the operator of the cloud why the device may not be bound"),
-    row!(unlisted 6040, "Device already accepted as a share", Operator, "the account holds the device as a share",
+    row!(unlisted 6040, "Already accepted device sharing", Operator, "the account holds the device as a share",
         "remove the shared device from the hub's account, then `matterbind outbox retry`"),
     // HTTP status where the body had no code (cloud-contract 1); the client answers with them as if they were body codes.
     row!(unlisted 401 * 1, "HTTP 401", SignInAgain, "the access token was refused",

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use reqwest::header::{AUTHORIZATION, HeaderValue};
 use reqwest::{Method, RequestBuilder};
 use serde_json::Value;
@@ -24,6 +25,8 @@ const RENAME: &str = "/v2/binding/enduserapi/setDeviceInfo";
 const MOVE: &str = "/v2/family/enduserapi/setDeviceInfo";
 /// Records per page; the documents show 10 and name no limit.
 const PAGE_SIZE: usize = 50;
+/// Records that are completed side by side.
+const AT_ONCE: usize = 8;
 /// A list that does not end by then never will.
 const MAX_PAGES: usize = 400;
 
@@ -92,6 +95,18 @@ impl<T: TokenStore> Client<T> {
             .and_then(RecordData::into_record)
             .filter(|record| record.device == *device)
             .ok_or_else(|| unreadable("the answer holds no record of the device"))
+    }
+
+    /// Asks `deviceInfo` for the Matter ids of a Matter device that the list showed without them.
+    async fn complete(&self, record: CloudRecord, bare: bool) -> Result<CloudRecord, CloudError> {
+        if !(bare && record.is_matter) {
+            return Ok(record);
+        }
+        match self.device_info(&record.device).await {
+            // Unbound since the list was made; the next look will show it.
+            Err(CloudError::Code { code: codes::NOT_BOUND, .. }) => Ok(record),
+            outcome => outcome,
+        }
     }
 
     fn get(&self, path: &str) -> RequestBuilder {
@@ -178,17 +193,14 @@ impl<T: TokenStore> BindApi for Client<T> {
         // The filter may be a search for a part of the key: only the very device counts.
         let found = self.pages(&query).await?.into_iter().find(|(record, _)| record.device == *device);
         match found {
-            Some((record, true)) => match self.device_info(device).await {
-                Ok(full) => Ok(Some(full)),
-                Err(CloudError::Code { code: codes::NOT_BOUND, .. }) => Ok(Some(record)),
-                Err(error) => Err(error),
-            },
-            found => Ok(found.map(|(record, _)| record)),
+            Some((record, bare)) => self.complete(record, bare).await.map(Some),
+            None => Ok(None),
         }
     }
 
     async fn list(&self) -> Result<Vec<CloudRecord>, CloudError> {
-        Ok(self.pages(&[]).await?.into_iter().map(|(record, _)| record).collect())
+        let records = self.pages(&[]).await?;
+        stream::iter(records).map(|(record, bare)| self.complete(record, bare)).buffered(AT_ONCE).try_collect().await
     }
 
     async fn unbind(&self, device: &CloudDevice) -> Result<(), CloudError> {

@@ -83,8 +83,9 @@ pub(super) struct Session<T> {
     transport: Arc<Transport>,
     store: T,
     state: Mutex<State>,
-    /// Counts attempts to get a token; read before waiting for `state`.
-    attempts: AtomicU64,
+    /// Counts attempts to get a token that have failed; read before waiting for `state`, so that whoever waited while
+    /// one failed knows it.
+    failures: AtomicU64,
     health: Arc<HealthCell>,
 }
 
@@ -97,12 +98,12 @@ impl<T: TokenStore> Session<T> {
             secret_file: config.user_domain_secret_file.clone(),
             password_file: config.password_file.clone(),
         };
-        Self { account, transport, store, state: Mutex::default(), attempts: AtomicU64::new(0), health }
+        Self { account, transport, store, state: Mutex::default(), failures: AtomicU64::new(0), health }
     }
 
     /// A token that should be good for a while.
     pub(super) async fn lease(&self) -> Result<Lease, CloudError> {
-        let seen = self.attempts.load(Ordering::Acquire);
+        let seen = self.failures.load(Ordering::Acquire);
         let mut state = self.lock().await;
         match &state.live {
             Some(live) if Instant::now() < live.renew_at => return Ok(state.lease(live)),
@@ -112,7 +113,9 @@ impl<T: TokenStore> Session<T> {
             state.live.as_ref().filter(|live| Instant::now() < live.expires_at).map(|live| state.lease(live));
         match (self.obtain(&mut state, Renewal::Refresh).await, still_good) {
             (Ok((lease, _)), _) => Ok(lease),
-            (Err(CloudError::NotSent { .. }), Some(lease)) if state.live.is_some() => {
+            // Too early to give up: what could not be renewed is good for some minutes yet.
+            (Err(error), Some(lease)) => {
+                tracing::warn!(%error, "cannot renew the cloud token ahead of time; using it until it expires");
                 if let Some(live) = &mut state.live {
                     live.renew_at = Instant::now() + RENEW_AGAIN;
                 }
@@ -124,7 +127,7 @@ impl<T: TokenStore> Session<T> {
 
     /// Replaces a token that the service refused, unless another call has done so meanwhile.
     pub(super) async fn renew(&self, stale: &Lease, by: Renewal) -> Result<(Lease, Renewal), CloudError> {
-        let seen = self.attempts.load(Ordering::Acquire);
+        let seen = self.failures.load(Ordering::Acquire);
         let mut state = self.lock().await;
         if let Some(live) = state.live.as_ref().filter(|_| state.generation != stale.generation) {
             return Ok((state.lease(live), by));
@@ -188,12 +191,12 @@ impl<T: TokenStore> Session<T> {
     }
 
     fn failed(&self, state: &mut State, error: CloudError) -> CloudError {
-        state.failure = Some((self.attempts.load(Ordering::Acquire), error.clone()));
+        let number = self.failures.fetch_add(1, Ordering::AcqRel) + 1;
+        state.failure = Some((number, error.clone()));
         error
     }
 
     async fn obtain(&self, state: &mut State, by: Renewal) -> Result<(Lease, Renewal), CloudError> {
-        self.attempts.fetch_add(1, Ordering::AcqRel);
         let refresh = state.live.as_ref().map(|live| live.pair.refresh.clone()).filter(|_| by == Renewal::Refresh);
         let (data, how) = match refresh {
             Some(token) => match self.refresh(&token).await {
@@ -285,7 +288,7 @@ impl State {
 
     fn share_failure_since(&self, seen: u64) -> Result<(), CloudError> {
         match &self.failure {
-            Some((attempt, error)) if *attempt > seen => Err(error.clone()),
+            Some((number, error)) if *number > seen => Err(error.clone()),
             _ => Ok(()),
         }
     }

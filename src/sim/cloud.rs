@@ -36,6 +36,8 @@ pub use fault::{Fault, FaultKind};
 pub use scenario::{Device, Domain, EmptyData, Family, IdStorage, Product, Room, Scenario, Switches, User};
 pub use world::{Binding, Counters};
 
+/// How long answers that are under way may take after the end was asked for.
+const DRAIN: Duration = Duration::from_secs(2);
 /// Longest body that is read.
 const MAX_BODY_BYTES: usize = 1 << 20;
 
@@ -43,7 +45,7 @@ const MAX_BODY_BYTES: usize = 1 << 20;
 #[derive(Clone)]
 pub struct SimCloud(Arc<Mutex<World>>);
 
-/// Serves a scenario until `shutdown`.
+/// Serves a scenario until `shutdown`, and at most 2 s longer.
 ///
 /// # Errors
 /// The listener fails.
@@ -63,9 +65,14 @@ impl SimCloud {
     /// The listener fails.
     pub async fn serve(&self, listener: TcpListener, shutdown: CancellationToken) -> io::Result<()> {
         let router: Router = Router::new().fallback(answer).with_state(self.clone());
-        axum::serve(CuttableListener(listener), router.into_make_service_with_connect_info::<ConnectionSwitch>())
-            .with_graceful_shutdown(shutdown.cancelled_owned())
-            .await
+        let service = router.into_make_service_with_connect_info::<ConnectionSwitch>();
+        let server = axum::serve(CuttableListener { listener, cloud: self.clone() }, service)
+            .with_graceful_shutdown(shutdown.clone().cancelled_owned());
+        tokio::select! {
+            outcome = server => outcome,
+            // A delayed answer does not hold up the end.
+            () = async { shutdown.cancelled().await; tokio::time::sleep(DRAIN).await } => Ok(()),
+        }
     }
 
     fn with<R>(&self, act: impl FnOnce(&mut World) -> R) -> R {

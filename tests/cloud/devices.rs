@@ -20,12 +20,27 @@ async fn all_pages_are_read_each_device_once() {
     assert_eq!((keys[0].as_str(), keys[122].as_str()), ("DEV00000", "DEV00122"));
     let counters = rig.cloud.counters();
     assert_eq!((counters.logins, counters.requests["userDeviceList"]), (1, 1 + 3));
+    assert_eq!(counters.connections, 1, "one after the other needs one connection");
     // A key that is part of other keys is not those.
     assert_eq!(client.find(&device("p11abc", "DEV0000")).await.unwrap(), None);
     assert!(client.find(&device("p11abc", "DEV00007")).await.unwrap().is_some());
     // One page that fails is no shorter list.
     rig.cloud.fault(Fault::of_bind(FaultKind::Garbage).on("userDeviceList"));
     assert!(matches!(client.list().await, Err(CloudError::Ambiguous { .. })));
+}
+
+#[tokio::test]
+async fn a_list_without_matter_ids_is_completed() {
+    let rig = Rig::demo().await;
+    rig.cloud.change(|scenario| scenario.switches.list_without_matter_info = true);
+    let client = rig.client();
+    for index in 0..20 {
+        client.bind(&request(&device("p11abc", &format!("DEV{index:05}")))).await.unwrap();
+    }
+    let records = client.list().await.unwrap();
+    assert_eq!(records.len(), 20);
+    assert!(records.iter().all(|record| record.matter_info.as_ref().unwrap().node_id == Some(1000)));
+    assert_eq!(rig.cloud.counters().requests["deviceInfo"], 20);
 }
 
 #[tokio::test]

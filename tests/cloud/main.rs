@@ -4,6 +4,8 @@
 //! test ── matterbind::cloud::Client ──HTTP──▶ matterbind::sim::cloud::SimCloud ◀── back door ── test
 //! ```
 #![cfg(feature = "sim")]
+// A test program: its helpers may stop it too, not just its tests.
+#![allow(clippy::unwrap_used)]
 
 mod bind;
 mod devices;

@@ -55,6 +55,12 @@ impl Rig {
         std::fs::write(self.secrets.path().join("password"), format!("{password}\n")).unwrap();
     }
 
+    /// A client that waits one second. It starts with the kept tokens, so that only its own calls are that short.
+    pub fn hasty_client(&self) -> Client<Arc<MemoryTokens>> {
+        let config = CloudConfig { timeout: Duration::from_secs(1), ..self.config.clone() };
+        Client::new(&config, self.tokens.clone()).unwrap()
+    }
+
     /// A new client, as after a restart: only the kept tokens are the same.
     pub fn client(&self) -> Client<Arc<MemoryTokens>> {
         Client::new(&self.config, self.tokens.clone()).unwrap()

@@ -32,6 +32,17 @@ async fn many_calls_at_once_sign_in_once_and_refresh_once() {
 }
 
 #[tokio::test]
+async fn those_who_wait_for_a_sign_in_share_its_failure() {
+    let rig = Rig::demo().await;
+    let client = rig.client();
+    rig.cloud.fault(Fault::of_bind(FaultKind::Drop).on("emailPwdLogin"));
+    let outcomes = join_all((0..16).map(|_| client.list())).await;
+    assert!(outcomes.iter().all(|outcome| matches!(outcome, Err(CloudError::NotSent { .. }))), "{outcomes:?}");
+    assert_eq!(rig.cloud.counters().requests["emailPwdLogin"], 1);
+    client.list().await.unwrap();
+}
+
+#[tokio::test]
 async fn tokens_survive_a_restart_and_are_not_used_for_another_account() {
     let rig = Rig::demo().await;
     rig.client().list().await.unwrap();

@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 
+use super::SimCloud;
+
 /// One bad answer, used up when it strikes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fault {
@@ -92,8 +94,11 @@ impl ConnectionSwitch {
     }
 }
 
-/// A TCP listener whose connections can be cut.
-pub(super) struct CuttableListener(pub(super) TcpListener);
+/// A TCP listener whose connections can be cut, and are counted.
+pub(super) struct CuttableListener {
+    pub(super) listener: TcpListener,
+    pub(super) cloud: SimCloud,
+}
 
 /// One of its connections.
 pub(super) struct CuttableStream {
@@ -106,13 +111,14 @@ impl Listener for CuttableListener {
     type Addr = std::net::SocketAddr;
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        let (stream, address) = Listener::accept(&mut self.0).await;
+        let (stream, address) = Listener::accept(&mut self.listener).await;
+        self.cloud.with(|world| world.counters.connections += 1);
         let _ = stream.set_nodelay(true);
         (CuttableStream { stream, switch: ConnectionSwitch::default() }, address)
     }
 
     fn local_addr(&self) -> io::Result<Self::Addr> {
-        self.0.local_addr()
+        self.listener.local_addr()
     }
 }
 

@@ -90,6 +90,8 @@ pub(super) struct Lock {
 pub struct Counters {
     /// Requests to the vendor's endpoints, by the last part of the path.
     pub requests: BTreeMap<String, u64>,
+    /// TCP connections that were accepted.
+    pub connections: u64,
     /// Sign-ins that gave tokens.
     pub logins: u64,
     /// Refreshes that gave tokens.

@@ -100,7 +100,7 @@ pub(super) async fn run(
 
     let ended = tokio::select! {
         result = matter.run(&crypto, &socket, &socket, &socket) => result,
-        result = responder.run::<4, 4>() => result,
+        result = responder.run::<4, 2>() => result,
         result = model.run() => result,
         () = advertiser.run(&matter, || window.check(&matter, open_window)) => Ok(()),
         () = shutdown.cancelled() => Ok(()),
