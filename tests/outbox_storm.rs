@@ -180,7 +180,7 @@ async fn weather(store: &Store, cloud: &Arc<FakeCloud>, seed: u64, kills: u32) {
     let mut results = handle.results();
     let cancel = CancellationToken::new();
     let running = tokio::spawn(dispatcher.run(cancel.clone()));
-    while !store.outbox_entries().await.unwrap().is_empty() {
+    while !store.counts().await.unwrap().outbox.is_empty() {
         // A listener that is behind only looks at the queue once more.
         let _ = results.recv().await;
     }
