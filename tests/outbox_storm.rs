@@ -4,6 +4,8 @@
 //! Checked at the end of every run: no row is left, the cloud holds exactly what was asked for, and every bind took effect
 //! exactly once. The failing cloud is in `fake_cloud`; the HTTP one has its own tests.
 
+#![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
+
 #[path = "outbox_storm/fake_cloud.rs"]
 mod fake_cloud;
 
