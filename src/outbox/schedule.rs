@@ -278,7 +278,7 @@ impl Move {
         self.count(Some(code));
         message.clone_into(&mut self.entry.last_message);
         hint_of(code).clone_into(&mut self.entry.hint);
-        let hint = self.entry.hint.clone();
+        let hint = self.code_hint();
         let tries = self.entry.tries_in_class;
         match class_of(code) {
             Class::ReadBackThenOperator | Class::ReadBackThenRetry { .. } | Class::FreshCode { .. } => self.look_now(),
@@ -297,7 +297,7 @@ impl Move {
 
     /// What a code asks for once it is certain that nothing took effect.
     fn not_in_effect(self) -> Verdict {
-        let hint = self.entry.hint.clone();
+        let hint = self.code_hint();
         let tries = self.entry.tries_in_class;
         let Some(code) = self.entry.last_code else { return self.send_now() };
         if code == ACKNOWLEDGED {
@@ -337,7 +337,7 @@ impl Move {
     }
 
     fn without_fresh_code(self) -> Verdict {
-        let hint = self.entry.hint.clone();
+        let hint = self.code_hint();
         match self.entry.last_code.map(class_of) {
             Some(Class::FreshCode { then: LastResort::Reject, .. }) => self.reject(hint),
             _ => self.operator(hint),
@@ -345,7 +345,7 @@ impl Move {
     }
 
     fn last_resort(self, then: LastResort) -> Verdict {
-        let hint = self.entry.hint.clone();
+        let hint = self.code_hint();
         match then {
             LastResort::Operator => self.operator(hint),
             LastResort::Reject => self.reject(hint),
@@ -370,7 +370,7 @@ impl Move {
             }
             OutboxTask::Unbind(_) | OutboxTask::Rename { .. } | OutboxTask::MoveRoom { .. } => false,
         };
-        let hint = self.entry.hint.clone();
+        let hint = self.code_hint();
         if dropped { self.send_now() } else { self.operator(hint) }
     }
 
@@ -444,6 +444,11 @@ impl Move {
         let same = self.entry.last_code.map(class_of) == code.map(class_of);
         self.entry.tries_in_class = if same { self.entry.tries_in_class.saturating_add(1) } else { 1 };
         self.entry.last_code = code;
+    }
+
+    /// What to do about the last code, whatever was said about reading back meanwhile.
+    fn code_hint(&self) -> String {
+        self.entry.last_code.map_or_else(|| self.entry.hint.clone(), |code| hint_of(code).to_owned())
     }
 
     fn in_window(&self) -> bool {

@@ -1,4 +1,9 @@
-//! What each body code asks of the schedule: cloud-contract 5, the 26 codes of the seed and the unlisted ones.
+//! What each body code asks of the schedule: the table of `bind::codes`, with what only the schedule needs to know.
+
+use crate::bind::codes::{Disposition, TOKEN_MISSING, meaning_of};
+
+/// The binding code's format is wrong: a fresh one helps once, then it is the device or its profile.
+const BINDING_CODE_FORMAT: i64 = 5213;
 
 /// What is left when the number of tries is used up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,59 +39,34 @@ pub(super) enum Class {
     Bug,
 }
 
-/// The class of a body code other than 200.
+/// The class of a body code. An acknowledgement (200) that is asked for here was not confirmed, so it is looked up.
 pub(super) fn class_of(code: i64) -> Class {
-    use LastResort::{Operator, Reject};
-    match code {
-        5009 | 5460 | 5465 => Class::BindWindow,
-        5032 => Class::SignInAgain { then: Operator },
-        5106 => Class::SignInAgain { then: Reject },
-        5000 | 5048 => Class::ReadBackThenRetry { most: 8 },
-        5049 | 5412 | 5893 => Class::ReadBackThenOperator,
-        5213 => Class::FreshCode { most: 1, then: Reject },
-        5461 => Class::FreshCode { most: 3, then: Operator },
-        5462 => Class::FreshCode { most: 1, then: Operator },
-        5314 => Class::Retry { most: 5 },
-        5333 => Class::WithoutName,
-        5624 | 5636 | 5669 => Class::WithoutHome,
-        5229 | 6040 | 6083 => Class::Operator,
-        5066 | 5067 | 5179 | 5361 | 5879 | 5880 | 5881 | 5882 | 5883 | 5885 => Class::Bug,
-        // 5884 is in no page and therefore here, too.
-        _ => Class::ReadBackThenOperator,
+    let row = meaning_of(code);
+    let most = row.tries;
+    match (row.disposition, row.ambiguous) {
+        (Disposition::Bound | Disposition::DoneIfReadBack, _) => Class::ReadBackThenOperator,
+        (Disposition::RetryInBindWindow, _) => Class::BindWindow,
+        (Disposition::RetryWithBackOff, true) => Class::ReadBackThenRetry { most },
+        (Disposition::RetryWithBackOff, false) => Class::Retry { most },
+        (Disposition::SignInAgain, _) => {
+            Class::SignInAgain { then: if code == TOKEN_MISSING { LastResort::Reject } else { LastResort::Operator } }
+        }
+        (Disposition::FreshCode, _) => {
+            let then = if code == BINDING_CODE_FORMAT { LastResort::Reject } else { LastResort::Operator };
+            Class::FreshCode { most, then }
+        }
+        (Disposition::ResendWithoutName, _) => Class::WithoutName,
+        (Disposition::ResendWithoutHome, _) => Class::WithoutHome,
+        (Disposition::Operator, true) => Class::ReadBackThenOperator,
+        (Disposition::Operator, false) => Class::Operator,
+        (Disposition::Bug, _) => Class::Bug,
     }
 }
 
 /// What a person can do about a code.
 pub(super) fn hint_of(code: i64) -> &'static str {
-    match code {
-        5009 => "the cloud has not verified the device: power it up, let it connect to the cloud, then retry the row",
-        5032 => "the cloud refuses the hub's token: check the hub's clock, user domain and base_url",
-        5048 | 5000 => "the cloud fails; it is tried again by itself",
-        5049 => "the cloud says that it is bound, but does not show it in our account: ask the cloud's operator",
-        5066 => "set the product key",
-        5067 => "set the device key",
-        5106 | 5179 => "a defect of matterbind: please report it",
-        5213 => "the binding code must be 16 characters 0-9A-F: check the device or the product profile",
-        5229 => "associate the product with the App in the cloud's console",
-        5314 => {
-            "the cloud does not know this product key and device key: check both, and that the device is registered"
-        }
-        5333 => "give the device a shorter name",
-        5361 => "the device key must be 4 to 32 letters or digits: check the product profile",
-        5412 => "another account owns the device: its owner must unbind it or share it",
-        5460 => "the device has not reported its binding code: connect it to the cloud, then retry the row",
-        5461 => "the binding code has expired: make the device open its binding window again",
-        5462 => "the binding code is not the device's: read it again from the device",
-        5465 => {
-            "the device has not reported its binding secret: check its firmware, let it connect, then retry the row"
-        }
-        5624 => "home mode is off in the cloud: switch it on, or remove family_id from the configuration",
-        5636 => "the family does not exist: check family_id",
-        5669 => "the hub's account is an ordinary member of the family: make it an administrator",
-        5879..=5883 | 5885 => "the Matter identity is incomplete, a defect of matterbind: please report it",
-        5893 => "the cloud could not add the device to the common devices: look at it in the app",
-        6040 => "the hub's account has accepted this device as a share: give the share back, then retry the row",
-        6083 => "the device belongs to another region of the cloud: check base_url",
-        _ => "an undocumented answer of the cloud: see its message, then retry or drop the row",
+    match meaning_of(code).hint {
+        "" => "this goes on by itself; if it does not, see the cloud's message, then retry or drop the row",
+        hint => hint,
     }
 }

@@ -1,0 +1,305 @@
+//! Local equals cloud, whatever happens: the real outbox and the real store against a cloud that fails at random, on a
+//! virtual clock, with the dispatcher killed and started again in between.
+//!
+//! Checked at the end of every run: no row is left, the cloud holds exactly what was asked for, and every bind took effect
+//! exactly once. The failing cloud is in `fake_cloud`; the HTTP one has its own tests.
+
+#![allow(clippy::unwrap_used, reason = "a test may fail where it stands")]
+
+#[path = "outbox_storm/fake_cloud.rs"]
+mod fake_cloud;
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fake_cloud::{CodesFromDevice, FakeCloud};
+use jiff::Timestamp;
+use matterbind::bind::{BindRequest, BindState, BindStatus, CloudDevice, MatterInfo};
+use matterbind::commissioning::ports::NodeStore;
+use matterbind::journal::{Event, EventSink};
+use matterbind::node::{AttestationSummary, FabricId, NodeId, NodeRecord, NodeState};
+use matterbind::outbox::dispatcher::{Clock, DispatchOptions, Dispatcher, OutboxHandle, wait_for};
+use matterbind::outbox::ports::OutboxTask;
+use matterbind::secret::BindingCode;
+use matterbind::store::{JournalFilter, JournalLimits, Store};
+use proptest::prelude::*;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+const START: Timestamp = Timestamp::constant(1_795_000_000, 0);
+
+/// What the household wants of one device, in this order, after its bind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wish {
+    Rename,
+    Move,
+    NewIdentity,
+    Unbind,
+}
+
+/// What the cloud must hold in the end, and how many binds it takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Expected {
+    bound: Option<(String, Option<String>, u64)>,
+    binds: u32,
+}
+
+fn clock() -> Clock {
+    let begin = Instant::now();
+    Arc::new(move || START.checked_add(begin.elapsed()).expect("a test lasts days, not millennia"))
+}
+
+fn device(node: u64) -> CloudDevice {
+    CloudDevice { product_key: "p1".to_owned(), device_key: format!("device{node}") }
+}
+
+fn request(node: u64, discriminator: u16, name: &str, room: Option<String>) -> Box<BindRequest> {
+    Box::new(BindRequest {
+        device: device(node),
+        binding_code: BindingCode::new("0123456789ABCDEF"),
+        device_name: Some(name.to_owned()),
+        family_id: Some("home".to_owned()),
+        room_id: room,
+        capabilities_bitmask: 10,
+        matter_info: MatterInfo {
+            fabric_id: FabricId(77),
+            node_id: NodeId(node),
+            vendor_id: 0xFFF1,
+            product_id: 0x8000,
+            discriminator,
+            matter_version: "1.4".to_owned(),
+            cats: Vec::new(),
+        },
+    })
+}
+
+fn record(node: u64) -> NodeRecord {
+    let device = device(node);
+    NodeRecord {
+        fabric_id: FabricId(77),
+        node_id: NodeId(node),
+        fabric_index: 1,
+        vendor_id: 0xFFF1,
+        product_id: 0x8000,
+        discriminator: 0,
+        matter_version: "1.4".to_owned(),
+        vendor_name: String::new(),
+        product_name: String::new(),
+        serial_number: None,
+        unique_id: None,
+        cats: Vec::new(),
+        product_key: Some(device.product_key),
+        device_key: Some(device.device_key),
+        name: "light".to_owned(),
+        family_id: None,
+        room_id: None,
+        capabilities_bitmask: 10,
+        attestation: AttestationSummary::default(),
+        addresses: Vec::new(),
+        port: 5540,
+        commissioned_at: START,
+        last_seen_at: None,
+        state: NodeState::Operational,
+        bind: BindStatus { state: BindState::Pending, ..BindStatus::default() },
+    }
+}
+
+/// Commits a node with its bind and queues its wishes; answers what must come of it.
+async fn queue(store: &Store, node: u64, wishes: &[Wish]) -> Expected {
+    let bind = OutboxTask::Bind(request(node, 0, "light", None));
+    store.commit_commissioned(Uuid::now_v7(), &record(node), Some(&bind), "{}").await.unwrap();
+    let mut expected = Expected { bound: Some(("light".to_owned(), None, 0)), binds: 1 };
+    for (index, wish) in wishes.iter().enumerate() {
+        let Some((name, room, discriminator)) = &mut expected.bound else { break };
+        let task = match wish {
+            Wish::Rename => {
+                *name = format!("name {index}");
+                OutboxTask::Rename { device: device(node), name: name.clone() }
+            }
+            Wish::Move => {
+                let new = format!("room {index}");
+                let old = room.replace(new.clone());
+                OutboxTask::MoveRoom {
+                    device: device(node),
+                    family_id: "home".to_owned(),
+                    old_room_id: old,
+                    new_room_id: new,
+                }
+            }
+            Wish::NewIdentity => {
+                *discriminator = index as u64 + 1;
+                expected.binds += 1;
+                OutboxTask::UpdateMatterInfo(request(node, *discriminator as u16, name, room.clone()))
+            }
+            Wish::Unbind => {
+                expected.bound = None;
+                OutboxTask::Unbind(device(node))
+            }
+        };
+        store.enqueue(NodeId(node), &task, START).await.unwrap();
+    }
+    expected
+}
+
+/// Events only count.
+#[derive(Default)]
+struct Silent;
+
+impl EventSink for Silent {
+    fn record(&self, _event: Event) {}
+}
+
+fn dispatcher<E: EventSink>(
+    store: &Store,
+    cloud: &Arc<FakeCloud>,
+    events: E,
+    clock: &Clock,
+    seed: u64,
+) -> (Dispatcher<Store, FakeCloud, CodesFromDevice, E>, OutboxHandle) {
+    let options = DispatchOptions { seed, ..DispatchOptions::default() };
+    let codes = Arc::new(CodesFromDevice);
+    Dispatcher::new(Arc::new(store.clone()), cloud.clone(), codes, Arc::new(events), clock.clone(), options)
+}
+
+/// Runs until nothing is left, killing the dispatcher `kills` times on the way.
+async fn weather(store: &Store, cloud: &Arc<FakeCloud>, seed: u64, kills: u32) {
+    let clock = clock();
+    let mut random = StdRng::seed_from_u64(seed);
+    for _ in 0..kills {
+        let (dispatcher, _) = dispatcher(store, cloud, Silent, &clock, seed);
+        let running = tokio::spawn(dispatcher.run(CancellationToken::new()));
+        tokio::time::sleep(Duration::from_millis(random.random_range(50..20_000))).await;
+        // As SIGKILL does: calls are cut off wherever they are.
+        running.abort();
+        let _ = running.await;
+    }
+    let (dispatcher, handle) = dispatcher(store, cloud, Silent, &clock, seed);
+    let mut results = handle.results();
+    let cancel = CancellationToken::new();
+    let running = tokio::spawn(dispatcher.run(cancel.clone()));
+    while !store.counts().await.unwrap().outbox.is_empty() {
+        // A listener that is behind only looks at the queue once more.
+        let _ = results.recv().await;
+    }
+    cancel.cancel();
+    running.await.unwrap().unwrap();
+}
+
+async fn check(store: &Store, cloud: &FakeCloud, expected: &HashMap<u64, Expected>) {
+    for (node, expected) in expected {
+        assert_eq!(&cloud.holds(&device(*node)), &expected.bound, "node {node}");
+        assert_eq!(cloud.binds_committed(&device(*node)), expected.binds, "node {node}: each bind exactly once");
+        let state = store.node(NodeId(*node)).await.unwrap().unwrap().bind.state;
+        let wanted = if expected.bound.is_some() { BindState::Bound } else { BindState::Disabled };
+        assert_eq!(state, wanted, "node {node}");
+    }
+}
+
+/// The store is as real in memory-backed files, and `fsync` costs nothing there.
+fn state_dir() -> tempfile::TempDir {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() { tempfile::tempdir_in(memory).unwrap() } else { tempfile::tempdir().unwrap() }
+}
+
+async fn storm(seed: u64, devices: &[Vec<Wish>], kills: u32) {
+    let dir = state_dir();
+    let store = Store::open(dir.path()).unwrap();
+    let cloud = Arc::new(FakeCloud::stormy(seed, Duration::from_secs(120)));
+    let mut expected = HashMap::new();
+    for (index, wishes) in devices.iter().enumerate() {
+        let node = 1001 + index as u64;
+        expected.insert(node, queue(&store, node, wishes).await);
+    }
+    weather(&store, &cloud, seed, kills).await;
+    check(&store, &cloud, &expected).await;
+    store.close().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_hundred_nodes_come_through_ten_storms() {
+    for seed in 1..=10 {
+        println!("fault storm, seed {seed}");
+        let mut random = StdRng::seed_from_u64(seed ^ 0xABCD);
+        let devices: Vec<Vec<Wish>> = (0..200)
+            .map(|_| {
+                let all = [Wish::Rename, Wish::Move, Wish::NewIdentity, Wish::Unbind];
+                (0..random.random_range(0..4)).map(|_| all[random.random_range(0..4)]).collect()
+            })
+            .collect();
+        storm(seed, &devices, 3).await;
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() })]
+    #[test]
+    fn whatever_is_wished_and_whatever_fails_the_cloud_ends_as_the_hub(
+        seed: u64,
+        kills in 0u32..4,
+        devices in proptest::collection::vec(
+            proptest::collection::vec(
+                prop_oneof![Just(Wish::Rename), Just(Wish::Move), Just(Wish::NewIdentity), Just(Wish::Unbind)], 0..5),
+            1..6),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+        runtime.block_on(storm(seed, &devices, kills));
+    }
+}
+
+/// One bind without trouble: the caller hears of it, the record says bound, the log has one line about it.
+#[tokio::test]
+async fn a_calm_bind_is_awaited_and_logged_once() {
+    let dir = state_dir();
+    let store = Store::open(dir.path()).unwrap();
+    let journal = store.journal(JournalLimits::default()).await;
+    let cloud = Arc::new(FakeCloud::calm());
+    let clock: Clock = Arc::new(Timestamp::now);
+    let (dispatcher, handle) = dispatcher(&store, &cloud, journal.clone(), &clock, 1);
+    let cancel = CancellationToken::new();
+    let running = tokio::spawn(dispatcher.run(cancel.clone()));
+    let mut results = handle.results();
+    let bind = OutboxTask::Bind(request(1001, 0, "light", None));
+    let row = store.commit_commissioned(Uuid::now_v7(), &record(1001), Some(&bind), "{}").await.unwrap().unwrap();
+    let result = wait_for(&mut results, row, Duration::from_secs(30)).await.unwrap();
+    assert_eq!((result.state, result.status.map(|status| status.state)), (None, Some(BindState::Bound)));
+    assert_eq!(store.node(NodeId(1001)).await.unwrap().unwrap().bind.state, BindState::Bound);
+    cancel.cancel();
+    running.await.unwrap().unwrap();
+    let events = journal.query(JournalFilter::default()).await.unwrap();
+    let kinds: Vec<&str> = events.iter().map(|event| event.kind.as_str()).collect();
+    assert_eq!(kinds, ["node-bound"]);
+    let shown = format!("{events:?}");
+    assert!(!shown.contains("0123456789ABCDEF") && !shown.contains("auth-key"), "no secret in the log");
+}
+
+/// A refusal that only a person can lift is one event with a hint, not one for each daily look.
+#[tokio::test(start_paused = true)]
+async fn a_row_that_waits_for_a_person_says_so_once() {
+    let dir = state_dir();
+    let store = Store::open(dir.path()).unwrap();
+    let journal = store.journal(JournalLimits { max_age: Duration::MAX, max_bytes: 1 << 20 }).await;
+    let cloud = Arc::new(FakeCloud::always(5229));
+    let clock = clock();
+    let (dispatcher, handle) = dispatcher(&store, &cloud, journal.clone(), &clock, 1);
+    let cancel = CancellationToken::new();
+    let mut results = handle.results();
+    let running = tokio::spawn(dispatcher.run(cancel.clone()));
+    let bind = OutboxTask::Bind(request(1001, 0, "light", None));
+    store.commit_commissioned(Uuid::now_v7(), &record(1001), Some(&bind), "{}").await.unwrap();
+    // The first try and two daily ones.
+    for _ in 0..3 {
+        let result = results.recv().await.unwrap();
+        assert!(result.is_settled() && result.hint.contains("associate the product"), "{result:?}");
+    }
+    cancel.cancel();
+    running.await.unwrap().unwrap();
+    let events = journal.query(JournalFilter::default()).await.unwrap();
+    assert_eq!(events.iter().map(|event| event.kind.as_str()).collect::<Vec<_>>(), ["needs-operator"]);
+    let node = store.node(NodeId(1001)).await.unwrap().unwrap();
+    assert_eq!((node.bind.state, node.bind.code, node.bind.tries), (BindState::Pending, Some(5229), 3));
+}
