@@ -63,7 +63,8 @@ impl Wanted {
             return Finding::Found(first.node.clone());
         }
         let newest = others.iter().map(|entry| entry.first_seen).fold(first.first_seen, Instant::max);
-        let settled = cache.rounds().settled_at(now).max(newest + SETTLE);
+        let changed = cache.last_gone().map_or(newest, |gone| gone.max(newest));
+        let settled = cache.rounds().settled_at(now).max(changed + SETTLE);
         if now < settled {
             Finding::WaitUntil(settled)
         } else if others.is_empty() {
