@@ -22,6 +22,10 @@
 //!   devices, or one device on several fabrics) only the first of them answers a query for the type; the others are
 //!   heard when they announce themselves, and never again. A query for the subtype (`_L3840`, `_S15`, `_I<fabric>`;
 //!   Matter Core 4.3.1.3 and 4.3.2.3) reaches the one that is meant, so a search asks for that too.
+//! - The goodbye of one service carries the addresses of its host (matter.js sends them with a TTL of 0), and mdns-sd then
+//!   drops every other service of that host: a device that has just left a fabric says goodbye for its operational
+//!   instance and so takes its commissionable one along. What follows is the case above, missing addresses behind a
+//!   known PTR record; a plain repetition of the query could not heal it for up to an hour.
 //! - A second `browse` of the same type silently replaces the first; a full event channel ends it. So there is one, the
 //!   actor's, and it is opened again whenever it ends.
 

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Shared;
 use super::address::{LocalPrefix, rank};
-use super::browse::{Browse, INCOMPLETE_AFTER};
+use super::browse::Browse;
 use super::cache::{Kind, Seen};
 use super::interfaces::{local_prefixes, takes_part};
 use super::schedule::Schedule;
@@ -54,6 +54,7 @@ impl Actor {
     /// Runs until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
         loop {
+            let due = self.due();
             let browses = &mut self.browses;
             let heard = poll_fn(|context| {
                 let mut ready =
@@ -67,11 +68,20 @@ impl Actor {
                 () = stop.cancelled() => break,
                 (index, event) = heard => self.handle_event(index, event),
                 () = self.shared.search_began.notified() => self.schedule.handle_search(Instant::now()),
-                () = tokio::time::sleep_until(self.schedule.next().into()) => self.ask(),
+                () = tokio::time::sleep_until(due.into()) => self.ask(),
             }
         }
         // The answer would tell when the thread has ended; nothing waits for that.
         let _ = self.mdns.shutdown();
+    }
+
+    /// When to ask next: as scheduled, or sooner where records of a node were lost.
+    fn due(&self) -> Instant {
+        let restart = |browse: &Browse| {
+            let gap = self.restarted[browse.kind as usize].map(|last| last + RESTART_GAP);
+            browse.overdue_at().map(|overdue| gap.map_or(overdue, |gap| gap.max(overdue)))
+        };
+        self.browses.iter().filter_map(restart).fold(self.schedule.next(), Instant::min)
     }
 
     /// One query round on every interface: both service types, and the subtypes that somebody searches.
@@ -86,7 +96,7 @@ impl Actor {
         let unfinished = {
             let mut cache = self.shared.cache();
             cache.handle_query(now);
-            cache.has_unconfirmed() || self.browses.iter().any(Browse::may_complete)
+            cache.has_unconfirmed()
         };
         self.schedule.handle_round(now, self.shared.somebody_waits() || unfinished);
         if self.shared.check_running().is_err() {
@@ -132,7 +142,7 @@ impl Actor {
 
     fn needs_restart(&self, kind: Kind, now: Instant) -> bool {
         self.restarted[kind as usize].is_none_or(|last| now >= last + RESTART_GAP)
-            && self.browses.iter().any(|browse| browse.kind == kind && browse.is_overdue(now))
+            && self.browses.iter().any(|browse| browse.kind == kind && browse.overdue_at().is_some_and(|at| now >= at))
     }
 
     /// Drops the record cache of a service type, so that the next query carries no known answers.
@@ -168,10 +178,6 @@ impl Actor {
             }
             Some(ServiceEvent::ServiceFound(_, fullname)) => {
                 browse.handle_found(&fullname, now);
-                // If what is missing does not come at once, the next round must not be a minute away.
-                if browse.may_complete() {
-                    self.schedule.handle_incomplete(now + INCOMPLETE_AFTER);
-                }
                 return;
             }
             Some(ServiceEvent::ServiceResolved(service)) => {
@@ -184,7 +190,7 @@ impl Actor {
                 let instance = instance_of(kind, &fullname);
                 let mut cache = self.shared.cache();
                 let gone = match kind {
-                    Kind::Commissionable => cache.handle_commissionable_gone(instance),
+                    Kind::Commissionable => cache.handle_commissionable_gone(instance, now),
                     Kind::Operational => parse_operational_instance(instance)
                         .and_then(|(fabric, node)| cache.handle_operational_gone(fabric, node)),
                 };

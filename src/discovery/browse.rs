@@ -10,8 +10,9 @@ use mdns_sd::{Receiver, ServiceEvent};
 
 use super::cache::Kind;
 
-/// The records of one node come in one packet or shortly after each other; later, one of them was lost.
-pub const INCOMPLETE_AFTER: Duration = Duration::from_millis(300);
+/// The records of one node come in one packet or shortly after each other; later, one of them was lost. It must be more
+/// than the second for which mdns-sd keeps what has said goodbye: a restart within it would swallow the goodbye.
+pub const INCOMPLETE_AFTER: Duration = Duration::from_millis(1250);
 /// An instance that stays incomplete through this many restarts is broken, not unlucky.
 const MAX_RESTARTS: u8 = 3;
 /// What is beyond help is forgotten after this, so that a repaired device gets its chance.
@@ -79,14 +80,9 @@ impl Browse {
         }
     }
 
-    /// Whether an instance lacks records for so long that they were lost.
-    pub fn is_overdue(&self, now: Instant) -> bool {
-        self.hopeful().any(|since| now >= since + INCOMPLETE_AFTER)
-    }
-
-    /// Whether something may still become complete.
-    pub fn may_complete(&self) -> bool {
-        self.hopeful().next().is_some()
+    /// From when on the records that an instance lacks count as lost; `None` where nothing is missing, or for ever.
+    pub fn overdue_at(&self) -> Option<Instant> {
+        self.hopeful().min().map(|since| since + INCOMPLETE_AFTER)
     }
 
     fn hopeful(&self) -> impl Iterator<Item = Instant> {
@@ -103,16 +99,15 @@ mod tests {
         let start = Instant::now();
         let mut browse = Browse::new(Kind::Commissionable, "_matterc._udp.local.".to_owned());
         browse.handle_found("A", start);
-        assert!(!browse.is_overdue(start) && browse.may_complete());
         for _ in 0..MAX_RESTARTS {
-            assert!(browse.is_overdue(start + INCOMPLETE_AFTER));
+            assert_eq!(browse.overdue_at(), Some(start + INCOMPLETE_AFTER));
             browse.handle_restart(start + INCOMPLETE_AFTER);
         }
-        assert!(!browse.is_overdue(start + INCOMPLETE_AFTER) && !browse.may_complete());
+        assert_eq!(browse.overdue_at(), None);
         browse.handle_restart(start + FORGOTTEN_AFTER);
         browse.handle_found("A", start + FORGOTTEN_AFTER);
-        assert!(browse.may_complete());
+        assert_eq!(browse.overdue_at(), Some(start + FORGOTTEN_AFTER + INCOMPLETE_AFTER));
         browse.handle_settled("A");
-        assert!(!browse.may_complete());
+        assert_eq!(browse.overdue_at(), None);
     }
 }

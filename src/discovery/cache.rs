@@ -52,6 +52,7 @@ pub struct Cache {
     commissionable: HashMap<String, Entry<CommissionableNode>>,
     operational: HashMap<(u64, NodeId), Entry<OperationalNode>>,
     rounds: Rounds,
+    last_gone: Option<Instant>,
 }
 
 impl Cache {
@@ -80,8 +81,9 @@ impl Cache {
     }
 
     /// A commissionable node said goodbye, or its records expired.
-    pub fn handle_commissionable_gone(&mut self, instance: &str) -> Option<DiscoveryEvent> {
+    pub fn handle_commissionable_gone(&mut self, instance: &str, now: Instant) -> Option<DiscoveryEvent> {
         let entry = self.commissionable.remove(&instance.to_ascii_lowercase())?;
+        self.last_gone = Some(now);
         self.supersede();
         (!entry.superseded).then_some(DiscoveryEvent::Gone(Seen::Commissionable(entry.node)))
     }
@@ -147,6 +149,12 @@ impl Cache {
     /// One operational node.
     pub fn operational(&self, compressed_fabric_id: u64, node: NodeId) -> Option<&OperationalNode> {
         self.operational.get(&(compressed_fabric_id, node)).map(|entry| &entry.node)
+    }
+
+    /// When a commissionable node last went. It may be back at once: the goodbye of one service takes the addresses of
+    /// its host with it, and with them every other service there until they are asked for again.
+    pub fn last_gone(&self) -> Option<Instant> {
+        self.last_gone
     }
 
     /// When was asked.
@@ -262,8 +270,8 @@ pub(super) mod tests {
         assert_eq!(cache.handle_sighting(sighting(&node), now), []);
         node.txt.commissioning_mode = 2;
         assert_eq!(cache.handle_sighting(sighting(&node), now), [DiscoveryEvent::Updated(sighting(&node))]);
-        assert_eq!(cache.handle_commissionable_gone("a"), Some(DiscoveryEvent::Gone(sighting(&node))));
-        assert_eq!(cache.handle_commissionable_gone("a"), None);
+        assert_eq!(cache.handle_commissionable_gone("a", now), Some(DiscoveryEvent::Gone(sighting(&node))));
+        assert_eq!(cache.handle_commissionable_gone("a", now), None);
     }
 
     #[test]
@@ -277,7 +285,7 @@ pub(super) mod tests {
         // The record cache replays the old one until it expires.
         cache.handle_sighting(sighting(&old), start + Duration::from_secs(2));
         assert_eq!(visible(&cache), ["B"]);
-        assert_eq!(cache.handle_commissionable_gone("A"), None);
+        assert_eq!(cache.handle_commissionable_gone("A", start), None);
         assert_eq!(visible(&cache), ["B"]);
     }
 

@@ -39,11 +39,6 @@ impl Schedule {
         self.next = self.last.map_or(now, |last| now.max(last + SHORTEST_GAP));
     }
 
-    /// A node is incomplete: what is missing is asked for at `due`, if no round comes sooner.
-    pub fn handle_incomplete(&mut self, due: Instant) {
-        self.next = self.next.min(due);
-    }
-
     /// A round was sent.
     pub fn handle_round(&mut self, now: Instant, somebody_waits: bool) {
         self.last = Some(now);

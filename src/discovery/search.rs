@@ -63,7 +63,8 @@ impl Wanted {
             return Finding::Found(first.node.clone());
         }
         let newest = others.iter().map(|entry| entry.first_seen).fold(first.first_seen, Instant::max);
-        let settled = cache.rounds().settled_at(now).max(newest + SETTLE);
+        let changed = cache.last_gone().map_or(newest, |gone| gone.max(newest));
+        let settled = cache.rounds().settled_at(now).max(changed + SETTLE);
         if now < settled {
             Finding::WaitUntil(settled)
         } else if others.is_empty() {
@@ -136,7 +137,7 @@ mod tests {
     fn a_long_discriminator_is_answered_at_once() {
         let now = Instant::now();
         let node = commissionable("A", 3840, 1);
-        assert_eq!(LONG.judge(&cache(now, &[node.clone()]), now), Finding::Found(node));
+        assert_eq!(LONG.judge(&cache(now, std::slice::from_ref(&node)), now), Finding::Found(node));
         assert_eq!(LONG.judge(&cache(now, &[commissionable("A", 3841, 1)]), now), Finding::Nothing);
     }
 
@@ -144,7 +145,7 @@ mod tests {
     fn a_short_one_waits_until_all_have_answered() {
         let start = Instant::now();
         let node = commissionable("A", 3840, 1);
-        let mut cache = cache(start, &[node.clone()]);
+        let mut cache = cache(start, std::slice::from_ref(&node));
         assert_eq!(SHORT.judge(&cache, start), Finding::WaitUntil(start + SETTLE));
         assert_eq!(SHORT.judge(&cache, start + SETTLE), Finding::Found(node.clone()));
 
@@ -179,7 +180,7 @@ mod tests {
         let now = Instant::now();
         let mut node = commissionable("A", 3840, 1);
         node.txt.commissioning_mode = 0;
-        let cache = cache(now, &[node.clone()]);
+        let cache = cache(now, std::slice::from_ref(&node));
         assert_eq!(LONG.judge(&cache, now + SETTLE), Finding::Nothing);
         assert_eq!(LONG.closed(&cache), Some(node));
     }

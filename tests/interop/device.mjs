@@ -25,7 +25,7 @@ const name = e.NAME ?? "light";
 const discriminators = e.DISCRIMINATORS?.split(",").map(Number);
 const lights = [];
 
-for (let i = 0; i < count; i++) {
+async function create(i) {
   const id = count === 1 ? name : `${name}${i}`;
   const node = await ServerNode.create({
     id,
@@ -47,8 +47,10 @@ for (let i = 0; i < count; i++) {
   node.lifecycle.commissioned.on(() => say("COMMISSIONED", id));
   node.lifecycle.decommissioned.on(() => say("DECOMMISSIONED", id));
   node.events.commissioning.fabricsChanged.on(() => say("FABRICS", id, node.env.get(FabricManager).fabrics.length));
-  lights.push({ id, node, light });
+  return { i, id, node, light };
 }
+
+for (let i = 0; i < count; i++) lights.push(await create(i));
 
 const ready = ({ id, node }) => {
   const { passcode, discriminator, pairingCodes, commissioned } = node.state.commissioning;
@@ -67,8 +69,11 @@ const commands = {
   },
   // What a device does when its last fabric goes: back to factory settings, under a new instance name.
   reset: ({ node }) => node.erase(),
-  offline: ({ node }) => node.cancel(),
-  online: ({ node }) => node.start(),
+  offline: ({ node }) => node.close(),
+  online: async ({ i }) => {
+    lights[i] = await create(i);
+    await lights[i].node.start();
+  },
   toggle: ({ light }) => light.set({ onOff: { onOff: !light.state.onOff.onOff } }),
 };
 
