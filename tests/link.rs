@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use matterbind::commissioning::ports::{AttributePath, LinkError, MatterLink, OperationalSession, PaseSession};
-use matterbind::fabric::{AclLimits, Cat, CatGrant, Privilege, granted_cats, plan_acl};
+use matterbind::fabric::{AclEntry, AclLimits, Cat, CatGrant, Privilege, granted_cats, plan_acl};
 use matterbind::matter::credentials::reissue_hub_noc;
 use matterbind::matter::{CaseLink, Credentials, Link, PaseLink, Stack, StackOptions, mint};
 use matterbind::node::{FabricId, NodeId};
@@ -207,9 +207,18 @@ async fn a_light_is_commissioned_and_administered() {
     case.identify(Duration::from_secs(1)).await.unwrap();
     assert_eq!(case.describe().await.unwrap().fabrics.1, 1);
 
-    // The admin CAT stays when the hub gets another key and NOC.
+    // As much as fits one message arrives whole; this device holds fewer entries and says so.
+    let many =
+        vec![AclEntry { privilege: 3, auth_mode: 2, subjects: vec![5, 6, 7, u64::MAX >> 8], has_targets: false }; 20];
+    let refused = case.write_acl(&many).await.unwrap_err();
+    assert!(matches!(refused, LinkError::Status { status: 0x89, .. }), "{refused:?}");
+    let too_many = case.write_acl(&[many.clone(), many].concat()).await.unwrap_err();
+    assert!(matches!(too_many, LinkError::Stack { .. }), "{too_many:?}");
+    assert_eq!(case.read_acl().await.unwrap().len(), 3);
+
+    // The hub gets another key and a NOC with a later version of the admin CAT: it satisfies the entry with the earlier.
     let mut bundle = link.credentials().bundle().clone();
-    reissue_hub_noc(&mut bundle, &[Cat::new(0x0001_0002).unwrap(), Cat::new(ADMIN_CAT).unwrap()]).unwrap();
+    reissue_hub_noc(&mut bundle, &[Cat::new(ADMIN_CAT + 1).unwrap()]).unwrap();
     link.stack().renew_hub_noc(&bundle).await.unwrap();
     let renewed = link.open_case(NodeId(1001), &[address]).await.unwrap();
     assert_eq!(renewed.read_acl().await.unwrap().len(), 3);
