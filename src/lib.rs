@@ -6,6 +6,7 @@
 pub mod bind;
 pub mod commissioning;
 pub mod config;
+pub mod discovery;
 pub mod durable;
 pub mod fabric;
 pub mod journal;

@@ -47,7 +47,7 @@ pub struct FabricId(pub u64);
 pub struct ScopedAddress {
     /// The address.
     pub ip: IpAddr,
-    /// Interface name and index, for link-local addresses.
+    /// Name and index of the interface on which it was seen. Only link-local addresses need it to be sent to.
     pub scope: Option<(String, u32)>,
 }
 
@@ -55,7 +55,10 @@ impl ScopedAddress {
     /// The socket address to send to.
     pub fn socket(&self, port: u16) -> SocketAddr {
         match (self.ip, &self.scope) {
-            (IpAddr::V6(ip), Some((_, index))) => SocketAddrV6::new(ip, port, 0, *index).into(),
+            // A scope on any other address would make it unequal to the peer address of what comes back.
+            (IpAddr::V6(ip), Some((_, index))) if is_unicast_link_local(ip) => {
+                SocketAddrV6::new(ip, port, 0, *index).into()
+            }
             (ip, _) => SocketAddr::new(ip, port),
         }
     }

@@ -1,0 +1,261 @@
+//! Matter nodes on the LAN: who may be commissioned, and where the nodes of a fabric are (Matter Core 4.3).
+//!
+//! One actor for the daemon's life keeps mdns-sd browsing both service types on every configured interface and over both
+//! IP families, and keeps what it hears in a cache of nodes. A search looks there first; while it waits, the actor keeps
+//! asking. `txt`, `address`, `cache`, `search` and `schedule` are pure; `actor` is the only one that does I/O.
+//! Not here: talking to a device (`matter`), trying passcodes (`commissioning`).
+//!
+//! # Why devices were missed, and what is done about it
+//! Read in mdns-sd 0.21.7 and seen on the wire against matter.js:
+//! - A browse asks after 1, 2, 4, 8 … s, and the pauses grow to an hour. matter.js multicasts no record twice within a
+//!   second (RFC 6762 6), so the first repetitions can fall into that pause, and whoever starts listening after an answer
+//!   has gone by waits seconds for the next. Here a search starts the series anew (`schedule`), and the browse is
+//!   open long before a search comes.
+//! - A repeated query carries the PTR records that are known. The device then leaves out its whole answer, the
+//!   SRV, TXT and address records beside the PTR too (RFC 6762 7.1); where one of those was lost, nothing brings it back.
+//!   mdns-sd asks for a lost SRV or address, but never for a lost TXT record: it reports the service as resolved, without
+//!   a discriminator. A node that stays incomplete therefore makes the actor drop the record cache of its service type
+//!   and ask without known answers. Nodes that do not answer then within ten seconds are gone.
+//! - A goodbye leaves empty record lists behind in mdns-sd, which it takes for present records, so that a name which comes
+//!   back (an operational node that joins again) is never asked for its SRV record. The same restart cures that.
+//! - matter.js keeps that pause by record name, not by record. Where one process has several services of a type (several
+//!   devices, or one device on several fabrics) only the first of them answers a query for the type; the others are
+//!   heard when they announce themselves, and never again. A query for the subtype (`_L3840`, `_S15`, `_I<fabric>`;
+//!   Matter Core 4.3.1.3 and 4.3.2.3) reaches the one that is meant, so a search asks for that too.
+//! - A second `browse` of the same type silently replaces the first; a full event channel ends it. So there is one, the
+//!   actor's, and it is opened again whenever it ends.
+
+mod actor;
+mod address;
+mod browse;
+mod cache;
+mod interfaces;
+#[cfg(feature = "sim")]
+pub mod register;
+mod schedule;
+mod search;
+pub mod txt;
+mod view;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, broadcast, watch};
+use tokio_util::sync::CancellationToken;
+
+use self::cache::{Cache, Kind};
+pub use self::cache::{DiscoveryEvent, Seen};
+use self::search::{Finding, Wanted};
+pub use self::view::{DiscoveredChange, DiscoveredNode};
+use crate::commissioning::ports::{DiscoverError, Discovery};
+use crate::config::NetworkConfig;
+use crate::node::{CommissionableNode, NodeId, OperationalNode};
+use crate::onboarding::Discriminator;
+
+/// A subscriber that falls behind by more than this loses the oldest events; a snapshot tells the rest.
+const EVENT_BACKLOG: usize = 1024;
+
+/// mDNS could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Neither socket nor thread, or the interfaces could not be set.
+    #[error("mDNS cannot be started (UDP port 5353)")]
+    Mdns(#[source] mdns_sd::Error),
+}
+
+/// The handle of the running discovery; clones share it. The last one to go stops it.
+#[derive(Debug, Clone)]
+pub struct LanDiscovery {
+    shared: Arc<Shared>,
+    _stop: Arc<tokio_util::sync::DropGuard>,
+}
+
+/// What searches and the actor share.
+#[derive(Debug)]
+struct Shared {
+    cache: Mutex<Cache>,
+    /// Counts changes of the cache and query rounds: a search looks again after each.
+    changes: watch::Sender<u64>,
+    events: broadcast::Sender<DiscoveryEvent>,
+    /// What is searched now, and by how many; the key `None` is a listing.
+    searches: Mutex<HashMap<Option<(Kind, String)>, usize>>,
+    search_began: Notify,
+    /// Why there is nothing to wait for.
+    failure: Mutex<Option<String>>,
+}
+
+impl LanDiscovery {
+    /// Starts browsing, in the network namespace of the calling thread. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// [`StartError`] where mDNS has no socket.
+    pub fn start(config: &NetworkConfig) -> Result<Self, StartError> {
+        let shared = Arc::new(Shared {
+            cache: Mutex::default(),
+            changes: watch::Sender::new(0),
+            events: broadcast::Sender::new(EVENT_BACKLOG),
+            searches: Mutex::default(),
+            search_began: Notify::new(),
+            failure: Mutex::default(),
+        });
+        let stop = CancellationToken::new();
+        let actor = actor::Actor::start(config, Arc::clone(&shared)).map_err(StartError::Mdns)?;
+        tokio::spawn(actor.run(stop.clone()));
+        Ok(Self { shared, _stop: Arc::new(stop.drop_guard()) })
+    }
+
+    /// What appears, changes and goes from now on.
+    pub fn subscribe(&self) -> broadcast::Receiver<DiscoveryEvent> {
+        self.shared.events.subscribe()
+    }
+
+    /// The commissionable nodes now, each device once, the one seen first first. Those with a closed window too.
+    pub fn commissionable(&self) -> Vec<CommissionableNode> {
+        self.shared.cache().commissionable_entries().map(|entry| entry.node.clone()).collect()
+    }
+
+    /// The operational nodes now, of every fabric on the LAN.
+    pub fn operational_nodes(&self) -> Vec<OperationalNode> {
+        self.shared.cache().operational_nodes()
+    }
+
+    /// Keeps asking the LAN for as long as the guard lives: for a listing that should be complete.
+    pub fn ask(&self) -> Asking {
+        Asking::new(&self.shared, None)
+    }
+
+    /// Judges again after every change, until there is an answer or the budget is used up. Where a match has to settle
+    /// when the budget ends, that is waited for: twice [`search::SETTLE`] at most.
+    async fn search(&self, wanted: Wanted, budget: Duration) -> Result<CommissionableNode, DiscoverError> {
+        let began = Instant::now();
+        let deadline = began + budget;
+        let mut changes = self.shared.changes.subscribe();
+        let mut asking = None;
+        loop {
+            changes.mark_unchanged();
+            self.shared.check_running()?;
+            let now = Instant::now();
+            let (wake, patience) = match wanted.judge(&self.shared.cache(), now) {
+                Finding::Found(node) => return Ok(node),
+                Finding::Ambiguous(candidates) => return Err(DiscoverError::Ambiguous { candidates }),
+                Finding::WaitUntil(settled) => (settled, deadline + search::SETTLE * 2),
+                Finding::Nothing => (deadline, deadline),
+            };
+            if now >= patience {
+                return Err(self.not_found(wanted, now - began));
+            }
+            asking.get_or_insert_with(|| Asking::new(&self.shared, Some(wanted.subtype())));
+            // Either way it is judged again; a closed channel means that the actor has gone, and the deadline ends it.
+            let _ = tokio::time::timeout_at(wake.min(patience).into(), changes.changed()).await;
+        }
+    }
+
+    fn not_found(&self, wanted: Wanted, waited: Duration) -> DiscoverError {
+        if let Some(node) = wanted.closed(&self.shared.cache()) {
+            return DiscoverError::NotInCommissioningMode { node: Box::new(node) };
+        }
+        let open = |node: &CommissionableNode| node.txt.commissioning_mode != 0;
+        let others = self.commissionable().into_iter().filter(open).collect();
+        DiscoverError::NotFound { discriminator: wanted.discriminator, waited, others }
+    }
+}
+
+impl Discovery for LanDiscovery {
+    async fn find(
+        &self,
+        discriminator: Discriminator,
+        vid_pid: Option<(u16, u16)>,
+        budget: Duration,
+    ) -> Result<CommissionableNode, DiscoverError> {
+        self.search(Wanted { discriminator, vid_pid }, budget).await
+    }
+
+    async fn operational(&self, compressed_fabric_id: u64, node: NodeId, budget: Duration) -> Vec<SocketAddr> {
+        let deadline = tokio::time::Instant::now() + budget;
+        let mut changes = self.shared.changes.subscribe();
+        let mut asking = None;
+        loop {
+            changes.mark_unchanged();
+            let found = self.shared.cache().operational(compressed_fabric_id, node).map(OperationalNode::sockets);
+            if let Some(sockets) = found.filter(|sockets| !sockets.is_empty()) {
+                return sockets;
+            }
+            asking.get_or_insert_with(|| {
+                let subtype = format!("_I{compressed_fabric_id:016X}._sub.{}", Kind::Operational.service_type());
+                Asking::new(&self.shared, Some((Kind::Operational, subtype)))
+            });
+            match tokio::time::timeout_at(deadline, changes.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) | Err(_) => return Vec::new(),
+            }
+        }
+    }
+}
+
+impl Shared {
+    /// Each use leaves the cache whole, so a panic elsewhere is no reason to stop answering.
+    fn cache(&self) -> MutexGuard<'_, Cache> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn searches(&self) -> MutexGuard<'_, HashMap<Option<(Kind, String)>, usize>> {
+        self.searches.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn somebody_waits(&self) -> bool {
+        !self.searches().is_empty()
+    }
+
+    fn searched(&self) -> Vec<(Kind, String)> {
+        self.searches().keys().flatten().cloned().collect()
+    }
+
+    fn check_running(&self) -> Result<(), DiscoverError> {
+        match &*self.failure.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(failure) => Err(DiscoverError::Unavailable(failure.clone())),
+            None => Ok(()),
+        }
+    }
+
+    fn set_failure(&self, failure: Option<String>) {
+        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = failure;
+        self.announce(Vec::new());
+    }
+
+    fn announce(&self, events: Vec<DiscoveryEvent>) {
+        for event in events {
+            // Nobody may be listening.
+            let _ = self.events.send(event);
+        }
+        self.changes.send_modify(|count| *count += 1);
+    }
+}
+
+/// Makes the actor ask again and again while it lives.
+#[derive(Debug)]
+pub struct Asking {
+    shared: Arc<Shared>,
+    subtype: Option<(Kind, String)>,
+}
+
+impl Asking {
+    fn new(shared: &Arc<Shared>, subtype: Option<(Kind, String)>) -> Self {
+        *shared.searches().entry(subtype.clone()).or_default() += 1;
+        shared.search_began.notify_one();
+        Self { shared: Arc::clone(shared), subtype }
+    }
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        let mut searches = self.shared.searches();
+        if let Some(count) = searches.get_mut(&self.subtype) {
+            *count -= 1;
+            if *count == 0 {
+                searches.remove(&self.subtype);
+            }
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! The one task that owns mdns-sd: it feeds the cache with what is heard and asks when the schedule says so.
+//!
+//! mdns-sd runs its own thread for the sockets. This task ends when the last [`super::LanDiscovery`] is dropped, and takes
+//! that thread with it. Cancelling is safe at any await: everything it knows is in the shared cache.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use mdns_sd::{IfKind, IfPredicate, ResolvedService, ScopedIp, ServiceDaemon, ServiceEvent};
+use tokio_util::sync::CancellationToken;
+
+use super::Shared;
+use super::address::{LocalPrefix, rank};
+use super::browse::{Browse, INCOMPLETE_AFTER};
+use super::cache::{Kind, Seen};
+use super::interfaces::{local_prefixes, takes_part};
+use super::schedule::Schedule;
+use super::txt::{parse_commissionable, parse_operational_instance};
+use crate::config::NetworkConfig;
+use crate::node::{CommissionableNode, OperationalNode, ScopedAddress};
+
+/// How soon mdns-sd notices an interface or address that came up, seconds.
+const INTERFACE_CHECK_S: u32 = 2;
+/// Two restarts of one service type are at least this far apart.
+const RESTART_GAP: Duration = Duration::from_secs(2);
+/// Subtypes stay open after their search, so that mdns-sd goes on watching what it found; the oldest goes for a new one.
+const MAX_SUBTYPES: usize = 64;
+
+/// See the module.
+pub struct Actor {
+    mdns: ServiceDaemon,
+    shared: Arc<Shared>,
+    /// The two service types first, then the subtypes in the order of their first search.
+    browses: Vec<Browse>,
+    restarted: [Option<Instant>; 2],
+    schedule: Schedule,
+}
+
+impl Actor {
+    /// Starts mdns-sd in the calling thread's network namespace.
+    pub fn start(config: &NetworkConfig, shared: Arc<Shared>) -> Result<Self, mdns_sd::Error> {
+        let mdns = ServiceDaemon::new()?;
+        mdns.disable_interface(IfKind::All)?;
+        let config = config.clone();
+        mdns.enable_interface(IfKind::Predicate(IfPredicate::new(move |interface| takes_part(&config, interface))))?;
+        mdns.set_ip_check_interval(INTERFACE_CHECK_S)?;
+        let kinds = [Kind::Commissionable, Kind::Operational];
+        let browses = kinds.map(|kind| Browse::new(kind, kind.service_type().to_owned())).into();
+        Ok(Self { mdns, shared, browses, restarted: [None; 2], schedule: Schedule::new(Instant::now()) })
+    }
+
+    /// Runs until `stop`.
+    pub async fn run(mut self, stop: CancellationToken) {
+        loop {
+            let browses = &mut self.browses;
+            let heard = poll_fn(|context| {
+                let mut ready =
+                    browses.iter_mut().enumerate().map(|(index, browse)| match browse.poll_event(context) {
+                        Poll::Ready(event) => Poll::Ready((index, event)),
+                        Poll::Pending => Poll::Pending,
+                    });
+                ready.find(Poll::is_ready).unwrap_or(Poll::Pending)
+            });
+            tokio::select! {
+                () = stop.cancelled() => break,
+                (index, event) = heard => self.handle_event(index, event),
+                () = self.shared.search_began.notified() => self.schedule.handle_search(Instant::now()),
+                () = tokio::time::sleep_until(self.schedule.next().into()) => self.ask(),
+            }
+        }
+        // The answer would tell when the thread has ended; nothing waits for that.
+        let _ = self.mdns.shutdown();
+    }
+
+    /// One query round on every interface: both service types, and the subtypes that somebody searches.
+    fn ask(&mut self) {
+        let now = Instant::now();
+        let events = self.shared.cache().handle_timeout(now);
+        let searched = self.shared.searched();
+        if let Err(error) = self.query(&searched, now) {
+            self.handle_failure(&error, now);
+            return;
+        }
+        let unfinished = {
+            let mut cache = self.shared.cache();
+            cache.handle_query(now);
+            cache.has_unconfirmed() || self.browses.iter().any(Browse::may_complete)
+        };
+        self.schedule.handle_round(now, self.shared.somebody_waits() || unfinished);
+        if self.shared.check_running().is_err() {
+            tracing::info!("discovery runs again");
+            self.shared.set_failure(None);
+        }
+        self.shared.announce(events);
+    }
+
+    fn query(&mut self, searched: &[(Kind, String)], now: Instant) -> Result<(), mdns_sd::Error> {
+        for (kind, subtype) in searched {
+            self.open_subtype(*kind, subtype, now)?;
+        }
+        let restarting = [Kind::Commissionable, Kind::Operational].map(|kind| self.needs_restart(kind, now));
+        for (kind, restart) in [Kind::Commissionable, Kind::Operational].into_iter().zip(restarting) {
+            if restart {
+                self.restart(kind, now)?;
+            }
+        }
+        for (index, browse) in self.browses.iter_mut().enumerate() {
+            let wanted = searched.iter().any(|(_, subtype)| *subtype == browse.service_type);
+            if index < 2 || wanted || restarting[browse.kind as usize] {
+                // Asking by browsing again: it replays what is known and sends a query.
+                browse.push(self.mdns.browse(&browse.service_type)?);
+            }
+        }
+        Ok(())
+    }
+
+    fn open_subtype(&mut self, kind: Kind, subtype: &str, now: Instant) -> Result<(), mdns_sd::Error> {
+        if self.browses.iter().any(|browse| browse.service_type == subtype) {
+            return Ok(());
+        }
+        if self.browses.len() >= 2 + MAX_SUBTYPES {
+            let oldest = self.browses.remove(2);
+            self.mdns.stop_browse(&oldest.service_type)?;
+            // That dropped the records of the nodes found by it; whoever is still there answers the next query.
+            self.shared.cache().handle_restart(oldest.kind, now);
+        }
+        self.browses.push(Browse::new(kind, subtype.to_owned()));
+        Ok(())
+    }
+
+    fn needs_restart(&self, kind: Kind, now: Instant) -> bool {
+        self.restarted[kind as usize].is_none_or(|last| now >= last + RESTART_GAP)
+            && self.browses.iter().any(|browse| browse.kind == kind && browse.is_overdue(now))
+    }
+
+    /// Drops the record cache of a service type, so that the next query carries no known answers.
+    fn restart(&mut self, kind: Kind, now: Instant) -> Result<(), mdns_sd::Error> {
+        tracing::debug!(service_type = kind.service_type(), "records of a node are missing, asking for all of them");
+        for browse in self.browses.iter_mut().filter(|browse| browse.kind == kind) {
+            self.mdns.stop_browse(&browse.service_type)?;
+            browse.handle_restart(now);
+        }
+        self.restarted[kind as usize] = Some(now);
+        self.shared.cache().handle_restart(kind, now);
+        Ok(())
+    }
+
+    fn handle_failure(&mut self, error: &mdns_sd::Error, now: Instant) {
+        // `Again`: its command queue is full for a moment.
+        if !matches!(error, mdns_sd::Error::Again) && self.shared.check_running().is_ok() {
+            tracing::error!(%error, "discovery has stopped; restart the daemon if it does not come back");
+            self.shared.set_failure(Some(error.to_string()));
+        }
+        self.schedule.handle_round(now, true);
+    }
+
+    fn handle_event(&mut self, index: usize, event: Option<ServiceEvent>) {
+        let now = Instant::now();
+        let browse = &mut self.browses[index];
+        let kind = browse.kind;
+        let events = match event {
+            None => {
+                tracing::debug!(browse.service_type, "the browse has ended by itself, opening it again");
+                self.schedule.handle_search(now);
+                return;
+            }
+            Some(ServiceEvent::ServiceFound(_, fullname)) => {
+                browse.handle_found(&fullname, now);
+                // If what is missing does not come at once, the next round must not be a minute away.
+                if browse.may_complete() {
+                    self.schedule.handle_incomplete(now + INCOMPLETE_AFTER);
+                }
+                return;
+            }
+            Some(ServiceEvent::ServiceResolved(service)) => {
+                let Some(seen) = understand(kind, &service, &local_prefixes()) else { return };
+                self.handle_settled(kind, &service.fullname);
+                self.shared.cache().handle_sighting(seen, now)
+            }
+            Some(ServiceEvent::ServiceRemoved(_, fullname)) => {
+                self.handle_settled(kind, &fullname);
+                let instance = instance_of(kind, &fullname);
+                let mut cache = self.shared.cache();
+                let gone = match kind {
+                    Kind::Commissionable => cache.handle_commissionable_gone(instance),
+                    Kind::Operational => parse_operational_instance(instance)
+                        .and_then(|(fabric, node)| cache.handle_operational_gone(fabric, node)),
+                };
+                gone.into_iter().collect()
+            }
+            Some(_) => return,
+        };
+        if !events.is_empty() {
+            self.shared.announce(events);
+        }
+    }
+
+    fn handle_settled(&mut self, kind: Kind, fullname: &str) {
+        for browse in self.browses.iter_mut().filter(|browse| browse.kind == kind) {
+            browse.handle_settled(fullname);
+        }
+    }
+}
+
+/// What a resolved service is to Matter; `None` where it is incomplete or none of ours.
+fn understand(kind: Kind, service: &ResolvedService, local: &[LocalPrefix]) -> Option<Seen> {
+    let addresses = rank(service.addresses.iter().filter_map(scoped).collect(), local);
+    if addresses.is_empty() || service.port == 0 {
+        return None;
+    }
+    let instance = instance_of(kind, &service.fullname);
+    let port = service.port;
+    match kind {
+        Kind::Commissionable => {
+            let txt = parse_commissionable(service.txt_properties.iter().map(|item| (item.key(), item.val())))?;
+            Some(Seen::Commissionable(CommissionableNode { instance: instance.to_owned(), addresses, port, txt }))
+        }
+        Kind::Operational => {
+            let (compressed_fabric_id, node_id) = parse_operational_instance(instance)?;
+            Some(Seen::Operational(OperationalNode { compressed_fabric_id, node_id, addresses, port }))
+        }
+    }
+}
+
+fn scoped(address: &ScopedIp) -> Option<ScopedAddress> {
+    let on = |interface: &mdns_sd::InterfaceId| Some((interface.name.clone(), interface.index));
+    match address {
+        // An IPv4 address needs no interface to be sent to; the first one says where it was seen.
+        ScopedIp::V4(v4) => {
+            Some(ScopedAddress { ip: (*v4.addr()).into(), scope: v4.interface_ids().first().and_then(on) })
+        }
+        ScopedIp::V6(v6) => Some(ScopedAddress { ip: (*v6.addr()).into(), scope: on(v6.scope_id()) }),
+        _ => None,
+    }
+}
+
+fn instance_of(kind: Kind, fullname: &str) -> &str {
+    let suffix = kind.service_type().len() + 1;
+    fullname.len().checked_sub(suffix).and_then(|end| fullname.get(..end)).unwrap_or(fullname)
+}

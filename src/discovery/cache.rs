@@ -1,0 +1,327 @@
+//! Everything that announces itself now, and what changed. Pure: takes sightings and `now`, gives events.
+//!
+//! mdns-sd has a cache of DNS records with their lifetimes; this one has nodes. Not here: sockets and queries (`actor`).
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use super::search::Rounds;
+use crate::node::{CommissionableNode, NodeId, OperationalNode, ScopedAddress};
+
+/// More instances of one kind than this are a flood, not a home; the surplus is ignored.
+const MAX_INSTANCES: usize = 1024;
+/// After the record cache was emptied, a node that does not answer within this is gone. Several queries fit into it.
+pub const RECONFIRM_WITHIN: Duration = Duration::from_secs(10);
+
+/// Something appeared on the LAN, changed, or went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DiscoveryEvent {
+    /// Not seen before, or again after it had gone.
+    Appeared(Seen),
+    /// Another address, port or TXT record.
+    Updated(Seen),
+    /// It said goodbye, its records expired, or the same device came back under another instance name.
+    Gone(Seen),
+}
+
+/// What an event is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Seen {
+    /// `_matterc._udp`.
+    Commissionable(CommissionableNode),
+    /// `_matter._tcp`, of any fabric.
+    Operational(OperationalNode),
+}
+
+/// One commissionable node with its history.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry<N> {
+    /// As last announced.
+    pub node: N,
+    /// When this instance name was first seen.
+    pub first_seen: Instant,
+    /// Since when it has to be confirmed.
+    unconfirmed: Option<Instant>,
+    /// A newer instance has the same socket: this is a device that restarted without a goodbye.
+    superseded: bool,
+}
+
+/// The nodes by instance name in lower case, for DNS names are case-insensitive.
+#[derive(Debug, Default)]
+pub struct Cache {
+    commissionable: HashMap<String, Entry<CommissionableNode>>,
+    operational: HashMap<(u64, NodeId), Entry<OperationalNode>>,
+    rounds: Rounds,
+}
+
+impl Cache {
+    /// A query for commissionable nodes went out on all interfaces.
+    pub fn handle_query(&mut self, now: Instant) {
+        self.rounds.handle_query(now);
+    }
+
+    /// A node announced itself or answered.
+    pub fn handle_sighting(&mut self, seen: Seen, now: Instant) -> Vec<DiscoveryEvent> {
+        match seen {
+            Seen::Commissionable(node) => {
+                let key = node.instance.to_ascii_lowercase();
+                let mut events: Vec<_> =
+                    note(&mut self.commissionable, key, node, Seen::Commissionable, now).into_iter().collect();
+                if !events.is_empty() {
+                    events.extend(self.supersede());
+                }
+                events
+            }
+            Seen::Operational(node) => {
+                let key = (node.compressed_fabric_id, node.node_id);
+                note(&mut self.operational, key, node, Seen::Operational, now).into_iter().collect()
+            }
+        }
+    }
+
+    /// A commissionable node said goodbye, or its records expired.
+    pub fn handle_commissionable_gone(&mut self, instance: &str) -> Option<DiscoveryEvent> {
+        let entry = self.commissionable.remove(&instance.to_ascii_lowercase())?;
+        self.supersede();
+        (!entry.superseded).then_some(DiscoveryEvent::Gone(Seen::Commissionable(entry.node)))
+    }
+
+    /// An operational node said goodbye, or its records expired.
+    pub fn handle_operational_gone(&mut self, compressed_fabric_id: u64, node: NodeId) -> Option<DiscoveryEvent> {
+        let entry = self.operational.remove(&(compressed_fabric_id, node))?;
+        Some(DiscoveryEvent::Gone(Seen::Operational(entry.node)))
+    }
+
+    /// The record cache was emptied: mdns-sd will not tell when one of these goes, unless it answers again.
+    pub fn handle_restart(&mut self, kind: Kind, now: Instant) {
+        match kind {
+            Kind::Commissionable => self.commissionable.values_mut().for_each(|entry| entry.doubt(now)),
+            Kind::Operational => self.operational.values_mut().for_each(|entry| entry.doubt(now)),
+        }
+    }
+
+    /// Whether some node still has to answer after a restart.
+    pub fn has_unconfirmed(&self) -> bool {
+        self.commissionable.values().any(|entry| entry.unconfirmed.is_some())
+            || self.operational.values().any(|entry| entry.unconfirmed.is_some())
+    }
+
+    /// Drops what was not confirmed in time.
+    pub fn handle_timeout(&mut self, now: Instant) -> Vec<DiscoveryEvent> {
+        let overdue = |since: Option<Instant>| since.is_some_and(|since| now >= since + RECONFIRM_WITHIN);
+        let mut events = Vec::new();
+        self.commissionable.retain(|_, entry| {
+            let gone = overdue(entry.unconfirmed);
+            if gone && !entry.superseded {
+                events.push(DiscoveryEvent::Gone(Seen::Commissionable(entry.node.clone())));
+            }
+            !gone
+        });
+        self.operational.retain(|_, entry| {
+            let gone = overdue(entry.unconfirmed);
+            if gone {
+                events.push(DiscoveryEvent::Gone(Seen::Operational(entry.node.clone())));
+            }
+            !gone
+        });
+        if !events.is_empty() {
+            self.supersede();
+        }
+        events
+    }
+
+    /// The commissionable nodes, each device once, oldest first.
+    pub fn commissionable_entries(&self) -> impl Iterator<Item = &Entry<CommissionableNode>> {
+        let mut entries: Vec<_> = self.commissionable.values().filter(|entry| !entry.superseded).collect();
+        entries.sort_by(|a, b| (a.first_seen, &a.node.instance).cmp(&(b.first_seen, &b.node.instance)));
+        entries.into_iter()
+    }
+
+    /// Every operational node, of any fabric, in the order of fabric and node id.
+    pub fn operational_nodes(&self) -> Vec<OperationalNode> {
+        let mut nodes: Vec<_> = self.operational.values().map(|entry| entry.node.clone()).collect();
+        nodes.sort_by_key(|node| (node.compressed_fabric_id, node.node_id));
+        nodes
+    }
+
+    /// One operational node.
+    pub fn operational(&self, compressed_fabric_id: u64, node: NodeId) -> Option<&OperationalNode> {
+        self.operational.get(&(compressed_fabric_id, node)).map(|entry| &entry.node)
+    }
+
+    /// When was asked.
+    pub fn rounds(&self) -> &Rounds {
+        &self.rounds
+    }
+
+    /// Hides every instance whose socket a newer instance has: two devices cannot have the same.
+    fn supersede(&mut self) -> Vec<DiscoveryEvent> {
+        let hidden: Vec<_> = self
+            .commissionable
+            .iter()
+            .filter(|(_, old)| {
+                self.commissionable
+                    .values()
+                    .any(|new| new.first_seen > old.first_seen && same_socket(&new.node, &old.node))
+            })
+            .map(|(key, _)| key.clone())
+            .collect();
+        let mut events = Vec::new();
+        for (key, entry) in &mut self.commissionable {
+            let superseded = hidden.contains(key);
+            if superseded && !entry.superseded {
+                events.push(DiscoveryEvent::Gone(Seen::Commissionable(entry.node.clone())));
+            }
+            entry.superseded = superseded;
+        }
+        events
+    }
+}
+
+/// The two service types.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// `_matterc._udp.local.`
+    Commissionable,
+    /// `_matter._tcp.local.`
+    Operational,
+}
+
+impl Kind {
+    /// As mdns-sd wants it, with the final dot.
+    pub fn service_type(self) -> &'static str {
+        match self {
+            Self::Commissionable => "_matterc._udp.local.",
+            Self::Operational => "_matter._tcp.local.",
+        }
+    }
+}
+
+impl<N> Entry<N> {
+    fn doubt(&mut self, now: Instant) {
+        self.unconfirmed.get_or_insert(now);
+    }
+}
+
+fn note<K: std::hash::Hash + Eq, N: Clone + PartialEq>(
+    entries: &mut HashMap<K, Entry<N>>,
+    key: K,
+    node: N,
+    seen: impl Fn(N) -> Seen,
+    now: Instant,
+) -> Option<DiscoveryEvent> {
+    if let Some(entry) = entries.get_mut(&key) {
+        entry.unconfirmed = None;
+        if entry.node == node {
+            return None;
+        }
+        entry.node = node.clone();
+        return Some(DiscoveryEvent::Updated(seen(node)));
+    }
+    if entries.len() >= MAX_INSTANCES {
+        return None;
+    }
+    entries.insert(key, Entry { node: node.clone(), first_seen: now, unconfirmed: None, superseded: false });
+    Some(DiscoveryEvent::Appeared(seen(node)))
+}
+
+fn same_socket(a: &CommissionableNode, b: &CommissionableNode) -> bool {
+    let shared = |address: &ScopedAddress| b.addresses.contains(address);
+    a.port == b.port && a.addresses.iter().any(shared)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::node::CommissionableTxt;
+
+    pub fn commissionable(instance: &str, discriminator: u16, host: u8) -> CommissionableNode {
+        let ip = format!("fe80::{host}").parse().expect("an address");
+        CommissionableNode {
+            instance: instance.to_owned(),
+            addresses: vec![ScopedAddress { ip, scope: Some(("eth0".to_owned(), 2)) }],
+            port: 5540,
+            txt: CommissionableTxt { discriminator, commissioning_mode: 1, ..Default::default() },
+        }
+    }
+
+    pub fn sighting(node: &CommissionableNode) -> Seen {
+        Seen::Commissionable(node.clone())
+    }
+
+    fn visible(cache: &Cache) -> Vec<&str> {
+        cache.commissionable_entries().map(|entry| entry.node.instance.as_str()).collect()
+    }
+
+    #[test]
+    fn it_appears_changes_and_goes_once_each() {
+        let now = Instant::now();
+        let mut cache = Cache::default();
+        let mut node = commissionable("A", 3840, 1);
+        assert_eq!(cache.handle_sighting(sighting(&node), now), [DiscoveryEvent::Appeared(sighting(&node))]);
+        assert_eq!(cache.handle_sighting(sighting(&node), now), []);
+        node.txt.commissioning_mode = 2;
+        assert_eq!(cache.handle_sighting(sighting(&node), now), [DiscoveryEvent::Updated(sighting(&node))]);
+        assert_eq!(cache.handle_commissionable_gone("a"), Some(DiscoveryEvent::Gone(sighting(&node))));
+        assert_eq!(cache.handle_commissionable_gone("a"), None);
+    }
+
+    #[test]
+    fn a_device_that_restarted_without_goodbye_is_one_device() {
+        let start = Instant::now();
+        let (old, new) = (commissionable("A", 3840, 1), commissionable("B", 3841, 1));
+        let mut cache = Cache::default();
+        cache.handle_sighting(sighting(&old), start);
+        let events = cache.handle_sighting(sighting(&new), start + Duration::from_secs(1));
+        assert_eq!(events, [DiscoveryEvent::Appeared(sighting(&new)), DiscoveryEvent::Gone(sighting(&old))]);
+        // The record cache replays the old one until it expires.
+        cache.handle_sighting(sighting(&old), start + Duration::from_secs(2));
+        assert_eq!(visible(&cache), ["B"]);
+        assert_eq!(cache.handle_commissionable_gone("A"), None);
+        assert_eq!(visible(&cache), ["B"]);
+    }
+
+    #[test]
+    fn devices_on_one_host_are_told_apart_by_port() {
+        let now = Instant::now();
+        let (a, mut b) = (commissionable("A", 3840, 1), commissionable("B", 3840, 1));
+        b.port = 5541;
+        let mut cache = Cache::default();
+        cache.handle_sighting(sighting(&a), now);
+        cache.handle_sighting(sighting(&b), now + Duration::from_secs(1));
+        assert_eq!(visible(&cache), ["A", "B"]);
+    }
+
+    #[test]
+    fn who_does_not_answer_after_a_restart_is_gone() {
+        let start = Instant::now();
+        let (a, b) = (commissionable("A", 3840, 1), commissionable("B", 3841, 2));
+        let mut cache = Cache::default();
+        cache.handle_sighting(sighting(&a), start);
+        cache.handle_sighting(sighting(&b), start);
+        cache.handle_restart(Kind::Operational, start);
+        assert!(!cache.has_unconfirmed());
+        cache.handle_restart(Kind::Commissionable, start);
+        cache.handle_sighting(sighting(&b), start);
+        assert!(cache.has_unconfirmed());
+        assert_eq!(cache.handle_timeout(start + RECONFIRM_WITHIN / 2), []);
+        assert_eq!(cache.handle_timeout(start + RECONFIRM_WITHIN), [DiscoveryEvent::Gone(sighting(&a))]);
+        assert_eq!(visible(&cache), ["B"]);
+    }
+
+    #[test]
+    fn a_flood_does_not_grow_without_bound() {
+        let now = Instant::now();
+        let mut cache = Cache::default();
+        for n in 0..MAX_INSTANCES + 10 {
+            let node = OperationalNode {
+                compressed_fabric_id: 1,
+                node_id: NodeId(n as u64),
+                addresses: Vec::new(),
+                port: 5540,
+            };
+            cache.handle_sighting(Seen::Operational(node), now);
+        }
+        assert_eq!(cache.operational_nodes().len(), MAX_INSTANCES);
+    }
+}
