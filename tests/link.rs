@@ -55,17 +55,29 @@ fn interop() -> Option<&'static Path> {
     directory.as_deref()
 }
 
+/// The first of `count` UDP ports in a row that are free now.
+fn free_ports(count: usize) -> u16 {
+    loop {
+        let first = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let base = first.local_addr().unwrap().port();
+        let rest = (1..u16::try_from(count).unwrap())
+            .map(|index| UdpSocket::bind((Ipv4Addr::LOCALHOST, base.checked_add(index)?)).ok());
+        if rest.collect::<Option<Vec<_>>>().is_some() {
+            return base;
+        }
+    }
+}
+
 fn lights(count: usize) -> Option<Lights> {
     let directory = interop()?;
     let storage = tempfile::tempdir().unwrap();
-    // Held together, so that the ports differ.
-    let sockets: Vec<UdpSocket> = (0..count).map(|_| UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap()).collect();
-    let ports: Vec<u16> = sockets.iter().map(|socket| socket.local_addr().unwrap().port()).collect();
-    drop(sockets);
     let mut child = Command::new("node")
-        .arg(directory.join("lights.mjs"))
-        .arg(storage.path())
-        .args(ports.iter().enumerate().map(|(index, port)| format!("{port}:{}:{PASSCODE}", 100 + index)))
+        .arg(directory.join("device.mjs"))
+        .env("STORAGE", storage.path())
+        .env("IFACE", "lo")
+        .env("COUNT", count.to_string())
+        .env("PORT", free_ports(count).to_string())
+        .env("PASSCODE", PASSCODE.to_string())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -126,7 +138,7 @@ async fn to_case(
     watch.lap("arm");
     let described = pase.describe().await.unwrap();
     assert_eq!((described.basic.vendor_id, described.basic.product_id), (0xFFF1, 0x8000));
-    assert_eq!(described.basic.serial_number, Some(format!("SN-{}", address.port())));
+    assert_eq!(described.basic.serial_number, Some(format!("SN-{}", described.basic.node_label)));
     assert!(described.fabrics.0 >= 5 && described.fabrics.1 == 0, "{described:?}");
     assert!(described.acl_limits.entries_per_fabric >= 4);
     watch.lap("describe");

@@ -30,8 +30,8 @@ use crate::secret::Passcode;
 /// An address from which nothing at all came within this time is given up for the next one: by then MRP has sent the
 /// message four times.
 const FIRST_ANSWER: Duration = Duration::from_millis(3500);
-/// The last address may take until MRP itself gives up, after about six seconds.
-const LAST_ANSWER: Duration = Duration::from_secs(10);
+/// The last address gets as long as MRP needs for its five transmissions.
+const LAST_ANSWER: Duration = Duration::from_secs(6);
 /// A whole handshake with a peer that does answer. Slow devices take seconds for their part of SPAKE2+.
 const HANDSHAKE: Duration = Duration::from_secs(20);
 /// How long to wait for a place among rs-matter's 64 sessions.
