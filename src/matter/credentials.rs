@@ -49,6 +49,9 @@ pub enum CredentialError {
     /// One to three CATs belong into the hub's NOC.
     #[error("a node operational certificate holds at most {MAX_CATS_PER_NOC} tags, {0} were given")]
     TooManyCats(usize),
+    /// A certificate may carry one version of a tag only (Matter Core 6.6.2.1.2); devices refuse CASE with two.
+    #[error("a node operational certificate holds one version of a tag, {0:#06x} was given in two")]
+    TwoVersions(u16),
     /// The stored keys do not make certificates.
     #[error("the fabric's keys are unusable: {0}")]
     Unusable(String),
@@ -62,7 +65,7 @@ fn unusable(error: Error) -> CredentialError {
 /// caller's choice, random in 1..=[`crate::node::OWN_ID_MAX`].
 ///
 /// # Errors
-/// No or too many CATs, or the random source fails.
+/// No or too many CATs, two versions of one, or the random source fails.
 pub fn mint(
     fabric_id: FabricId,
     hub_node: NodeId,
@@ -99,10 +102,15 @@ pub fn mint(
 /// stores the bundle and restarts the stack with it, or installs it there.
 ///
 /// # Errors
-/// No or too many CATs, or keys that do not sign.
+/// No or too many CATs, two versions of one, or keys that do not sign.
 pub fn reissue_hub_noc(bundle: &mut KeyBundle, hub_cats: &[Cat]) -> Result<(), CredentialError> {
     if hub_cats.is_empty() || hub_cats.len() > MAX_CATS_PER_NOC {
         return Err(CredentialError::TooManyCats(hub_cats.len()));
+    }
+    for (index, cat) in hub_cats.iter().enumerate() {
+        if hub_cats[..index].iter().any(|other| other.identifier() == cat.identifier()) {
+            return Err(CredentialError::TwoVersions(cat.identifier()));
+        }
     }
     let crypto = backend();
     let key = crypto.generate_secret_key().map_err(unusable)?;
@@ -262,10 +270,12 @@ mod tests {
     fn the_hub_gets_another_noc_when_a_cat_is_rotated() {
         let mut bundle = mint(FabricId(77), NodeId(1000), &[cat(0x0001_0001)], Timestamp::UNIX_EPOCH).unwrap();
         let before = bundle.clone();
-        reissue_hub_noc(&mut bundle, &[cat(0x0001_0002), cat(0x0001_0001)]).unwrap();
+        reissue_hub_noc(&mut bundle, &[cat(0x0001_0002), cat(0x0009_0001)]).unwrap();
         assert_ne!((&bundle.hub_noc, &bundle.hub_key), (&before.hub_noc, &before.hub_key));
         assert_eq!((&bundle.rcac, &bundle.icac), (&before.rcac, &before.icac));
         assert_eq!(reissue_hub_noc(&mut bundle, &[]), Err(CredentialError::TooManyCats(0)));
+        let two = [cat(0x0001_0002), cat(0x0001_0001)];
+        assert_eq!(reissue_hub_noc(&mut bundle, &two), Err(CredentialError::TwoVersions(1)));
         bundle.rcac_key = None;
         reissue_hub_noc(&mut bundle, &[cat(0x0001_0003)]).unwrap();
     }

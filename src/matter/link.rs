@@ -69,7 +69,7 @@ impl MatterLink for Link {
             .map_err(|error| LinkError::Stack { what: error.to_string() })?
             .map_err(|error| match error {
                 CredentialError::Csr => LinkError::Malformed { what: error.to_string() },
-                CredentialError::TooManyCats(_) | CredentialError::Unusable(_) => {
+                CredentialError::TooManyCats(_) | CredentialError::TwoVersions(_) | CredentialError::Unusable(_) => {
                     LinkError::Stack { what: error.to_string() }
                 }
             })?;

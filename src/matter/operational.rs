@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rand::RngExt as _;
-use rs_matter::tlv::{Nullable, TLVTag, TLVWrite};
+use rs_matter::tlv::{TLVTag, TLVWrite};
 
 use crate::commissioning::ports::{AttributePath, DeviceDescription, FabricDescriptor, LinkError, OperationalSession};
 use crate::fabric::AclEntry;
@@ -16,8 +16,8 @@ use crate::secret::Passcode;
 
 /// PBKDF iterations of an enhanced commissioning window (Matter Core 3.9: 1,000 to 100,000).
 const WINDOW_ITERATIONS: u32 = 10_000;
-/// What of an access control list goes into one message; the rest is appended. A message holds about 1,200 bytes.
-const ACL_BYTES_PER_WRITE: usize = 900;
+/// What of an access control list fits one message of 1,280 bytes beside headers and path.
+const ACL_BYTES: usize = 1_000;
 
 /// See [`OperationalSession`].
 pub struct CaseLink {
@@ -35,31 +35,27 @@ impl OperationalSession for CaseLink {
         self.session.read(paths, true, Vec::new(), codec::acl_report, Missing::Refuse).await
     }
 
-    /// The first write replaces the list. A list that does not fit one message goes on item by item, so the entry that
-    /// lets us go on, Administer for the admin CAT, must be among the first: `plan_acl` puts it first.
+    /// One message, so that the list is replaced whole or not at all. rs-matter's client writes no chunked requests, and
+    /// appending in further writes would leave half a list behind where a device refuses one (matter.js does: Busy).
     async fn write_acl(&self, entries: &[AclEntry]) -> Result<(), LinkError> {
         if entries.iter().any(|entry| entry.has_targets) {
             // We do not know the targets, so writing the entry would widen it.
             return Err(LinkError::Malformed { what: "an entry limited to targets cannot be written".to_owned() });
         }
-        let (first, rest) = entries.split_at(first_write(entries));
-        let first = first.to_vec();
-        let path = root(cluster::ACCESS_CONTROL, Some(codec::ACL));
-        let write_list = move |writer: &mut rs_matter::im::client::WriteSenderSlot<'static>, own: &TLVTag| {
+        let bytes = acl_bytes(entries);
+        if bytes > ACL_BYTES {
+            let what = format!("the access control list takes {bytes} bytes, one message holds {ACL_BYTES}");
+            return Err(LinkError::Stack { what });
+        }
+        let entries = entries.to_vec();
+        let list = move |writer: &mut rs_matter::im::client::WriteSenderSlot<'static>, own: &TLVTag| {
             writer.start_array(own)?;
-            for entry in &first {
+            for entry in &entries {
                 codec::write_acl_entry(writer, &TLVTag::Anonymous, entry)?;
             }
             writer.end_container()
         };
-        self.session.write(path.clone(), write_list).await?;
-        for entry in rest {
-            let entry = entry.clone();
-            let mut append = path.clone();
-            append.list_index = Some(Nullable::none());
-            self.session.write(append, move |writer, own| codec::write_acl_entry(writer, own, &entry)).await?;
-        }
-        Ok(())
+        self.session.write(root(cluster::ACCESS_CONTROL, Some(codec::ACL)), list).await
     }
 
     async fn describe(&self) -> Result<DeviceDescription, LinkError> {
@@ -146,17 +142,9 @@ impl OperationalSession for CaseLink {
     }
 }
 
-/// How many entries go into the first message: an entry takes about 12 bytes, a subject 9.
-fn first_write(entries: &[AclEntry]) -> usize {
-    let mut bytes = 0;
-    entries
-        .iter()
-        .take_while(|entry| {
-            bytes += 12 + 9 * entry.subjects.len();
-            bytes <= ACL_BYTES_PER_WRITE
-        })
-        .count()
-        .max(usize::from(!entries.is_empty()))
+/// An upper bound of the list's size: an entry takes 12 bytes at most without its subjects, a subject 9.
+fn acl_bytes(entries: &[AclEntry]) -> usize {
+    entries.iter().map(|entry| 12 + 9 * entry.subjects.len()).sum()
 }
 
 #[cfg(test)]
@@ -164,12 +152,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_long_list_is_split_and_a_short_one_is_not() {
-        let entry = AclEntry { privilege: 3, auth_mode: 2, subjects: vec![1; 10], has_targets: false };
-        assert_eq!(first_write(&[]), 0);
-        assert_eq!(first_write(&vec![entry.clone(); 4]), 4);
-        assert_eq!(first_write(&vec![entry.clone(); 20]), 8);
-        let huge = AclEntry { subjects: vec![1; 200], ..entry };
-        assert_eq!(first_write(&[huge]), 1);
+    fn the_bound_holds() {
+        let entry = AclEntry { privilege: 5, auth_mode: 2, subjects: vec![u64::MAX; 4], has_targets: false };
+        let mut buffer = [0u8; 256];
+        let mut writer = rs_matter::utils::storage::WriteBuf::new(&mut buffer);
+        codec::write_acl_entry(&mut writer, &TLVTag::Anonymous, &entry).unwrap();
+        assert!(writer.as_slice().len() <= acl_bytes(&[entry]));
     }
 }

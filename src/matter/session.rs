@@ -27,8 +27,11 @@ use crate::matter::stack::{Context, Stack};
 use crate::node::NodeId;
 use crate::secret::Passcode;
 
-/// An address from which nothing at all came within this time is given up: by then MRP has sent the message four times.
-pub(super) const FIRST_ANSWER: Duration = Duration::from_millis(3500);
+/// An address from which nothing at all came within this time is given up for the next one: by then MRP has sent the
+/// message four times.
+const FIRST_ANSWER: Duration = Duration::from_millis(3500);
+/// The last address gets as long as MRP needs for its five transmissions.
+const LAST_ANSWER: Duration = Duration::from_secs(6);
 /// A whole handshake with a peer that does answer. Slow devices take seconds for their part of SPAKE2+.
 const HANDSHAKE: Duration = Duration::from_secs(20);
 /// How long to wait for a place among rs-matter's 64 sessions.
@@ -68,10 +71,10 @@ pub(super) async fn open_pase(
     addresses: &[SocketAddr],
     passcode: &Passcode,
 ) -> Result<(u32, [u8; 16], SocketAddr), LinkError> {
-    for peer in addresses.iter().copied().map(canonical) {
+    for (peer, patience) in candidates(addresses) {
         let crypto = WatchedCrypto::new(context.crypto);
         let handshake = |exchange| PaseInitiator::perform(exchange, &crypto, *passcode.expose());
-        match establish(context, peer, handshake).await? {
+        match establish(context, peer, patience, handshake).await? {
             (_, Attempt::Silent) => {}
             (id, Attempt::Ended(Ok(()), _)) => {
                 let challenge = crypto
@@ -93,9 +96,9 @@ pub(super) async fn open_case(
     node: NodeId,
     addresses: &[SocketAddr],
 ) -> Result<(u32, SocketAddr), LinkError> {
-    for peer in addresses.iter().copied().map(canonical) {
+    for (peer, patience) in candidates(addresses) {
         let handshake = |exchange| CaseInitiator::perform(exchange, &context.crypto, context.fabric, node.0);
-        match establish(context, peer, handshake).await? {
+        match establish(context, peer, patience, handshake).await? {
             (_, Attempt::Silent) => {}
             (id, Attempt::Ended(Ok(()), _)) => {
                 pin_session(context, id)?;
@@ -108,6 +111,15 @@ pub(super) async fn open_case(
     Err(LinkError::Unreachable { addresses: addresses.to_vec() })
 }
 
+/// The addresses as rs-matter compares them, each with how long it may stay silent.
+fn candidates(addresses: &[SocketAddr]) -> impl Iterator<Item = (SocketAddr, Duration)> {
+    let last = addresses.len().saturating_sub(1);
+    addresses
+        .iter()
+        .enumerate()
+        .map(move |(index, address)| (canonical(*address), if index == last { LAST_ANSWER } else { FIRST_ANSWER }))
+}
+
 /// Runs one handshake; gives the id of the session that it makes.
 ///
 /// rs-matter does not tell which session a handshake made. But it numbers its sessions in the order in which they are
@@ -115,7 +127,12 @@ pub(super) async fn open_case(
 /// adding the plaintext one and reserving the other happen in one poll of this thread, so nothing can come between:
 /// plaintext id + 1. That it was free before that poll and taken after it is checked each time, so that another rs-matter
 /// with another order is an error and never a command to the wrong device.
-async fn establish<'a, F, H>(context: &'a Context, peer: SocketAddr, handshake: F) -> Result<(u32, Attempt), LinkError>
+async fn establish<'a, F, H>(
+    context: &'a Context,
+    peer: SocketAddr,
+    patience: Duration,
+    handshake: F,
+) -> Result<(u32, Attempt), LinkError>
 where
     F: FnOnce(Exchange<'static>) -> H,
     H: Future<Output = Result<(), Error>> + 'a,
@@ -137,7 +154,7 @@ where
     if let Poll::Ready(result) = first {
         return Ok((id, Attempt::Ended(result, watched.heard())));
     }
-    let handshake = match select(handshake, Timer::after(FIRST_ANSWER)).await {
+    let handshake = match select(handshake, Timer::after(patience)).await {
         Either::Left((result, _)) => return Ok((id, ended(result, watched.heard()))),
         Either::Right((_, handshake)) => handshake,
     };

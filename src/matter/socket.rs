@@ -230,12 +230,12 @@ mod tests {
         // Flags, session 0, security flags, counter; exchange flags, opcode 0x40, exchange, protocol 0; then the report.
         let mut datagram = vec![0, 0, 0, 0, 1, 0, 0, 0, 0, 0x40, 7, 0, 0, 0];
         datagram.extend([1, 0, 0, 0, 0, 0, 2, 0]);
-        assert_eq!(unsecured_refusal(&datagram, &backend()), Some(Refusal { busy: false, code: 2 }));
+        assert_eq!(unsecured_refusal(&datagram, backend()), Some(Refusal { busy: false, code: 2 }));
         datagram[14] = 8;
         datagram[20] = 4;
-        assert_eq!(unsecured_refusal(&datagram, &backend()), Some(Refusal { busy: true, code: 4 }));
+        assert_eq!(unsecured_refusal(&datagram, backend()), Some(Refusal { busy: true, code: 4 }));
         for length in 0..datagram.len() {
-            assert_eq!(unsecured_refusal(&datagram[..length], &backend()), None);
+            assert_eq!(unsecured_refusal(&datagram[..length], backend()), None);
         }
     }
 

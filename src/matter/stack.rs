@@ -23,7 +23,7 @@ use futures_util::FutureExt;
 use rs_matter::crypto::{CanonAeadKeyRef, CanonPkcSecretKeyRef};
 use rs_matter::dm::clusters::basic_info::BasicInfoConfig;
 use rs_matter::dm::devices::test::{TEST_DEV_ATT, TEST_DEV_COMM};
-use rs_matter::error::Error;
+use rs_matter::error::{Error, ErrorCode};
 use rs_matter::respond::Responder;
 use rs_matter::transport::exchange::Exchange;
 use rs_matter::{MATTER_PORT, Matter};
@@ -157,6 +157,18 @@ impl Stack {
         self.shared.port
     }
 
+    /// Puts the hub's reissued key and NOC to use. Sessions that are open keep the CATs they began with.
+    ///
+    /// # Errors
+    /// The stack has ended, or the bundle is of another fabric or does not fit together.
+    pub async fn renew_hub_noc(&self, bundle: &KeyBundle) -> Result<(), LinkError> {
+        let bundle = bundle.clone();
+        self.run(move |context| async move {
+            renew(&context, &bundle).map_err(|error| LinkError::Stack { what: format!("the hub's NOC: {error}") })
+        })
+        .await
+    }
+
     /// Ends the thread: jobs under way are dropped and their callers get `LinkError::Stack`.
     pub async fn stop(&self) {
         self.shared.stop.cancel();
@@ -269,6 +281,16 @@ fn install(matter: &Matter<'_>, crypto: &Backend, bundle: &KeyBundle) -> Result<
     matter.with_state(|state| {
         let fabric = state.fabrics.add(crypto, key, rcac, noc, icac, Some(ipk), ADMIN_VENDOR_ID, bundle.hub_node.0)?;
         Ok(fabric.fab_idx())
+    })
+}
+
+fn renew(context: &Context, bundle: &KeyBundle) -> Result<(), Error> {
+    let key = CanonPkcSecretKeyRef::try_new(bundle.hub_key.expose())?;
+    context.matter.with_state(|state| {
+        if state.fabrics.fabric(context.fabric)?.fabric_id() != bundle.fabric_id.0 {
+            return Err(ErrorCode::NocInvalidNoc.into());
+        }
+        state.fabrics.update(context.crypto, context.fabric, key, &bundle.hub_noc, &bundle.icac).map(drop)
     })
 }
 
