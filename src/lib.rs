@@ -5,6 +5,7 @@
 
 pub mod admin;
 pub mod bind;
+pub mod cli;
 pub mod commissioning;
 pub mod config;
 pub mod durable;

@@ -1,1 +1,5 @@
-fn main() {}
+//! Parse, dispatch, exit code. No runtime here: `demo` makes its namespaces before the first thread.
+
+fn main() -> std::process::ExitCode {
+    matterbind::cli::main(std::env::args_os()).into()
+}
