@@ -6,6 +6,7 @@
 pub mod admin;
 pub mod attestation;
 pub mod bind;
+pub mod cli;
 pub mod cloud;
 pub mod commissioning;
 pub mod config;

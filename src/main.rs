@@ -1,3 +1,5 @@
-//! Parses the command line, dispatches, and exits with a documented code.
+//! Parse, dispatch, exit code. No runtime here: `demo` makes its namespaces before the first thread.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    matterbind::cli::main(std::env::args_os()).into()
+}

@@ -1,7 +1,7 @@
 //! `GET /`: one page for people. No script, nothing from elsewhere; it reloads itself.
 
 use axum::extract::State;
-use axum::response::{IntoResponse, Response};
+use axum::response::Html;
 use jiff::{Timestamp, Unit};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
@@ -18,12 +18,12 @@ const ENTRIES: u32 = 25;
 const RELOAD: &str = "10";
 const STYLE: &str = include_str!("page.css");
 
-pub(super) async fn page<B: Backend>(State(api): State<Api<B>>) -> Response {
+pub(super) async fn page<B: Backend>(State(api): State<Api<B>>) -> Html<String> {
     let query = LogQuery { limit: Some(ENTRIES), level: Some(Level::Info), ..LogQuery::default() };
     let backend = &api.backend;
     let (status, nodes, outbox, entries) =
         tokio::join!(backend.status(), backend.nodes(), backend.outbox(), backend.logs(&query));
-    render(&status, &nodes, &outbox, &entries, Timestamp::now()).into_response()
+    Html(render(&status, &nodes, &outbox, &entries, Timestamp::now()).into_string())
 }
 
 fn render(
@@ -226,7 +226,7 @@ mod tests {
     #[test]
     fn ages_are_short() {
         let now = Timestamp::from_second(1_000_000).unwrap();
-        let before = |seconds| age(Timestamp::from_second(1_000_000 - seconds).unwrap(), now);
+        let before = |seconds: i64| age(Timestamp::from_second(1_000_000 - seconds).unwrap(), now);
         assert_eq!([before(5), before(600), before(7200), before(400_000)], ["5 s", "10 min", "2 h", "4 d"]);
         assert_eq!(age(now, Timestamp::from_second(0).unwrap()), "0 s");
     }

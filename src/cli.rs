@@ -1,0 +1,231 @@
+//! The command line: one file for each group of commands. All but the daemon's own side are clients of the admin API.
+//!
+//! `exit` maps everything to exit codes, `client` talks, `output` and `progress` show. Not here: doing the work.
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::PathBuf;
+
+use clap::{ArgAction, Parser, Subcommand};
+
+use self::client::AdminClient;
+use self::exit::{CliError, ExitCode};
+use self::output::{Colour, Paint, Tone};
+
+pub mod attestation;
+pub mod client;
+pub mod commission;
+pub mod daemon;
+pub mod discover;
+pub mod exit;
+pub mod fabric;
+pub mod generate;
+pub mod logs;
+pub mod manifest;
+pub mod nodes;
+pub mod numbers;
+pub mod outbox;
+pub mod output;
+pub mod progress;
+#[cfg(feature = "sim")]
+pub mod sim;
+pub mod status;
+pub mod sync;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0 done                      4 device problem (not found, wrong passcode, unreachable)
+  1 internal error            5 daemon not reachable
+  2 usage or configuration    6 done locally, cloud still pending
+  3 refused by policy";
+
+/// Commissions Matter devices, and keeps device, local record and cloud in agreement.
+#[derive(Debug, Parser)]
+#[command(name = "matterbind", version, about, after_help = EXIT_CODES, propagate_version = true, max_term_width = 100)]
+pub struct Cli {
+    /// For every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Global {
+    /// The daemon's socket [default: /run/matterbind/admin.sock, else $XDG_RUNTIME_DIR/matterbind/admin.sock]
+    #[arg(long, global = true, env = "MATTERBIND_SOCKET", value_name = "PATH", hide_env_values = true)]
+    pub socket: Option<PathBuf>,
+    /// Say more on stderr; twice for even more
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub verbose: u8,
+    /// When to use colours
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "WHEN")]
+    pub color: Colour,
+}
+
+impl Global {
+    /// The daemon to talk to.
+    ///
+    /// # Errors
+    /// The client cannot be set up.
+    pub fn client(&self) -> Result<AdminClient, CliError> {
+        AdminClient::new(&self.socket.clone().unwrap_or_else(client::default_socket))
+    }
+}
+
+/// All commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Add a device, or many: find it, check it, give it credentials, record it, bind it in the cloud
+    Commission(commission::CommissionArgs),
+    /// List Matter devices on the LAN
+    Discover(discover::DiscoverArgs),
+    /// List the nodes of our fabric
+    Nodes(nodes::NodesArgs),
+    /// Look at one node, or change it
+    Node(nodes::NodeArgs),
+    /// Show cloud work that is not acknowledged, and why
+    Outbox(outbox::OutboxArgs),
+    /// Compare device, record and cloud now, and print every difference
+    Sync(sync::SyncArgs),
+    /// Show the admin log
+    Logs(logs::LogsArgs),
+    /// Show how daemon, fabric, nodes, outbox and cloud stand
+    Status(status::StatusArgs),
+    /// The fabric's identity: show, back up, restore
+    Fabric(fabric::FabricArgs),
+    /// Device attestation: verify evidence, refresh the trust store
+    Attestation(attestation::AttestationArgs),
+    /// Run the service
+    Daemon(daemon::DaemonArgs),
+    /// Judge the configuration and print what is in force
+    CheckConfig(daemon::CheckConfigArgs),
+    /// Show the whole product in one go, without devices, cloud or rights
+    #[cfg(feature = "sim")]
+    Demo(sim::DemoArgs),
+    /// Run the reference binding service
+    #[cfg(feature = "sim")]
+    CloudSim(sim::CloudSimArgs),
+    /// Run a Matter device to try things on
+    #[cfg(feature = "sim")]
+    VirtualDevice(sim::VirtualDeviceArgs),
+    /// Print a shell's completions
+    Completions(generate::CompletionsArgs),
+    /// Write man pages
+    Man(generate::ManArgs),
+}
+
+/// The whole program: parses, runs, and says with what to end. Starts no thread before the command does.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    match Cli::try_parse_from(arguments) {
+        Ok(cli) => run(cli),
+        Err(error) => {
+            // Help and version are no mistakes and go to stdout; clap knows which is which.
+            let _ = error.print();
+            if error.use_stderr() { ExitCode::Usage } else { ExitCode::Done }
+        }
+    }
+}
+
+fn run(cli: Cli) -> ExitCode {
+    let Cli { global, command } = cli;
+    let json = command.wants_json();
+    match dispatch(&global, command) {
+        Ok(code) => code,
+        // The reader of a pipe has what it wanted.
+        Err(CliError::Io { source, .. }) if source.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::Done,
+        Err(error) => {
+            report(&global, json, &error);
+            error.exit_code()
+        }
+    }
+}
+
+fn dispatch(global: &Global, command: Command) -> Result<ExitCode, CliError> {
+    match command {
+        Command::Commission(args) => commission::run(global, args),
+        Command::Discover(args) => discover::run(global, &args),
+        Command::Nodes(args) => nodes::list(global, &args),
+        Command::Node(args) => nodes::run(global, args),
+        Command::Outbox(args) => outbox::run(global, &args),
+        Command::Sync(args) => sync::run(global, &args),
+        Command::Logs(args) => logs::run(global, args),
+        Command::Status(args) => status::run(global, &args),
+        Command::Fabric(args) => fabric::run(global, args),
+        Command::Attestation(args) => attestation::run(global, args),
+        Command::Daemon(args) => daemon::run(global, args),
+        Command::CheckConfig(args) => daemon::check_config(global, args),
+        #[cfg(feature = "sim")]
+        Command::Demo(args) => sim::demo(global, args),
+        #[cfg(feature = "sim")]
+        Command::CloudSim(args) => sim::cloud_sim(global, args),
+        #[cfg(feature = "sim")]
+        Command::VirtualDevice(args) => sim::virtual_device(global, args),
+        Command::Completions(args) => generate::completions(&args),
+        Command::Man(args) => generate::man(&args),
+    }
+}
+
+/// How a command's failure is written to stdout, where a script reads it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum JsonFailure {
+    No,
+    /// The API's error body.
+    Document,
+    /// The failure answer of `commission`.
+    Outcome,
+}
+
+impl Command {
+    fn wants_json(&self) -> JsonFailure {
+        let json = match self {
+            Self::Commission(args) if args.json || args.events => return JsonFailure::Outcome,
+            Self::Discover(args) => args.json,
+            Self::Nodes(args) => args.json,
+            Self::Node(args) => args.action.json(),
+            Self::Outbox(args) => args.json,
+            Self::Sync(args) => args.json,
+            Self::Logs(args) => args.json,
+            Self::Status(args) => args.json,
+            Self::Fabric(args) => args.action.json(),
+            Self::Attestation(args) => args.action.json(),
+            #[cfg(feature = "sim")]
+            Self::Demo(args) => args.json,
+            _ => false,
+        };
+        if json { JsonFailure::Document } else { JsonFailure::No }
+    }
+}
+
+/// Says what went wrong: a person on stderr, a script also on stdout.
+fn report(global: &Global, json: JsonFailure, error: &CliError) {
+    let paint = Paint::stderr(global.color);
+    let mut text = format!("{} {error}\n", paint.tone(Tone::Bad, "error:"));
+    if !error.hint().is_empty() {
+        text.push_str(&format!("{} {}\n", paint.tone(Tone::Strong, "hint:"), error.hint()));
+    }
+    // Where stderr is closed there is nobody to tell.
+    let _ = std::io::stderr().write_all(text.as_bytes());
+    if json == JsonFailure::No {
+        return;
+    }
+    let mut document = serde_json::to_value(error.document()).unwrap_or_default();
+    if json == JsonFailure::Outcome {
+        document["outcome"] = "failed".into();
+        document["attempt_id"] = serde_json::Value::Null;
+        document["step"] = serde_json::Value::Null;
+    }
+    let _ = output::json_line(&document);
+}
+
+/// Runs a client's future on this thread.
+fn block_on<T>(future: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|source| CliError::Io { what: "starting the runtime".to_owned(), source })?;
+    runtime.block_on(future)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,66 @@
+//! `matterbind daemon` and `matterbind check-config`
+
+use std::path::PathBuf;
+
+use super::Global;
+use super::exit::{CliError, ExitCode};
+use super::output;
+use crate::config::Config;
+use crate::config::load::{self, ConfigMistakes, Sources};
+
+const ORDER: &str = "\
+Order: defaults < file < MATTERBIND_* environment < flags.
+  MATTERBIND_COMMISSIONING__DEADLINE=60s matterbind check-config";
+
+/// `daemon`
+#[derive(Debug, clap::Args)]
+#[command(after_help = ORDER)]
+pub struct DaemonArgs {
+    /// The configuration [default: $MATTERBIND_CONFIG, else /etc/matterbind/matterbind.toml if it exists]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Keep the state here
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+}
+
+/// `check-config`
+#[derive(Debug, clap::Args)]
+#[command(after_help = ORDER)]
+pub struct CheckConfigArgs {
+    /// The configuration [default: $MATTERBIND_CONFIG, else /etc/matterbind/matterbind.toml if it exists]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+/// The configuration as file, environment and flags make it.
+///
+/// # Errors
+/// Every mistake.
+pub fn load_config(
+    global: &Global,
+    file: Option<PathBuf>,
+    state_dir: Option<PathBuf>,
+) -> Result<Config, ConfigMistakes> {
+    let text = |path: PathBuf| path.to_string_lossy().into_owned();
+    let mut sources = Sources::of_process(file);
+    if let Some(socket) = &global.socket {
+        sources = sources.with_flag("socket", text(socket.clone()), "--socket");
+    }
+    if let Some(state_dir) = state_dir {
+        let whole = std::path::absolute(&state_dir).unwrap_or(state_dir);
+        sources = sources.with_flag("state_dir", text(whole), "--state-dir");
+    }
+    load::load(&sources)
+}
+
+pub(super) fn run(global: &Global, args: DaemonArgs) -> Result<ExitCode, CliError> {
+    let _config = load_config(global, args.config, args.state_dir)?;
+    Err(CliError::NotInThisBuild("daemon"))
+}
+
+pub(super) fn check_config(global: &Global, args: CheckConfigArgs) -> Result<ExitCode, CliError> {
+    let config = load_config(global, args.config, None)?;
+    output::line(load::effective(&config).trim_end())?;
+    Ok(ExitCode::Done)
+}

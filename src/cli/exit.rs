@@ -1,0 +1,243 @@
+//! Exit codes (interface.md) and the one place that maps results and failures to them.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::admin::wire::{ApiError, CommissionResult, Failure};
+use crate::bind::BindState;
+use crate::commissioning::error::Disposition;
+use crate::commissioning::step::Step;
+use crate::config::load::ConfigMistakes;
+
+/// What the process ends with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum ExitCode {
+    /// Done.
+    Done = 0,
+    /// Something is wrong with the hub or with matterbind.
+    Internal = 1,
+    /// Wrong usage or configuration.
+    Usage = 2,
+    /// Refused by policy: attestation, or for ever by the cloud.
+    Refused = 3,
+    /// The device: not found, wrong passcode, unreachable, an error of its own.
+    Device = 4,
+    /// The daemon cannot be reached.
+    Unreachable = 5,
+    /// Done locally, the cloud is still to come.
+    Pending = 6,
+}
+
+impl From<ExitCode> for std::process::ExitCode {
+    fn from(code: ExitCode) -> Self {
+        Self::from(code as u8)
+    }
+}
+
+impl ExitCode {
+    /// For a failure, by its stable word first, then by the step, then by who can do something about it.
+    pub fn of_failure(step: Option<Step>, code: &str, disposition: Disposition) -> Self {
+        match code {
+            "attestation-rejected" | "cloud-would-refuse" | "forbidden" => return Self::Refused,
+            "daemon-unreachable" | "daemon-stopping" | "not-ready" => return Self::Unreachable,
+            "bad-request"
+            | "access-does-not-fit"
+            | "unknown-node"
+            | "ambiguous-node"
+            | "unknown-outbox-entry"
+            | "not-found" => return Self::Usage,
+            "disk-full" | "state-read-only" | "store-failed" | "stack-failed" | "discovery-unavailable" => {
+                return Self::Internal;
+            }
+            "device-not-found" | "device-unreachable" | "wrong-passcode" => return Self::Device,
+            _ => {}
+        }
+        match (step, disposition) {
+            (Some(Step::Parse), _) => Self::Usage,
+            (Some(Step::Record), _) => Self::Internal,
+            (Some(_), _) => Self::Device,
+            (None, _) => Self::Internal,
+        }
+    }
+
+    /// For an error of the admin API.
+    pub fn of_api(error: &ApiError) -> Self {
+        Self::of_failure(error.step, &error.code, error.disposition)
+    }
+
+    /// For a device that is commissioned.
+    pub fn of_bind(state: BindState) -> Self {
+        match state {
+            BindState::Bound | BindState::NotEligible | BindState::Disabled => Self::Done,
+            BindState::Pending => Self::Pending,
+            BindState::Rejected => Self::Refused,
+        }
+    }
+
+    /// For an attempt.
+    pub fn of_result(result: &CommissionResult) -> Self {
+        match result {
+            CommissionResult::Commissioned { bind, .. } => Self::of_bind(bind.state),
+            CommissionResult::Failed(Failure { step, code, disposition, .. }) => {
+                Self::of_failure(Some(*step), code, *disposition)
+            }
+        }
+    }
+
+    /// The worst of many: a fault of ours, then whatever stopped a device, then what goes on by itself.
+    pub fn worst(codes: impl IntoIterator<Item = Self>) -> Self {
+        const BY_BADNESS: [ExitCode; 7] = [
+            ExitCode::Internal,
+            ExitCode::Unreachable,
+            ExitCode::Refused,
+            ExitCode::Device,
+            ExitCode::Usage,
+            ExitCode::Pending,
+            ExitCode::Done,
+        ];
+        let seen: Vec<Self> = codes.into_iter().collect();
+        BY_BADNESS.into_iter().find(|code| seen.contains(code)).unwrap_or(Self::Done)
+    }
+}
+
+/// Why a command ended without its result.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// The command line makes no sense in a way that clap cannot see.
+    #[error("{0}")]
+    Usage(String),
+    /// The configuration is wrong.
+    #[error("{0}")]
+    Config(#[from] ConfigMistakes),
+    /// Nobody listens on the socket, or we may not connect.
+    #[error("the daemon cannot be reached at {}: {cause}", socket.display())]
+    Unreachable {
+        /// Where it was looked for.
+        socket: PathBuf,
+        /// What the system says.
+        cause: String,
+        /// Whether the socket is there and we may not use it.
+        denied: bool,
+    },
+    /// The daemon refused or failed.
+    #[error("{0}")]
+    Api(#[from] ApiError),
+    /// The daemon's answer makes no sense, or broke off.
+    #[error("the daemon's answer {0}")]
+    Answer(String),
+    /// stdout, stdin or a file.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was read or written.
+        what: String,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// Left out of this binary.
+    #[error("`matterbind {0}` is not available in this build")]
+    NotInThisBuild(&'static str),
+    /// Whatever else a command of the daemon's side says.
+    #[error("{0:#}")]
+    Other(#[from] anyhow::Error),
+}
+
+impl CliError {
+    /// With what the process ends.
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Usage(_) | Self::Config(_) | Self::NotInThisBuild(_) => ExitCode::Usage,
+            Self::Unreachable { .. } => ExitCode::Unreachable,
+            Self::Api(error) => ExitCode::of_api(error),
+            Self::Answer(_) | Self::Io { .. } | Self::Other(_) => ExitCode::Internal,
+        }
+    }
+
+    /// What to do now; empty where nothing is known.
+    pub fn hint(&self) -> &str {
+        match self {
+            Self::Unreachable { denied: true, .. } => {
+                "run it as root, or join the group: `sudo usermod -aG matterbind $USER`, then log in again"
+            }
+            Self::Unreachable { .. } => {
+                "`systemctl status matterbind` shows whether it runs; --socket names another place"
+            }
+            Self::Api(error) => &error.hint,
+            Self::Answer(_) => "client and daemon may be of different versions: `matterbind status` shows the daemon's",
+            _ => "",
+        }
+    }
+
+    /// As the error document of `--json`.
+    pub fn document(&self) -> ApiError {
+        let (code, disposition) = match self {
+            Self::Api(error) => return error.clone(),
+            Self::Unreachable { .. } => ("daemon-unreachable", Disposition::UserAction),
+            Self::Usage(_) => ("usage", Disposition::UserAction),
+            Self::Config(_) => ("configuration", Disposition::UserAction),
+            Self::NotInThisBuild(_) => ("not-in-this-build", Disposition::UserAction),
+            Self::Io { .. } => ("io", Disposition::UserAction),
+            Self::Answer(_) | Self::Other(_) => ("internal", Disposition::Bug),
+        };
+        ApiError::new(code, disposition, self.to_string(), self.hint())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case(Some(Step::Parse), "wrong-check-digit", Disposition::UserAction, ExitCode::Usage)]
+    #[case(Some(Step::Parse), "reserved-passcode", Disposition::UserAction, ExitCode::Usage)]
+    #[case(Some(Step::Discover), "device-not-found", Disposition::UserAction, ExitCode::Device)]
+    #[case(Some(Step::Discover), "ambiguous-device", Disposition::UserAction, ExitCode::Device)]
+    #[case(Some(Step::Discover), "discovery-unavailable", Disposition::Bug, ExitCode::Internal)]
+    #[case(Some(Step::Discover), "window-closed", Disposition::UserAction, ExitCode::Device)]
+    #[case(Some(Step::Pase), "wrong-passcode", Disposition::UserAction, ExitCode::Device)]
+    #[case(Some(Step::Pase), "device-unreachable", Disposition::Retry, ExitCode::Device)]
+    #[case(Some(Step::Pase), "stack-failed", Disposition::Bug, ExitCode::Internal)]
+    #[case(Some(Step::ReadInfo), "fabric-table-full", Disposition::UserAction, ExitCode::Device)]
+    #[case(Some(Step::ReadInfo), "cloud-would-refuse", Disposition::UserAction, ExitCode::Refused)]
+    #[case(Some(Step::Attestation), "attestation-rejected", Disposition::UserAction, ExitCode::Refused)]
+    #[case(Some(Step::Csr), "csr-rejected", Disposition::Bug, ExitCode::Device)]
+    #[case(Some(Step::Access), "access-does-not-fit", Disposition::UserAction, ExitCode::Usage)]
+    #[case(Some(Step::Access), "access-mismatch", Disposition::Bug, ExitCode::Device)]
+    #[case(Some(Step::Operational), "fail-safe-expired", Disposition::Retry, ExitCode::Device)]
+    #[case(Some(Step::Operational), "deadline-exceeded", Disposition::Retry, ExitCode::Device)]
+    #[case(Some(Step::Record), "disk-full", Disposition::UserAction, ExitCode::Internal)]
+    #[case(Some(Step::Complete), "daemon-stopping", Disposition::Retry, ExitCode::Unreachable)]
+    #[case(None, "unknown-node", Disposition::UserAction, ExitCode::Usage)]
+    #[case(None, "bad-request", Disposition::UserAction, ExitCode::Usage)]
+    #[case(None, "forbidden", Disposition::UserAction, ExitCode::Refused)]
+    #[case(None, "not-ready", Disposition::Retry, ExitCode::Unreachable)]
+    #[case(None, "device-unreachable", Disposition::Retry, ExitCode::Device)]
+    #[case(None, "something-new", Disposition::Bug, ExitCode::Internal)]
+    fn failures(
+        #[case] step: Option<Step>,
+        #[case] code: &str,
+        #[case] disposition: Disposition,
+        #[case] expected: ExitCode,
+    ) {
+        assert_eq!(ExitCode::of_failure(step, code, disposition), expected);
+    }
+
+    #[rstest]
+    #[case(BindState::Bound, 0)]
+    #[case(BindState::NotEligible, 0)]
+    #[case(BindState::Disabled, 0)]
+    #[case(BindState::Rejected, 3)]
+    #[case(BindState::Pending, 6)]
+    fn binds(#[case] state: BindState, #[case] expected: u8) {
+        assert_eq!(ExitCode::of_bind(state) as u8, expected);
+    }
+
+    #[test]
+    fn the_worst_of_many() {
+        use ExitCode::{Device, Done, Pending, Refused};
+        assert_eq!(ExitCode::worst([Done, Done]), Done);
+        assert_eq!(ExitCode::worst([Done, Pending]), Pending);
+        assert_eq!(ExitCode::worst([Done, Pending, Device, Refused]), Refused);
+    }
+}

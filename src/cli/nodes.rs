@@ -1,0 +1,283 @@
+//! `matterbind nodes` and `matterbind node …`
+
+use std::time::Duration;
+
+use qrcode::QrCode;
+use qrcode::render::unicode::Dense1x2;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::client::{AdminClient, PLAIN, SLOW};
+use super::exit::{CliError, ExitCode};
+use super::output::{self, Paint, Tone, local, or_dash};
+use super::{Global, block_on, numbers};
+use crate::admin::wire::{NodeAction, NodeCheck, NodeDetail, NodeRef, Nodes, RemoveResult, ShareResult};
+use crate::admin::wire_word;
+use crate::node::NodeRecord;
+
+const EXAMPLES: &str = "\
+NODE is a node id (1000 or 0x3E8) or a unique name.
+
+Examples:
+  matterbind node show 'Hall lamp'
+  matterbind node check 1000
+  matterbind node share 1000 --for 10m       prints a code for another controller
+  matterbind node remove 1000                device, cloud, record, in that order";
+
+/// `nodes`
+#[derive(Debug, clap::Args)]
+pub struct NodesArgs {
+    /// Print one JSON document
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `node`
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct NodeArgs {
+    /// What to do
+    #[command(subcommand)]
+    pub action: NodeCommand,
+}
+
+/// Which node, and how to answer.
+#[derive(Debug, clap::Args)]
+pub struct Which {
+    /// Node id or unique name
+    pub node: NodeRef,
+    /// Print one JSON document
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `node …`
+#[derive(Debug, clap::Subcommand)]
+pub enum NodeCommand {
+    /// Show its record, and why it was accepted
+    Show {
+        /// Which
+        #[command(flatten)]
+        which: Which,
+    },
+    /// Talk to it now, and compare it with its record
+    Check {
+        /// Which
+        #[command(flatten)]
+        which: Which,
+    },
+    /// Let it blink or beep
+    Identify {
+        /// Which
+        #[command(flatten)]
+        which: Which,
+        /// For how long
+        #[arg(long = "for", value_name = "TIME", default_value = "10s", value_parser = numbers::duration)]
+        duration: Duration,
+    },
+    /// Give it another name, here and in the cloud
+    Rename {
+        /// Which
+        #[command(flatten)]
+        which: Which,
+        /// 1 to 64 characters
+        name: String,
+    },
+    /// Let another controller in: open a commissioning window, print manual code and QR
+    Share {
+        /// Which
+        #[command(flatten)]
+        which: Which,
+        /// How long the window stays open, 3m to 15m
+        #[arg(long = "for", value_name = "TIME", default_value = "15m", value_parser = numbers::duration)]
+        duration: Duration,
+    },
+    /// Decommission it, unbind it in the cloud, delete its record
+    Remove {
+        /// Which
+        #[command(flatten)]
+        which: Which,
+        /// Also if the device cannot be reached
+        #[arg(long)]
+        force: bool,
+    },
+}
+
+impl NodeCommand {
+    fn which(&self) -> &Which {
+        match self {
+            Self::Show { which }
+            | Self::Check { which }
+            | Self::Identify { which, .. }
+            | Self::Rename { which, .. }
+            | Self::Share { which, .. }
+            | Self::Remove { which, .. } => which,
+        }
+    }
+
+    pub(super) fn json(&self) -> bool {
+        self.which().json
+    }
+}
+
+pub(super) fn list(global: &Global, args: &NodesArgs) -> Result<ExitCode, CliError> {
+    let client = global.client()?;
+    let nodes: Nodes = block_on(client.get(&["nodes"], &(), PLAIN))?;
+    if args.json {
+        output::json(&nodes)?;
+    } else if nodes.nodes.is_empty() {
+        output::line("No nodes yet: `matterbind commission` adds one.")?;
+    } else {
+        output::line(&table(&nodes.nodes))?;
+    }
+    Ok(ExitCode::Done)
+}
+
+fn table(nodes: &[NodeRecord]) -> String {
+    let mut table = output::table(&["node", "name", "product", "state", "cloud", "seen"]);
+    for node in nodes {
+        table.add_row([
+            node.node_id.to_string(),
+            node.name.clone(),
+            format!("{} {}", node.vendor_name, node.product_name),
+            node.state.as_str().to_owned(),
+            wire_word(&node.bind.state),
+            or_dash(node.last_seen_at.map(local)),
+        ]);
+    }
+    output::table_text(&table)
+}
+
+pub(super) fn run(global: &Global, args: NodeArgs) -> Result<ExitCode, CliError> {
+    let client = global.client()?;
+    block_on(act(global, &client, args.action))
+}
+
+async fn act(global: &Global, client: &AdminClient, command: NodeCommand) -> Result<ExitCode, CliError> {
+    let which = command.which();
+    let (node, json) = (which.node.to_string(), which.json);
+    let paint = Paint::stdout(global.color);
+    match command {
+        NodeCommand::Show { .. } => {
+            let detail: NodeDetail = client.get(&["nodes", &node], &(), PLAIN).await?;
+            if json { output::json(&detail)? } else { output::line(&detail_text(&detail))? }
+        }
+        NodeCommand::Check { .. } => {
+            let check: NodeCheck = post(client, &node, &NodeAction::Check).await?;
+            if json {
+                output::json(&check)?
+            } else {
+                output::line(&check_text(&check, paint))?
+            }
+            return Ok(if check.reachable { ExitCode::Done } else { ExitCode::Device });
+        }
+        NodeCommand::Identify { duration, .. } => {
+            let answer: Value = post(client, &node, &NodeAction::Identify { seconds: seconds(duration)? }).await?;
+            if json { output::json(&answer)? } else { output::line("It should blink or beep now.")? }
+        }
+        NodeCommand::Rename { name, .. } => {
+            let record: NodeRecord = post(client, &node, &NodeAction::Rename { name }).await?;
+            if json {
+                output::json(&record)?;
+            } else {
+                output::line(&format!("Node {} is now {}.", record.node_id, paint.tone(Tone::Strong, record.name)))?;
+            }
+        }
+        NodeCommand::Share { duration, .. } => {
+            let share: ShareResult = post(client, &node, &NodeAction::Share { seconds: seconds(duration)? }).await?;
+            if json { output::json(&share)? } else { output::line(&share_text(&share))? }
+        }
+        NodeCommand::Remove { force, .. } => {
+            let removed: RemoveResult = post(client, &node, &NodeAction::Remove { force }).await?;
+            if json {
+                output::json(&removed)?
+            } else {
+                output::line(&remove_text(&removed, paint))?
+            }
+            return Ok(if removed.record_deleted { ExitCode::Done } else { ExitCode::Pending });
+        }
+    }
+    Ok(ExitCode::Done)
+}
+
+async fn post<T: DeserializeOwned>(client: &AdminClient, node: &str, action: &NodeAction) -> Result<T, CliError> {
+    client.post(&["nodes", node, "action"], action, SLOW).await
+}
+
+fn seconds(duration: Duration) -> Result<u16, CliError> {
+    u16::try_from(duration.as_secs()).map_err(|_| CliError::Usage("--for is at most 65535 seconds".to_owned()))
+}
+
+fn detail_text(detail: &NodeDetail) -> String {
+    let node = &detail.node;
+    let cats = node.cats.iter().map(|grant| format!("{} {}", grant.cat, grant.privilege.as_str()));
+    let bind = &node.bind;
+    let rows = [
+        ("name", node.name.clone()),
+        ("node id", format!("{} on fabric {} (index {})", node.node_id, node.fabric_id.0, node.fabric_index)),
+        ("state", format!("{}, last seen {}", node.state.as_str(), or_dash(node.last_seen_at.map(local)))),
+        (
+            "product",
+            format!("{} {} ({:04X}/{:04X})", node.vendor_name, node.product_name, node.vendor_id, node.product_id),
+        ),
+        ("matter", format!("{}, discriminator {}", node.matter_version, node.discriminator)),
+        ("serial", or_dash(node.serial_number.as_ref())),
+        ("unique id", or_dash(node.unique_id.as_ref())),
+        ("access", cats.collect::<Vec<_>>().join(", ")),
+        ("addresses", format!("{} port {}", node.addresses.join(" "), node.port)),
+        ("commissioned", local(node.commissioned_at)),
+        ("attestation", node.attestation.verdict.clone()),
+        ("cloud", format!("{} {}", wire_word(&bind.state), bind.message).trim().to_owned()),
+        ("cloud keys", format!("{} / {}", or_dash(node.product_key.as_ref()), or_dash(node.device_key.as_ref()))),
+        ("family, room", format!("{} / {}", or_dash(node.family_id.as_ref()), or_dash(node.room_id.as_ref()))),
+        ("capabilities", node.capabilities_bitmask.to_string()),
+    ];
+    let mut lines: Vec<String> = rows.iter().map(|(key, value)| format!("{key:13} {value}")).collect();
+    for finding in &node.attestation.findings {
+        let field = |name: &str| finding.get(name).and_then(Value::as_str).unwrap_or_default();
+        lines.push(format!("{:13} {} {}: {}", "", field("severity"), field("code"), field("message")));
+    }
+    lines.join("\n")
+}
+
+fn check_text(check: &NodeCheck, paint: Paint) -> String {
+    if !check.reachable {
+        return format!("Node {} {}: {}", check.node_id, paint.tone(Tone::Bad, "does not answer"), check.message);
+    }
+    let at = check.address.as_deref().unwrap_or("?");
+    let took = output::duration(check.duration_ms);
+    let mut text = format!("Node {} {} from {at} in {took}.", check.node_id, paint.tone(Tone::Good, "answers"));
+    for difference in &check.differences {
+        text.push_str(&format!("\n  {}: device {}, record {}", difference.field, difference.device, difference.local));
+    }
+    text
+}
+
+fn share_text(share: &ShareResult) -> String {
+    let digits = &share.manual_code;
+    let grouped = match digits.len() {
+        11 if digits.is_ascii() => format!("{}-{}-{}", &digits[..4], &digits[4..7], &digits[7..]),
+        _ => digits.clone(),
+    };
+    let picture = QrCode::new(share.qr_payload.as_bytes()).map(|code| code.render::<Dense1x2>().build());
+    let picture = picture.map(|picture| format!("{picture}\n")).unwrap_or_default();
+    format!(
+        "{picture}Manual code  {grouped}\nQR payload   {}\nThe window is open until {}.",
+        share.qr_payload,
+        local(share.expires_at)
+    )
+}
+
+fn remove_text(removed: &RemoveResult, paint: Paint) -> String {
+    let device = if removed.device_removed { "the device has forgotten us" } else { "the device was not reached" };
+    let cloud = match removed.cloud.as_str() {
+        "removed" => "unbound in the cloud",
+        "pending" => "the cloud is still to come",
+        _ => "it was not bound",
+    };
+    let (word, rest) = match removed.record_deleted {
+        true => (paint.tone(Tone::Good, "Removed"), String::new()),
+        false => (paint.tone(Tone::Warn, "Not yet removed"), format!(" {}", removed.message)),
+    };
+    format!("{word} node {}: {device}, {cloud}.{rest}", removed.node_id)
+}

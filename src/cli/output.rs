@@ -1,0 +1,147 @@
+//! How results reach a person or a script: JSON, tables, colours.
+
+use std::io::{self, IsTerminal, Write};
+
+use comfy_table::{ContentArrangement, Table, presets};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use serde::Serialize;
+
+use super::exit::CliError;
+
+/// `--color`
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Colour {
+    /// On a terminal, unless NO_COLOR is set.
+    #[default]
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+impl Colour {
+    fn on(self, stream: &impl IsTerminal) -> bool {
+        match self {
+            Self::Always => true,
+            Self::Never => false,
+            Self::Auto => stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
+        }
+    }
+}
+
+/// Good, middling, bad, beside the point.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tone {
+    /// As it should be.
+    Good,
+    /// To be looked at.
+    Warn,
+    /// Wrong.
+    Bad,
+    /// Beside the point.
+    Quiet,
+    /// Worth the first look.
+    Strong,
+}
+
+/// Paints for one stream.
+#[derive(Debug, Clone, Copy)]
+pub struct Paint(bool);
+
+impl Paint {
+    /// For stdout.
+    pub fn stdout(colour: Colour) -> Self {
+        Self(colour.on(&io::stdout()))
+    }
+
+    /// For stderr.
+    pub fn stderr(colour: Colour) -> Self {
+        Self(colour.on(&io::stderr()))
+    }
+
+    /// The text in its tone.
+    pub fn tone(self, tone: Tone, text: impl std::fmt::Display) -> String {
+        if !self.0 {
+            return text.to_string();
+        }
+        let code = match tone {
+            Tone::Good => "32",
+            Tone::Warn => "33",
+            Tone::Bad => "31",
+            Tone::Quiet => "2",
+            Tone::Strong => "1",
+        };
+        format!("\x1b[{code}m{text}\x1b[0m")
+    }
+}
+
+/// Prints one document: on a terminal over several lines, else on one.
+///
+/// # Errors
+/// stdout is closed or full.
+pub fn json(document: &impl Serialize) -> Result<(), CliError> {
+    let text = if io::stdout().is_terminal() {
+        serde_json::to_string_pretty(document)
+    } else {
+        serde_json::to_string(document)
+    };
+    line(&text.map_err(anyhow::Error::new)?)
+}
+
+/// Prints one document on one line, for NDJSON.
+///
+/// # Errors
+/// stdout is closed or full.
+pub fn json_line(document: &impl Serialize) -> Result<(), CliError> {
+    line(&serde_json::to_string(document).map_err(anyhow::Error::new)?)
+}
+
+/// Prints a line, and flushes: somebody may be reading as we go.
+///
+/// # Errors
+/// stdout is closed or full.
+pub fn line(text: &str) -> Result<(), CliError> {
+    let mut out = io::stdout().lock();
+    let written = writeln!(out, "{text}").and_then(|()| out.flush());
+    written.map_err(|source| CliError::Io { what: "stdout".to_owned(), source })
+}
+
+/// A table with a head and no lines that would get in the way of `cut` and `awk`.
+pub fn table(head: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+    if !io::stdout().is_terminal() {
+        table.set_content_arrangement(ContentArrangement::Disabled);
+    }
+    table.set_header(head.iter().map(|word| word.to_uppercase()).collect::<Vec<_>>());
+    if let Some(first) = table.column_mut(0) {
+        first.set_padding((0, 1));
+    }
+    table
+}
+
+/// The table as text without blanks at line ends.
+pub fn table_text(table: &Table) -> String {
+    table.to_string().lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
+}
+
+/// A time as the clock on the wall shows it.
+pub fn local(at: Timestamp) -> String {
+    at.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string()
+}
+
+/// `-` where there is nothing.
+pub fn or_dash(text: Option<impl ToString>) -> String {
+    text.map(|text| text.to_string()).filter(|text| !text.is_empty()).unwrap_or_else(|| "-".to_owned())
+}
+
+/// `850 ms`, `1.2 s`, `75 s`.
+pub fn duration(ms: u64) -> String {
+    match ms {
+        0..1000 => format!("{ms} ms"),
+        1000..20_000 => format!("{:.1} s", ms as f64 / 1000.0),
+        _ => format!("{} s", ms / 1000),
+    }
+}

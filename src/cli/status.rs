@@ -1,0 +1,92 @@
+//! `matterbind status`
+
+use jiff::Timestamp;
+
+use super::client::PLAIN;
+use super::exit::{CliError, ExitCode};
+use super::output::{self, Paint, Tone, local};
+use super::{Global, block_on};
+use crate::admin::wire::{CloudStatus, Status};
+
+/// `status`
+#[derive(Debug, clap::Args)]
+pub struct StatusArgs {
+    /// Print one JSON document
+    #[arg(long)]
+    pub json: bool,
+}
+
+pub(super) fn run(global: &Global, args: &StatusArgs) -> Result<ExitCode, CliError> {
+    let client = global.client()?;
+    let status: Status = block_on(client.get(&["status"], &(), PLAIN))?;
+    if args.json {
+        output::json(&status)?;
+    } else {
+        output::line(&text(&status, Paint::stdout(global.color), Timestamp::now()))?;
+    }
+    Ok(ExitCode::Done)
+}
+
+fn text(status: &Status, paint: Paint, now: Timestamp) -> String {
+    let daemon = if status.ready {
+        paint.tone(Tone::Good, "ready")
+    } else {
+        paint.tone(Tone::Warn, format!("waiting for {}", status.waiting_for.join(", ")))
+    };
+    let mut lines = vec![format!(
+        "daemon   {daemon}, version {}, pid {}, since {}",
+        status.version,
+        status.pid,
+        local(status.started_at)
+    )];
+    match &status.fabric {
+        Some(fabric) => lines.push(format!(
+            "fabric   {:?}, id {}, compressed id {:016X}, this hub is node {}",
+            fabric.label, fabric.fabric_id, fabric.compressed_fabric_id, fabric.node_id
+        )),
+        None => lines.push(format!("fabric   {}", paint.tone(Tone::Warn, "not loaded yet"))),
+    }
+    let nodes = status.nodes;
+    let mut parts = vec![format!("{} operational", nodes.operational)];
+    for (count, word) in
+        [(nodes.unreachable, "unreachable"), (nodes.provisional, "provisional"), (nodes.removing, "being removed")]
+    {
+        if count > 0 {
+            parts.push(paint.tone(Tone::Warn, format!("{count} {word}")));
+        }
+    }
+    if status.attempts > 0 {
+        parts.push(format!("{} joining now", status.attempts));
+    }
+    lines.push(format!("nodes    {}: {}", nodes.total, parts.join(", ")));
+    let outbox = status.outbox;
+    let mut parts = vec![format!("{} pending", outbox.pending)];
+    if outbox.waiting_for_operator > 0 {
+        parts.push(paint.tone(Tone::Bad, format!("{} need you: `matterbind outbox`", outbox.waiting_for_operator)));
+    }
+    if outbox.rejected > 0 {
+        parts.push(paint.tone(Tone::Bad, format!("{} refused", outbox.rejected)));
+    }
+    lines.push(format!("outbox   {}: {}", outbox.total, parts.join(", ")));
+    lines.push(format!("cloud    {}", cloud(&status.cloud, paint, now)));
+    lines.join("\n")
+}
+
+fn cloud(cloud: &CloudStatus, paint: Paint, now: Timestamp) -> String {
+    if !cloud.configured {
+        return "not configured: nothing is bound".to_owned();
+    }
+    let url = cloud.base_url.as_deref().unwrap_or_default();
+    let word = match cloud.reachable {
+        Some(true) => paint.tone(Tone::Good, "reachable"),
+        Some(false) => paint.tone(Tone::Bad, "not reachable"),
+        None => "not asked yet".to_owned(),
+    };
+    let message = if cloud.message.is_empty() { String::new() } else { format!(" ({})", cloud.message) };
+    let token = match cloud.token_expires_at {
+        Some(end) if end > now => format!(", signed in until {}", local(end)),
+        Some(_) => ", sign-in has run out".to_owned(),
+        None => String::new(),
+    };
+    format!("{word}{message}, {url}{token}")
+}

@@ -1,0 +1,111 @@
+//! Every promised command and option exists, and what is wrong is refused before anything is sent.
+
+use clap::CommandFactory;
+use rstest::rstest;
+
+use super::*;
+
+fn names(command: &clap::Command) -> Vec<&str> {
+    command.get_subcommands().map(clap::Command::get_name).collect()
+}
+
+#[test]
+fn every_promised_command_is_there() {
+    let mut command = Cli::command();
+    command.build();
+    command.clone().debug_assert();
+    let promised = [
+        (
+            "",
+            "daemon check-config discover commission nodes node outbox sync logs status fabric attestation completions man",
+        ),
+        ("node", "show check identify rename share remove"),
+        ("outbox", "retry drop"),
+        ("fabric", "show backup restore"),
+        ("attestation", "verify update-paa"),
+    ];
+    for (group, expected) in promised {
+        let at = if group.is_empty() { &command } else { command.find_subcommand(group).unwrap() };
+        for name in expected.split(' ') {
+            assert!(names(at).contains(&name), "matterbind {group} {name}");
+        }
+    }
+    #[cfg(feature = "sim")]
+    for name in ["demo", "cloud-sim", "virtual-device"] {
+        assert!(names(&command).contains(&name), "matterbind {name}");
+    }
+}
+
+#[rstest]
+#[case("daemon --config x.toml")]
+#[case("check-config --config x.toml")]
+#[case("discover --timeout 3s --operational --watch --json")]
+#[case("commission MT:ABC --product-key a --device-key b --binding-code c --name d --family e --room f --json")]
+#[case("commission 34970112332 --address 192.168.1.7:5540 --no-bind --wait-bind 60s --events")]
+#[case("commission -")]
+#[case("commission --manifest x.csv --jobs 8 --json")]
+#[case("nodes --json")]
+#[case("node show 0x3E8 --json")]
+#[case("node check lamp")]
+#[case("node identify lamp")]
+#[case("node rename lamp light")]
+#[case("node share lamp")]
+#[case("node remove 1000 --force")]
+#[case("outbox --json")]
+#[case("outbox retry 12")]
+#[case("outbox drop 12")]
+#[case("sync --node 1000 --json")]
+#[case("logs -f --since 2h --node lamp --attempt 0193a1b2-0000-7000-8000-000000000000 --level warn --json")]
+#[case("status --json")]
+#[case("fabric show")]
+#[case("fabric backup x --passphrase-file y")]
+#[case("fabric restore x")]
+#[case("attestation verify --dac a --pai b --cd c --vendor-id 0xFFF1 --product-id 32768 --paa-dir d --json")]
+#[case("attestation update-paa --from dir")]
+#[case("completions bash")]
+#[case("man dir")]
+#[case("--socket /tmp/s -v --color never status")]
+#[case("status --socket /tmp/s -vv --color always")]
+fn the_promised_options_are_understood(#[case] line: &str) {
+    Cli::try_parse_from(["matterbind"].into_iter().chain(line.split(' '))).unwrap_or_else(|error| panic!("{error}"));
+}
+
+#[cfg(feature = "sim")]
+#[rstest]
+#[case("demo --devices 3 --json --keep dir")]
+#[case("cloud-sim --listen 127.0.0.1:8787 --scenario x.toml")]
+#[case("virtual-device --discriminator 1 --passcode 2 --vendor-id 3 --product-id 4 --port 5 --storage dir")]
+fn the_promised_options_of_the_simulators(#[case] line: &str) {
+    Cli::try_parse_from(["matterbind"].into_iter().chain(line.split(' '))).unwrap_or_else(|error| panic!("{error}"));
+}
+
+#[rstest]
+#[case("commission")]
+#[case("commission MT:ABC --manifest x.csv")]
+#[case("commission MT:ABC --json --events")]
+#[case("commission MT:ABC --address lamp")]
+#[case("discover --timeout soon")]
+#[case("node show")]
+#[case("frobnicate")]
+#[case("outbox retry lamp")]
+fn what_makes_no_sense_is_refused(#[case] line: &str) {
+    let error = Cli::try_parse_from(["matterbind"].into_iter().chain(line.split(' '))).expect_err(line);
+    assert_eq!(error.exit_code(), 2);
+}
+
+/// The help texts, for reading in a review.
+#[cfg(feature = "sim")]
+#[rstest]
+#[case("")]
+#[case("commission")]
+#[case("discover")]
+#[case("node")]
+#[case("outbox")]
+#[case("logs")]
+#[case("daemon")]
+fn help(#[case] command: &str) {
+    let line = ["matterbind"].into_iter().chain((!command.is_empty()).then_some(command)).chain(["--help"]);
+    let text = Cli::try_parse_from(line).expect_err("help").to_string();
+    let name = if command.is_empty() { "top" } else { command };
+    insta::assert_snapshot!(format!("help_{name}"), text);
+}

@@ -1,0 +1,400 @@
+//! The admin API and the command line as their users meet them: the real server on a real Unix socket, the real binary,
+//! and behind them a daemon that only pretends (`support/fake_backend.rs`).
+
+#[path = "support/fake_backend.rs"]
+mod fake_backend;
+
+use std::os::unix::fs::PermissionsExt;
+use std::sync::atomic::Ordering;
+
+use fake_backend::{ABSENT, GOOD, PENDING, REJECTED, Running, SLOW, TOKEN, entry, start};
+use futures_util::StreamExt;
+use matterbind::admin::auth::Guard;
+use matterbind::admin::server::{AdminOptions, AdminServer, BindError};
+use matterbind::cli::client::{AdminClient, PLAIN};
+use matterbind::cli::exit::CliError;
+use matterbind::journal::Level;
+use serde_json::{Value, json};
+
+/// What a command left behind.
+struct Ran {
+    code: i32,
+    stdout: String,
+    stderr: String,
+}
+
+impl Ran {
+    fn document(&self) -> Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error} in {:?}", self.stdout))
+    }
+}
+
+/// Runs the real binary against the server; it is another process, so it must not hold up this one.
+async fn matterbind(running: &Running, line: &[&str], stdin: &str) -> Ran {
+    let mut command = assert_cmd::Command::cargo_bin("matterbind").unwrap();
+    command.env_clear().arg("--socket").arg(&running.socket).args(line).write_stdin(stdin.to_owned());
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    Ran {
+        code: output.status.code().unwrap(),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+#[tokio::test]
+async fn the_socket_is_for_owner_and_group_and_goes_away() {
+    let running = start().await;
+    let mode = std::fs::metadata(&running.socket).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o660);
+    let again = AdminServer::bind(AdminOptions { socket: running.socket.clone(), tcp: None }).await;
+    assert!(matches!(again, Err(BindError::InUse(_))));
+    running.stop.cancel();
+    running.served.await.unwrap().unwrap();
+    assert!(!running.socket.exists());
+}
+
+#[tokio::test]
+async fn a_dead_daemons_socket_is_replaced_and_a_file_is_not() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("admin.sock");
+    drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+    AdminServer::bind(AdminOptions { socket: socket.clone(), tcp: None }).await.unwrap();
+    let file = directory.path().join("file");
+    std::fs::write(&file, "precious").unwrap();
+    let refused = AdminServer::bind(AdminOptions { socket: file.clone(), tcp: None }).await;
+    assert!(matches!(refused, Err(BindError::Socket { .. })));
+    assert_eq!(std::fs::read_to_string(file).unwrap(), "precious");
+}
+
+#[tokio::test]
+async fn who_is_not_known_gets_403() {
+    // This process connects as root or as itself; a guard for other ids must refuse it unless it is root.
+    if rustix::process::geteuid().is_root() {
+        eprintln!("skipped: root may always use the socket");
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("admin.sock");
+    let server = AdminServer::bind(AdminOptions { socket: socket.clone(), tcp: None }).await.unwrap();
+    let server = server.with_guard(Guard::for_ids(u32::MAX - 1, None, None));
+    let fake = std::sync::Arc::new(fake_backend::Fake::default());
+    tokio::spawn(server.serve(fake, Default::default(), Default::default()));
+    let refused = AdminClient::new(&socket).unwrap().get::<Value>(&["status"], &(), PLAIN).await;
+    assert!(matches!(refused, Err(CliError::Api(error)) if error.code == "forbidden"));
+}
+
+#[tokio::test]
+async fn tcp_needs_the_token() {
+    let running = start().await;
+    let http = reqwest_client();
+    let url = |path: &str| format!("http://{}{path}", running.tcp);
+    assert_eq!(http.get(url("/v1/nodes")).send().await.unwrap().status(), 401);
+    assert_eq!(http.get(url("/healthz")).send().await.unwrap().status(), 200);
+    assert_eq!(http.get(url("/v1/nodes")).bearer_auth("wrong").send().await.unwrap().status(), 401);
+    let answer = http.get(url("/v1/nodes")).bearer_auth(TOKEN).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    assert_eq!(answer.headers()["cache-control"], "no-store");
+}
+
+fn reqwest_client() -> reqwest::Client {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder().no_proxy().build().unwrap()
+}
+
+#[tokio::test]
+async fn every_path_of_the_description_answers() {
+    let running = start().await;
+    let http = reqwest_client();
+    let url = |path: &str| format!("http://{}{path}", running.tcp);
+    let document: Value =
+        http.get(url("/v1/openapi.json")).bearer_auth(TOKEN).send().await.unwrap().json().await.unwrap();
+    let paths = document["paths"].as_object().unwrap();
+    assert!(paths.len() >= 18);
+    for (path, operations) in paths {
+        let real = path.replace("{node}", "1000").replace("{id}", "12");
+        for method in operations.as_object().unwrap().keys() {
+            let method = reqwest::Method::from_bytes(method.to_uppercase().as_bytes()).unwrap();
+            let mut request = http.request(method.clone(), url(&real)).bearer_auth(TOKEN);
+            match path.as_str() {
+                "/v1/commission" => request = request.json(&json!({ "setup_code": GOOD })),
+                "/v1/nodes/{node}/action" => request = request.json(&json!({ "action": "check" })),
+                _ => {}
+            }
+            // Only the head of the answer: /v1/events goes on for ever.
+            let status = request.send().await.unwrap().status();
+            assert!(status.is_success(), "{method} {path} answers {status}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn wrong_requests_get_the_error_document() {
+    let running = start().await;
+    let http = reqwest_client();
+    let url = |path: &str| format!("http://{}{path}", running.tcp);
+    for (request, status, code) in [
+        (http.get(url("/v1/nodes/nobody")), 404, "unknown-node"),
+        (http.get(url("/v1/frobnicate")), 404, "unknown-path"),
+        (http.delete(url("/v1/nodes")), 405, "method-not-allowed"),
+        (http.post(url("/v1/outbox/99/retry")), 404, "unknown-outbox-entry"),
+        (http.get(url("/v1/logs?colour=red")), 400, "bad-request"),
+        (http.get(url("/v1/discover?timeout_ms=999999")), 400, "bad-request"),
+        (http.post(url("/v1/commission")).body("{"), 400, "bad-request"),
+        (http.post(url("/v1/nodes/1000/action")).json(&json!({ "action": "share", "seconds": 5 })), 400, "bad-request"),
+        (http.post(url("/v1/nodes/1000/action")).json(&json!({ "action": "rename", "name": "" })), 400, "bad-request"),
+    ] {
+        let answer = request.bearer_auth(TOKEN).send().await.unwrap();
+        assert_eq!(answer.status(), status, "{code}");
+        let body: Value = answer.json().await.unwrap();
+        assert_eq!(body["code"], code);
+        assert!(body["message"].is_string() && body["hint"].is_string() && body["disposition"].is_string());
+    }
+    // A body that does not fit must not come back: it may hold a code.
+    let body = json!({ "setup_code": 20_202_021, "binding_code": "0123456789ABCDEF" });
+    let answer = http.post(url("/v1/commission")).bearer_auth(TOKEN).json(&body).send().await.unwrap();
+    let text = answer.text().await.unwrap();
+    assert!(!text.contains("20202021") && !text.contains("0123456789ABCDEF"), "{text}");
+}
+
+#[tokio::test]
+async fn an_attempt_goes_on_when_its_client_leaves() {
+    let running = start().await;
+    let client = AdminClient::new(&running.socket).unwrap();
+    let mut lines = client.post_lines(&["commission"], &json!({ "setup_code": SLOW })).await.unwrap();
+    let first: Value = serde_json::from_str(&lines.next().await.unwrap().unwrap()).unwrap();
+    assert_eq!(first["event"], "accepted");
+    drop(lines);
+    drop(client);
+    running.fake.go_on.notify_one();
+    running.fake.finished.notified().await;
+    assert_eq!(running.fake.attempts.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn a_stop_waits_for_the_attempt() {
+    let running = start().await;
+    let client = AdminClient::new(&running.socket).unwrap();
+    let mut lines = client.post_lines(&["commission"], &json!({ "setup_code": SLOW })).await.unwrap();
+    lines.next().await.unwrap().unwrap();
+    running.stop.cancel();
+    running.fake.go_on.notify_one();
+    let mut last = String::new();
+    while let Some(line) = lines.next().await {
+        last = line.unwrap();
+    }
+    assert!(last.contains("\"outcome\":\"commissioned\""), "{last}");
+    drop((lines, client));
+    running.served.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn who_overrides_is_what_the_kernel_says() {
+    let running = start().await;
+    let client = AdminClient::new(&running.socket).unwrap();
+    let body = json!({ "setup_code": GOOD, "attestation_override": { "who": "somebody else", "why": "lab" } });
+    client.post_lines(&["commission"], &body).await.unwrap().collect::<Vec<_>>().await;
+    let given = running.fake.last_request.lock().unwrap().take().unwrap().attestation_override.unwrap();
+    assert_eq!(given.who, format!("uid {}", rustix::process::geteuid().as_raw()));
+}
+
+#[tokio::test]
+async fn the_log_is_followed_without_gap_or_repetition() {
+    let running = start().await;
+    let client = AdminClient::new(&running.socket).unwrap();
+    let mut lines = client.get_lines(&["logs"], &[("follow", "true"), ("node", "Hall lamp")]).await.unwrap();
+    let mut next = async || serde_json::from_str::<Value>(&lines.next().await.unwrap().unwrap()).unwrap()["id"].clone();
+    assert_eq!(next().await, 1);
+    // The answer has begun, so the server listens.
+    for event in
+        [entry(1, Level::Info, 1000, "again"), entry(3, Level::Info, 1001, "other"), entry(4, Level::Info, 1000, "new")]
+    {
+        running.fake.events.send(event).unwrap();
+    }
+    assert_eq!(next().await, 4);
+    running.stop.cancel();
+    assert!(lines.next().await.is_none(), "a stream ends when the daemon stops");
+}
+
+#[tokio::test]
+async fn server_sent_events_resume_after_the_last_one_seen() {
+    let running = start().await;
+    let request = reqwest_client().get(format!("http://{}/v1/events", running.tcp)).bearer_auth(TOKEN);
+    let mut answer = request.header("last-event-id", "1").send().await.unwrap();
+    assert_eq!(answer.headers()["content-type"], "text/event-stream");
+    let mut text = String::new();
+    while !text.contains("\n\n") {
+        text.push_str(std::str::from_utf8(&answer.chunk().await.unwrap().unwrap()).unwrap());
+    }
+    assert!(text.contains("id: 2") && text.contains("node 1001 does not answer"), "{text}");
+}
+
+#[tokio::test]
+async fn page_and_metrics() {
+    let running = start().await;
+    let http = reqwest_client();
+    let get = async |path: &str| {
+        let answer = http.get(format!("http://{}{path}", running.tcp)).bearer_auth(TOKEN).send().await.unwrap();
+        answer.text().await.unwrap()
+    };
+    let page = get("/").await;
+    for part in ["Hall lamp", "Attic/1", "5460", "node 1001 does not answer", "not reachable", "prefers-color-scheme"] {
+        assert!(page.contains(part), "{part}");
+    }
+    assert!(!page.contains("<script") && !page.contains("src="));
+    let metrics = get("/metrics").await;
+    assert!(metrics.contains("matterbind_nodes{state=\"operational\"} 1"), "{metrics}");
+    assert!(metrics.contains("matterbind_ready 1") && metrics.trim_end().ends_with("# EOF"));
+}
+
+#[tokio::test]
+async fn commission_prints_its_documents() {
+    let running = start().await;
+    let ran = matterbind(&running, &["commission", GOOD, "--name", "Hall lamp", "--json"], "").await;
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    let document = ran.document();
+    assert_eq!(document["outcome"], "commissioned");
+    assert_eq!(document["node"]["node_id"], 1000);
+    assert_eq!(document["node"]["cats"][0], json!({ "cat": 65537, "privilege": "Administer" }));
+    assert_eq!(document["bind"]["state"], "bound");
+    assert_eq!(document["timings_ms"]["total"], 187);
+
+    let ran = matterbind(&running, &["commission", "-", "--events"], &format!("{GOOD}\n")).await;
+    let lines: Vec<Value> = ran.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines[0]["event"], "accepted");
+    assert_eq!(lines.last().unwrap()["outcome"], "commissioned");
+    assert!(lines.iter().any(|line| line["event"] == "step-finished" && line["step"] == "pase"));
+
+    let ran = matterbind(&running, &["commission", GOOD], "").await;
+    assert_eq!(ran.code, 0);
+    assert!(ran.stdout.contains("proving the passcode") && ran.stdout.contains("as node 1000"), "{}", ran.stdout);
+}
+
+#[tokio::test]
+async fn failures_end_as_promised() {
+    let running = start().await;
+    for (code, exit, word) in
+        [(ABSENT, 4, "device-not-found"), ("34970112333", 2, "wrong-check-digit"), ("123", 2, "wrong-code-length")]
+    {
+        let ran = matterbind(&running, &["commission", code, "--json"], "").await;
+        assert_eq!((ran.code, ran.document()["code"].as_str().unwrap()), (exit, word));
+        assert_eq!(ran.document()["outcome"], "failed");
+        let ran = matterbind(&running, &["commission", code], "").await;
+        assert_eq!(ran.code, exit);
+        assert!(ran.stderr.contains("hint:"), "{}", ran.stderr);
+        assert!(!ran.stdout.contains(code) && !ran.stderr.contains(code), "the code is repeated: {}", ran.stderr);
+    }
+    assert_eq!(matterbind(&running, &["commission", PENDING, "--json"], "").await.code, 6);
+    assert_eq!(matterbind(&running, &["commission", REJECTED, "--json"], "").await.code, 3);
+    assert_eq!(matterbind(&running, &["commission", "--json", "-"], "").await.code, 2);
+}
+
+#[tokio::test]
+async fn a_manifest_is_worked_through_in_order() {
+    let running = start().await;
+    let manifest = running.directory.path().join("new.csv");
+    let path = manifest.to_str().unwrap();
+    std::fs::write(&manifest, format!("setup_code,name\n{GOOD},One\n{PENDING},Two\n{GOOD},Three\n")).unwrap();
+    let ran = matterbind(&running, &["commission", "--manifest", path, "--jobs", "2", "--json"], "").await;
+    assert_eq!(ran.code, 6);
+    let names: Vec<Value> =
+        ran.document()["results"].as_array().unwrap().iter().map(|result| result["node"]["name"].clone()).collect();
+    assert_eq!(names, ["One", "Two", "Three"]);
+
+    std::fs::write(&manifest, format!("setup_code\n{GOOD}\n{ABSENT}\n")).unwrap();
+    let ran = matterbind(&running, &["commission", "--manifest", path], "").await;
+    assert_eq!(ran.code, 4);
+    assert!(ran.stdout.contains("2 devices") && ran.stdout.contains("1 failed"), "{}", ran.stdout);
+
+    std::fs::write(&manifest, "code\n20202021\n").unwrap();
+    let ran = matterbind(&running, &["commission", "--manifest", path], "").await;
+    assert_eq!(ran.code, 2);
+    assert!(!ran.stderr.contains("20202021"));
+}
+
+#[tokio::test]
+async fn every_other_command_prints_its_document() {
+    let running = start().await;
+    for (line, exit, pointer, expected) in [
+        ("nodes --json", 0, "/nodes/1/name", json!("Attic/1")),
+        ("node show 0x3E8 --json", 0, "/attestation_evidence/dac", json!("MIIB")),
+        ("node show Attic/1 --json", 0, "/node_id", json!(1001)),
+        ("node check 1000 --json", 0, "/reachable", json!(true)),
+        ("node check 1001 --json", 4, "/reachable", json!(false)),
+        ("node identify 1000 --json", 0, "/seconds", json!(10)),
+        ("node rename 1000 Lamp --json", 0, "/name", json!("Lamp")),
+        ("node share 1000 --json", 0, "/manual_code", json!(GOOD)),
+        ("node remove 1000 --json", 0, "/record_deleted", json!(true)),
+        ("node remove 1001 --json", 6, "/device_removed", json!(false)),
+        ("node remove 1001 --force --json", 0, "/record_deleted", json!(true)),
+        ("node show nobody --json", 2, "/code", json!("unknown-node")),
+        ("outbox --json", 0, "/entries/0/last_code", json!(5460)),
+        ("outbox retry 12 --json", 0, "/entries/0/id", json!(12)),
+        ("outbox drop 12 --json", 0, "/entries", json!([])),
+        ("outbox drop 99 --json", 2, "/code", json!("unknown-outbox-entry")),
+        ("sync --json", 6, "/nodes/1/verdict", json!("cloud-missing")),
+        ("sync --node 1000 --json", 0, "/in_sync", json!(true)),
+        ("status --json", 0, "/ready", json!(true)),
+        ("fabric show --json", 0, "/compressed_fabric_id", json!(0x87E1_B004_E235_A130_u64)),
+        ("discover --json", 0, "/nodes/0/discriminator", json!(3840)),
+        ("discover --operational --json", 0, "/nodes", json!([])),
+        ("discover --watch --json", 0, "/event", json!("appeared")),
+        ("logs --level warn --json", 0, "/id", json!(2)),
+        ("logs --node Attic/1 --json", 0, "/node_id", json!(1001)),
+    ] {
+        let words: Vec<&str> = line.split(' ').collect();
+        let ran = matterbind(&running, &words, "").await;
+        assert_eq!(ran.code, exit, "{line}: {}", ran.stderr);
+        assert_eq!(ran.document().pointer(pointer), Some(&expected), "{line}: {}", ran.stdout);
+        let for_people: Vec<&str> = words.into_iter().filter(|word| *word != "--json").collect();
+        let ran = matterbind(&running, &for_people, "").await;
+        assert_eq!(ran.code, exit, "{line}");
+        assert!(!ran.stdout.contains('\x1b'), "colours where there is no terminal: {}", ran.stdout);
+    }
+}
+
+#[tokio::test]
+async fn without_a_daemon_the_exit_code_is_five() {
+    let mut running = start().await;
+    running.socket = running.directory.path().join("nobody.sock");
+    let ran = matterbind(&running, &["status"], "").await;
+    assert_eq!(ran.code, 5);
+    assert!(ran.stderr.contains("systemctl status matterbind"), "{}", ran.stderr);
+    let ran = matterbind(&running, &["nodes", "--json"], "").await;
+    assert_eq!((ran.code, ran.document()["code"].as_str().unwrap()), (5, "daemon-unreachable"));
+    let ran = matterbind(&running, &["commission", GOOD, "--events"], "").await;
+    assert_eq!((ran.code, ran.document()["outcome"].as_str().unwrap()), (5, "failed"));
+}
+
+#[tokio::test]
+async fn check_config_shows_every_mistake_and_no_secret() {
+    let running = start().await;
+    let directory = running.directory.path();
+    for name in ["domain", "password"] {
+        std::fs::write(directory.join(name), "very-secret").unwrap();
+    }
+    let file = directory.join("matterbind.toml");
+    let path = file.to_str().unwrap();
+    let cloud = "[cloud]\nbase_url = \"https://iot-api.acceleronix.io\"\nuser_domain = \"d\"\n\
+        user_domain_secret_file = \"domain\"\nemail = \"hub@example.com\"\npassword_file = \"password\"\n";
+    std::fs::write(&file, cloud).unwrap();
+    let ran = matterbind(&running, &["check-config", "--config", path], "").await;
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    assert!(ran.stdout.contains("password_file = ") && !ran.stdout.contains("very-secret"), "{}", ran.stdout);
+    std::fs::write(&file, format!("colour = 1\n{cloud}timeout = \"0s\"\n[fabric]\nlabel = \"\"\n")).unwrap();
+    let ran = matterbind(&running, &["check-config", "--config", path], "").await;
+    assert_eq!(ran.code, 2);
+    for key in ["colour", "cloud.timeout", "fabric.label"] {
+        assert!(ran.stderr.contains(key), "{key}: {}", ran.stderr);
+    }
+}
+
+#[tokio::test]
+async fn completions_and_man_pages() {
+    let running = start().await;
+    let ran = matterbind(&running, &["completions", "bash"], "").await;
+    assert!(ran.code == 0 && ran.stdout.contains("_matterbind"));
+    let directory = running.directory.path().join("man");
+    let ran = matterbind(&running, &["man", directory.to_str().unwrap()], "").await;
+    assert_eq!(ran.code, 0);
+    assert!(directory.join("matterbind-node-share.1").exists());
+}

@@ -1,0 +1,369 @@
+//! A daemon that only pretends: two nodes, one outbox row, and attempts whose outcome the setup code decides.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use jiff::Timestamp;
+use matterbind::admin::backend::{Backend, Progress};
+use matterbind::admin::server::{AdminOptions, AdminServer};
+use matterbind::admin::wire::{
+    ApiError, CloudStatus, CommissionEvent, CommissionRequest, CommissionResult, DiscoverChange, DiscoverChangeKind,
+    DiscoverQuery, Discovered, DiscoveredNode, FabricInfo, Failure, LogQuery, NodeCheck, NodeCounts, NodeDetail,
+    NodeRef, NodeSync, Nodes, Outbox, OutboxCounts, OutboxItem, RemoveResult, ShareResult, Status, SyncReport, Timings,
+    Verdict,
+};
+use matterbind::bind::{BindState, BindStatus};
+use matterbind::commissioning::error::CommissioningError;
+use matterbind::commissioning::ports::DiscoverError;
+use matterbind::commissioning::step::Step;
+use matterbind::fabric::{Cat, CatGrant, Privilege};
+use matterbind::journal::{Event, Level};
+use matterbind::node::{
+    AttestationSummary, CommissionableNode, CommissionableTxt, FabricId, NodeId, NodeRecord, NodeState, ScopedAddress,
+};
+use matterbind::onboarding::{Discriminator, SetupCode};
+use matterbind::outbox::ports::OutboxState;
+use matterbind::secret::OperatorSecret;
+use matterbind::telemetry::metrics::Metrics;
+use tokio::sync::{Notify, broadcast, mpsc};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use uuid::Uuid;
+
+/// A code that is commissioned and bound.
+pub const GOOD: &str = "34970112332";
+/// A code whose attempt waits for [`Fake::go_on`] after its first step.
+pub const SLOW: &str = "MT:SLOW";
+/// A code whose device is not there.
+pub const ABSENT: &str = "MT:ABSENT";
+/// Codes whose bind ends otherwise.
+pub const PENDING: &str = "MT:PENDING";
+pub const REJECTED: &str = "MT:REJECTED";
+
+pub struct Fake {
+    pub events: broadcast::Sender<Event>,
+    pub go_on: Notify,
+    pub finished: Notify,
+    pub attempts: AtomicU32,
+    pub last_request: std::sync::Mutex<Option<CommissionRequest>>,
+}
+
+impl Default for Fake {
+    fn default() -> Self {
+        Self {
+            events: broadcast::channel(16).0,
+            go_on: Notify::new(),
+            finished: Notify::new(),
+            attempts: AtomicU32::new(0),
+            last_request: std::sync::Mutex::default(),
+        }
+    }
+}
+
+pub fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_second(1_795_377_600 + seconds).unwrap()
+}
+
+pub fn entry(id: i64, level: Level, node: u64, message: &str) -> Event {
+    let mut event =
+        Event::new(at(id), level, "node-commissioned", message).with_node(NodeId(node)).with("step", "record");
+    event.id = id;
+    event
+}
+
+pub fn node(id: u64, name: &str, state: NodeState, bind: BindState) -> NodeRecord {
+    let bound = bind == BindState::Bound;
+    NodeRecord {
+        fabric_id: FabricId(1_234_567),
+        node_id: NodeId(id),
+        fabric_index: 1,
+        vendor_id: 0xFFF1,
+        product_id: 0x8001,
+        discriminator: 3840,
+        matter_version: "1.4".to_owned(),
+        vendor_name: "Acme".to_owned(),
+        product_name: "Light".to_owned(),
+        serial_number: Some("VD0001".to_owned()),
+        unique_id: None,
+        cats: vec![CatGrant { cat: Cat::new(0x0001_0001).unwrap(), privilege: Privilege::Administer }],
+        product_key: Some("p11abc".to_owned()),
+        device_key: Some("VD0001".to_owned()),
+        name: name.to_owned(),
+        family_id: None,
+        room_id: None,
+        capabilities_bitmask: 10,
+        attestation: AttestationSummary { verdict: "accepted".to_owned(), findings: Vec::new() },
+        addresses: vec!["fe80::1%eth0".to_owned()],
+        port: 5540,
+        commissioned_at: at(0),
+        last_seen_at: Some(at(60)),
+        state,
+        bind: BindStatus {
+            state: bind,
+            code: bound.then_some(200),
+            message: if bound { String::new() } else { "the cloud could not be reached".to_owned() },
+            tries: 1,
+            bound_at: bound.then(|| at(1)),
+        },
+    }
+}
+
+impl Fake {
+    async fn attempt(&self, request: &CommissionRequest, progress: &Progress) -> CommissionResult {
+        let attempt_id = Uuid::from_u128(
+            0x0193_a1b2_0000_7000_8000_0000_0000_0000 + u128::from(self.attempts.load(Ordering::SeqCst)),
+        );
+        progress.report(CommissionEvent::Accepted { attempt_id });
+        let code = request.setup_code.as_str();
+        if !code.starts_with("MT:") {
+            if let Err(error) = SetupCode::new(code).parse() {
+                return CommissionResult::Failed(Failure::new(attempt_id, &error.into()));
+            }
+        }
+        progress.report(CommissionEvent::StepFinished { step: Step::Parse, duration_ms: 0 });
+        if code == SLOW {
+            self.go_on.notified().await;
+        }
+        progress.report(CommissionEvent::StepStarted { step: Step::Discover });
+        if code == ABSENT {
+            let waited = std::time::Duration::from_secs(30);
+            let error =
+                DiscoverError::NotFound { discriminator: Discriminator::Long(3840), waited, others: Vec::new() };
+            return CommissionResult::Failed(Failure::new(attempt_id, &CommissioningError::Discover(error)));
+        }
+        for step in &Step::ALL[1..] {
+            progress.report(CommissionEvent::StepFinished { step: *step, duration_ms: 12 });
+        }
+        let state = match code {
+            PENDING => BindState::Pending,
+            REJECTED => BindState::Rejected,
+            _ if request.no_bind => BindState::Disabled,
+            _ => BindState::Bound,
+        };
+        let name = request.name.as_deref().unwrap_or("Light");
+        let node = node(1000, name, NodeState::Operational, state);
+        let bind = node.bind.clone();
+        progress.report(CommissionEvent::Bind { bind: bind.clone() });
+        CommissionResult::Commissioned {
+            attempt_id,
+            node: Box::new(node),
+            bind,
+            timings_ms: Timings { total: 187, ..Timings::default() },
+        }
+    }
+
+    fn all() -> Vec<NodeRecord> {
+        vec![
+            node(1000, "Hall lamp", NodeState::Operational, BindState::Bound),
+            node(1001, "Attic/1", NodeState::Unreachable, BindState::Pending),
+        ]
+    }
+
+    fn known(id: NodeId) -> Result<NodeRecord, ApiError> {
+        let found = Self::all().into_iter().find(|node| node.node_id == id);
+        found.ok_or_else(|| ApiError::unknown_node(&NodeRef::Id(id)))
+    }
+}
+
+impl Backend for Fake {
+    async fn status(&self) -> Status {
+        Status {
+            ready: true,
+            waiting_for: Vec::new(),
+            version: "0.1.0".to_owned(),
+            started_at: at(0),
+            pid: 42,
+            fabric: self.fabric().await.ok(),
+            nodes: NodeCounts { total: 2, operational: 1, unreachable: 1, ..NodeCounts::default() },
+            attempts: 0,
+            outbox: OutboxCounts { total: 1, pending: 1, ..OutboxCounts::default() },
+            cloud: CloudStatus {
+                configured: true,
+                reachable: Some(false),
+                base_url: Some("https://iot-api.acceleronix.io".to_owned()),
+                message: "no route to host".to_owned(),
+                ..CloudStatus::default()
+            },
+        }
+    }
+
+    async fn commission(&self, request: CommissionRequest, progress: Progress) -> Result<CommissionResult, ApiError> {
+        self.attempts.fetch_add(1, Ordering::SeqCst);
+        let result = self.attempt(&request, &progress).await;
+        *self.last_request.lock().unwrap() = Some(request);
+        self.finished.notify_one();
+        Ok(result)
+    }
+
+    async fn nodes(&self) -> Result<Nodes, ApiError> {
+        Ok(Nodes { nodes: Self::all() })
+    }
+
+    async fn resolve(&self, node: &NodeRef) -> Result<NodeId, ApiError> {
+        match node {
+            NodeRef::Id(id) => Ok(*id),
+            NodeRef::Name(name) => {
+                let found = Self::all().into_iter().find(|node| node.name == *name);
+                found.map(|node| node.node_id).ok_or_else(|| ApiError::unknown_node(node))
+            }
+        }
+    }
+
+    async fn node(&self, node: NodeId) -> Result<NodeDetail, ApiError> {
+        Ok(NodeDetail { node: Self::known(node)?, attestation_evidence: serde_json::json!({ "dac": "MIIB" }) })
+    }
+
+    async fn check(&self, node: NodeId) -> Result<NodeCheck, ApiError> {
+        let record = Self::known(node)?;
+        let reachable = record.state == NodeState::Operational;
+        Ok(NodeCheck {
+            node_id: node,
+            reachable,
+            address: reachable.then(|| "[fe80::1%2]:5540".to_owned()),
+            duration_ms: 21,
+            message: if reachable { String::new() } else { "no answer from [fe80::1%2]:5540".to_owned() },
+            differences: Vec::new(),
+        })
+    }
+
+    async fn identify(&self, node: NodeId, _: u16) -> Result<(), ApiError> {
+        Self::known(node).map(|_| ())
+    }
+
+    async fn rename(&self, node: NodeId, name: String) -> Result<NodeRecord, ApiError> {
+        Ok(NodeRecord { name, ..Self::known(node)? })
+    }
+
+    async fn share(&self, node: NodeId, _: u16) -> Result<ShareResult, ApiError> {
+        Self::known(node)?;
+        Ok(ShareResult {
+            node_id: node,
+            manual_code: GOOD.to_owned(),
+            qr_payload: "MT:Y.K9042C00KA0648G00".to_owned(),
+            discriminator: 3840,
+            expires_at: at(900),
+        })
+    }
+
+    async fn remove(&self, node: NodeId, force: bool) -> Result<RemoveResult, ApiError> {
+        let reached = Self::known(node)?.state == NodeState::Operational;
+        Ok(RemoveResult {
+            node_id: node,
+            device_removed: reached,
+            cloud: "removed".to_owned(),
+            record_deleted: reached || force,
+            message: "It goes on when the device answers; --force gives it up.".to_owned(),
+        })
+    }
+
+    async fn outbox(&self) -> Result<Outbox, ApiError> {
+        Ok(Outbox {
+            entries: vec![OutboxItem {
+                id: 12,
+                kind: "bind".to_owned(),
+                node_id: NodeId(1001),
+                state: OutboxState::Pending,
+                tries: 3,
+                last_code: Some(5460),
+                last_message: "the device has not reported its code".to_owned(),
+                next_try_at: Some(at(90)),
+                hint: "check that the device reaches the internet".to_owned(),
+            }],
+        })
+    }
+
+    async fn outbox_retry(&self, id: i64) -> Result<Outbox, ApiError> {
+        if id == 12 { self.outbox().await } else { Err(ApiError::unknown_outbox_entry(id)) }
+    }
+
+    async fn outbox_drop(&self, id: i64) -> Result<Outbox, ApiError> {
+        if id == 12 { Ok(Outbox::default()) } else { Err(ApiError::unknown_outbox_entry(id)) }
+    }
+
+    async fn discover(&self, query: &DiscoverQuery) -> Result<Discovered, ApiError> {
+        if query.operational {
+            return Ok(Discovered::default());
+        }
+        Ok(Discovered { nodes: vec![commissionable()] })
+    }
+
+    async fn watch(&self, _: &DiscoverQuery) -> Result<mpsc::Receiver<DiscoverChange>, ApiError> {
+        let (sender, receiver) = mpsc::channel(2);
+        let _ = sender.send(DiscoverChange { event: DiscoverChangeKind::Appeared, node: commissionable() }).await;
+        Ok(receiver)
+    }
+
+    async fn logs(&self, query: &LogQuery) -> Result<Vec<Event>, ApiError> {
+        let kept = [
+            entry(1, Level::Info, 1000, "node 1000 is commissioned"),
+            entry(2, Level::Warn, 1001, "node 1001 does not answer"),
+        ];
+        Ok(kept.into_iter().filter(|event| query.wants(event)).collect())
+    }
+
+    fn subscribe(&self) -> broadcast::Receiver<Event> {
+        self.events.subscribe()
+    }
+
+    async fn sync(&self, node: Option<NodeId>) -> Result<SyncReport, ApiError> {
+        let matches = NodeSync { node_id: NodeId(1000), verdict: Verdict::Match, differences: Vec::new() };
+        let missing = NodeSync { node_id: NodeId(1001), verdict: Verdict::CloudMissing, differences: Vec::new() };
+        Ok(match node {
+            Some(NodeId(1000)) => SyncReport { in_sync: true, nodes: vec![matches] },
+            _ => SyncReport { in_sync: false, nodes: vec![matches, missing] },
+        })
+    }
+
+    async fn fabric(&self) -> Result<FabricInfo, ApiError> {
+        Ok(FabricInfo {
+            fabric_id: 1_234_567,
+            compressed_fabric_id: 0x87E1_B004_E235_A130,
+            node_id: NodeId(1),
+            label: "Home".to_owned(),
+            admin_vendor_id: 0xFFF1,
+            admin_cat: 0x0001_0001,
+            root_public_key: "04AB".to_owned(),
+        })
+    }
+}
+
+fn commissionable() -> DiscoveredNode {
+    DiscoveredNode::from(&CommissionableNode {
+        instance: "0011223344556677".to_owned(),
+        addresses: vec![ScopedAddress { ip: "fe80::1".parse().unwrap(), scope: Some(("eth0".to_owned(), 2)) }],
+        port: 5540,
+        txt: CommissionableTxt {
+            discriminator: 3840,
+            commissioning_mode: 1,
+            vendor_id: Some(0xFFF1),
+            product_id: Some(0x8001),
+            device_name: Some("Light".to_owned()),
+            ..CommissionableTxt::default()
+        },
+    })
+}
+
+/// A server with the fake behind it, in a directory of its own. Stops when dropped.
+pub struct Running {
+    pub fake: Arc<Fake>,
+    pub socket: PathBuf,
+    pub tcp: std::net::SocketAddr,
+    pub directory: tempfile::TempDir,
+    pub stop: CancellationToken,
+    pub served: tokio::task::JoinHandle<std::io::Result<()>>,
+    _guard: DropGuard,
+}
+
+/// The token on TCP.
+pub const TOKEN: &str = "a long random word";
+
+pub async fn start() -> Running {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("admin.sock");
+    let tcp = Some(("127.0.0.1:0".parse().unwrap(), OperatorSecret::new(TOKEN)));
+    let server = AdminServer::bind(AdminOptions { socket: socket.clone(), tcp }).await.unwrap();
+    let tcp = server.tcp_address().unwrap();
+    let (fake, stop) = (Arc::new(Fake::default()), CancellationToken::new());
+    let served = tokio::spawn(server.serve(fake.clone(), Arc::new(Metrics::default()), stop.clone()));
+    Running { fake, socket, tcp, directory, _guard: stop.clone().drop_guard(), stop, served }
+}
