@@ -13,6 +13,7 @@ pub mod journal;
 pub mod node;
 pub mod onboarding;
 pub mod outbox;
+pub mod paa;
 pub mod secret;
 #[cfg(feature = "sim")]
 pub mod sim;
