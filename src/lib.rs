@@ -7,6 +7,7 @@ pub mod attestation;
 pub mod bind;
 pub mod commissioning;
 pub mod config;
+pub mod dcl;
 pub mod durable;
 pub mod fabric;
 pub mod journal;

@@ -381,3 +381,91 @@ fn read_evidence(path: &Path) -> Result<Vec<u8>, VerifyFilesError> {
     // PEM that does not decode is no certificate either: the verification says so.
     Ok(certificates(&bytes).ok().and_then(|all| all.into_iter().next()).unwrap_or(bytes))
 }
+
+#[cfg(all(test, feature = "sim"))]
+mod tests {
+    use base64::Engine;
+
+    use super::*;
+    use crate::attestation::finding::Code;
+    use crate::sim::evidence::{Builder, TEST_PAA_NOVID_CERT, generate};
+
+    fn put(directory: &Path, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
+        let path = directory.join(name);
+        fs::write(&path, bytes).unwrap();
+        path
+    }
+
+    fn pem(der: &[u8]) -> String {
+        let text = base64::engine::general_purpose::STANDARD.encode(der);
+        let lines: Vec<_> = text.as_bytes().chunks(64).map(String::from_utf8_lossy).collect();
+        format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
+    }
+
+    #[test]
+    fn a_bad_file_is_named_and_the_rest_load() {
+        let directory = tempfile::tempdir().unwrap();
+        let own = Builder::new(1, 2).own_paa(None).build();
+        put(directory.path(), "chip.der", TEST_PAA_NOVID_CERT);
+        put(directory.path(), "own.pem", format!("# a comment\n{}", pem(&own.paa)));
+        put(directory.path(), "dac.der", &own.dac);
+        put(directory.path(), "empty.der", "");
+        put(directory.path(), "broken.pem", "-----BEGIN CERTIFICATE-----\nAAA!\n-----END CERTIFICATE-----\n");
+        put(directory.path(), "README", "not a certificate, and not meant as one");
+        put(directory.path(), ".half-written.der", "");
+        let revocations = tempfile::tempdir().unwrap();
+        put(revocations.path(), "good.json", "[]");
+        put(revocations.path(), "bad.json", "{");
+        let dirs = [directory.path().to_owned(), directory.path().join("absent")];
+        let loaded = load(&dirs, Some(revocations.path()));
+        assert_eq!(loaded.trust.paa_count(), 2);
+        let names: Vec<_> = loaded.quarantined.iter().map(|it| it.path.file_name().unwrap()).collect();
+        assert_eq!(names, ["broken.pem", "dac.der", "empty.der", "bad.json"]);
+        assert!(loaded.quarantined[1].to_string().contains("it is no PAA"), "{}", loaded.quarantined[1]);
+    }
+
+    #[test]
+    fn a_directory_is_taken_over_and_the_success_recorded() {
+        let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let now = "2026-01-01T00:00:00Z".parse().unwrap();
+        put(from.path(), "none.der", "");
+        let refused = import(from.path(), to.path(), now);
+        assert!(matches!(refused, Err(StorePaaError::Empty { .. })), "{refused:?}");
+        assert_eq!(last_fetched(to.path()), None);
+        assert!(import(&from.path().join("absent"), to.path(), now).is_err());
+        put(from.path(), "chip.pem", pem(TEST_PAA_NOVID_CERT));
+        let fetched = import(from.path(), to.path(), now).unwrap();
+        assert_eq!((fetched.paas, fetched.rejected.len()), (1, 1));
+        assert_eq!(last_fetched(to.path()), Some(fetched));
+        assert_eq!(load(&[to.path().to_owned()], None).trust.paa_count(), 1);
+    }
+
+    #[test]
+    fn files_are_verified_offline() {
+        let directory = tempfile::tempdir().unwrap();
+        put(directory.path(), "paa.der", TEST_PAA_NOVID_CERT);
+        let verify = |evidence: &crate::sim::evidence::Evidence, product_id| {
+            let files = tempfile::tempdir().unwrap();
+            let files = EvidenceFiles {
+                dac: &put(files.path(), "dac", &evidence.dac),
+                pai: &put(files.path(), "pai", pem(&evidence.pai)),
+                certification_declaration: &put(files.path(), "cd", &evidence.certification_declaration),
+                vendor_id: 0xFFF1,
+                product_id,
+            };
+            let now = "2026-01-01T00:00:00Z".parse().unwrap();
+            verify_files(&files, &[directory.path().to_owned()], None, now).unwrap()
+        };
+        let evidence = generate(0xFFF1, 0x8000);
+        let good = verify(&evidence, 0x8000);
+        assert!(good.accepted);
+        let json = serde_json::to_value(&good).unwrap();
+        assert_eq!((&json["accepted"], &json["verdict"]), (&true.into(), &"accepted-with-warnings".into()));
+        assert_eq!(json["findings"][0]["code"], "test-paa");
+        let other = verify(&evidence, 0x8001);
+        assert_eq!((other.accepted, other.verdict), (false, Outcome::Rejected));
+        let mut long = evidence;
+        long.dac = vec![0x30; 1 << 20];
+        assert_eq!(verify(&long, 0x8000).findings[0].code, Code::CertificateTooLarge);
+    }
+}
