@@ -10,6 +10,7 @@ pub mod cli;
 pub mod cloud;
 pub mod commissioning;
 pub mod config;
+pub mod dcl;
 pub mod discovery;
 pub mod durable;
 pub mod fabric;
@@ -19,6 +20,7 @@ pub mod matter;
 pub mod node;
 pub mod onboarding;
 pub mod outbox;
+pub mod paa;
 pub mod secret;
 #[cfg(feature = "sim")]
 pub mod sim;
