@@ -1,0 +1,247 @@
+//! The composition root: configuration and the outside world in, a running daemon out; and its orderly end.
+//!
+//! `fabric` opens or makes the fabric, `judge` joins verification and policy, `bind` joins store and cloud, `backend`
+//! answers the admin API, `nodes` talks to devices on its behalf, `presence` follows what the LAN shows. Nothing imports
+//! this module but the command line.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use std::time::Duration;
+
+use anyhow::Context;
+use jiff::Timestamp;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::admin::server::{AdminOptions, AdminServer};
+use crate::cloud;
+use crate::commissioning::attempt::Limits;
+use crate::commissioning::driver::{Commissioner, Settings};
+use crate::commissioning::identity::Profile;
+use crate::config::Config;
+use crate::discovery::LanDiscovery;
+use crate::journal::{Event, EventSink, Level};
+use crate::matter::link::Link;
+use crate::matter::stack::{Stack, StackHealth, StackOptions};
+use crate::outbox::dispatcher::{DispatchOptions, Dispatcher, OutboxHandle};
+use crate::store::Store;
+use crate::store::journal::{JournalHandle, JournalLimits};
+use crate::systemd;
+use crate::telemetry::metrics::Metrics;
+
+mod backend;
+mod bind;
+mod fabric;
+mod judge;
+mod nodes;
+mod presence;
+mod profiles;
+
+use bind::StoredTokenStore;
+use judge::Judge;
+
+/// The deadline of an orderly end: below the unit's TimeoutStopSec.
+const DRAIN: Duration = Duration::from_secs(20);
+
+type CloudClient = cloud::Client<StoredTokenStore>;
+
+/// The running daemon, as its own parts and the admin API see it.
+pub struct Hub {
+    config: Config,
+    store: Store,
+    journal: JournalHandle,
+    stack: Stack,
+    link: Arc<Link>,
+    discovery: LanDiscovery,
+    judge: Arc<Judge>,
+    commissioner: Commissioner<Link, LanDiscovery, Store, Judge>,
+    turns: Semaphore,
+    attempts: AtomicU32,
+    cloud: Option<Arc<CloudClient>>,
+    outbox: Option<OutboxHandle>,
+    profiles: Vec<Profile>,
+    metrics: Arc<Metrics>,
+    started_at: Timestamp,
+    stop: CancellationToken,
+}
+
+/// Runs the daemon until `stop`.
+///
+/// # Errors
+/// It cannot start: state that cannot be read, a socket in use, a secret that is missing. Nothing was changed then.
+pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
+    let began = std::time::Instant::now();
+    let tasks = TaskTracker::new();
+    // Before anything durable is touched: a second daemon must not get that far.
+    let server = AdminServer::bind(AdminOptions::from_config(&config)?).await?;
+    let store = Store::open(&config.state_dir)
+        .with_context(|| format!("the state in {} cannot be used", config.state_dir.display()))?;
+    let limits = JournalLimits { max_age: config.journal.max_age, max_bytes: config.journal.max_size.as_u64() };
+    let journal = store.journal(limits).await;
+    let hub = match build(config, store.clone(), journal.clone(), &tasks, &stop).await {
+        Ok(hub) => hub,
+        Err(error) => {
+            // Whoever reads the admin log later must find out why the daemon was not there.
+            let event = Event::new(Timestamp::now(), Level::Error, "start-failed", format!("{error:#}"));
+            journal.record(event);
+            store.close().await;
+            return Err(error);
+        }
+    };
+    let serving = tokio::spawn(server.serve(Arc::clone(&hub), Arc::clone(&hub.metrics), stop.clone()));
+    hub.spawn_followers(&tasks);
+    hub.announce(began.elapsed());
+    let ended = tokio::select! {
+        () = stop.cancelled() => Ok(()),
+        what = hub.stack_failed() => Err(anyhow::anyhow!("the Matter stack ended by itself: {what}")),
+    };
+    hub.drain(serving, &tasks).await;
+    ended
+}
+
+/// Builds everything that needs the state; starts the Matter stack, discovery and the outbox.
+async fn build(
+    config: Config,
+    store: Store,
+    journal: JournalHandle,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) -> anyhow::Result<Arc<Hub>> {
+    let opened = fabric::open(&config, &store, &journal).await?;
+    let profiles = profiles::from_config(&config.products)?;
+    let judge = Arc::new(Judge::load(&config, &journal));
+    let stack = Stack::start(&StackOptions::default(), opened.bundle())?;
+    let link = Arc::new(Link::new(stack.clone(), Arc::new(opened)));
+    let discovery = LanDiscovery::start(&config.network)?;
+    let metrics = Arc::new(Metrics::default());
+    let settings = settings(&config, &link, profiles.clone());
+    let commissioner = Commissioner {
+        link: Arc::clone(&link),
+        discovery: Arc::new(discovery.clone()),
+        store: Arc::new(store.clone()),
+        judge: Arc::clone(&judge),
+        journal: Arc::new(journal.clone()),
+        settings,
+        stop: stop.clone(),
+    };
+    let cloud = match &config.cloud {
+        Some(cloud) => Some(Arc::new(cloud::Client::new(cloud, StoredTokenStore::new(store.clone()))?)),
+        None => None,
+    };
+    let outbox = cloud.as_ref().map(|client| {
+        let codes = bind::DeviceCodes {
+            store: store.clone(),
+            link: Arc::clone(&link),
+            discovery: discovery.clone(),
+            profiles: profiles.clone(),
+        };
+        let options = DispatchOptions { seed: rand::random(), ..DispatchOptions::default() };
+        let (dispatcher, handle) = Dispatcher::new(
+            Arc::new(store.clone()),
+            Arc::clone(client),
+            Arc::new(codes),
+            Arc::new(journal.clone()),
+            Arc::new(Timestamp::now),
+            options,
+        );
+        let token = stop.clone();
+        tasks.spawn(async move {
+            if let Err(error) = dispatcher.run(token.child_token()).await {
+                tracing::error!(%error, "the outbox has stopped: the store cannot be used");
+            }
+        });
+        handle
+    });
+    Ok(Arc::new(Hub {
+        turns: Semaphore::new(config.commissioning.max_concurrent),
+        config,
+        store,
+        journal,
+        stack,
+        link,
+        discovery,
+        judge,
+        commissioner,
+        attempts: AtomicU32::new(0),
+        cloud,
+        outbox,
+        profiles,
+        metrics,
+        started_at: Timestamp::now(),
+        stop: stop.clone(),
+    }))
+}
+
+fn settings(config: &Config, link: &Link, profiles: Vec<Profile>) -> Settings {
+    let given = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    let home = config.cloud.as_ref().map(|cloud| (given(&cloud.family_id), given(&cloud.room_id)));
+    Settings {
+        limits: Limits {
+            attempt: config.commissioning.deadline,
+            discover: config.commissioning.discover_timeout,
+            step: config.commissioning.step_timeout,
+            fail_safe: config.commissioning.fail_safe,
+        },
+        fabric_id: link.credentials().bundle().fabric_id,
+        compressed_fabric_id: link.credentials().compressed_fabric_id(),
+        admin_cat: config.access.admin_cat,
+        grants: config.access.grants.clone(),
+        profiles,
+        cloud: config.cloud.is_some(),
+        home: home.unwrap_or_default(),
+    }
+}
+
+impl Hub {
+    fn spawn_followers(self: &Arc<Self>, tasks: &TaskTracker) {
+        tasks.spawn(presence::follow(Arc::clone(self)));
+        tasks.spawn(nodes::resume_removals(Arc::clone(self)));
+        let hub = Arc::clone(self);
+        let alive = move || {
+            let hub = Arc::clone(&hub);
+            async move { hub.stack.health() == StackHealth::Running && hub.store.counts().await.is_ok() }
+        };
+        tasks.spawn(systemd::watchdog(self.stop.clone(), alive));
+    }
+
+    fn announce(&self, took: Duration) {
+        let fabric = self.link.credentials().bundle().fabric_id.0;
+        let message = format!("ready after {} ms on fabric {fabric}", took.as_millis());
+        self.journal.record(Event::new(Timestamp::now(), Level::Info, "daemon-ready", message.clone()));
+        systemd::ready();
+        systemd::status(&message);
+    }
+
+    /// Comes back only when the stack's thread has ended without being asked to.
+    async fn stack_failed(&self) -> String {
+        let mut look = tokio::time::interval(Duration::from_secs(1));
+        loop {
+            look.tick().await;
+            if let StackHealth::Failed(what) = self.stack.health() {
+                return what;
+            }
+        }
+    }
+
+    /// Attempts end their step and expire their fail-safe, the outbox ends its calls, then the stack and the store close.
+    async fn drain(&self, serving: tokio::task::JoinHandle<std::io::Result<()>>, tasks: &TaskTracker) {
+        systemd::stopping();
+        self.stop.cancel();
+        tasks.close();
+        let orderly = async {
+            let served = serving.await;
+            tasks.wait().await;
+            served
+        };
+        match tokio::time::timeout(DRAIN, orderly).await {
+            Ok(Ok(Ok(()))) => {}
+            Ok(Ok(Err(error))) => tracing::error!(%error, "the admin API broke"),
+            Ok(Err(error)) => tracing::error!(%error, "the admin API panicked"),
+            Err(_) => tracing::warn!("stopping took too long; what is not settled is resumed at the next start"),
+        }
+        self.journal.record(Event::new(Timestamp::now(), Level::Info, "daemon-stopped", "stopped"));
+        self.stack.stop().await;
+        self.store.close().await;
+    }
+}

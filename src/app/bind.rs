@@ -1,0 +1,66 @@
+//! Joins store, cloud and devices for the outbox: where tokens are kept, and where fresh binding codes come from.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::bind::MatterInfo;
+use crate::cloud::{StoredTokens, TokenStore};
+use crate::commissioning::identity::{Profile, binding_code_from};
+use crate::commissioning::ports::{Discovery, MatterLink};
+use crate::discovery::LanDiscovery;
+use crate::durable::StoreError;
+use crate::matter::link::Link;
+use crate::node::NodeId;
+use crate::outbox::ports::BindingCodeSource;
+use crate::secret::BindingCode;
+use crate::store::Store;
+
+const TOKENS: &str = "cloud-tokens";
+/// Asking a device for a fresh code may take no longer; the outbox waits meanwhile.
+const FRESH_CODE: Duration = Duration::from_secs(20);
+const LOOKUP: Duration = Duration::from_secs(3);
+
+/// Tokens in the database.
+pub(super) struct StoredTokenStore {
+    store: Store,
+}
+
+impl StoredTokenStore {
+    pub(super) fn new(store: Store) -> Self {
+        Self { store }
+    }
+}
+
+impl TokenStore for StoredTokenStore {
+    async fn load(&self) -> Result<Option<StoredTokens>, StoreError> {
+        // Tokens that cannot be read are no loss: the client signs in again.
+        Ok(self.store.load_blob(TOKENS).await?.as_deref().and_then(StoredTokens::from_bytes))
+    }
+
+    async fn save(&self, tokens: &StoredTokens) -> Result<(), StoreError> {
+        self.store.save_blob(TOKENS, &tokens.to_bytes()).await
+    }
+}
+
+/// Fresh binding codes, by the product's profile.
+pub(super) struct DeviceCodes {
+    pub(super) store: Store,
+    pub(super) link: Arc<Link>,
+    pub(super) discovery: LanDiscovery,
+    pub(super) profiles: Vec<Profile>,
+}
+
+impl BindingCodeSource for DeviceCodes {
+    async fn fresh_code(&self, node: NodeId, info: &MatterInfo) -> Option<BindingCode> {
+        let profile =
+            self.profiles.iter().find(|p| p.vendor_id == info.vendor_id && p.product_id == info.product_id)?;
+        let fresh = async {
+            let record = self.store.node(node).await.ok().flatten()?;
+            let compressed = self.link.credentials().compressed_fabric_id();
+            let addresses = self.discovery.operational(compressed, record.node_id, LOOKUP).await;
+            let session = self.link.open_case(node, &addresses).await.ok()?;
+            binding_code_from(profile.binding_code, &session).await.ok()
+        };
+        tokio::time::timeout(FRESH_CODE, fresh).await.ok().flatten()
+    }
+}

@@ -1,0 +1,75 @@
+//! Opens our fabric, or makes it on the very first start. Never makes a second one: see `store::fabric` for the protocol.
+
+use anyhow::Context;
+use jiff::Timestamp;
+use sha2::{Digest, Sha256};
+
+use crate::config::Config;
+use crate::journal::{Event, EventSink, Level};
+use crate::keystore::{KeyBundle, Keystore, SealKey};
+use crate::matter::credentials::{Credentials, mint};
+use crate::store::Store;
+use crate::store::fabric::{FabricStart, NewFabric, fabric_start, random_fabric_id, random_hub_node_id};
+use crate::store::journal::JournalHandle;
+
+/// The fabric's credentials, loaded or made.
+pub(super) async fn open(config: &Config, store: &Store, journal: &JournalHandle) -> anyhow::Result<Credentials> {
+    let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(std::path::PathBuf::from);
+    let seal = SealKey::from_credentials_directory(credentials.as_deref()).context("reading the sealing credential")?;
+    let keystore = Keystore::new(&config.state_dir, seal);
+    let loaded = if keystore.exists() { Some(keystore.load()?) } else { None };
+    let row = store.fabric_state().await?;
+    let keys = loaded.as_ref().map(|loaded| fingerprint(&loaded.bundle));
+    let start = fabric_start(row, keys.as_deref())?;
+    let bundle = match (start, loaded) {
+        (FabricStart::Use(_), Some(loaded)) => {
+            if !loaded.sealed && keystore.seals() {
+                keystore.replace(&loaded.bundle).context("sealing the fabric's keys")?;
+            }
+            loaded.bundle
+        }
+        (FabricStart::Finish(row), Some(loaded)) => {
+            store.finish_fabric(&row.root_fingerprint).await?;
+            loaded.bundle
+        }
+        (FabricStart::Make, None) => make(config, store, &keystore, journal).await?,
+        // `fabric_start` answers `Make` only without keys, and the others only with them.
+        (start, _) => anyhow::bail!("the fabric's keys changed while the daemon started ({start:?})"),
+    };
+    if !keystore.seals() {
+        tracing::warn!(
+            "the fabric's keys are not sealed; give the unit LoadCredentialEncrypted=matterbind-seal to seal them"
+        );
+    }
+    Credentials::new(bundle).context("the fabric's keys cannot be used")
+}
+
+async fn make(
+    config: &Config,
+    store: &Store,
+    keystore: &Keystore,
+    journal: &JournalHandle,
+) -> anyhow::Result<KeyBundle> {
+    let hub_node = random_hub_node_id();
+    let bundle = mint(random_fabric_id(), hub_node, &[config.access.admin_cat], Timestamp::now())?;
+    let compressed_id = Credentials::new(bundle.clone())?.compressed_fabric_id();
+    let new = NewFabric {
+        fabric_id: bundle.fabric_id,
+        compressed_id,
+        root_fingerprint: fingerprint(&bundle),
+        label: config.fabric.label.clone(),
+        hub_node_id: hub_node,
+        next_node_id: hub_node.0 + 1,
+    };
+    store.begin_fabric(new).await?;
+    keystore.create(&bundle)?;
+    store.finish_fabric(&fingerprint(&bundle)).await?;
+    let message = format!("made fabric {} with compressed id {compressed_id:016X}", bundle.fabric_id.0);
+    journal.record(Event::new(Timestamp::now(), Level::Info, "fabric-created", message));
+    Ok(bundle)
+}
+
+/// SHA-256 of the root certificate, hex: names the root without being a secret.
+fn fingerprint(bundle: &KeyBundle) -> String {
+    Sha256::digest(&bundle.rcac).iter().map(|byte| format!("{byte:02x}")).collect()
+}
