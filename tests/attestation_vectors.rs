@@ -3,6 +3,9 @@
 //! The vectors are no part of this repository: where they are absent the tests say so and pass. `MATTERBIND_SHARED` names
 //! the directory where it is another.
 
+#![cfg(feature = "sim")]
+#![allow(clippy::unwrap_used, reason = "a test may stop where its data is not as promised")]
+
 use std::path::{Path, PathBuf};
 
 use base64::Engine;
