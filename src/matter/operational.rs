@@ -142,9 +142,9 @@ impl OperationalSession for CaseLink {
     }
 }
 
-/// An upper bound of the list's size: an entry takes 12 bytes at most without its subjects, a subject 9.
+/// An upper bound of the list's size: an entry takes 13 bytes at most without its subjects, a subject 9.
 fn acl_bytes(entries: &[AclEntry]) -> usize {
-    entries.iter().map(|entry| 12 + 9 * entry.subjects.len()).sum()
+    entries.iter().map(|entry| 13 + 9 * entry.subjects.len()).sum()
 }
 
 #[cfg(test)]
