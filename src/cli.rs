@@ -32,6 +32,7 @@ pub mod sim;
 pub mod status;
 pub mod sync;
 
+const GLOBAL: &str = "Global options";
 const EXIT_CODES: &str = "\
 Exit codes:
   0 done                      4 device problem (not found, wrong passcode, unreachable)
@@ -41,7 +42,7 @@ Exit codes:
 
 /// Commissions Matter devices, and keeps device, local record and cloud in agreement.
 #[derive(Debug, Parser)]
-#[command(name = "matterbind", version, about, after_help = EXIT_CODES, propagate_version = true, max_term_width = 100)]
+#[command(name = "matterbind", version, after_help = EXIT_CODES, max_term_width = 100)]
 pub struct Cli {
     /// For every command.
     #[command(flatten)]
@@ -54,14 +55,30 @@ pub struct Cli {
 /// What every command takes.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Global {
-    /// The daemon's socket [default: /run/matterbind/admin.sock, else $XDG_RUNTIME_DIR/matterbind/admin.sock]
-    #[arg(long, global = true, env = "MATTERBIND_SOCKET", value_name = "PATH", hide_env_values = true)]
+    /// The daemon's socket [default: /run/matterbind/admin.sock, else in $XDG_RUNTIME_DIR/matterbind]
+    #[arg(
+        long,
+        global = true,
+        env = "MATTERBIND_SOCKET",
+        value_name = "PATH",
+        hide_env_values = true,
+        help_heading = GLOBAL
+    )]
     pub socket: Option<PathBuf>,
     /// Say more on stderr; twice for even more
-    #[arg(short, long, global = true, action = ArgAction::Count)]
+    #[arg(short, long, global = true, action = ArgAction::Count, help_heading = GLOBAL)]
     pub verbose: u8,
-    /// When to use colours
-    #[arg(long, global = true, value_enum, default_value_t, value_name = "WHEN")]
+    /// When to use colours: auto, always or never
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value_t,
+        value_name = "WHEN",
+        hide_possible_values = true,
+        hide_default_value = true,
+        help_heading = GLOBAL
+    )]
     pub color: Colour,
 }
 

@@ -22,14 +22,14 @@ Examples:
   matterbind commission MT:Y.K9042C00KA0648G00 --name 'Hall lamp'
   matterbind commission 3497-0112-332
   matterbind commission - < code.txt          keeps the code out of the list of processes
-  matterbind commission MT:... --product-key p11abc --device-key VD0001 --binding-code 0123456789ABCDEF
+  matterbind commission MT:... --product-key p11abc --device-key VD0001 --binding-code 01234567...
   matterbind commission MT:... --json | jq .node.node_id
   matterbind commission --manifest new-devices.csv --jobs 8
 
 A manifest has a head line with these columns, of which only the first is needed:
   setup_code,product_key,device_key,binding_code,name,family,room
 
-Exit 0: commissioned and bound (or there is nothing to bind). 6: commissioned, the cloud is still to come.";
+Exit 0: commissioned and bound, or nothing to bind. 6: commissioned, the cloud is still to come.";
 
 /// `commission`
 #[derive(Debug, clap::Args)]

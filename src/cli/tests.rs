@@ -105,7 +105,8 @@ fn what_makes_no_sense_is_refused(#[case] line: &str) {
 #[case("daemon")]
 fn help(#[case] command: &str) {
     let line = ["matterbind"].into_iter().chain((!command.is_empty()).then_some(command)).chain(["--help"]);
-    let text = Cli::try_parse_from(line).expect_err("help").to_string();
+    let whole = Cli::command().term_width(100);
+    let text = whole.try_get_matches_from(line).expect_err("help").to_string();
     let name = if command.is_empty() { "top" } else { command };
     insta::assert_snapshot!(format!("help_{name}"), text);
 }
