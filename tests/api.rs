@@ -1,6 +1,9 @@
 //! The admin API and the command line as their users meet them: the real server on a real Unix socket, the real binary,
 //! and behind them a daemon that only pretends (`support/fake_backend.rs`).
 
+// Helpers of tests are tests, but clippy does not know.
+#![allow(clippy::unwrap_used)]
+
 #[path = "support/fake_backend.rs"]
 mod fake_backend;
 
