@@ -3,7 +3,7 @@
 //! `exit` maps everything to exit codes, `client` talks, `output` and `progress` show. Not here: doing the work.
 
 use std::ffi::OsString;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 
 use clap::{ArgAction, Parser, Subcommand};
@@ -32,6 +32,7 @@ pub mod sim;
 pub mod status;
 pub mod sync;
 
+const GLOBAL: &str = "Global options";
 const EXIT_CODES: &str = "\
 Exit codes:
   0 done                      4 device problem (not found, wrong passcode, unreachable)
@@ -41,7 +42,7 @@ Exit codes:
 
 /// Commissions Matter devices, and keeps device, local record and cloud in agreement.
 #[derive(Debug, Parser)]
-#[command(name = "matterbind", version, about, after_help = EXIT_CODES, propagate_version = true, max_term_width = 100)]
+#[command(name = "matterbind", version, after_help = EXIT_CODES, max_term_width = 100)]
 pub struct Cli {
     /// For every command.
     #[command(flatten)]
@@ -54,14 +55,30 @@ pub struct Cli {
 /// What every command takes.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Global {
-    /// The daemon's socket [default: /run/matterbind/admin.sock, else $XDG_RUNTIME_DIR/matterbind/admin.sock]
-    #[arg(long, global = true, env = "MATTERBIND_SOCKET", value_name = "PATH", hide_env_values = true)]
+    /// The daemon's socket [default: /run/matterbind/admin.sock, else in $XDG_RUNTIME_DIR/matterbind]
+    #[arg(
+        long,
+        global = true,
+        env = "MATTERBIND_SOCKET",
+        value_name = "PATH",
+        hide_env_values = true,
+        help_heading = GLOBAL
+    )]
     pub socket: Option<PathBuf>,
     /// Say more on stderr; twice for even more
-    #[arg(short, long, global = true, action = ArgAction::Count)]
+    #[arg(short, long, global = true, action = ArgAction::Count, help_heading = GLOBAL)]
     pub verbose: u8,
-    /// When to use colours
-    #[arg(long, global = true, value_enum, default_value_t, value_name = "WHEN")]
+    /// When to use colours: auto, always or never
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value_t,
+        value_name = "WHEN",
+        hide_possible_values = true,
+        hide_default_value = true,
+        help_heading = GLOBAL
+    )]
     pub color: Colour,
 }
 
@@ -119,14 +136,38 @@ pub enum Command {
 
 /// The whole program: parses, runs, and says with what to end. Starts no thread before the command does.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    match Cli::try_parse_from(arguments) {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    match Cli::try_parse_from(&arguments) {
         Ok(cli) => run(cli),
-        Err(error) => {
-            // Help and version are no mistakes and go to stdout; clap knows which is which.
+        // Help and version are no mistakes and go to stdout; clap knows which is which.
+        Err(error) if !error.use_stderr() => {
             let _ = error.print();
-            if error.use_stderr() { ExitCode::Usage } else { ExitCode::Done }
+            ExitCode::Done
+        }
+        Err(error) => {
+            let rendered = error.render();
+            let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+            let text = if colour { rendered.ansi().to_string() } else { rendered.to_string() };
+            let _ = std::io::stderr().write_all(without_codes(text, &arguments).as_bytes());
+            ExitCode::Usage
         }
     }
+}
+
+/// Takes out of clap's message whatever in the arguments looks like a setup code, a passcode or a binding code: clap
+/// repeats what it does not understand.
+fn without_codes(mut message: String, arguments: &[OsString]) -> String {
+    let words = arguments.iter().filter_map(|argument| argument.to_str());
+    for word in words.flat_map(|word| [Some(word), word.split_once('=').map(|(_, value)| value)]).flatten() {
+        let is_qr = word.get(..3).is_some_and(|start| start.eq_ignore_ascii_case("MT:"));
+        let digits = word.chars().filter(char::is_ascii_digit).count();
+        let is_manual = digits >= 5 && word.chars().all(|c| c.is_ascii_digit() || matches!(c, '-' | ' '));
+        let is_binding = word.len() == 16 && word.chars().all(|c| c.is_ascii_hexdigit());
+        if is_qr || is_manual || is_binding {
+            message = message.replace(word, "(a code)");
+        }
+    }
+    message
 }
 
 fn run(cli: Cli) -> ExitCode {

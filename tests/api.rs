@@ -1,6 +1,9 @@
 //! The admin API and the command line as their users meet them: the real server on a real Unix socket, the real binary,
 //! and behind them a daemon that only pretends (`support/fake_backend.rs`).
 
+// Helpers of tests are tests, but clippy does not know.
+#![allow(clippy::unwrap_used)]
+
 #[path = "support/fake_backend.rs"]
 mod fake_backend;
 
@@ -11,8 +14,7 @@ use fake_backend::{ABSENT, GOOD, PENDING, REJECTED, Running, SLOW, TOKEN, entry,
 use futures_util::StreamExt;
 use matterbind::admin::auth::Guard;
 use matterbind::admin::server::{AdminOptions, AdminServer, BindError};
-use matterbind::cli::client::{AdminClient, PLAIN};
-use matterbind::cli::exit::CliError;
+use matterbind::cli::client::AdminClient;
 use matterbind::journal::Level;
 use serde_json::{Value, json};
 
@@ -66,21 +68,46 @@ async fn a_dead_daemons_socket_is_replaced_and_a_file_is_not() {
     assert_eq!(std::fs::read_to_string(file).unwrap(), "precious");
 }
 
+/// Asks for the status from a thread of another user. Credentials belong to the thread on Linux, so the rest of this
+/// process stays who it is.
+fn status_as(user: u32, socket: std::path::PathBuf) -> String {
+    use std::io::{Read, Write};
+    let asking = std::thread::spawn(move || {
+        let (uid, gid) = (rustix::fs::Uid::from_raw(user), rustix::fs::Gid::from_raw(user));
+        rustix::thread::set_thread_groups(&[]).unwrap();
+        rustix::thread::set_thread_res_gid(gid, gid, gid).unwrap();
+        rustix::thread::set_thread_res_uid(uid, uid, uid).unwrap();
+        let mut stream = std::os::unix::net::UnixStream::connect(socket).unwrap();
+        stream.write_all(b"GET /v1/status HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    });
+    asking.join().unwrap()
+}
+
 #[tokio::test]
-async fn who_is_not_known_gets_403() {
-    // This process connects as root or as itself; a guard for other ids must refuse it unless it is root.
-    if rustix::process::geteuid().is_root() {
-        eprintln!("skipped: root may always use the socket");
+async fn only_root_the_service_and_the_group_come_in() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: only root can act as another user");
         return;
     }
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("admin.sock");
     let server = AdminServer::bind(AdminOptions { socket: socket.clone(), tcp: None }).await.unwrap();
-    let server = server.with_guard(Guard::for_ids(u32::MAX - 1, None, None));
+    // Open to all, so that it is the guard that decides and not the file system.
+    for (path, mode) in [(directory.path(), 0o755), (socket.as_path(), 0o666)] {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    }
+    let server = server.with_guard(Guard::for_ids(60_001, Some(60_002), None));
     let fake = std::sync::Arc::new(fake_backend::Fake::default());
     tokio::spawn(server.serve(fake, Default::default(), Default::default()));
-    let refused = AdminClient::new(&socket).unwrap().get::<Value>(&["status"], &(), PLAIN).await;
-    assert!(matches!(refused, Err(CliError::Api(error)) if error.code == "forbidden"));
+    for (user, status) in [(0, 200), (60_001, 200), (60_002, 200), (60_003, 403)] {
+        let socket = socket.clone();
+        let answer = tokio::task::spawn_blocking(move || status_as(user, socket)).await.unwrap();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "user {user}: {answer}");
+        assert_eq!(answer.contains("\"code\":\"forbidden\""), status == 403);
+    }
 }
 
 #[tokio::test]

@@ -16,28 +16,35 @@ use crate::admin::wire::{
     ApiError, AttestationOverride, CommissionEvent, CommissionLine, CommissionRequest, CommissionResult, Failure,
 };
 use crate::bind::{BindState, BindStatus};
+use crate::onboarding::SetupCode;
+use crate::secret::BindingCode;
 
 const EXAMPLES: &str = "\
 Examples:
   matterbind commission MT:Y.K9042C00KA0648G00 --name 'Hall lamp'
-  matterbind commission 3497-0112-332
+  matterbind commission 3497-011-2332
   matterbind commission - < code.txt          keeps the code out of the list of processes
-  matterbind commission MT:... --product-key p11abc --device-key VD0001 --binding-code 0123456789ABCDEF
+  matterbind commission MT:... --product-key p11abc --device-key VD0001 --binding-code 01234567...
   matterbind commission MT:... --json | jq .node.node_id
   matterbind commission --manifest new-devices.csv --jobs 8
 
 A manifest has a head line with these columns, of which only the first is needed:
   setup_code,product_key,device_key,binding_code,name,family,room
 
-Exit 0: commissioned and bound (or there is nothing to bind). 6: commissioned, the cloud is still to come.";
+Exit 0: commissioned and bound, or nothing to bind. 6: commissioned, the cloud is still to come.";
 
 /// `commission`
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct CommissionArgs {
     /// QR payload (MT:...), manual code of 11 or 21 digits, or - to read it from stdin
-    #[arg(value_name = "SETUP-CODE", required_unless_present = "manifest", conflicts_with = "manifest")]
-    pub setup_code: Option<String>,
+    #[arg(
+        value_name = "SETUP-CODE",
+        required_unless_present = "manifest",
+        conflicts_with = "manifest",
+        value_parser = setup_code
+    )]
+    pub setup_code: Option<SetupCode>,
     /// Product key in the cloud
     #[arg(long, value_name = "KEY")]
     pub product_key: Option<String>,
@@ -45,8 +52,8 @@ pub struct CommissionArgs {
     #[arg(long, value_name = "KEY")]
     pub device_key: Option<String>,
     /// Binding code that the device shows the cloud: 16 characters 0-9A-F
-    #[arg(long, value_name = "CODE")]
-    pub binding_code: Option<String>,
+    #[arg(long, value_name = "CODE", value_parser = binding_code)]
+    pub binding_code: Option<BindingCode>,
     /// What to call it
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
@@ -86,6 +93,15 @@ pub struct CommissionArgs {
     pub events: bool,
 }
 
+/// Judged by the daemon: an error here would repeat the code.
+fn setup_code(typed: &str) -> Result<SetupCode, std::convert::Infallible> {
+    Ok(SetupCode::new(typed))
+}
+
+fn binding_code(typed: &str) -> Result<BindingCode, std::convert::Infallible> {
+    Ok(BindingCode::new(typed))
+}
+
 impl CommissionArgs {
     /// The request, but for the setup code.
     pub(super) fn request(&self) -> CommissionRequest {
@@ -93,7 +109,7 @@ impl CommissionArgs {
             setup_code: String::new(),
             product_key: self.product_key.clone(),
             device_key: self.device_key.clone(),
-            binding_code: self.binding_code.clone(),
+            binding_code: self.binding_code.as_ref().map(|code| code.expose().to_owned()),
             name: self.name.clone(),
             family_id: self.family.clone(),
             room_id: self.room.clone(),
@@ -115,7 +131,7 @@ pub(super) fn run(global: &Global, args: CommissionArgs) -> Result<ExitCode, Cli
         return block_on(manifest::run(global, &client, &args, rows));
     }
     let mut request = args.request();
-    request.setup_code = match args.setup_code.as_deref() {
+    request.setup_code = match args.setup_code.as_ref().map(SetupCode::expose) {
         Some("-") => from_stdin()?,
         Some(code) => code.to_owned(),
         None => return Err(CliError::Usage("a setup code is needed".to_owned())),

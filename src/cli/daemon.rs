@@ -7,6 +7,7 @@ use super::exit::{CliError, ExitCode};
 use super::output;
 use crate::config::Config;
 use crate::config::load::{self, ConfigMistakes, Sources};
+use crate::telemetry;
 
 const ORDER: &str = "\
 Order: defaults < file < MATTERBIND_* environment < flags.
@@ -55,7 +56,8 @@ pub fn load_config(
 }
 
 pub(super) fn run(global: &Global, args: DaemonArgs) -> Result<ExitCode, CliError> {
-    let _config = load_config(global, args.config, args.state_dir)?;
+    let config = load_config(global, args.config, args.state_dir)?;
+    telemetry::init(&config.log, global.verbose).map_err(anyhow::Error::new)?;
     Err(CliError::NotInThisBuild("daemon"))
 }
 

@@ -185,7 +185,7 @@ async fn act(global: &Global, client: &AdminClient, command: NodeCommand) -> Res
         }
         NodeCommand::Share { duration, .. } => {
             let share: ShareResult = post(client, &node, &NodeAction::Share { seconds: seconds(duration)? }).await?;
-            if json { output::json(&share)? } else { output::line(&share_text(&share))? }
+            if json { output::json(&share)? } else { output::line(&share_text(&share, paint))? }
         }
         NodeCommand::Remove { force, .. } => {
             let removed: RemoveResult = post(client, &node, &NodeAction::Remove { force }).await?;
@@ -253,14 +253,23 @@ fn check_text(check: &NodeCheck, paint: Paint) -> String {
     text
 }
 
-fn share_text(share: &ShareResult) -> String {
+/// The QR code as blocks: black on white where colours may be used, else as it is right on a dark terminal.
+fn picture(payload: &str, paint: Paint) -> String {
+    let Ok(code) = QrCode::new(payload.as_bytes()) else { return String::new() };
+    if !paint.is_on() {
+        return code.render::<Dense1x2>().dark_color(Dense1x2::Light).light_color(Dense1x2::Dark).build() + "\n";
+    }
+    let blocks = code.render::<Dense1x2>().build();
+    blocks.lines().map(|line| paint.tone(Tone::Paper, line) + "\n").collect()
+}
+
+fn share_text(share: &ShareResult, paint: Paint) -> String {
     let digits = &share.manual_code;
     let grouped = match digits.len() {
         11 if digits.is_ascii() => format!("{}-{}-{}", &digits[..4], &digits[4..7], &digits[7..]),
         _ => digits.clone(),
     };
-    let picture = QrCode::new(share.qr_payload.as_bytes()).map(|code| code.render::<Dense1x2>().build());
-    let picture = picture.map(|picture| format!("{picture}\n")).unwrap_or_default();
+    let picture = picture(&share.qr_payload, paint);
     format!(
         "{picture}Manual code  {grouped}\nQR payload   {}\nThe window is open until {}.",
         share.qr_payload,

@@ -9,6 +9,9 @@ use serde::Serialize;
 
 use super::exit::CliError;
 
+/// A table is not squeezed into less.
+const MIN_WIDTH: u16 = 60;
+
 /// `--color`
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Colour {
@@ -44,6 +47,8 @@ pub enum Tone {
     Quiet,
     /// Worth the first look.
     Strong,
+    /// Black on white, whatever the terminal's colours are.
+    Paper,
 }
 
 /// Paints for one stream.
@@ -61,6 +66,11 @@ impl Paint {
         Self(colour.on(&io::stderr()))
     }
 
+    /// Whether colours are used.
+    pub fn is_on(self) -> bool {
+        self.0
+    }
+
     /// The text in its tone.
     pub fn tone(self, tone: Tone, text: impl std::fmt::Display) -> String {
         if !self.0 {
@@ -72,6 +82,7 @@ impl Paint {
             Tone::Bad => "31",
             Tone::Quiet => "2",
             Tone::Strong => "1",
+            Tone::Paper => "30;107",
         };
         format!("\x1b[{code}m{text}\x1b[0m")
     }
@@ -111,9 +122,10 @@ pub fn line(text: &str) -> Result<(), CliError> {
 /// A table with a head and no lines that would get in the way of `cut` and `awk`.
 pub fn table(head: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
-    if !io::stdout().is_terminal() {
-        table.set_content_arrangement(ContentArrangement::Disabled);
+    table.load_preset(presets::NOTHING);
+    // Wrapped cells are for people; and some terminals say that they have no columns at all.
+    if io::stdout().is_terminal() && table.width().is_some_and(|width| width >= MIN_WIDTH) {
+        table.set_content_arrangement(ContentArrangement::Dynamic);
     }
     table.set_header(head.iter().map(|word| word.to_uppercase()).collect::<Vec<_>>());
     if let Some(first) = table.column_mut(0) {

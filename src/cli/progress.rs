@@ -38,7 +38,7 @@ impl Progress {
             return Self::Plain;
         }
         let bar = ProgressBar::new_spinner();
-        let style = ProgressStyle::with_template("{spinner} {msg:34} {elapsed_precise:.dim}");
+        let style = ProgressStyle::with_template("{spinner} {msg:34} {elapsed:.dim}");
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
         bar.enable_steady_tick(Duration::from_millis(100));
         Self::Terminal { bar, paint: Paint::stderr(colour) }

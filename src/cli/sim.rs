@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use super::exit::{CliError, ExitCode};
 use super::{Global, numbers};
+use crate::onboarding::{MAX_DISCRIMINATOR, RESERVED_PASSCODES};
+use crate::secret::Passcode;
 
 /// `demo`
 #[derive(Debug, clap::Args)]
@@ -43,8 +45,8 @@ pub struct VirtualDeviceArgs {
     #[arg(long, value_name = "N", default_value = "3840", value_parser = discriminator)]
     pub discriminator: u16,
     /// Setup passcode
-    #[arg(long, value_name = "N", default_value_t = 20_202_021, value_parser = clap::value_parser!(u32).range(1..=99_999_998), hide_default_value = true)]
-    pub passcode: u32,
+    #[arg(long, value_name = "N", default_value = "20202021", value_parser = passcode)]
+    pub passcode: Passcode,
     /// Vendor id
     #[arg(long, value_name = "N", default_value = "0xFFF1", value_parser = numbers::u16_any_base)]
     pub vendor_id: u16,
@@ -74,9 +76,19 @@ pub struct VirtualDeviceArgs {
     pub cd: Option<PathBuf>,
 }
 
+/// The message does not repeat the value; `main` takes it out of clap's.
+fn passcode(text: &str) -> Result<Passcode, String> {
+    match text.parse::<u32>() {
+        Ok(value) if (1..=99_999_998).contains(&value) && !RESERVED_PASSCODES.contains(&value) => {
+            Ok(Passcode::new(value))
+        }
+        _ => Err("1 to 99999998 is needed, and none of the reserved ones".to_owned()),
+    }
+}
+
 fn discriminator(text: &str) -> Result<u16, String> {
     let value = numbers::u16_any_base(text)?;
-    if value <= crate::onboarding::MAX_DISCRIMINATOR { Ok(value) } else { Err("0 to 4095 is needed".to_owned()) }
+    if value <= MAX_DISCRIMINATOR { Ok(value) } else { Err("0 to 4095 is needed".to_owned()) }
 }
 
 /// Called before any thread exists: it makes its own namespaces.

@@ -105,7 +105,30 @@ fn what_makes_no_sense_is_refused(#[case] line: &str) {
 #[case("daemon")]
 fn help(#[case] command: &str) {
     let line = ["matterbind"].into_iter().chain((!command.is_empty()).then_some(command)).chain(["--help"]);
-    let text = Cli::try_parse_from(line).expect_err("help").to_string();
+    let whole = Cli::command().term_width(100);
+    let text = whole.try_get_matches_from(line).expect_err("help").to_string();
     let name = if command.is_empty() { "top" } else { command };
     insta::assert_snapshot!(format!("help_{name}"), text);
+}
+
+#[rstest]
+#[case("commission MT:Y.K9042C00KA0648G00 MT:SECOND")]
+#[case("34970112332")]
+#[case("commission -x 3497-011-2332 3497-011-2332")]
+#[case("status --binding-code=0123456789ABCDEF")]
+#[case("virtual-device --passcode 12345678")]
+fn a_mistake_is_named_without_the_code(#[case] line: &str) {
+    let arguments: Vec<OsString> = ["matterbind"].into_iter().chain(line.split(' ')).map(OsString::from).collect();
+    let message = Cli::try_parse_from(&arguments).expect_err(line).to_string();
+    let shown = without_codes(message, &arguments);
+    for code in ["MT:", "3497", "0123456789ABCDEF", "12345678"] {
+        assert!(!shown.contains(code), "{shown}");
+    }
+}
+
+#[test]
+fn arguments_do_not_show_codes_in_debug() {
+    let line = "matterbind commission 34970112332 --binding-code 0123456789ABCDEF".split(' ');
+    let shown = format!("{:?}", Cli::try_parse_from(line).unwrap());
+    assert!(!shown.contains("34970112332") && !shown.contains("0123456789ABCDEF"), "{shown}");
 }

@@ -115,10 +115,10 @@ impl Fake {
         );
         progress.report(CommissionEvent::Accepted { attempt_id });
         let code = request.setup_code.as_str();
-        if !code.starts_with("MT:") {
-            if let Err(error) = SetupCode::new(code).parse() {
-                return CommissionResult::Failed(Failure::new(attempt_id, &error.into()));
-            }
+        if !code.starts_with("MT:")
+            && let Err(error) = SetupCode::new(code).parse()
+        {
+            return CommissionResult::Failed(Failure::new(attempt_id, &error.into()));
         }
         progress.report(CommissionEvent::StepFinished { step: Step::Parse, duration_ms: 0 });
         if code == SLOW {
