@@ -243,6 +243,22 @@ async fn the_log_is_followed_without_gap_or_repetition() {
 }
 
 #[tokio::test]
+async fn a_reader_too_slow_for_the_log_is_told_so() {
+    let running = start().await;
+    let client = AdminClient::new(&running.socket).unwrap();
+    let mut lines = client.get_lines(&["logs"], &[("follow", "true"), ("node", "1000")]).await.unwrap();
+    lines.next().await.unwrap().unwrap();
+    // More than the channel holds, sent without giving the server a turn.
+    for id in 10..60 {
+        running.fake.events.send(entry(id, Level::Info, 1000, "burst")).unwrap();
+    }
+    let told: Value = serde_json::from_str(&lines.next().await.unwrap().unwrap()).unwrap();
+    assert_eq!((told["kind"].as_str().unwrap(), told["fields"]["missed"].as_u64().unwrap()), ("entries-skipped", 34));
+    let after: Value = serde_json::from_str(&lines.next().await.unwrap().unwrap()).unwrap();
+    assert_eq!(after["id"], 44);
+}
+
+#[tokio::test]
 async fn server_sent_events_resume_after_the_last_one_seen() {
     let running = start().await;
     let request = reqwest_client().get(format!("http://{}/v1/events", running.tcp)).bearer_auth(TOKEN);

@@ -153,8 +153,10 @@ pub(super) async fn server_sent<B: Backend>(
     }
     let entries = follow(&*api.backend, query).await?.take_until(api.stop.cancelled_owned());
     let events = entries.map(|event| {
-        let id = event.id.to_string();
-        sse::Event::default().id(id).event(event.kind.clone()).json_data(&event)
+        let sent = sse::Event::default().event(event.kind.clone());
+        // A browser comes back with the last id it saw; 0 is no place to go on from.
+        let sent = if event.id > 0 { sent.id(event.id.to_string()) } else { sent };
+        sent.json_data(&event)
     });
     Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(HEARTBEAT)).into_response())
 }
@@ -172,7 +174,7 @@ async fn follow<B: Backend>(
     let live = stream::unfold((live, live_query), async |(mut live, query)| {
         loop {
             match receive(&mut live).await {
-                Some(event) if query.wants(&event) => return Some((event, (live, query))),
+                Some(event) if event.id == 0 || query.wants(&event) => return Some((event, (live, query))),
                 Some(_) => {}
                 None => return None,
             }
@@ -190,10 +192,8 @@ async fn receive(live: &mut broadcast::Receiver<Event>) -> Option<Event> {
             let message =
                 format!("{missed} entries were left out here: this client is too slow; ask for them with `after`");
             let now = jiff::Timestamp::now();
-            let mut event =
-                Event::new(now, crate::journal::Level::Warn, "entries-skipped", message).with("missed", missed);
-            // It is of no node and no attempt, and has no place in the order: let every filter pass it.
-            event.id = i64::MAX;
+            // It is not in the store, so it keeps the id 0, and every filter lets it pass.
+            let event = Event::new(now, crate::journal::Level::Warn, "entries-skipped", message).with("missed", missed);
             Some(event)
         }
     }
