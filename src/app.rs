@@ -37,6 +37,7 @@ mod judge;
 mod nodes;
 mod presence;
 mod profiles;
+mod reconcile;
 
 use bind::StoredTokenStore;
 use judge::Judge;

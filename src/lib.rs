@@ -4,6 +4,7 @@
 //! `store` (node record and outbox row in one transaction) → `outbox` → `cloud`. ARCHITECTURE.md draws it.
 
 pub mod admin;
+pub mod app;
 pub mod attestation;
 pub mod bind;
 pub mod cli;

@@ -1,49 +1,42 @@
 //! Verification and policy with the trust store that is loaded now: the driver's [`AttestationJudge`].
 
-use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use jiff::Timestamp;
 
 use crate::attestation::{self, Evidence, TrustStore, csr, policy};
-use crate::commissioning::ports::{
-    AttestationJudge, AttestationOverride, CollectedEvidence, CsrResponse, Judgement,
-};
+use crate::commissioning::ports::{AttestationJudge, AttestationOverride, CollectedEvidence, CsrResponse, Judgement};
 use crate::config::{AttestationConfig, Config};
 use crate::journal::{Event, EventSink, Level};
+use crate::paa;
 use crate::store::journal::JournalHandle;
 
 /// See the module.
 pub(super) struct Judge {
     trust: RwLock<Arc<TrustStore>>,
     policy: AttestationConfig,
-    directories: Vec<PathBuf>,
 }
 
 impl Judge {
     /// Loads the PAA directories; each bad file is named in the admin log and the rest counts.
     pub(super) fn load(config: &Config, journal: &JournalHandle) -> Self {
-        let directories = match config.attestation.paa_dirs.as_slice() {
-            [] => vec![config.state_dir.join("paa")],
-            given => given.to_vec(),
-        };
-        let judge = Self { trust: RwLock::default(), policy: config.attestation.clone(), directories };
+        let judge = Self { trust: RwLock::default(), policy: config.attestation.clone() };
         judge.reload(config, journal);
         judge
     }
 
     /// Loads again, for instance after `attestation update-paa`.
     pub(super) fn reload(&self, config: &Config, journal: &JournalHandle) {
-        let revocations = [config.state_dir.join("revocation")];
-        let loaded = crate::paa::load(&self.directories, &revocations);
+        let directories = paa::paa_dirs(&config.attestation, &config.state_dir);
+        let loaded = paa::load(&directories, Some(&paa::revocation_dir(&config.state_dir)));
         for bad in &loaded.quarantined {
-            let message = format!("{} is not trusted: {}", bad.path.display(), bad.reason);
+            let message = format!("left out of the trust store: {bad}");
             journal.record(Event::new(Timestamp::now(), Level::Warn, "paa-quarantined", message));
         }
-        if loaded.store.paa_count() == 0 {
+        if loaded.trust.paa_count() == 0 {
             tracing::warn!("no PAA is trusted: every device will be refused until `matterbind attestation update-paa`");
         }
-        *self.trust.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(loaded.store);
+        *self.trust.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(loaded.trust);
     }
 
     fn trust(&self) -> Arc<TrustStore> {

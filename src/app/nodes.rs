@@ -1,0 +1,251 @@
+//! What the admin API asks of one node: check, identify, share, remove. Every call has a deadline; a removal is resumable.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::{SignedDuration, Timestamp};
+use rs_matter::BasicCommData;
+use rs_matter::pairing::DiscoveryCapabilities;
+use rs_matter::pairing::qr::{CommFlowType, QrPayload, no_optional_data};
+
+use super::Hub;
+use crate::admin::wire::{ApiError, Difference, NodeCheck, RemoveResult, ShareResult};
+use crate::commissioning::error::Disposition;
+use crate::commissioning::ports::{Discovery, LinkError, MatterLink, OperationalSession};
+use crate::fabric::granted_cats;
+use crate::journal::{Event, EventSink, Level};
+use crate::matter::operational::CaseLink;
+use crate::node::{NodeId, NodeRecord, NodeState};
+use crate::onboarding::{MAX_DISCRIMINATOR, check_passcode};
+use crate::outbox::dispatcher::wait_for;
+use crate::secret::Passcode;
+use crate::store::removal::RemovalStage;
+
+/// How long a node's announcement is waited for before its last known addresses are tried.
+const LOOKUP: Duration = Duration::from_secs(2);
+/// Everything that one request asks of a device.
+const DEVICE: Duration = Duration::from_secs(20);
+/// How long `node remove` waits for the cloud before it says that the rest goes on by itself.
+const UNBIND: Duration = Duration::from_secs(10);
+
+impl Hub {
+    /// A CASE session with a recorded node, wherever it is now.
+    pub(super) async fn meet(&self, record: &NodeRecord) -> Result<CaseLink, LinkError> {
+        let compressed = self.link.credentials().compressed_fabric_id();
+        let mut addresses = self.discovery.operational(compressed, record.node_id, LOOKUP).await;
+        for known in last_known(record) {
+            if !addresses.contains(&known) {
+                addresses.push(known);
+            }
+        }
+        self.link.open_case(record.node_id, &addresses).await
+    }
+
+    pub(super) async fn record(&self, node: NodeId) -> Result<NodeRecord, ApiError> {
+        self.store.node(node).await?.ok_or_else(|| ApiError::unknown_node(&crate::admin::wire::NodeRef::Id(node)))
+    }
+
+    pub(super) async fn check_node(&self, node: NodeId) -> Result<NodeCheck, ApiError> {
+        let record = self.record(node).await?;
+        let began = Instant::now();
+        let asked = async {
+            let session = self.meet(&record).await?;
+            let description = session.describe().await?;
+            let acl = session.read_acl().await?;
+            Ok::<_, LinkError>((description, acl))
+        };
+        let answer = within(asked).await;
+        let duration_ms = began.elapsed().as_millis() as u64;
+        let check = |reachable, message: String, differences| NodeCheck {
+            node_id: node,
+            reachable,
+            address: record.addresses.first().cloned().filter(|_| reachable),
+            duration_ms,
+            message,
+            differences,
+        };
+        match answer {
+            Ok((description, acl)) => {
+                self.store.touch_node(node, Some(Timestamp::now()), None, NodeState::Operational).await?;
+                let device = serde_json::json!({
+                    "vendor_id": description.basic.vendor_id,
+                    "product_id": description.basic.product_id,
+                    "serial_number": description.basic.serial_number,
+                    "matter_version": description.basic.matter_version(),
+                    "cats": granted_cats(&acl),
+                });
+                Ok(check(true, String::new(), differing(&device, &record)))
+            }
+            Err(error) => Ok(check(false, error.to_string(), Vec::new())),
+        }
+    }
+
+    pub(super) async fn identify_node(&self, node: NodeId, seconds: u16) -> Result<(), ApiError> {
+        let record = self.record(node).await?;
+        let identify = async { self.meet(&record).await?.identify(Duration::from_secs(u64::from(seconds))).await };
+        within(identify).await.map_err(|error| device_error(&error))
+    }
+
+    pub(super) async fn share_node(&self, node: NodeId, seconds: u16) -> Result<ShareResult, ApiError> {
+        let record = self.record(node).await?;
+        let (passcode, discriminator) = fresh_window();
+        let secret = Passcode::new(passcode);
+        let open = async {
+            let window = Duration::from_secs(u64::from(seconds));
+            self.meet(&record).await?.open_window(window, discriminator, &secret).await
+        };
+        within(open).await.map_err(|error| device_error(&error))?;
+        let expires_at = Timestamp::now() + SignedDuration::from_secs(i64::from(seconds));
+        let message = format!("commissioning window open until {expires_at:.0}");
+        self.journal.record(Event::new(Timestamp::now(), Level::Info, "node-shared", message).with_node(node));
+        let (manual_code, qr_payload) = codes(passcode, discriminator, &record)
+            .ok_or_else(|| internal("the onboarding codes could not be written"))?;
+        Ok(ShareResult { node_id: node, manual_code, qr_payload, discriminator, expires_at })
+    }
+
+    /// Device, cloud, record, in that order. What could not be done is resumed.
+    pub(super) async fn remove_node(&self, node: NodeId, force: bool) -> Result<RemoveResult, ApiError> {
+        let removal = match self.store.removals().await?.into_iter().find(|removal| removal.node_id == node) {
+            Some(under_way) if under_way.forced || !force => under_way,
+            _ => {
+                self.record(node).await?;
+                self.store.begin_removal(node, force, Timestamp::now()).await?
+            }
+        };
+        let mut results = self.outbox.as_ref().map(|outbox| outbox.results());
+        let mut device_removed = !removal.on_device;
+        let mut unbind = None;
+        if removal.stage == RemovalStage::Device {
+            match self.remove_from_device(&removal.record).await {
+                Ok(()) => device_removed = true,
+                Err(error) if removal.forced => {
+                    let message = format!("removed by force: {error}; our fabric is still on the device");
+                    self.journal
+                        .record(Event::new(Timestamp::now(), Level::Warn, "node-left-behind", message).with_node(node));
+                }
+                Err(error) => return Err(not_removed(&error)),
+            }
+            unbind = self.store.advance_removal(node, !device_removed, Timestamp::now()).await?;
+        }
+        let bound = removal.stage == RemovalStage::Cloud || unbind.is_some();
+        let cloud_done = match (unbind, &mut results) {
+            (Some(row), Some(results)) => {
+                wait_for(results, row, UNBIND).await.is_some_and(|result| result.state.is_none())
+            }
+            _ => !bound,
+        };
+        // The unbind row lives on by itself; the record is what is ours.
+        self.store.finish_removal(node).await?;
+        let message = format!("node {node} ({}) removed", removal.record.name);
+        self.journal.record(Event::new(Timestamp::now(), Level::Info, "node-removed", message).with_node(node));
+        let (cloud, message) = match (bound, cloud_done) {
+            (false, _) => ("not-bound", String::new()),
+            (true, true) => ("removed", String::new()),
+            (true, false) => ("pending", "the cloud is told as soon as it answers; see `matterbind outbox`".to_owned()),
+        };
+        Ok(RemoveResult { node_id: node, device_removed, cloud: cloud.to_owned(), record_deleted: true, message })
+    }
+
+    async fn remove_from_device(&self, record: &NodeRecord) -> Result<(), LinkError> {
+        let remove = async {
+            let session = match self.meet(record).await {
+                // It does not know us any more, which is what is wanted.
+                Err(LinkError::CaseRefused) => return Ok(()),
+                session => session?,
+            };
+            let index = session.current_fabric_index().await?;
+            session.remove_fabric(index).await
+        };
+        within(remove).await
+    }
+}
+
+/// Goes on with removals that a stop or an absent device interrupted: at start, and whenever one of those nodes is seen.
+pub(super) async fn resume_removals(hub: Arc<Hub>) {
+    let Ok(removals) = hub.store.removals().await else { return };
+    for removal in removals {
+        if hub.stop.is_cancelled() {
+            return;
+        }
+        if removal.stage != RemovalStage::Leftover
+            && let Err(error) = hub.remove_node(removal.node_id, removal.forced).await
+        {
+            tracing::warn!(node.id = removal.node_id.0, %error, "removal not finished; it is resumed when the node is seen");
+        }
+    }
+}
+
+async fn within<T>(work: impl Future<Output = Result<T, LinkError>>) -> Result<T, LinkError> {
+    let late = LinkError::Unreachable { addresses: Vec::new() };
+    tokio::time::timeout(DEVICE, work).await.unwrap_or(Err(late))
+}
+
+/// Addresses that need no interface name; link-local ones are found by mDNS.
+fn last_known(record: &NodeRecord) -> Vec<std::net::SocketAddr> {
+    let ips = record.addresses.iter().filter_map(|address| address.parse::<std::net::IpAddr>().ok());
+    ips.filter(|ip| !matches!(ip, std::net::IpAddr::V6(v6) if crate::node::is_unicast_link_local(*v6)))
+        .map(|ip| std::net::SocketAddr::new(ip, record.port))
+        .collect()
+}
+
+fn differing(device: &serde_json::Value, record: &NodeRecord) -> Vec<Difference> {
+    let local = serde_json::to_value(record).unwrap_or_default();
+    let fields = device.as_object().into_iter().flatten();
+    fields
+        .filter(|(field, value)| local[field.as_str()] != **value)
+        .map(|(field, value)| Difference {
+            field: field.clone(),
+            device: value.clone(),
+            local: local[field.as_str()].clone(),
+            cloud: serde_json::Value::Null,
+        })
+        .collect()
+}
+
+/// A passcode and a discriminator for an enhanced window (Matter Core 5.1.7, 11.19.8.1).
+fn fresh_window() -> (u32, u16) {
+    let passcode = std::iter::repeat_with(|| rand::random_range(1..=99_999_998))
+        .find(|passcode| check_passcode(*passcode).is_ok())
+        .expect("nearly every number of the range is a passcode");
+    (passcode, rand::random_range(0..=MAX_DISCRIMINATOR))
+}
+
+fn codes(passcode: u32, discriminator: u16, record: &NodeRecord) -> Option<(String, String)> {
+    let data = BasicCommData { password: passcode.to_le_bytes().into(), discriminator };
+    let manual = data.compute_pairing_code().to_string();
+    let qr = QrPayload::new(
+        DiscoveryCapabilities::IP,
+        CommFlowType::Standard,
+        data,
+        record.vendor_id,
+        record.product_id,
+        "",
+        no_optional_data,
+    );
+    let mut buffer = [0; 256];
+    let (text, _) = qr.as_str(&mut buffer).ok()?;
+    Some((manual, text.to_owned()))
+}
+
+fn internal(message: &str) -> ApiError {
+    ApiError::new("internal", Disposition::Bug, message, "`matterbind logs` has the details; report it")
+}
+
+fn not_removed(error: &LinkError) -> ApiError {
+    let mut refused = device_error(error);
+    refused.hint = "it is removed when it is seen again; to forget it without the device, use --force".to_owned();
+    refused
+}
+
+pub(super) fn device_error(error: &LinkError) -> ApiError {
+    let (code, hint) = match error {
+        LinkError::CaseRefused => ("case-refused", "the device was reset or removed us; `matterbind sync` tells"),
+        LinkError::Unreachable { .. } | LinkError::SessionLost => {
+            ("device-unreachable", "check that the device has power and is near enough, then try again")
+        }
+        LinkError::Busy => ("device-busy", "wait a minute, then try again"),
+        LinkError::Stack { .. } => ("stack-failed", "restart the daemon; `matterbind logs` has the details"),
+        _ => ("device-error", "try again; `matterbind logs` has the details"),
+    };
+    ApiError::new(code, Disposition::Retry, error.to_string(), hint)
+}
