@@ -26,7 +26,7 @@ use crate::matter::link::Link;
 use crate::matter::stack::{Stack, StackHealth, StackOptions};
 use crate::outbox::dispatcher::{DispatchOptions, Dispatcher, OutboxHandle};
 use crate::store::Store;
-use crate::store::journal::{JournalHandle, JournalLimits};
+use crate::store::{JournalHandle, JournalLimits};
 use crate::systemd;
 use crate::telemetry::metrics::Metrics;
 

@@ -21,7 +21,7 @@ use crate::commissioning::error::CommissioningError;
 use crate::commissioning::identity::{GivenIdentity, is_binding_code};
 use crate::commissioning::ports::AttestationOverride;
 use crate::commissioning::step::Step;
-use crate::discovery::cache::{DiscoveryEvent, Seen};
+use crate::discovery::{DiscoveryEvent, Seen};
 use crate::journal::{Event, EventSink, Level};
 use crate::matter::stack::StackHealth;
 use crate::node::{NodeId, NodeRecord, NodeState};
@@ -29,7 +29,7 @@ use crate::onboarding::{OnboardingPayload, SetupCode};
 use crate::outbox::dispatcher::{OutboxResult, wait_for};
 use crate::outbox::ports::{OutboxId, OutboxState};
 use crate::secret::BindingCode;
-use crate::store::journal::JournalFilter;
+use crate::store::JournalFilter;
 
 /// The longest that a client may let an attempt wait for the cloud.
 const WAIT_BIND_MAX: Duration = Duration::from_secs(600);

@@ -8,9 +8,9 @@ use crate::config::Config;
 use crate::journal::{Event, EventSink, Level};
 use crate::keystore::{KeyBundle, Keystore, SealKey};
 use crate::matter::credentials::{Credentials, mint};
+use crate::store::JournalHandle;
 use crate::store::Store;
-use crate::store::fabric::{FabricStart, NewFabric, fabric_start, random_fabric_id, random_hub_node_id};
-use crate::store::journal::JournalHandle;
+use crate::store::{FabricStart, NewFabric, fabric_start, random_fabric_id, random_hub_node_id};
 
 /// The fabric's credentials, loaded or made.
 pub(super) async fn open(config: &Config, store: &Store, journal: &JournalHandle) -> anyhow::Result<Credentials> {

@@ -9,7 +9,7 @@ use crate::commissioning::ports::{AttestationJudge, AttestationOverride, Collect
 use crate::config::{AttestationConfig, Config};
 use crate::journal::{Event, EventSink, Level};
 use crate::paa;
-use crate::store::journal::JournalHandle;
+use crate::store::JournalHandle;
 
 /// See the module.
 pub(super) struct Judge {

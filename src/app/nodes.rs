@@ -19,7 +19,7 @@ use crate::node::{NodeId, NodeRecord, NodeState};
 use crate::onboarding::{MAX_DISCRIMINATOR, check_passcode};
 use crate::outbox::dispatcher::wait_for;
 use crate::secret::Passcode;
-use crate::store::removal::RemovalStage;
+use crate::store::RemovalStage;
 
 /// How long a node's announcement is waited for before its last known addresses are tried.
 const LOOKUP: Duration = Duration::from_secs(2);

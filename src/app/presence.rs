@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use super::{Hub, nodes};
 use crate::commissioning::ports::{Discovery, LinkError, MatterLink, NodeStore, OperationalSession, ProvisionalNode};
-use crate::discovery::cache::{DiscoveryEvent, Seen};
+use crate::discovery::{DiscoveryEvent, Seen};
 use crate::fabric::granted_cats;
 use crate::journal::{Event, EventSink, Level};
 use crate::node::{NodeId, NodeState, OperationalNode};
