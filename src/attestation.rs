@@ -14,6 +14,7 @@ pub mod elements;
 pub mod finding;
 pub mod policy;
 pub mod revocation;
+pub mod signature;
 #[cfg(all(test, feature = "sim"))]
 mod tests;
 pub mod trust;
