@@ -15,7 +15,8 @@ pub mod finding;
 pub mod policy;
 pub mod revocation;
 pub mod signature;
-#[cfg(all(test, feature = "sim"))]
+#[cfg(test)]
+#[cfg(feature = "sim")]
 mod tests;
 pub mod trust;
 

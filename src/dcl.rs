@@ -306,5 +306,6 @@ fn read_crl(bytes: &[u8], point: &RevocationPoint) -> Result<wire::RevocationSet
     ))
 }
 
-#[cfg(all(test, feature = "sim"))]
+#[cfg(test)]
+#[cfg(feature = "sim")]
 mod tests;
