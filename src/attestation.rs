@@ -14,7 +14,9 @@ pub mod elements;
 pub mod finding;
 pub mod policy;
 pub mod revocation;
-#[cfg(all(test, feature = "sim"))]
+pub mod signature;
+#[cfg(test)]
+#[cfg(feature = "sim")]
 mod tests;
 pub mod trust;
 

@@ -12,14 +12,13 @@ use std::time::Duration;
 use der::{Decode, Encode};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
-use p256::ecdsa::signature::Verifier;
-use p256::ecdsa::{Signature, VerifyingKey};
 use reqwest::{Client, StatusCode, Url};
 use serde::de::DeserializeOwned;
 use x509_cert::Certificate;
 use x509_cert::crl::CertificateList;
 
 use crate::attestation::revocation::REVOCATION_SIZE_MAX;
+use crate::attestation::signature::PublicKey;
 use crate::paa::{self, Fetched, StorePaaError, certificates};
 use wire::{CertificateReference, RevocationPoint};
 
@@ -293,9 +292,7 @@ fn read_crl(bytes: &[u8], point: &RevocationPoint) -> Result<wire::RevocationSet
     let signer = signer.tbs_certificate();
     let key = signer.subject_public_key_info().subject_public_key.raw_bytes();
     let signed = list.tbs_cert_list.to_der().map_err(wrong("it is no revocation list"))?;
-    let verified = VerifyingKey::from_sec1_bytes(key).is_ok_and(|key| {
-        Signature::from_der(list.signature.raw_bytes()).is_ok_and(|signature| key.verify(&signed, &signature).is_ok())
-    });
+    let verified = PublicKey::from_sec1(key).is_some_and(|key| key.verifies_der(&signed, list.signature.raw_bytes()));
     if !verified || list.tbs_cert_list.issuer != *signer.subject() {
         return Err("it is not signed by the signer that the ledger names".to_owned());
     }
@@ -309,5 +306,6 @@ fn read_crl(bytes: &[u8], point: &RevocationPoint) -> Result<wire::RevocationSet
     ))
 }
 
-#[cfg(all(test, feature = "sim"))]
+#[cfg(test)]
+#[cfg(feature = "sim")]
 mod tests;

@@ -382,7 +382,8 @@ fn read_evidence(path: &Path) -> Result<Vec<u8>, VerifyFilesError> {
     Ok(certificates(&bytes).ok().and_then(|all| all.into_iter().next()).unwrap_or(bytes))
 }
 
-#[cfg(all(test, feature = "sim"))]
+#[cfg(test)]
+#[cfg(feature = "sim")]
 mod tests {
     use base64::Engine;
 

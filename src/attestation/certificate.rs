@@ -4,13 +4,12 @@
 
 use der::asn1::{AnyRef, BitStringRef, ObjectIdentifier};
 use der::{Decode, Encode, Sequence, Tag, Tagged};
-use p256::ecdsa::signature::Verifier;
-use p256::ecdsa::{Signature, VerifyingKey};
 use x509_cert::ext::pkix::{AuthorityKeyIdentifier, BasicConstraints, KeyUsage, KeyUsages, SubjectKeyIdentifier};
 use x509_cert::name::Name;
 use x509_cert::{Certificate, Version};
 
 use super::finding::{Code, Findings, hex};
+use super::signature::PublicKey;
 
 /// The longest DER certificate that a device may show (Matter Core 6.1.3), in bytes.
 pub const CERTIFICATE_SIZE_MAX: usize = 600;
@@ -93,9 +92,9 @@ pub struct AttestationCertificate {
     pub skid: Option<KeyId>,
     /// Authority key identifier.
     pub akid: Option<KeyId>,
-    key: Option<VerifyingKey>,
+    key: Option<PublicKey>,
     signed: Vec<u8>,
-    signature: Option<Signature>,
+    signature: Vec<u8>,
 }
 
 /// The three parts of a certificate with the signed one as it was encoded.
@@ -107,14 +106,14 @@ struct Parts<'a> {
 }
 
 impl AttestationCertificate {
-    /// Whether this certificate's key made `signature` over `message`; false where it has no usable key.
-    pub fn verifies(&self, message: &[u8], signature: &Signature) -> bool {
-        self.key.as_ref().is_some_and(|key| key.verify(message, signature).is_ok())
+    /// Whether this certificate's key made the raw `signature` over `message`; false where it has no usable key.
+    pub fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
+        self.key.is_some_and(|key| key.verifies_raw(message, signature))
     }
 
     /// Whether `issuer`'s key signed this certificate.
     pub fn is_signed_by(&self, issuer: &Self) -> bool {
-        self.signature.as_ref().is_some_and(|signature| issuer.verifies(&self.signed, signature))
+        issuer.key.is_some_and(|key| key.verifies_der(&self.signed, &self.signature))
     }
 
     /// Whether `issuer`'s subject is this certificate's issuer; string types may differ (RFC 5280, 7.1).
@@ -173,7 +172,7 @@ pub fn parse(der: &[u8], role: Role, findings: &mut Findings) -> Option<Attestat
         akid,
         key: public_key(&certificate, role, findings),
         signed: parts.signed.to_der().unwrap_or_default(),
-        signature: parts.signature.as_bytes().and_then(|bytes| Signature::from_der(bytes).ok()),
+        signature: parts.signature.as_bytes().unwrap_or_default().to_vec(),
     })
 }
 
@@ -195,13 +194,13 @@ fn check_form(certificate: &Certificate, role: Role, findings: &mut Findings) {
     }
 }
 
-fn public_key(certificate: &Certificate, role: Role, findings: &mut Findings) -> Option<VerifyingKey> {
+fn public_key(certificate: &Certificate, role: Role, findings: &mut Findings) -> Option<PublicKey> {
     let info = certificate.tbs_certificate().subject_public_key_info();
     let curve = info.algorithm.parameters.as_ref().and_then(|any| any.decode_as::<ObjectIdentifier>().ok());
     let key = (info.algorithm.oid == EC_PUBLIC_KEY && curve == Some(PRIME256V1))
         .then(|| info.subject_public_key.as_bytes())
         .flatten()
-        .and_then(|bytes| VerifyingKey::from_sec1_bytes(bytes).ok());
+        .and_then(PublicKey::from_sec1);
     if key.is_none() {
         let curve = curve.map_or_else(|| "none".to_owned(), |oid| oid.to_string());
         let values = [role.value(), ("algorithm", info.algorithm.oid.to_string()), ("curve", curve)];

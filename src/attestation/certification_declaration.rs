@@ -7,8 +7,6 @@ use cms::content_info::{CmsVersion, ContentInfo};
 use cms::signed_data::{SignedData, SignerIdentifier, SignerInfo};
 use der::Decode;
 use der::asn1::{ObjectIdentifier, OctetString};
-use p256::ecdsa::Signature;
-use p256::ecdsa::signature::Verifier;
 use rs_matter::error::Error as TlvError;
 use rs_matter::tlv::{TLVElement, TLVSequence};
 use serde::{Deserialize, Serialize};
@@ -202,8 +200,7 @@ fn check_signature(signer: &SignerInfo, content: &[u8], trust: &TrustStore, find
         let message = "the certification declaration is signed with the public test key";
         findings.add(Code::TestDeclarationSigner, message, [("signer", hex(skid))]);
     }
-    let signature = Signature::from_der(signer.signature.as_bytes());
-    if !signature.is_ok_and(|signature| known.key.verify(content, &signature).is_ok()) {
+    if !known.key.verifies_der(content, signer.signature.as_bytes()) {
         let message = "the certification declaration's signature is not its signer's";
         findings.add(Code::DeclarationSignature, message, [("signer", hex(skid))]);
     }

@@ -196,11 +196,6 @@ impl Findings {
     pub fn into_vec(self) -> Vec<Finding> {
         self.0
     }
-
-    /// Whether there is an error yet.
-    pub fn has_errors(&self) -> bool {
-        self.0.iter().any(|finding| finding.severity == Severity::Error)
-    }
 }
 
 /// Upper-case hex, cut after 64 bytes: values from a device are bounded wherever they are shown.

@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use p256::ecdsa::VerifyingKey;
 use rs_matter::attest::cd_keys;
 
 use super::certificate::{AttestationCertificate, KeyId, Role, parse};
 use super::finding::{Finding, Findings, Severity};
 use super::revocation::{RevocationFormatError, RevocationSets};
+use super::signature::PublicKey;
 
 /// Subject key identifiers of the public CHIP test PAAs (connectedhomeip, `credentials/development/paa-root-certs`): for
 /// vendor 0xFFF1 and without vendor id.
@@ -50,14 +50,14 @@ pub enum PaaRejected {
 #[derive(Debug, Clone, Default)]
 pub struct TrustStore {
     paas: HashMap<KeyId, Vec<Arc<AttestationCertificate>>>,
-    signers: HashMap<KeyId, VerifyingKey>,
+    signers: HashMap<KeyId, PublicKey>,
     revocations: RevocationSets,
 }
 
 /// A key that may sign certification declarations.
 #[derive(Debug, Clone)]
 pub(super) struct DeclarationSigner {
-    pub key: VerifyingKey,
+    pub key: PublicKey,
     pub is_test: bool,
 }
 
@@ -92,8 +92,8 @@ impl TrustStore {
 
     /// Trusts a further signer of certification declarations: a SEC1 point on P-256. False where it is no such point.
     pub fn add_declaration_signer(&mut self, skid: KeyId, public_key: &[u8]) -> bool {
-        let key = VerifyingKey::from_sec1_bytes(public_key);
-        key.is_ok_and(|key| {
+        let key = PublicKey::from_sec1(public_key);
+        key.is_some_and(|key| {
             self.signers.insert(skid, key);
             true
         })
@@ -132,7 +132,7 @@ impl TrustStore {
         if let Some(key) = own {
             return Some(DeclarationSigner { key, is_test: false });
         }
-        let key = VerifyingKey::from_sec1_bytes(cd_keys::lookup_cd_signing_key(skid)?).ok()?;
+        let key = PublicKey::from_sec1(cd_keys::lookup_cd_signing_key(skid)?)?;
         Some(DeclarationSigner { key, is_test: cd_keys::is_test_cd_key(skid) })
     }
 }
