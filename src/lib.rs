@@ -15,6 +15,7 @@ pub mod dcl;
 pub mod discovery;
 pub mod durable;
 pub mod fabric;
+pub mod failpoint;
 pub mod journal;
 pub mod keystore;
 pub mod matter;

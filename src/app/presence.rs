@@ -1,37 +1,36 @@
-//! Follows what the LAN shows: nodes of ours that appear are noted, interrupted attempts are settled by asking the device,
-//! removals go on when their device is back.
+//! Follows what the LAN shows: nodes of ours that appear are noted, interrupted attempts are settled (`recovery`), removals
+//! go on when their device is back.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{Hub, nodes};
-use crate::commissioning::ports::{Discovery, LinkError, MatterLink, NodeStore, OperationalSession, ProvisionalNode};
+use super::{Hub, nodes, recovery};
+use crate::commissioning::ports::{LinkError, OperationalSession};
 use crate::discovery::{DiscoveryEvent, Seen};
-use crate::fabric::granted_cats;
 use crate::journal::{Event, EventSink, Level};
 use crate::node::{NodeId, NodeState, OperationalNode};
 
-/// An interrupted attempt's device is looked for this long before it is left for its next announcement.
-const LOOKUP: Duration = Duration::from_secs(5);
-/// And asked again this often, for devices that announce themselves without our hearing it.
+/// Devices of interrupted attempts are asked again this often, for those that announce themselves without our hearing it.
 const ASK_AGAIN: Duration = Duration::from_secs(300);
 
 /// Runs until the daemon stops.
 pub(super) async fn follow(hub: Arc<Hub>) {
     let mut events = hub.discovery.subscribe();
     let ours = hub.link.credentials().compressed_fabric_id();
-    settle_all(&hub).await;
+    recovery::settle_all(&hub).await;
     let mut ask_again = tokio::time::interval(ASK_AGAIN);
     ask_again.tick().await;
     loop {
         tokio::select! {
             () = hub.stop.cancelled() => return,
-            _ = ask_again.tick() => settle_all(&hub).await,
+            _ = ask_again.tick() => recovery::settle_all(&hub).await,
             event = events.recv() => match event {
                 Ok(DiscoveryEvent::Appeared(Seen::Operational(node)) | DiscoveryEvent::Updated(Seen::Operational(node)))
                     if node.compressed_fabric_id == ours => seen(&hub, &node).await,
+                Ok(DiscoveryEvent::Appeared(Seen::Commissionable(node)) | DiscoveryEvent::Updated(Seen::Commissionable(node))) =>
+                    recovery::commissionable_seen(&hub, &node).await,
                 Ok(_) | Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {}
                 Err(tokio::sync::broadcast::error::RecvError::Closed) => return,
             },
@@ -61,7 +60,7 @@ async fn seen(hub: &Arc<Hub>, node: &OperationalNode) {
             }
         }
         Ok(None) => {
-            settle_all(hub).await;
+            recovery::settle_all(hub).await;
             finish_leftover(hub, node.node_id).await;
         }
         Err(error) => tracing::warn!(%error, "cannot look up a node that announced itself"),
@@ -84,67 +83,4 @@ async fn finish_leftover(hub: &Arc<Hub>, node: NodeId) {
         let event = Event::new(Timestamp::now(), Level::Info, "leftover-removed", "the device has forgotten us too");
         hub.journal.record(event.with_node(node));
     }
-}
-
-/// Settles every attempt that a crash or a lost answer left open.
-async fn settle_all(hub: &Arc<Hub>) {
-    let Ok(open) = hub.store.provisional_nodes().await else { return };
-    for provisional in open {
-        // One that is under way right now settles itself.
-        if !hub.is_under_way(provisional.attempt_id) {
-            settle(hub, provisional).await;
-        }
-    }
-}
-
-/// Asks the device: it is on our fabric (then it is completed and recorded), or it is not (then it was rolled back).
-async fn settle(hub: &Arc<Hub>, provisional: ProvisionalNode) {
-    let node = provisional.record.node_id;
-    let compressed = hub.link.credentials().compressed_fabric_id();
-    let addresses = hub.discovery.operational(compressed, node, LOOKUP).await;
-    if addresses.is_empty() {
-        return;
-    }
-    match hub.link.open_case(node, &addresses).await {
-        Ok(session) => match promote(hub, &provisional, &session).await {
-            Ok(()) => {
-                let message = format!("node {node} was complete when the attempt was interrupted, and is recorded now");
-                hub.journal.record(about(&provisional, Level::Info, "attempt-recovered", message));
-            }
-            Err(error) => tracing::warn!(node.id = node.0, %error, "an interrupted attempt cannot be settled yet"),
-        },
-        Err(LinkError::CaseRefused) => {
-            if hub.store.abandon_provisional(provisional.attempt_id).await.is_ok() {
-                let message = format!("node {node} was rolled back when the attempt was interrupted");
-                hub.journal.record(about(&provisional, Level::Info, "attempt-abandoned", message));
-            }
-        }
-        Err(error) => tracing::debug!(node.id = node.0, %error, "an interrupted attempt's device does not answer yet"),
-    }
-}
-
-async fn promote(
-    hub: &Arc<Hub>,
-    provisional: &ProvisionalNode,
-    session: &impl OperationalSession,
-) -> anyhow::Result<()> {
-    match session.commissioning_complete().await {
-        // NoFailSafe: there is nothing left to complete.
-        Ok(()) | Err(LinkError::Commissioning { code: 3, .. }) => {}
-        Err(error) => return Err(error.into()),
-    }
-    let mut record = provisional.record.clone();
-    record.cats = granted_cats(&session.read_acl().await?);
-    record.fabric_index = session.current_fabric_index().await?;
-    record.state = NodeState::Operational;
-    record.last_seen_at = Some(Timestamp::now());
-    let attempt = provisional.attempt_id;
-    hub.store.commit_commissioned(attempt, &record, provisional.task.as_ref(), &provisional.evidence).await?;
-    Ok(())
-}
-
-fn about(provisional: &ProvisionalNode, level: Level, kind: &str, message: String) -> Event {
-    Event::new(Timestamp::now(), level, kind, message)
-        .with_node(provisional.record.node_id)
-        .with_attempt(provisional.attempt_id)
 }
