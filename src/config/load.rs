@@ -13,8 +13,8 @@ use super::{
     AdminConfig, AllowTest, AttestationConfig, BindingCodeProfile, CloudConfig, Config, DeviceKeySource,
     ProductProfile, RandomWord, validate,
 };
-use crate::failpoint;
 use crate::fabric::{Cat, CatGrant, Privilege};
+use crate::failpoint;
 
 /// Where the configuration lies when nothing else is said.
 pub const DEFAULT_FILE: &str = "/etc/matterbind/matterbind.toml";
