@@ -127,10 +127,10 @@ pub fn mend(policy: Policy, views: Views<'_>, comparison: &Comparison) -> Vec<Ac
             Difference::Access { device, .. } if policy.on_access_drift == OnAccessDrift::Record => {
                 change.cats = Some(device.clone());
             }
-            Difference::Access { .. } | Difference::ForeignAccess(_) => {
-                if policy.on_access_drift == OnAccessDrift::Restore && !actions.contains(&Action::RestoreAccess) {
-                    actions.push(Action::RestoreAccess);
-                }
+            Difference::Access { .. } | Difference::ForeignAccess(_)
+                if policy.on_access_drift == OnAccessDrift::Restore && actions.is_empty() =>
+            {
+                actions.push(Action::RestoreAccess);
             }
             _ => {}
         }
