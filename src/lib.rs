@@ -22,6 +22,7 @@ pub mod node;
 pub mod onboarding;
 pub mod outbox;
 pub mod paa;
+pub mod reconcile;
 pub mod secret;
 #[cfg(feature = "sim")]
 pub mod sim;

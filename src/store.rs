@@ -28,6 +28,7 @@ mod journal;
 mod nodes;
 mod open;
 mod outbox;
+mod reconcile;
 mod removal;
 mod task_row;
 
