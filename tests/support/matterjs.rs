@@ -58,7 +58,7 @@ pub struct Light {
 pub struct Lights {
     child: Child,
     lines: Receiver<String>,
-    storage: tempfile::TempDir,
+    storage: Option<tempfile::TempDir>,
     /// In the order of their ports.
     pub lights: Vec<Light>,
 }
@@ -66,6 +66,11 @@ pub struct Lights {
 impl Lights {
     /// Starts a process with the variables of device.mjs and waits until every light is up. `None` where Node is missing.
     pub fn start(lab: &Lab, variables: &[(&str, &str)]) -> Option<Self> {
+        Self::start_on(lab, variables, tempfile::tempdir().expect("a temporary directory"))
+    }
+
+    /// The same with the state that earlier lights have left.
+    pub fn start_on(lab: &Lab, variables: &[(&str, &str)], storage: tempfile::TempDir) -> Option<Self> {
         let script = match install() {
             Ok(directory) => directory.join(DEVICE),
             Err(reason) => {
@@ -73,7 +78,6 @@ impl Lights {
                 return None;
             }
         };
-        let storage = tempfile::tempdir().expect("a temporary directory");
         let mut command = lab.device_command("node");
         command.arg(&script).env("STORAGE", storage.path()).env("IFACE", INTERFACE).envs(variables.iter().copied());
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("ip netns exec");
@@ -86,7 +90,7 @@ impl Lights {
                 }
             }
         });
-        let mut lights = Self { child, lines, storage, lights: Vec::new() };
+        let mut lights = Self { child, lines, storage: Some(storage), lights: Vec::new() };
         let give_up = Instant::now() + START;
         loop {
             let line = lights.next_line(give_up).expect("the lights start");
@@ -128,9 +132,16 @@ impl Lights {
         let _ = self.child.wait();
     }
 
+    /// SIGKILL: no goodbye, no answer any more. Gives the state that they leave.
+    pub fn kill(mut self) -> tempfile::TempDir {
+        self.child.kill().expect("our own child");
+        self.child.wait().expect("our own child");
+        self.storage.take().expect("only this takes it")
+    }
+
     /// Where the lights keep their state.
     pub fn storage(&self) -> &Path {
-        self.storage.path()
+        self.storage.as_ref().expect("only `kill` takes it").path()
     }
 
     fn next_line(&self, give_up: Instant) -> Option<String> {
