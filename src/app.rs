@@ -55,13 +55,11 @@ pub struct Hub {
     stack: Stack,
     link: Arc<Link>,
     discovery: LanDiscovery,
-    judge: Arc<Judge>,
     commissioner: Commissioner<Link, LanDiscovery, Store, Judge>,
     turns: Semaphore,
     attempts: AtomicU32,
     cloud: Option<Arc<CloudClient>>,
     outbox: Option<OutboxHandle>,
-    profiles: Vec<Profile>,
     metrics: Arc<Metrics>,
     started_at: Timestamp,
     stop: CancellationToken,
@@ -111,7 +109,7 @@ async fn build(
 ) -> anyhow::Result<Arc<Hub>> {
     let opened = fabric::open(&config, &store, &journal).await?;
     let profiles = profiles::from_config(&config.products)?;
-    let judge = Arc::new(Judge::load(&config, &journal));
+    let judge = Arc::new(Judge::load(&config, journal.clone()));
     let stack = Stack::start(&StackOptions::default(), opened.bundle())?;
     let link = Arc::new(Link::new(stack.clone(), Arc::new(opened)));
     let discovery = LanDiscovery::start(&config.network)?;
@@ -131,12 +129,8 @@ async fn build(
         None => None,
     };
     let outbox = cloud.as_ref().map(|client| {
-        let codes = bind::DeviceCodes {
-            store: store.clone(),
-            link: Arc::clone(&link),
-            discovery: discovery.clone(),
-            profiles: profiles.clone(),
-        };
+        let codes =
+            bind::DeviceCodes { store: store.clone(), link: Arc::clone(&link), discovery: discovery.clone(), profiles };
         let options = DispatchOptions { seed: rand::random(), ..DispatchOptions::default() };
         let (dispatcher, handle) = Dispatcher::new(
             Arc::new(store.clone()),
@@ -162,12 +156,10 @@ async fn build(
         stack,
         link,
         discovery,
-        judge,
         commissioner,
         attempts: AtomicU32::new(0),
         cloud,
         outbox,
-        profiles,
         metrics,
         started_at: Timestamp::now(),
         stop: stop.clone(),

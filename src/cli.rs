@@ -16,6 +16,8 @@ pub mod attestation;
 pub mod client;
 pub mod commission;
 pub mod daemon;
+#[cfg(feature = "sim")]
+pub mod demo;
 pub mod discover;
 pub mod exit;
 pub mod fabric;
@@ -199,7 +201,7 @@ fn dispatch(global: &Global, command: Command) -> Result<ExitCode, CliError> {
         Command::Daemon(args) => daemon::run(global, args),
         Command::CheckConfig(args) => daemon::check_config(global, args),
         #[cfg(feature = "sim")]
-        Command::Demo(args) => sim::demo(global, args),
+        Command::Demo(args) => demo::run(global, args),
         #[cfg(feature = "sim")]
         Command::CloudSim(args) => sim::cloud_sim(global, args),
         #[cfg(feature = "sim")]

@@ -138,6 +138,10 @@ pub struct NodeCheck {
     pub duration_ms: u64,
     /// Why it did not answer; empty if it did.
     pub message: String,
+    /// What the device itself says, by the names of the node record; `null` if it did not answer.
+    #[serde(default)]
+    #[schema(value_type = Object)]
+    pub device: Value,
     /// Where its Basic Information or access list is not as recorded.
     pub differences: Vec<Difference>,
 }

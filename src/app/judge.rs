@@ -1,6 +1,8 @@
 //! Verification and policy with the trust store that is loaded now: the driver's [`AttestationJudge`].
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
 use jiff::Timestamp;
 
@@ -13,34 +15,51 @@ use crate::store::JournalHandle;
 
 /// See the module.
 pub(super) struct Judge {
-    trust: RwLock<Arc<TrustStore>>,
+    loaded: Mutex<Loaded>,
     policy: AttestationConfig,
+    paa_dirs: Vec<PathBuf>,
+    revocation_dir: PathBuf,
+    journal: JournalHandle,
+}
+
+struct Loaded {
+    trust: Arc<TrustStore>,
+    /// When each directory last changed; files are put there by rename, which changes it.
+    changed: Vec<Option<SystemTime>>,
 }
 
 impl Judge {
-    /// Loads the PAA directories; each bad file is named in the admin log and the rest counts.
-    pub(super) fn load(config: &Config, journal: &JournalHandle) -> Self {
-        let judge = Self { trust: RwLock::default(), policy: config.attestation.clone() };
-        judge.reload(config, journal);
+    /// Loads the PAA directories and the revocation sets.
+    pub(super) fn load(config: &Config, journal: JournalHandle) -> Self {
+        let judge = Self {
+            loaded: Mutex::new(Loaded { trust: Arc::default(), changed: Vec::new() }),
+            policy: config.attestation.clone(),
+            paa_dirs: paa::paa_dirs(&config.attestation, &config.state_dir),
+            revocation_dir: paa::revocation_dir(&config.state_dir),
+            journal,
+        };
+        if judge.trust().paa_count() == 0 {
+            tracing::warn!("no PAA is trusted: every device will be refused until `matterbind attestation update-paa`");
+        }
         judge
     }
 
-    /// Loads again, for instance after `attestation update-paa`.
-    pub(super) fn reload(&self, config: &Config, journal: &JournalHandle) {
-        let directories = paa::paa_dirs(&config.attestation, &config.state_dir);
-        let loaded = paa::load(&directories, Some(&paa::revocation_dir(&config.state_dir)));
-        for bad in &loaded.quarantined {
-            let message = format!("left out of the trust store: {bad}");
-            journal.record(Event::new(Timestamp::now(), Level::Warn, "paa-quarantined", message));
-        }
-        if loaded.trust.paa_count() == 0 {
-            tracing::warn!("no PAA is trusted: every device will be refused until `matterbind attestation update-paa`");
-        }
-        *self.trust.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(loaded.trust);
-    }
-
+    /// The trust store, loaded again where a directory has changed, for instance by `attestation update-paa`. Each bad file
+    /// is named in the admin log, and the rest counts.
     fn trust(&self) -> Arc<TrustStore> {
-        Arc::clone(&self.trust.read().unwrap_or_else(PoisonError::into_inner))
+        let directories = self.paa_dirs.iter().chain([&self.revocation_dir]);
+        let changed: Vec<_> =
+            directories.map(|path| std::fs::metadata(path).and_then(|found| found.modified()).ok()).collect();
+        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        if loaded.changed != changed {
+            let fresh = paa::load(&self.paa_dirs, Some(&self.revocation_dir));
+            for bad in &fresh.quarantined {
+                let message = format!("left out of the trust store: {bad}");
+                self.journal.record(Event::new(Timestamp::now(), Level::Warn, "paa-quarantined", message));
+            }
+            *loaded = Loaded { trust: Arc::new(fresh.trust), changed };
+        }
+        Arc::clone(&loaded.trust)
     }
 }
 

@@ -48,36 +48,44 @@ impl Hub {
     pub(super) async fn check_node(&self, node: NodeId) -> Result<NodeCheck, ApiError> {
         let record = self.record(node).await?;
         let began = Instant::now();
-        let asked = async {
-            let session = self.meet(&record).await?;
-            let description = session.describe().await?;
-            let acl = session.read_acl().await?;
-            Ok::<_, LinkError>((description, acl))
-        };
-        let answer = within(asked).await;
-        let duration_ms = began.elapsed().as_millis() as u64;
-        let check = |reachable, message: String, differences| NodeCheck {
+        let answer = within(self.ask_device(&record)).await;
+        let mut check = NodeCheck {
             node_id: node,
-            reachable,
-            address: record.addresses.first().cloned().filter(|_| reachable),
-            duration_ms,
-            message,
-            differences,
+            reachable: answer.is_ok(),
+            address: record.addresses.first().cloned().filter(|_| answer.is_ok()),
+            duration_ms: began.elapsed().as_millis() as u64,
+            message: String::new(),
+            device: serde_json::Value::Null,
+            differences: Vec::new(),
         };
         match answer {
-            Ok((description, acl)) => {
+            Ok(device) => {
                 self.store.touch_node(node, Some(Timestamp::now()), None, NodeState::Operational).await?;
-                let device = serde_json::json!({
-                    "vendor_id": description.basic.vendor_id,
-                    "product_id": description.basic.product_id,
-                    "serial_number": description.basic.serial_number,
-                    "matter_version": description.basic.matter_version(),
-                    "cats": granted_cats(&acl),
-                });
-                Ok(check(true, String::new(), differing(&device, &record)))
+                check.differences = differing(&device, &record);
+                check.device = device;
             }
-            Err(error) => Ok(check(false, error.to_string(), Vec::new())),
+            Err(error) => check.message = error.to_string(),
         }
+        Ok(check)
+    }
+
+    /// What the device says about itself, by the names of the node record.
+    async fn ask_device(&self, record: &NodeRecord) -> Result<serde_json::Value, LinkError> {
+        let session = self.meet(record).await?;
+        let basic = session.describe().await?.basic;
+        let acl = session.read_acl().await?;
+        let index = session.current_fabric_index().await?;
+        let fabric = session.fabrics().await?.into_iter().find(|fabric| fabric.index == index);
+        Ok(serde_json::json!({
+            "fabric_id": fabric.as_ref().map(|fabric| fabric.fabric_id),
+            "node_id": fabric.as_ref().map(|fabric| fabric.node_id),
+            "fabric_index": index,
+            "vendor_id": basic.vendor_id,
+            "product_id": basic.product_id,
+            "serial_number": basic.serial_number,
+            "matter_version": basic.matter_version(),
+            "cats": granted_cats(&acl),
+        }))
     }
 
     pub(super) async fn identify_node(&self, node: NodeId, seconds: u16) -> Result<(), ApiError> {

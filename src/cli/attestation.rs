@@ -1,9 +1,18 @@
 //! `matterbind attestation …`: works without the daemon.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use jiff::Timestamp;
+
+use super::daemon::load_config;
 use super::exit::{CliError, ExitCode};
-use super::{Global, numbers};
+use super::{Global, block_on, numbers, output};
+use crate::dcl::{self, DclClient};
+use crate::paa::{self, EvidenceFiles};
+
+/// One answer of the DCL.
+const DCL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// `attestation`
 #[derive(Debug, clap::Args)]
@@ -72,10 +81,65 @@ pub(super) fn run(global: &Global, args: AttestationArgs) -> Result<ExitCode, Cl
     }
 }
 
-fn verify(_: &Global, _: &VerifyArgs) -> Result<ExitCode, CliError> {
-    Err(CliError::NotInThisBuild("attestation verify"))
+fn verify(global: &Global, args: &VerifyArgs) -> Result<ExitCode, CliError> {
+    let (paa_dirs, revocations) = match &args.paa_dir {
+        Some(directory) => (vec![directory.clone()], None),
+        None => {
+            let config = load_config(global, None, None)?;
+            (paa::paa_dirs(&config.attestation, &config.state_dir), Some(paa::revocation_dir(&config.state_dir)))
+        }
+    };
+    let files = EvidenceFiles {
+        dac: &args.dac,
+        pai: &args.pai,
+        certification_declaration: &args.cd,
+        vendor_id: args.vendor_id,
+        product_id: args.product_id,
+    };
+    let result = paa::verify_files(&files, &paa_dirs, revocations.as_deref(), Timestamp::now())
+        .map_err(|error| CliError::Usage(format!("{:#}", anyhow::Error::new(error))))?;
+    if args.json {
+        output::json(&result)?;
+    } else {
+        for finding in &result.findings {
+            output::line(&finding.to_string())?;
+        }
+        for left_out in &result.quarantined {
+            output::line(&format!("left out of the trust store: {left_out}"))?;
+        }
+        output::line(if result.accepted { "accepted" } else { "rejected" })?;
+    }
+    Ok(if result.accepted { ExitCode::Done } else { ExitCode::Refused })
 }
 
-fn update_paa(_: &Global, _: &UpdatePaaArgs) -> Result<ExitCode, CliError> {
-    Err(CliError::NotInThisBuild("attestation update-paa"))
+/// The daemon notices changed directories by itself at its next attempt.
+fn update_paa(global: &Global, args: &UpdatePaaArgs) -> Result<ExitCode, CliError> {
+    let config = load_config(global, args.config.clone(), None)?;
+    let directory = paa::paa_dirs(&config.attestation, &config.state_dir)
+        .into_iter()
+        .next()
+        .ok_or_else(|| CliError::Usage("attestation.paa_dirs names no directory".to_owned()))?;
+    let source = args.from.as_deref().unwrap_or(dcl::PRODUCTION_URL);
+    let now = Timestamp::now();
+    if !source.contains("://") {
+        let fetched = paa::import(Path::new(source), &directory, now).map_err(anyhow::Error::new)?;
+        return fetched_line(&directory, &fetched);
+    }
+    // Installed already: just as well.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let http = reqwest::Client::builder().timeout(DCL_TIMEOUT).build().map_err(anyhow::Error::new)?;
+    let client = DclClient::new(http, source).map_err(anyhow::Error::new)?;
+    block_on(async {
+        let fetched = client.update_paas(&directory, now).await.map_err(anyhow::Error::new)?;
+        let revocations = paa::revocation_dir(&config.state_dir);
+        let revoked = client.update_revocations(&revocations).await.map_err(anyhow::Error::new)?;
+        fetched_line(&directory, &fetched)?;
+        output::line(&format!("{} revocation sets in {}", revoked.sets, revocations.display()))?;
+        Ok(ExitCode::Done)
+    })
+}
+
+fn fetched_line(directory: &Path, fetched: &paa::Fetched) -> Result<ExitCode, CliError> {
+    output::line(&format!("{} PAA certificates in {}", fetched.paas, directory.display()))?;
+    Ok(ExitCode::Done)
 }

@@ -2,12 +2,19 @@
 
 use std::path::PathBuf;
 
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
 use super::Global;
 use super::exit::{CliError, ExitCode};
 use super::output;
+use crate::app;
 use crate::config::Config;
 use crate::config::load::{self, ConfigMistakes, Sources};
 use crate::telemetry;
+
+/// The admin API and the outbox wait far more than they compute; the Matter stack and the store have their own threads.
+const WORKERS: usize = 2;
 
 const ORDER: &str = "\
 Order: defaults < file < MATTERBIND_* environment < flags.
@@ -58,7 +65,28 @@ pub fn load_config(
 pub(super) fn run(global: &Global, args: DaemonArgs) -> Result<ExitCode, CliError> {
     let config = load_config(global, args.config, args.state_dir)?;
     telemetry::init(&config.log, global.verbose).map_err(anyhow::Error::new)?;
-    Err(CliError::NotInThisBuild("daemon"))
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build();
+    let runtime = runtime.map_err(|source| CliError::Io { what: "starting the runtime".to_owned(), source })?;
+    runtime.block_on(async {
+        let stop = stop_on_signal()?;
+        app::run(config, stop).await
+    })?;
+    Ok(ExitCode::Done)
+}
+
+/// A token that SIGTERM or SIGINT cancels.
+pub(super) fn stop_on_signal() -> anyhow::Result<CancellationToken> {
+    let stop = CancellationToken::new();
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let cancelled = stop.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        cancelled.cancel();
+    });
+    Ok(stop)
 }
 
 pub(super) fn check_config(global: &Global, args: CheckConfigArgs) -> Result<ExitCode, CliError> {

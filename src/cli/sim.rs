@@ -3,10 +3,14 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use tokio::net::TcpListener;
+
+use super::daemon::stop_on_signal;
 use super::exit::{CliError, ExitCode};
-use super::{Global, numbers};
-use crate::onboarding::{MAX_DISCRIMINATOR, RESERVED_PASSCODES};
-use crate::secret::Passcode;
+use super::{Global, block_on, output};
+use crate::sim::cloud::{self, Scenario};
+use crate::sim::virtual_device::args;
+pub use crate::sim::virtual_device::args::VirtualDeviceArgs;
 
 /// `demo`
 #[derive(Debug, clap::Args)]
@@ -34,72 +38,27 @@ pub struct CloudSimArgs {
     pub scenario: Option<PathBuf>,
 }
 
-/// `virtual-device`
-#[derive(Debug, clap::Args)]
-#[command(after_help = "\
-Examples:
-  matterbind virtual-device
-  matterbind virtual-device --discriminator 2000 --port 5550 --storage /tmp/lamp --serial-number VD0002")]
-pub struct VirtualDeviceArgs {
-    /// 12 bits
-    #[arg(long, value_name = "N", default_value = "3840", value_parser = discriminator)]
-    pub discriminator: u16,
-    /// Setup passcode
-    #[arg(long, value_name = "N", default_value = "20202021", value_parser = passcode)]
-    pub passcode: Passcode,
-    /// Vendor id
-    #[arg(long, value_name = "N", default_value = "0xFFF1", value_parser = numbers::u16_any_base)]
-    pub vendor_id: u16,
-    /// Product id
-    #[arg(long, value_name = "N", default_value = "0x8001", value_parser = numbers::u16_any_base)]
-    pub product_id: u16,
-    /// UDP port; 0: any
-    #[arg(long, value_name = "N", default_value_t = 5540)]
-    pub port: u16,
-    /// Where it keeps its fabrics; without it, it forgets them at the end
-    #[arg(long, value_name = "DIR")]
-    pub storage: Option<PathBuf>,
-    /// Serial number
-    #[arg(long, value_name = "TEXT", default_value = "VD0001")]
-    pub serial_number: String,
-    /// Device attestation certificate (DER); without evidence of its own, test evidence is used
-    #[arg(long, value_name = "FILE", requires_all = ["dac_key", "pai", "cd"])]
-    pub dac: Option<PathBuf>,
-    /// The certificate's private key (PKCS#8 or SEC1, DER or PEM)
-    #[arg(long, value_name = "FILE", requires = "dac")]
-    pub dac_key: Option<PathBuf>,
-    /// Product attestation intermediate certificate (DER)
-    #[arg(long, value_name = "FILE", requires = "dac")]
-    pub pai: Option<PathBuf>,
-    /// Certification declaration (DER)
-    #[arg(long, value_name = "FILE", requires = "dac")]
-    pub cd: Option<PathBuf>,
-}
-
-/// The message does not repeat the value; `main` takes it out of clap's.
-fn passcode(text: &str) -> Result<Passcode, String> {
-    match text.parse::<u32>() {
-        Ok(value) if (1..=99_999_998).contains(&value) && !RESERVED_PASSCODES.contains(&value) => {
-            Ok(Passcode::new(value))
+pub(super) fn cloud_sim(_: &Global, args: CloudSimArgs) -> Result<ExitCode, CliError> {
+    let scenario = match &args.scenario {
+        Some(path) => {
+            let text = std::fs::read_to_string(path)
+                .map_err(|source| CliError::Io { what: format!("reading {}", path.display()), source })?;
+            Scenario::parse(&text).map_err(|error| CliError::Usage(format!("{}: {error}", path.display())))?
         }
-        _ => Err("1 to 99999998 is needed, and none of the reserved ones".to_owned()),
-    }
+        None => Scenario::default(),
+    };
+    block_on(async {
+        let listener = TcpListener::bind(args.listen)
+            .await
+            .map_err(|source| CliError::Io { what: format!("listening on {}", args.listen), source })?;
+        let address = listener.local_addr().map_err(anyhow::Error::new)?;
+        output::line(&format!("reference cloud on http://{address}, described at /openapi.json"))?;
+        let stop = stop_on_signal()?;
+        cloud::serve(listener, scenario, stop).await.map_err(anyhow::Error::new)?;
+        Ok(ExitCode::Done)
+    })
 }
 
-fn discriminator(text: &str) -> Result<u16, String> {
-    let value = numbers::u16_any_base(text)?;
-    if value <= MAX_DISCRIMINATOR { Ok(value) } else { Err("0 to 4095 is needed".to_owned()) }
-}
-
-/// Called before any thread exists: it makes its own namespaces.
-pub(super) fn demo(_: &Global, _: DemoArgs) -> Result<ExitCode, CliError> {
-    Err(CliError::NotInThisBuild("demo"))
-}
-
-pub(super) fn cloud_sim(_: &Global, _: CloudSimArgs) -> Result<ExitCode, CliError> {
-    Err(CliError::NotInThisBuild("cloud-sim"))
-}
-
-pub(super) fn virtual_device(_: &Global, _: VirtualDeviceArgs) -> Result<ExitCode, CliError> {
-    Err(CliError::NotInThisBuild("virtual-device"))
+pub(super) fn virtual_device(_: &Global, args: VirtualDeviceArgs) -> Result<ExitCode, CliError> {
+    block_on(async { Ok(args::main(args).await.map(|()| ExitCode::Done)?) })
 }

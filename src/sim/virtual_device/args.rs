@@ -10,13 +10,14 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::{DeviceEvidence, ReadyInfo, VirtualDeviceOptions, run};
+use crate::onboarding::{MAX_DISCRIMINATOR, check_passcode};
 use crate::secret::Passcode;
 
 /// A Matter on/off light to try things on.
 #[derive(Debug, Clone, clap::Args)]
 pub struct VirtualDeviceArgs {
     /// Discriminator, 0 to 4095
-    #[arg(long, default_value = "3840", value_parser = number::<u16>)]
+    #[arg(long, default_value = "3840", value_parser = discriminator)]
     discriminator: u16,
     /// Setup passcode, 1 to 99999998
     #[arg(long, default_value = "20202021", value_parser = passcode)]
@@ -73,7 +74,14 @@ fn number<T: TryFrom<u32>>(typed: &str) -> Result<T, String> {
 }
 
 fn passcode(typed: &str) -> Result<Passcode, String> {
-    number::<u32>(typed).map(Passcode::new)
+    let value = number::<u32>(typed)?;
+    check_passcode(value).map_err(|error| error.to_string())?;
+    Ok(Passcode::new(value))
+}
+
+fn discriminator(typed: &str) -> Result<u16, String> {
+    let value = number::<u16>(typed)?;
+    if value <= MAX_DISCRIMINATOR { Ok(value) } else { Err(format!("0 to {MAX_DISCRIMINATOR} is needed")) }
 }
 
 impl VirtualDeviceArgs {
@@ -90,7 +98,10 @@ impl VirtualDeviceArgs {
             product_id: self.product_id,
             port: self.port,
             storage: self.storage.clone().unwrap_or_else(|| scratch.to_owned()),
-            serial_number: self.serial_number.clone().unwrap_or_else(|| format!("MB-{device}")),
+            serial_number: self
+                .serial_number
+                .clone()
+                .unwrap_or_else(|| format!("MB{:04X}{:04X}{}", self.vendor_id, self.product_id, self.discriminator)),
             unique_id: self.unique_id.clone().unwrap_or_else(|| format!("matterbind-{device}")),
             vendor_name: "matterbind".to_owned(),
             product_name: self.name.clone(),
