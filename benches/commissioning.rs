@@ -114,7 +114,7 @@ impl Home {
              [cloud]\nbase_url = \"http://{CLOUD}\"\nuser_domain = \"demo\"\nuser_domain_secret_file = {}\n\
              email = \"hub@example.com\"\npassword_file = {}\n\
              [[products]]\nvendor_id = 0xFFF1\nproduct_id = 0x8000\nproduct_key = \"p11abc\"\n\
-             device_key = \"serial-number\"\nbinding_code = \"random\"\n[log]\nlevel = \"warn\"\n",
+             device_key = \"serial-number\"\nbinding_code = \"random\"\n[log]\nlevel = \"error\"\n",
             quoted(home.path("state")),
             quoted(home.path("admin.sock")),
             quoted(dev.join("paa")),
@@ -138,7 +138,8 @@ impl Home {
         let mut command = lab.hub_command(binary());
         command.args(["daemon", "--config"]).arg(self.path("matterbind.toml")).env("NOTIFY_SOCKET", &notify);
         let began = Instant::now();
-        let daemon = Running(command.stdout(Stdio::null()).spawn().expect("ip netns exec"));
+        let daemon = Running(command.stdout(Stdio::null()).spawn().expect("ip netns exec"), Some(told));
+        let told = daemon.1.as_ref().expect("it was just put there");
         let mut message = [0; 4096];
         loop {
             let length = told.recv(&mut message).expect("the daemon is ready within the budget");
@@ -158,8 +159,8 @@ impl Home {
     }
 }
 
-/// A process that is ended by SIGTERM and waited for.
-struct Running(Child);
+/// A process that is ended by SIGTERM and waited for, with the socket to which it sends its notifications.
+struct Running(Child, Option<UnixDatagram>);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -183,7 +184,7 @@ fn start_cloud(lab: &Lab) -> Running {
     let mut line = String::new();
     let stdout = child.stdout.take().expect("it is piped");
     std::io::BufRead::read_line(&mut std::io::BufReader::new(stdout), &mut line).expect("it says where it listens");
-    Running(child)
+    Running(child, None)
 }
 
 /// What it takes to start anything at all in the namespace.
