@@ -4,8 +4,8 @@
 //! answers the admin API, `nodes` talks to devices on its behalf, `presence` follows what the LAN shows. Nothing imports
 //! this module but the command line.
 
-use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -57,7 +57,7 @@ pub struct Hub {
     discovery: LanDiscovery,
     commissioner: Commissioner<Link, LanDiscovery, Store, Judge>,
     turns: Semaphore,
-    attempts: AtomicU32,
+    attempts: Mutex<HashSet<uuid::Uuid>>,
     cloud: Option<Arc<CloudClient>>,
     outbox: Option<OutboxHandle>,
     metrics: Arc<Metrics>,
@@ -157,7 +157,7 @@ async fn build(
         link,
         discovery,
         commissioner,
-        attempts: AtomicU32::new(0),
+        attempts: Mutex::default(),
         cloud,
         outbox,
         metrics,
@@ -190,6 +190,7 @@ impl Hub {
     fn spawn_followers(self: &Arc<Self>, tasks: &TaskTracker) {
         tasks.spawn(presence::follow(Arc::clone(self)));
         tasks.spawn(nodes::resume_removals(Arc::clone(self)));
+        tasks.spawn(nodes::follow_unbinds(Arc::clone(self)));
         let hub = Arc::clone(self);
         let alive = move || {
             let hub = Arc::clone(&hub);

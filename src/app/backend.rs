@@ -1,7 +1,8 @@
 //! Answers the admin API: the hub as its clients see it. What takes more than looking something up is in `nodes`.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
-use std::sync::atomic::Ordering;
+use std::sync::{MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -39,9 +40,13 @@ const LISTEN_MAX: Duration = Duration::from_secs(60);
 const WATCHED: usize = 256;
 
 impl Hub {
-    /// Whether an attempt is running now.
-    pub(super) fn is_under_way(&self, _attempt: Uuid) -> bool {
-        self.attempts.load(Ordering::Relaxed) > 0
+    /// Whether this attempt is running now.
+    pub(super) fn is_under_way(&self, attempt: Uuid) -> bool {
+        self.running().contains(&attempt)
+    }
+
+    fn running(&self) -> MutexGuard<'_, HashSet<Uuid>> {
+        self.attempts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn attempt(&self, attempt_id: Uuid, request: CommissionRequest, progress: &Progress) -> CommissionResult {
@@ -200,7 +205,7 @@ impl Backend for Hub {
             pid: std::process::id(),
             fabric: Some(self.fabric_info()),
             nodes,
-            attempts: self.attempts.load(Ordering::Relaxed),
+            attempts: self.running().len() as u32,
             outbox,
             cloud: self.cloud_status(),
         }
@@ -216,9 +221,9 @@ impl Backend for Hub {
                 return Ok(CommissionResult::Failed(Failure::new(attempt_id, &error)));
             }
         };
-        self.attempts.fetch_add(1, Ordering::Relaxed);
+        self.running().insert(attempt_id);
         let result = self.attempt(attempt_id, request, &progress).await;
-        self.attempts.fetch_sub(1, Ordering::Relaxed);
+        self.running().remove(&attempt_id);
         Ok(result)
     }
 
@@ -295,6 +300,7 @@ impl Backend for Hub {
         let message = format!("outbox row {id} ({}) was given up by an operator", entry.task.kind());
         let event = Event::new(Timestamp::now(), Level::Warn, "outbox-dropped", message);
         self.journal.record(event.with_node(entry.node_id).with_outbox(id));
+        self.finish_unbound(entry.node_id).await;
         self.outbox().await
     }
 

@@ -8,6 +8,8 @@ use rs_matter::BasicCommData;
 use rs_matter::pairing::DiscoveryCapabilities;
 use rs_matter::pairing::qr::{CommFlowType, QrPayload, no_optional_data};
 
+use tokio::sync::broadcast;
+
 use super::Hub;
 use crate::admin::wire::{ApiError, Difference, NodeCheck, RemoveResult, ShareResult};
 use crate::commissioning::error::Disposition;
@@ -18,6 +20,7 @@ use crate::matter::operational::CaseLink;
 use crate::node::{NodeId, NodeRecord, NodeState};
 use crate::onboarding::{MAX_DISCRIMINATOR, check_passcode};
 use crate::outbox::dispatcher::wait_for;
+use crate::outbox::ports::OutboxId;
 use crate::secret::Passcode;
 use crate::store::RemovalStage;
 
@@ -122,36 +125,57 @@ impl Hub {
         };
         let mut results = self.outbox.as_ref().map(|outbox| outbox.results());
         let mut device_removed = !removal.on_device;
-        let mut unbind = None;
         if removal.stage == RemovalStage::Device {
             match self.remove_from_device(&removal.record).await {
                 Ok(()) => device_removed = true,
                 Err(error) if removal.forced => {
                     let message = format!("removed by force: {error}; our fabric is still on the device");
-                    self.journal
-                        .record(Event::new(Timestamp::now(), Level::Warn, "node-left-behind", message).with_node(node));
+                    let event = Event::new(Timestamp::now(), Level::Warn, "node-left-behind", message);
+                    self.journal.record(event.with_node(node));
                 }
                 Err(error) => return Err(not_removed(&error)),
             }
-            unbind = self.store.advance_removal(node, !device_removed, Timestamp::now()).await?;
+            self.store.advance_removal(node, !device_removed, Timestamp::now()).await?;
         }
-        let bound = removal.stage == RemovalStage::Cloud || unbind.is_some();
-        let cloud_done = match (unbind, &mut results) {
+        let was_bound = match (self.unbind_row(node).await?, &mut results) {
             (Some(row), Some(results)) => {
-                wait_for(results, row, UNBIND).await.is_some_and(|result| result.state.is_none())
+                wait_for(results, row, UNBIND).await;
+                true
             }
-            _ => !bound,
+            (row, _) => row.is_some(),
         };
-        // The unbind row lives on by itself; the record is what is ours.
+        if self.unbind_row(node).await?.is_some() {
+            let message = "the record goes when the cloud has let go of it; see `matterbind outbox`".to_owned();
+            let cloud = "pending".to_owned();
+            return Ok(RemoveResult { node_id: node, device_removed, cloud, record_deleted: false, message });
+        }
+        self.finish_removal(node, &removal.record.name).await?;
+        let cloud = if was_bound { "removed" } else { "not-bound" }.to_owned();
+        Ok(RemoveResult { node_id: node, device_removed, cloud, record_deleted: true, message: String::new() })
+    }
+
+    async fn unbind_row(&self, node: NodeId) -> Result<Option<OutboxId>, ApiError> {
+        let rows = self.store.outbox_entries().await?;
+        Ok(rows.iter().find(|row| row.node_id == node && row.task.kind() == "unbind").map(|row| row.id))
+    }
+
+    async fn finish_removal(&self, node: NodeId, name: &str) -> Result<(), ApiError> {
         self.store.finish_removal(node).await?;
-        let message = format!("node {node} ({}) removed", removal.record.name);
+        let message = format!("node {node} ({name}) removed");
         self.journal.record(Event::new(Timestamp::now(), Level::Info, "node-removed", message).with_node(node));
-        let (cloud, message) = match (bound, cloud_done) {
-            (false, _) => ("not-bound", String::new()),
-            (true, true) => ("removed", String::new()),
-            (true, false) => ("pending", "the cloud is told as soon as it answers; see `matterbind outbox`".to_owned()),
-        };
-        Ok(RemoveResult { node_id: node, device_removed, cloud: cloud.to_owned(), record_deleted: true, message })
+        Ok(())
+    }
+
+    /// Finishes the removal of a node whose unbind the cloud has acknowledged, or an operator has given up.
+    pub(super) async fn finish_unbound(&self, node: NodeId) {
+        let Ok(removals) = self.store.removals().await else { return };
+        let waiting = removals.into_iter().find(|r| r.node_id == node && r.stage == RemovalStage::Cloud);
+        if let Some(removal) = waiting
+            && let Ok(None) = self.unbind_row(node).await
+            && let Err(error) = self.finish_removal(node, &removal.record.name).await
+        {
+            tracing::warn!(node.id = node.0, %error, "the record of a removed node cannot be deleted yet");
+        }
     }
 
     async fn remove_from_device(&self, record: &NodeRecord) -> Result<(), LinkError> {
@@ -165,6 +189,22 @@ impl Hub {
             session.remove_fabric(index).await
         };
         within(remove).await
+    }
+}
+
+/// Finishes removals as the cloud lets go of their nodes. Runs until the daemon stops.
+pub(super) async fn follow_unbinds(hub: Arc<Hub>) {
+    let Some(mut results) = hub.outbox.as_ref().map(|outbox| outbox.results()) else { return };
+    loop {
+        let result = tokio::select! {
+            () = hub.stop.cancelled() => return,
+            result = results.recv() => result,
+        };
+        match result {
+            Ok(result) if result.kind == "unbind" && result.state.is_none() => hub.finish_unbound(result.node_id).await,
+            Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
+            Err(broadcast::error::RecvError::Closed) => return,
+        }
     }
 }
 

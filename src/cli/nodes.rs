@@ -286,7 +286,7 @@ fn remove_text(removed: &RemoveResult, paint: Paint) -> String {
     };
     let (word, rest) = match removed.record_deleted {
         true => (paint.tone(Tone::Good, "Removed"), String::new()),
-        false => (paint.tone(Tone::Warn, "Not yet removed"), format!(" {}", removed.message)),
+        false => (paint.tone(Tone::Warn, "Not yet removed"), format!(" {}.", removed.message)),
     };
     format!("{word} node {}: {device}, {cloud}.{rest}", removed.node_id)
 }
