@@ -20,7 +20,7 @@ const ALLOWED: &[(&str, &[&str], &str)] = &[
     ("access", &["commissioning"], "pure: the comparison of two lists"),
     ("attestation", &["config"], "pure: the policy's types"),
     ("commissioning", &["outbox"], "the task that is committed together with the record"),
-    ("config", &["commissioning"], "the judge of deadlines is the attempt's"),
+    ("config", &["commissioning"], "the type of an attribute path"),
     ("discovery", &["commissioning", "config"], "implements its port"),
     ("keystore", &[], "keys on disk"),
     ("matter", &["commissioning", "keystore"], "implements its ports on our credentials"),
