@@ -36,6 +36,7 @@ mod fabric;
 mod judge;
 mod liveness;
 mod nodes;
+mod preflight;
 mod presence;
 mod probe;
 mod profiles;
@@ -119,18 +120,20 @@ async fn build(
     let discovery = LanDiscovery::start(&config.network)?;
     let metrics = Arc::new(Metrics::default());
     let settings = settings(&config, &link, profiles.clone());
+    let cloud = match &config.cloud {
+        Some(cloud) => Some(Arc::new(cloud::Client::new(cloud, StoredTokenStore::new(store.clone()))?)),
+        None => None,
+    };
+    let asked = config.cloud.as_ref().map(|cloud| cloud.before_commissioning).zip(cloud.as_ref());
     let commissioner = Commissioner {
         link: Arc::clone(&link),
         discovery: Arc::new(discovery.clone()),
         store: Arc::new(store.clone()),
         judge: Arc::clone(&judge),
+        preflight: asked.and_then(|(policy, cloud)| preflight::preflight(policy, cloud)),
         journal: Arc::new(journal.clone()),
         settings,
         stop: stop.clone(),
-    };
-    let cloud = match &config.cloud {
-        Some(cloud) => Some(Arc::new(cloud::Client::new(cloud, StoredTokenStore::new(store.clone()))?)),
-        None => None,
     };
     let outbox = cloud.as_ref().map(|client| {
         let codes =
