@@ -448,7 +448,8 @@ fn state_that_is_damaged_or_in_use() {
     let database = hub.state_dir().join("matterbind.db");
     let keys = hub.state_dir().join("fabric.keys");
     let files = || {
-        let mut names: Vec<_> = fs::read_dir(hub.state_dir()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        let mut names: Vec<_> =
+            fs::read_dir(hub.state_dir()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         names.sort();
         names
     };
