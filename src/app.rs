@@ -1,8 +1,8 @@
 //! The composition root: configuration and the outside world in, a running daemon out; and its orderly end.
 //!
 //! `fabric` opens or makes the fabric, `judge` joins verification and policy, `bind` joins store and cloud, `backend`
-//! answers the admin API, `nodes` talks to devices on its behalf, `presence` follows what the LAN shows. Nothing imports
-//! this module but the command line.
+//! answers the admin API, `nodes` talks to devices on its behalf, `presence` follows what the LAN shows, `probe` asks who is
+//! silent, `reconcile` compares device, record and cloud. Nothing imports this module but the command line.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
@@ -34,8 +34,11 @@ mod backend;
 mod bind;
 mod fabric;
 mod judge;
+mod liveness;
 mod nodes;
+mod preflight;
 mod presence;
+mod probe;
 mod profiles;
 mod reconcile;
 mod recovery;
@@ -61,6 +64,8 @@ pub struct Hub {
     attempts: Mutex<HashSet<uuid::Uuid>>,
     cloud: Option<Arc<CloudClient>>,
     outbox: Option<OutboxHandle>,
+    syncing: reconcile::Syncing,
+    probes: probe::Probes,
     metrics: Arc<Metrics>,
     started_at: Timestamp,
     stop: CancellationToken,
@@ -117,18 +122,20 @@ async fn build(
     let discovery = LanDiscovery::start(&config.network)?;
     let metrics = Arc::new(Metrics::default());
     let settings = settings(&config, &link, profiles.clone());
+    let cloud = match &config.cloud {
+        Some(cloud) => Some(Arc::new(cloud::Client::new(cloud, StoredTokenStore::new(store.clone()))?)),
+        None => None,
+    };
+    let asked = config.cloud.as_ref().map(|cloud| cloud.before_commissioning).zip(cloud.as_ref());
     let commissioner = Commissioner {
         link: Arc::clone(&link),
         discovery: Arc::new(discovery.clone()),
         store: Arc::new(store.clone()),
         judge: Arc::clone(&judge),
+        preflight: asked.and_then(|(policy, cloud)| preflight::preflight(policy, cloud)),
         journal: Arc::new(journal.clone()),
         settings,
         stop: stop.clone(),
-    };
-    let cloud = match &config.cloud {
-        Some(cloud) => Some(Arc::new(cloud::Client::new(cloud, StoredTokenStore::new(store.clone()))?)),
-        None => None,
     };
     let outbox = cloud.as_ref().map(|client| {
         let codes =
@@ -162,6 +169,8 @@ async fn build(
         attempts: Mutex::default(),
         cloud,
         outbox,
+        syncing: reconcile::Syncing::default(),
+        probes: probe::Probes::default(),
         metrics,
         started_at: Timestamp::now(),
         stop: stop.clone(),
@@ -191,7 +200,9 @@ fn settings(config: &Config, link: &Link, profiles: Vec<Profile>) -> Settings {
 impl Hub {
     fn spawn_followers(self: &Arc<Self>, tasks: &TaskTracker) {
         tasks.spawn(presence::follow(Arc::clone(self)));
-        tasks.spawn(nodes::resume_removals(Arc::clone(self)));
+        tasks.spawn(probe::watch(Arc::clone(self)));
+        tasks.spawn(reconcile::follow(Arc::clone(self)));
+        tasks.spawn(reconcile::follow_rejections(Arc::clone(self)));
         tasks.spawn(nodes::follow_unbinds(Arc::clone(self)));
         let hub = Arc::clone(self);
         let alive = move || {

@@ -60,6 +60,23 @@ pub struct KeyBundle {
     pub created_at: Timestamp,
 }
 
+impl KeyBundle {
+    /// SHA-256 of the root certificate, hex: names the root without being a secret.
+    pub fn root_fingerprint(&self) -> String {
+        Sha256::digest(&self.rcac).iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// The whole bundle, all keys in the clear: only for what is encrypted next.
+    pub fn to_plain(&self) -> Zeroizing<Vec<u8>> {
+        Zeroizing::new(Stored::from(self).to_json())
+    }
+
+    /// Reads [`Self::to_plain`]; `None` where it is none.
+    pub fn from_plain(bytes: &[u8]) -> Option<Self> {
+        serde_json::from_slice::<Stored>(bytes).ok()?.bundle()
+    }
+}
+
 /// Why a bundle was not loaded. In no case may another be minted in its place without a person's word.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {

@@ -3,9 +3,11 @@
 //! The path of a device: `onboarding` → `discovery` → `commissioning` (over `matter`, judged by `attestation`) →
 //! `store` (node record and outbox row in one transaction) → `outbox` → `cloud`. ARCHITECTURE.md draws it.
 
+pub mod access;
 pub mod admin;
 pub mod app;
 pub mod attestation;
+pub mod backup;
 pub mod bind;
 pub mod cli;
 pub mod cloud;
@@ -23,6 +25,7 @@ pub mod node;
 pub mod onboarding;
 pub mod outbox;
 pub mod paa;
+pub mod reconcile;
 pub mod secret;
 #[cfg(feature = "sim")]
 pub mod sim;

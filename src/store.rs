@@ -26,9 +26,12 @@ use crate::outbox::ports::OutboxState;
 mod fabric;
 mod journal;
 mod nodes;
+mod offline;
 mod open;
 mod outbox;
+mod reconcile;
 mod removal;
+mod snapshot;
 mod task_row;
 
 #[cfg(test)]
@@ -39,8 +42,10 @@ pub use fabric::{
 };
 pub use journal::{JournalFilter, JournalHandle, JournalLimits};
 pub use nodes::{AttemptRow, AttemptState};
+pub use offline::OfflineState;
 pub use open::{DATABASE_FILE, LOCK_FILE, OpenError, SCHEMA_VERSION};
 pub use removal::{Removal, RemovalStage};
+pub use snapshot::Snapshot;
 
 /// Jobs that may wait for the thread. Callers beyond this wait; events beyond this are dropped and counted.
 const QUEUE: usize = 1024;

@@ -2,7 +2,6 @@
 
 use anyhow::Context;
 use jiff::Timestamp;
-use sha2::{Digest, Sha256};
 
 use crate::config::Config;
 use crate::failpoint;
@@ -20,7 +19,7 @@ pub(super) async fn open(config: &Config, store: &Store, journal: &JournalHandle
     let keystore = Keystore::new(&config.state_dir, seal);
     let loaded = if keystore.exists() { Some(keystore.load()?) } else { None };
     let row = store.fabric_state().await?;
-    let keys = loaded.as_ref().map(|loaded| fingerprint(&loaded.bundle));
+    let keys = loaded.as_ref().map(|loaded| loaded.bundle.root_fingerprint());
     let start = fabric_start(row, keys.as_deref())?;
     let bundle = match (start, loaded) {
         (FabricStart::Use(_), Some(loaded)) => {
@@ -57,7 +56,7 @@ async fn make(
     let new = NewFabric {
         fabric_id: bundle.fabric_id,
         compressed_id,
-        root_fingerprint: fingerprint(&bundle),
+        root_fingerprint: bundle.root_fingerprint(),
         label: config.fabric.label.clone(),
         hub_node_id: hub_node,
         next_node_id: hub_node.0 + 1,
@@ -67,14 +66,9 @@ async fn make(
     failpoint::reach("fabric.begun");
     keystore.create(&bundle)?;
     failpoint::reach("fabric.keys-saved");
-    store.finish_fabric(&fingerprint(&bundle)).await?;
+    store.finish_fabric(&bundle.root_fingerprint()).await?;
     failpoint::reach("fabric.finished");
     let message = format!("made fabric {} with compressed id {compressed_id:016X}", bundle.fabric_id.0);
     journal.record(Event::new(Timestamp::now(), Level::Info, "fabric-created", message));
     Ok(bundle)
-}
-
-/// SHA-256 of the root certificate, hex: names the root without being a secret.
-fn fingerprint(bundle: &KeyBundle) -> String {
-    Sha256::digest(&bundle.rcac).iter().map(|byte| format!("{byte:02x}")).collect()
 }

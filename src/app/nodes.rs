@@ -42,7 +42,13 @@ impl Hub {
                 addresses.push(known);
             }
         }
-        self.link.open_case(record.node_id, &addresses).await
+        let session = self.link.open_case(record.node_id, &addresses).await;
+        match &session {
+            Ok(_) => self.note_contact(record.node_id).await,
+            Err(LinkError::Unreachable { .. }) => self.doubt(record.node_id),
+            Err(_) => {}
+        }
+        session
     }
 
     pub(super) async fn record(&self, node: NodeId) -> Result<NodeRecord, ApiError> {
@@ -128,6 +134,7 @@ impl Hub {
         failpoint::reach("removal.begun");
         let mut results = self.outbox.as_ref().map(|outbox| outbox.results());
         let mut device_removed = !removal.on_device;
+        let mut queued = None;
         if removal.stage == RemovalStage::Device {
             match self.remove_from_device(&removal.record).await {
                 Ok(()) => device_removed = true,
@@ -138,16 +145,18 @@ impl Hub {
                 }
                 Err(error) => return Err(not_removed(&error)),
             }
-            self.store.advance_removal(node, !device_removed, Timestamp::now()).await?;
+            queued = self.store.advance_removal(node, !device_removed, Timestamp::now()).await?;
             failpoint::reach("advance.after");
         }
-        let was_bound = match (self.unbind_row(node).await?, &mut results) {
-            (Some(row), Some(results)) => {
-                wait_for(results, row, UNBIND).await;
-                true
-            }
-            (row, _) => row.is_some(),
+        // A quick cloud is done with the row before it could be looked up.
+        let row = match queued {
+            Some(row) => Some(row),
+            None => self.unbind_row(node).await?,
         };
+        if let (Some(row), Some(results)) = (row, &mut results) {
+            wait_for(results, row, UNBIND).await;
+        }
+        let was_bound = row.is_some() || removal.stage == RemovalStage::Cloud;
         if self.unbind_row(node).await?.is_some() {
             let message = "the record goes when the cloud has let go of it; see `matterbind outbox`".to_owned();
             let cloud = "pending".to_owned();
@@ -237,7 +246,7 @@ async fn within<T>(work: impl Future<Output = Result<T, LinkError>>) -> Result<T
 }
 
 /// Addresses that need no interface name; link-local ones are found by mDNS.
-fn last_known(record: &NodeRecord) -> Vec<std::net::SocketAddr> {
+pub(super) fn last_known(record: &NodeRecord) -> Vec<std::net::SocketAddr> {
     let ips = record.addresses.iter().filter_map(|address| address.parse::<std::net::IpAddr>().ok());
     ips.filter(|ip| !matches!(ip, std::net::IpAddr::V6(v6) if crate::node::is_unicast_link_local(*v6)))
         .map(|ip| std::net::SocketAddr::new(ip, record.port))

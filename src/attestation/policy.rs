@@ -24,9 +24,9 @@ pub struct Override {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
-    /// Nothing speaks against it.
+    /// Policy accepts it; what `allow_test` lets pass by name is in the findings.
     Accepted,
-    /// Policy lets it pass in spite of warnings or, under `warn`, errors.
+    /// `warn` lets it pass in spite of warnings or errors.
     AcceptedWithWarnings,
     /// Policy would have rejected it; a person decided otherwise.
     AcceptedByOverride,
@@ -88,11 +88,12 @@ pub fn decide(report: &Report, config: &AttestationConfig, overridden: Option<Ov
         .filter(|finding| finding.severity > Severity::Info)
         .cloned()
         .partition(|finding| is_refused(finding, report, config));
-    let outcome = match (refused.is_empty(), passed.is_empty(), &overridden) {
-        (true, true, _) => Outcome::Accepted,
-        (true, false, _) => Outcome::AcceptedWithWarnings,
-        (false, _, Some(_)) => Outcome::AcceptedByOverride,
-        (false, _, None) => Outcome::Rejected,
+    let lenient = config.policy == AttestationPolicy::Warn && !passed.is_empty();
+    let outcome = match (refused.is_empty(), &overridden) {
+        (true, _) if lenient => Outcome::AcceptedWithWarnings,
+        (true, _) => Outcome::Accepted,
+        (false, Some(_)) => Outcome::AcceptedByOverride,
+        (false, None) => Outcome::Rejected,
     };
     let overridden = overridden.filter(|_| outcome == Outcome::AcceptedByOverride);
     Verdict { outcome, deciding: if refused.is_empty() { passed } else { refused }, overridden }

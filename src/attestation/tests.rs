@@ -415,11 +415,11 @@ fn policy_rejects_test_material_unless_the_product_is_named() {
     let report = verify(&evidence(&device), &trust(&device));
     let outcome = |config: &AttestationConfig| decide(&report, config, None).outcome;
     assert_eq!(outcome(&AttestationConfig::default()), Outcome::Rejected);
-    assert_eq!(outcome(&allow(None)), Outcome::AcceptedWithWarnings);
-    assert_eq!(outcome(&allow(Some(PID))), Outcome::AcceptedWithWarnings);
+    assert_eq!(outcome(&allow(None)), Outcome::Accepted);
+    assert_eq!(outcome(&allow(Some(PID))), Outcome::Accepted);
     assert_eq!(outcome(&allow(Some(PID + 1))), Outcome::Rejected);
     let summary = decide(&report, &allow(None), None).summary(&report);
-    assert_eq!(summary.verdict, "accepted-with-warnings");
+    assert_eq!(summary.verdict, "accepted");
     assert_eq!(summary.findings[0]["code"], "test-paa");
     assert_eq!(summary.findings[0]["severity"], "warning");
 }

@@ -204,7 +204,7 @@ pub(super) fn allocate(connection: &Connection) -> Result<NodeId, StoreError> {
     }
 }
 
-fn row(connection: &Connection) -> Result<Option<FabricRow>, StoreError> {
+pub(super) fn row(connection: &Connection) -> Result<Option<FabricRow>, StoreError> {
     let read = |row: &Row<'_>| {
         Ok((
             row.get::<_, i64>(0)?,

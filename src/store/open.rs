@@ -14,7 +14,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use rusqlite_migration::{M, Migrations};
 use rustix::fs::{FlockOperation, flock};
 
-use super::sqlite_code;
+use super::{offline, sqlite_code};
 use crate::failpoint;
 
 /// The database's name in the state directory.
@@ -121,6 +121,7 @@ pub(super) fn open(state_dir: &Path) -> Result<Opened, OpenError> {
     make_private(state_dir)?;
     let (mut lock, created_before) = take_lock(state_dir)?;
     failpoint::reach("state.locked");
+    offline::finish(state_dir).map_err(|source| io_error(state_dir, source))?;
     let database = state_dir.join(DATABASE_FILE);
     let fresh = check_presence(state_dir, &database, created_before)?;
     create_private_file(&database)?;
@@ -149,7 +150,7 @@ pub(super) fn open(state_dir: &Path) -> Result<Opened, OpenError> {
 }
 
 /// Makes the directory where needed, and 0700 in any case, whatever the umask.
-fn make_private(state_dir: &Path) -> Result<(), OpenError> {
+pub(super) fn make_private(state_dir: &Path) -> Result<(), OpenError> {
     let io = |source| io_error(state_dir, source);
     DirBuilder::new().recursive(true).mode(0o700).create(state_dir).map_err(io)?;
     let mode = fs::metadata(state_dir).map_err(io)?.permissions().mode();
@@ -160,7 +161,7 @@ fn make_private(state_dir: &Path) -> Result<(), OpenError> {
 }
 
 /// Takes the lock, and tells whether a database was made here before.
-fn take_lock(state_dir: &Path) -> Result<(File, bool), OpenError> {
+pub(super) fn take_lock(state_dir: &Path) -> Result<(File, bool), OpenError> {
     let path = state_dir.join(LOCK_FILE);
     let io = |source| io_error(&path, source);
     let mut file =
@@ -308,7 +309,7 @@ fn damaged(database: &Path, detail: impl Into<String>) -> OpenError {
     OpenError::Damaged { database: database.to_owned(), detail: detail.into() }
 }
 
-fn io_error(path: &Path, source: io::Error) -> OpenError {
+pub(super) fn io_error(path: &Path, source: io::Error) -> OpenError {
     match source.kind() {
         io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {
             OpenError::ReadOnly { path: path.to_owned() }

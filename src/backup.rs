@@ -1,0 +1,360 @@
+//! The backup file: keys, nodes, counters and outbox of one instant, encrypted with age; and the exported root key.
+//!
+//! Inside of the encryption lie a line with magic word and format version, a line with the manifest (JSON), the key bundle
+//! and the database. `age -d` opens the file without matterbind. Pure but for the randomness of the encryption.
+//! Not here: making a copy of the database (`store::snapshot`), putting a backup back (`backup::restore`).
+
+use std::io;
+
+use age::secrecy::SecretString;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
+
+use crate::keystore::KeyBundle;
+use crate::matter::credentials::Credentials;
+use crate::secret::OperatorSecret;
+use crate::store::{SCHEMA_VERSION, Snapshot};
+
+pub mod restore;
+
+const MAGIC: &str = "matterbind-backup";
+const ROOT_MAGIC: &str = "matterbind-root-key";
+/// The format that this binary writes and reads.
+pub const FORMAT: u32 = 1;
+/// 2^18 rounds of scrypt: about a second, and 256 MB of memory for each guess.
+pub const WORK_FACTOR: u8 = 18;
+/// A file that asks for more is not ours: it would stop the machine.
+const MAX_WORK_FACTOR: u8 = 20;
+const AGE_MAGIC: &[u8] = b"age-encryption.org/";
+
+/// To whom a file is encrypted.
+#[derive(Clone)]
+pub enum Lock {
+    /// Whoever knows the passphrase; scrypt with 2^`work_factor` rounds.
+    Passphrase {
+        /// The passphrase.
+        secret: OperatorSecret,
+        /// [`WORK_FACTOR`], less in tests.
+        work_factor: u8,
+    },
+    /// Whoever has the recipient's identity.
+    Recipient(age::x25519::Recipient),
+}
+
+impl Lock {
+    /// Reads a recipient: `age1…`.
+    ///
+    /// # Errors
+    /// It is none; the text says why.
+    pub fn recipient(text: &str) -> Result<Self, String> {
+        text.trim().parse().map(Self::Recipient).map_err(|error: &str| error.to_owned())
+    }
+
+    /// A passphrase, at the usual cost.
+    pub fn passphrase(secret: OperatorSecret) -> Self {
+        Self::Passphrase { secret, work_factor: WORK_FACTOR }
+    }
+}
+
+/// What opens a file.
+pub enum Unlock {
+    /// The passphrase.
+    Passphrase(OperatorSecret),
+    /// The identity behind the recipient.
+    Identity(Box<age::x25519::Identity>),
+}
+
+impl Unlock {
+    /// Reads an identity file as `age-keygen` writes it: comments, and one `AGE-SECRET-KEY-1…`.
+    pub fn identity(text: &str) -> Option<Self> {
+        let line = text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#'))?;
+        line.parse().ok().map(|identity| Self::Identity(Box::new(identity)))
+    }
+}
+
+/// Why a file is not taken. In every case nothing was written.
+#[derive(Debug, thiserror::Error)]
+pub enum BackupError {
+    /// Not encrypted with age.
+    #[error("this file is no backup of matterbind")]
+    NotABackup,
+    /// It does not open.
+    #[error("the passphrase (or the identity) is not the one that this file was made with")]
+    WrongKey,
+    /// It opened in part, or not at all.
+    #[error("the file is damaged or incomplete: {0}")]
+    Damaged(String),
+    /// Written by another version.
+    #[error("the backup has format {found}, this matterbind reads {FORMAT}")]
+    OtherFormat {
+        /// What it says.
+        found: String,
+    },
+    /// Its database is from a newer version.
+    #[error("the backup was made by {written_by} with database schema {found}, this matterbind knows {SCHEMA_VERSION}")]
+    NewerSchema {
+        /// Which version made it.
+        written_by: String,
+        /// Its schema.
+        found: i32,
+    },
+    /// Keys and manifest are of two fabrics.
+    #[error("the parts of this file belong to different fabrics")]
+    MixedFabrics,
+}
+
+impl BackupError {
+    /// A stable word.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::NotABackup => "not-a-backup",
+            Self::WrongKey => "wrong-passphrase",
+            Self::Damaged(_) => "backup-damaged",
+            Self::OtherFormat { .. } | Self::NewerSchema { .. } => "backup-of-another-version",
+            Self::MixedFabrics => "backup-of-another-fabric",
+        }
+    }
+
+    /// What to do now.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::NotABackup => "name the file that `matterbind fabric backup` wrote",
+            Self::WrongKey => "try again; a backup for a recipient opens with --identity FILE",
+            Self::Damaged(_) | Self::MixedFabrics => "copy it again from where it was kept, or use an earlier backup",
+            Self::OtherFormat { .. } | Self::NewerSchema { .. } => {
+                "install the matterbind that made it, or a later one"
+            }
+        }
+    }
+}
+
+/// The backup could not be made.
+#[derive(Debug, thiserror::Error)]
+#[error("the backup cannot be encrypted: {0}")]
+pub struct EncryptFailed(String);
+
+/// What a backup says of itself; checked against its content.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// For instance `matterbind 0.1.0`.
+    pub written_by: String,
+    /// When.
+    pub made_at: Timestamp,
+    /// Fabric id.
+    pub fabric_id: u64,
+    /// Compressed fabric id, 16 hex digits.
+    pub compressed_fabric_id: String,
+    /// The hub's node id.
+    pub hub_node: u64,
+    /// The node id that was next.
+    pub next_node_id: u64,
+    /// How many nodes it holds.
+    pub nodes: u64,
+    /// Whether the root key is in it.
+    pub root_key: bool,
+    /// The database's schema.
+    pub schema: i32,
+    keys: Part,
+    database: Part,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Part {
+    bytes: u64,
+    sha256: String,
+}
+
+impl Part {
+    fn of(bytes: &[u8]) -> Self {
+        Self { bytes: bytes.len() as u64, sha256: hex(&Sha256::digest(bytes)) }
+    }
+
+    fn take<'a>(&self, rest: &mut &'a [u8], name: &str) -> Result<&'a [u8], BackupError> {
+        let length = usize::try_from(self.bytes).unwrap_or(usize::MAX);
+        let (part, after) =
+            rest.split_at_checked(length).ok_or_else(|| BackupError::Damaged(format!("its {name} end early")))?;
+        if Self::of(part) != *self {
+            return Err(BackupError::Damaged(format!("its {name} have another checksum")));
+        }
+        *rest = after;
+        Ok(part)
+    }
+}
+
+/// A backup that was read and verified whole.
+pub struct Backup {
+    /// What it is.
+    pub manifest: Manifest,
+    /// The fabric's keys.
+    pub keys: KeyBundle,
+    /// The database.
+    pub database: Vec<u8>,
+}
+
+/// Makes the file.
+///
+/// # Errors
+/// The keys do not make a fabric, or the library fails.
+pub fn make(keys: &KeyBundle, snapshot: &Snapshot, now: Timestamp, lock: &Lock) -> Result<Vec<u8>, EncryptFailed> {
+    let compressed = Credentials::new(keys.clone()).map_err(|error| EncryptFailed(error.to_string()))?;
+    let plain = keys.to_plain();
+    let manifest = Manifest {
+        written_by: concat!("matterbind ", env!("CARGO_PKG_VERSION")).to_owned(),
+        made_at: now,
+        fabric_id: keys.fabric_id.0,
+        compressed_fabric_id: format!("{:016X}", compressed.compressed_fabric_id()),
+        hub_node: keys.hub_node.0,
+        next_node_id: snapshot.fabric.next_node_id,
+        nodes: snapshot.nodes,
+        root_key: keys.rcac_key.is_some(),
+        schema: snapshot.schema,
+        keys: Part::of(&plain),
+        database: Part::of(&snapshot.database),
+    };
+    let manifest = serde_json::to_string(&manifest).map_err(|error| EncryptFailed(error.to_string()))?;
+    let mut content = Zeroizing::new(Vec::with_capacity(plain.len() + snapshot.database.len() + 1024));
+    content.extend(format!("{MAGIC} {FORMAT}\n{manifest}\n").bytes());
+    content.extend_from_slice(&plain);
+    content.extend_from_slice(&snapshot.database);
+    encrypt(&content, lock)
+}
+
+/// Opens and verifies a file: encryption, format, checksums, and that manifest and keys are of one fabric.
+///
+/// # Errors
+/// See [`BackupError`].
+pub fn read(file: &[u8], unlock: &Unlock) -> Result<Backup, BackupError> {
+    let content = decrypt(file, unlock)?;
+    let mut rest = after_header(&content, MAGIC)?;
+    let manifest = line(&mut rest).ok_or_else(|| BackupError::Damaged("it has no manifest".to_owned()))?;
+    let manifest: Manifest =
+        serde_json::from_str(manifest).map_err(|_| BackupError::Damaged("its manifest does not parse".to_owned()))?;
+    if manifest.schema > SCHEMA_VERSION {
+        return Err(BackupError::NewerSchema { written_by: manifest.written_by, found: manifest.schema });
+    }
+    let keys = manifest.keys.take(&mut rest, "keys")?;
+    let database = manifest.database.take(&mut rest, "records")?.to_vec();
+    if !rest.is_empty() {
+        return Err(BackupError::Damaged("it goes on after its end".to_owned()));
+    }
+    let keys = KeyBundle::from_plain(keys).ok_or_else(|| BackupError::Damaged("its keys do not decode".to_owned()))?;
+    let credentials =
+        Credentials::new(keys.clone()).map_err(|_| BackupError::Damaged("its root certificate is none".to_owned()))?;
+    let compressed = format!("{:016X}", credentials.compressed_fabric_id());
+    if (keys.fabric_id.0, &compressed) != (manifest.fabric_id, &manifest.compressed_fabric_id) {
+        return Err(BackupError::MixedFabrics);
+    }
+    Ok(Backup { manifest, keys, database })
+}
+
+/// The root key in a file of its own, to be kept offline.
+#[derive(Serialize, Deserialize)]
+struct RootKey {
+    fabric_id: u64,
+    rcac: String,
+    rcac_key: String,
+}
+
+/// Encrypts the root key; `None` where the bundle does not have it.
+///
+/// # Errors
+/// The library fails.
+pub fn export_root(keys: &KeyBundle, lock: &Lock) -> Result<Option<Vec<u8>>, EncryptFailed> {
+    let Some(key) = &keys.rcac_key else { return Ok(None) };
+    let root =
+        RootKey { fabric_id: keys.fabric_id.0, rcac: BASE64.encode(&keys.rcac), rcac_key: BASE64.encode(key.expose()) };
+    let json = Zeroizing::new(serde_json::to_string(&root).map_err(|error| EncryptFailed(error.to_string()))?);
+    let content = Zeroizing::new(format!("{ROOT_MAGIC} {FORMAT}\n{}\n", *json));
+    zeroize::Zeroize::zeroize(&mut { root.rcac_key });
+    encrypt(content.as_bytes(), lock).map(Some)
+}
+
+/// Reads [`export_root`] back: the key, if the file is of the same root.
+///
+/// # Errors
+/// See [`BackupError`].
+pub fn read_root(
+    file: &[u8],
+    unlock: &Unlock,
+    keys: &KeyBundle,
+) -> Result<crate::secret::OperationalSigningKey, BackupError> {
+    let content = decrypt(file, unlock)?;
+    let json = after_header(&content, ROOT_MAGIC)?;
+    let damaged = || BackupError::Damaged("the root key does not decode".to_owned());
+    let root: RootKey = serde_json::from_slice(json).map_err(|_| damaged())?;
+    if root.fabric_id != keys.fabric_id.0 || BASE64.decode(&root.rcac).ok().as_ref() != Some(&keys.rcac) {
+        return Err(BackupError::MixedFabrics);
+    }
+    let key = Zeroizing::new(BASE64.decode(&root.rcac_key).map_err(|_| damaged())?);
+    let key: [u8; 32] = key.as_slice().try_into().map_err(|_| damaged())?;
+    Ok(crate::secret::OperationalSigningKey::new(key))
+}
+
+fn encrypt(content: &[u8], lock: &Lock) -> Result<Vec<u8>, EncryptFailed> {
+    match lock {
+        Lock::Passphrase { secret, work_factor } => {
+            let mut recipient = age::scrypt::Recipient::new(SecretString::from(secret.expose().to_owned()));
+            recipient.set_work_factor(*work_factor);
+            age::encrypt(&recipient, content)
+        }
+        Lock::Recipient(recipient) => age::encrypt(recipient, content),
+    }
+    .map_err(|error| EncryptFailed(error.to_string()))
+}
+
+fn decrypt(file: &[u8], unlock: &Unlock) -> Result<Zeroizing<Vec<u8>>, BackupError> {
+    // A file that is cut within the first words is half a backup, and not something else.
+    let start = &file[..file.len().min(AGE_MAGIC.len())];
+    if start.is_empty() || !AGE_MAGIC.starts_with(start) {
+        return Err(BackupError::NotABackup);
+    }
+    let plain = match unlock {
+        Unlock::Passphrase(secret) => {
+            let mut identity = age::scrypt::Identity::new(SecretString::from(secret.expose().to_owned()));
+            identity.set_max_work_factor(MAX_WORK_FACTOR);
+            age::decrypt(&identity, file)
+        }
+        Unlock::Identity(identity) => age::decrypt(identity.as_ref(), file),
+    };
+    plain.map(Zeroizing::new).map_err(|error| match error {
+        age::DecryptError::KeyDecryptionFailed
+        | age::DecryptError::DecryptionFailed
+        | age::DecryptError::NoMatchingKeys => BackupError::WrongKey,
+        age::DecryptError::UnknownFormat => BackupError::NotABackup,
+        age::DecryptError::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            BackupError::Damaged("it ends early".to_owned())
+        }
+        other => BackupError::Damaged(other.to_string()),
+    })
+}
+
+fn after_header<'a>(content: &'a [u8], magic: &str) -> Result<&'a [u8], BackupError> {
+    let mut rest = content;
+    let header = line(&mut rest).ok_or(BackupError::NotABackup)?;
+    let (word, version) = header.split_once(' ').ok_or(BackupError::NotABackup)?;
+    if word != magic {
+        return Err(BackupError::NotABackup);
+    }
+    if version != FORMAT.to_string() {
+        return Err(BackupError::OtherFormat { found: version.chars().take(16).collect() });
+    }
+    Ok(rest)
+}
+
+fn line<'a>(rest: &mut &'a [u8]) -> Option<&'a str> {
+    let end = rest.iter().take(64 * 1024).position(|byte| *byte == b'\n')?;
+    let line = std::str::from_utf8(&rest[..end]).ok()?;
+    *rest = &rest[end + 1..];
+    Some(line)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests;
