@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{Hub, nodes};
+use super::{Hub, access, nodes};
 use crate::commissioning::ports::{Discovery, LinkError, MatterLink, NodeStore, OperationalSession, ProvisionalNode};
 use crate::discovery::{DiscoveryEvent, Seen};
 use crate::fabric::granted_cats;
@@ -28,7 +28,10 @@ pub(super) async fn follow(hub: Arc<Hub>) {
     loop {
         tokio::select! {
             () = hub.stop.cancelled() => return,
-            _ = ask_again.tick() => settle_all(&hub).await,
+            _ = ask_again.tick() => {
+                settle_all(&hub).await;
+                tokio::spawn(access::resume(Arc::clone(&hub)));
+            }
             event = events.recv() => match event {
                 Ok(DiscoveryEvent::Appeared(Seen::Operational(node)) | DiscoveryEvent::Updated(Seen::Operational(node)))
                     if node.compressed_fabric_id == ours => seen(&hub, &node).await,
@@ -58,6 +61,10 @@ async fn seen(hub: &Arc<Hub>, node: &OperationalNode) {
                 let message = format!("node {} ({}) is back", node.node_id, record.name);
                 let event = Event::new(Timestamp::now(), Level::Info, "node-returned", message);
                 hub.journal.record(event.with_node(node.node_id));
+            }
+            if hub.access.is_pending(node.node_id) {
+                let (hub, node) = (Arc::clone(hub), node.node_id);
+                tokio::spawn(async move { hub.tell_node(node).await });
             }
         }
         Ok(None) => {
