@@ -1,8 +1,8 @@
 //! The composition root: configuration and the outside world in, a running daemon out; and its orderly end.
 //!
 //! `fabric` opens or makes the fabric, `judge` joins verification and policy, `bind` joins store and cloud, `backend`
-//! answers the admin API, `nodes` talks to devices on its behalf, `presence` follows what the LAN shows. Nothing imports
-//! this module but the command line.
+//! answers the admin API, `nodes` talks to devices on its behalf, `presence` follows what the LAN shows, `probe` asks who is
+//! silent, `reconcile` compares device, record and cloud. Nothing imports this module but the command line.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -37,8 +37,10 @@ mod bind;
 mod fabric;
 mod judge;
 mod keys;
+mod liveness;
 mod nodes;
 mod presence;
+mod probe;
 mod profiles;
 mod reconcile;
 
@@ -89,6 +91,8 @@ pub struct Hub {
     attempts: Mutex<HashSet<uuid::Uuid>>,
     cloud: Option<Arc<CloudClient>>,
     outbox: Option<OutboxHandle>,
+    syncing: reconcile::Syncing,
+    probes: probe::Probes,
     metrics: Arc<Metrics>,
     started_at: Timestamp,
     stop: CancellationToken,
@@ -194,6 +198,8 @@ async fn build(
         attempts: Mutex::default(),
         cloud,
         outbox,
+        syncing: reconcile::Syncing::default(),
+        probes: probe::Probes::default(),
         metrics,
         started_at: Timestamp::now(),
         stop: stop.clone(),
@@ -224,7 +230,10 @@ impl Hub {
     fn spawn_followers(self: &Arc<Self>, tasks: &TaskTracker) {
         tasks.spawn(presence::follow(Arc::clone(self)));
         tasks.spawn(nodes::resume_removals(Arc::clone(self)));
-        tasks.spawn(access::resume(Arc::clone(self)));
+        tasks.spawn(access::follow(Arc::clone(self)));
+        tasks.spawn(probe::watch(Arc::clone(self)));
+        tasks.spawn(reconcile::follow(Arc::clone(self)));
+        tasks.spawn(reconcile::follow_rejections(Arc::clone(self)));
         tasks.spawn(nodes::follow_unbinds(Arc::clone(self)));
         let hub = Arc::clone(self);
         let alive = move || {

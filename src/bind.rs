@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::fabric::CatGrant;
-use crate::node::{FabricId, NodeId};
+use crate::node::{FabricId, NodeId, NodeRecord};
 use crate::secret::{AuthKey, BindingCode};
 
 pub mod codes;
@@ -142,6 +142,19 @@ pub struct FieldDifference {
 }
 
 impl MatterInfo {
+    /// The Matter identity of a record, as the cloud is told.
+    pub fn of(record: &NodeRecord) -> Self {
+        Self {
+            fabric_id: record.fabric_id,
+            node_id: record.node_id,
+            vendor_id: record.vendor_id,
+            product_id: record.product_id,
+            discriminator: record.discriminator,
+            matter_version: record.matter_version.clone(),
+            cats: record.cats.clone(),
+        }
+    }
+
     /// Compares with what the cloud shows; empty means that both agree.
     pub fn differences(&self, cloud: &CloudMatterInfo) -> Vec<FieldDifference> {
         use serde_json::json;

@@ -24,6 +24,7 @@ pub mod node;
 pub mod onboarding;
 pub mod outbox;
 pub mod paa;
+pub mod reconcile;
 pub mod secret;
 #[cfg(feature = "sim")]
 pub mod sim;

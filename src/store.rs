@@ -29,6 +29,7 @@ mod nodes;
 mod offline;
 mod open;
 mod outbox;
+mod reconcile;
 mod removal;
 mod snapshot;
 mod task_row;

@@ -10,7 +10,8 @@ use super::routes::Api;
 use super::wire::{ApiError, LogQuery, Nodes, Outbox, Status};
 use crate::bind::BindState;
 use crate::journal::{Event, Level};
-use crate::node::{NodeRecord, NodeState};
+use crate::node::{NodeId, NodeRecord, NodeState};
+use crate::outbox::ports::OutboxState;
 
 /// How many log entries are shown.
 const ENTRIES: u32 = 25;
@@ -94,7 +95,7 @@ fn tiles(status: &Status, now: Timestamp) -> Markup {
                 b { (status.outbox.total) } span { "waiting for the cloud" }
                 small {
                     @if status.outbox.waiting_for_operator > 0 {
-                        span.bad { (status.outbox.waiting_for_operator) " need somebody" }
+                        span.bad { (status.outbox.waiting_for_operator) " for you to see to" }
                     } @else if status.outbox.rejected > 0 { span.bad { (status.outbox.rejected) " refused" } }
                     @else { "nothing needs you" }
                 }
@@ -175,7 +176,7 @@ fn outbox_table(outbox: &Outbox, now: Timestamp) -> Markup {
                 td { code { (entry.id) } }
                 td { code { (entry.node_id) } }
                 td { (entry.kind) }
-                td { (super::wire_word(&entry.state)) }
+                td { (outbox_state(entry.state)) }
                 td { (entry.tries) }
                 td {
                     @if let Some(code) = entry.last_code { code { (code) } " " }
@@ -192,6 +193,22 @@ fn outbox_table(outbox: &Outbox, now: Timestamp) -> Markup {
     }
 }
 
+fn outbox_state(state: OutboxState) -> Markup {
+    let (class, word) = match state {
+        OutboxState::Pending => ("pill", "pending"),
+        OutboxState::Sending => ("pill", "sending"),
+        OutboxState::Unsettled => ("pill warn", "being looked up"),
+        OutboxState::WaitingForOperator => ("pill bad", "needs you"),
+        OutboxState::Rejected => ("pill bad", "refused"),
+    };
+    html! { span class=(class) { (word) } }
+}
+
+/// The node of an event whose words do not name it.
+fn unnamed_node(event: &Event) -> Option<NodeId> {
+    event.node_id.filter(|node| !event.message.contains(&node.to_string()))
+}
+
 fn log_table(entries: &[Event], now: Timestamp) -> Markup {
     html! {
         div.scroll { table.log {
@@ -202,7 +219,7 @@ fn log_table(entries: &[Event], now: Timestamp) -> Markup {
                     Level::Warn => { span.pill.warn { "warning" } }
                     Level::Info | Level::Debug => {}
                 } }
-                td { (event.message) @if let Some(node) = event.node_id { " " small.quiet { "node " (node) } } }
+                td { (event.message) @if let Some(node) = unnamed_node(event) { " " small.quiet { "node " (node) } } }
             } } }
         } }
     }

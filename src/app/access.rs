@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use jiff::Timestamp;
+use tokio::sync::Notify;
 
 use super::Hub;
 use super::nodes::{device_error, within};
@@ -25,6 +26,8 @@ use crate::outbox::ports::OutboxTask;
 
 /// Devices that are told at the same time.
 const AT_ONCE: usize = 8;
+/// Nodes that nobody hears of are tried this often.
+const ASK_AGAIN: Duration = Duration::from_secs(300);
 /// One request waits no longer; the rest is done when the nodes are seen.
 const REQUEST: Duration = Duration::from_secs(150);
 
@@ -34,6 +37,8 @@ pub(super) struct Access {
     hub_cats: RwLock<Vec<Cat>>,
     turn: tokio::sync::Mutex<()>,
     busy: Mutex<HashSet<NodeId>>,
+    heard: Mutex<HashSet<NodeId>>,
+    wake: Notify,
 }
 
 impl Access {
@@ -43,6 +48,8 @@ impl Access {
             hub_cats: RwLock::new(hub_cats),
             turn: tokio::sync::Mutex::default(),
             busy: Mutex::default(),
+            heard: Mutex::default(),
+            wake: Notify::new(),
         }
     }
 
@@ -50,8 +57,16 @@ impl Access {
         self.overlay.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(super) fn is_pending(&self, node: NodeId) -> bool {
-        self.overlay.read().unwrap_or_else(PoisonError::into_inner).is_pending(node)
+    /// A node that was away when the list changed is told as soon as it is heard of.
+    pub(super) fn heard_of(&self, node: NodeId) {
+        if self.overlay.read().unwrap_or_else(PoisonError::into_inner).is_pending(node) {
+            self.heard.lock().unwrap_or_else(PoisonError::into_inner).insert(node);
+            self.wake.notify_one();
+        }
+    }
+
+    fn take_heard(&self) -> Vec<NodeId> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).drain().collect()
     }
 
     pub(super) fn set_hub_cats(&self, cats: Vec<Cat>) {
@@ -325,12 +340,19 @@ impl Hub {
     }
 }
 
-/// Tells all nodes that were not told yet: at start, and from time to time.
-pub(super) async fn resume(hub: Arc<Hub>) {
-    let nodes = hub.access.overlay().pending();
-    let told = futures_util::stream::iter(nodes).map(|node| hub.tell_node(node)).buffer_unordered(AT_ONCE);
-    let mut told = std::pin::pin!(told.take_until(hub.stop.cancelled()));
-    while told.next().await.is_some() {}
+/// Tells the nodes that were away: all that wait at start and from time to time, one as soon as it is heard of.
+pub(super) async fn follow(hub: Arc<Hub>) {
+    let mut again = tokio::time::interval(ASK_AGAIN);
+    loop {
+        let nodes = tokio::select! {
+            () = hub.stop.cancelled() => return,
+            _ = again.tick() => hub.access.overlay().pending(),
+            () = hub.access.wake.notified() => hub.access.take_heard(),
+        };
+        let told = futures_util::stream::iter(nodes).map(|node| hub.tell_node(node)).buffer_unordered(AT_ONCE);
+        let mut told = std::pin::pin!(told.take_until(hub.stop.cancelled()));
+        while told.next().await.is_some() {}
+    }
 }
 
 /// One change of a node at a time.

@@ -178,6 +178,11 @@ impl Hub {
         }
     }
 
+    /// The store is told rarely when a node was last heard of.
+    fn freshen(&self, record: &mut NodeRecord) {
+        record.last_seen_at = record.last_seen_at.max(self.probes.last_contact(record.node_id));
+    }
+
     pub(super) fn fabric_info(&self) -> FabricInfo {
         let credentials = self.link.credentials();
         let bundle = credentials.bundle();
@@ -232,7 +237,9 @@ impl Backend for Hub {
     }
 
     async fn nodes(&self) -> Result<Nodes, ApiError> {
-        Ok(Nodes { nodes: self.store.nodes().await? })
+        let mut nodes = self.store.nodes().await?;
+        nodes.iter_mut().for_each(|node| self.freshen(node));
+        Ok(Nodes { nodes })
     }
 
     async fn resolve(&self, node: &NodeRef) -> Result<NodeId, ApiError> {
@@ -250,7 +257,8 @@ impl Backend for Hub {
     }
 
     async fn node(&self, node: NodeId) -> Result<NodeDetail, ApiError> {
-        let record = self.record(node).await?;
+        let mut record = self.record(node).await?;
+        self.freshen(&mut record);
         let evidence = self.store.evidence(node).await?;
         let attestation_evidence = evidence.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
         Ok(NodeDetail { node: record, attestation_evidence })

@@ -41,7 +41,13 @@ impl Hub {
                 addresses.push(known);
             }
         }
-        self.link.open_case(record.node_id, &addresses).await
+        let session = self.link.open_case(record.node_id, &addresses).await;
+        match &session {
+            Ok(_) => self.note_contact(record.node_id).await,
+            Err(LinkError::Unreachable { .. }) => self.doubt(record.node_id),
+            Err(_) => {}
+        }
+        session
     }
 
     pub(super) async fn record(&self, node: NodeId) -> Result<NodeRecord, ApiError> {
@@ -229,7 +235,7 @@ pub(super) async fn within<T>(work: impl Future<Output = Result<T, LinkError>>) 
 }
 
 /// Addresses that need no interface name; link-local ones are found by mDNS.
-fn last_known(record: &NodeRecord) -> Vec<std::net::SocketAddr> {
+pub(super) fn last_known(record: &NodeRecord) -> Vec<std::net::SocketAddr> {
     let ips = record.addresses.iter().filter_map(|address| address.parse::<std::net::IpAddr>().ok());
     ips.filter(|ip| !matches!(ip, std::net::IpAddr::V6(v6) if crate::node::is_unicast_link_local(*v6)))
         .map(|ip| std::net::SocketAddr::new(ip, record.port))

@@ -4,9 +4,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
-use super::{Hub, access, nodes};
+use super::{Hub, nodes};
 use crate::commissioning::ports::{Discovery, LinkError, MatterLink, NodeStore, OperationalSession, ProvisionalNode};
 use crate::discovery::{DiscoveryEvent, Seen};
 use crate::fabric::granted_cats;
@@ -17,61 +19,102 @@ use crate::node::{NodeId, NodeState, OperationalNode};
 const LOOKUP: Duration = Duration::from_secs(5);
 /// And asked again this often, for devices that announce themselves without our hearing it.
 const ASK_AGAIN: Duration = Duration::from_secs(300);
+/// A node that appears so soon after it was commissioned need not be compared again.
+const JUST_COMMISSIONED: SignedDuration = SignedDuration::from_secs(60);
+
+/// What takes time, so that nobody's return has to wait for it.
+enum Job {
+    /// Interrupted attempts, and a leftover where this is one.
+    Stranger(NodeId),
+    /// Removals.
+    Removals,
+}
 
 /// Runs until the daemon stops.
 pub(super) async fn follow(hub: Arc<Hub>) {
+    let (jobs, work) = tokio::sync::mpsc::unbounded_channel();
+    tokio::select! {
+        () = hub.stop.cancelled() => {}
+        () = listen(&hub, jobs) => {}
+        () = settle_strangers(&hub, work) => {}
+    }
+}
+
+async fn listen(hub: &Arc<Hub>, jobs: UnboundedSender<Job>) {
     let mut events = hub.discovery.subscribe();
     let ours = hub.link.credentials().compressed_fabric_id();
-    settle_all(&hub).await;
+    loop {
+        match events.recv().await {
+            Ok(DiscoveryEvent::Appeared(Seen::Operational(node))) if node.compressed_fabric_id == ours => {
+                seen(hub, &node, true, &jobs).await;
+            }
+            Ok(DiscoveryEvent::Updated(Seen::Operational(node))) if node.compressed_fabric_id == ours => {
+                seen(hub, &node, false, &jobs).await;
+            }
+            Ok(DiscoveryEvent::Gone(Seen::Operational(node))) if node.compressed_fabric_id == ours => {
+                hub.doubt(node.node_id);
+            }
+            Ok(_) | Err(RecvError::Lagged(_)) => {}
+            Err(RecvError::Closed) => return,
+        }
+    }
+}
+
+async fn settle_strangers(hub: &Arc<Hub>, mut work: UnboundedReceiver<Job>) {
+    settle_all(hub).await;
     let mut ask_again = tokio::time::interval(ASK_AGAIN);
     ask_again.tick().await;
     loop {
         tokio::select! {
-            () = hub.stop.cancelled() => return,
-            _ = ask_again.tick() => {
-                settle_all(&hub).await;
-                tokio::spawn(access::resume(Arc::clone(&hub)));
-            }
-            event = events.recv() => match event {
-                Ok(DiscoveryEvent::Appeared(Seen::Operational(node)) | DiscoveryEvent::Updated(Seen::Operational(node)))
-                    if node.compressed_fabric_id == ours => seen(&hub, &node).await,
-                Ok(_) | Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {}
-                Err(tokio::sync::broadcast::error::RecvError::Closed) => return,
+            _ = ask_again.tick() => settle_all(hub).await,
+            job = work.recv() => match job {
+                Some(Job::Stranger(node)) => {
+                    settle_all(hub).await;
+                    finish_leftover(hub, node).await;
+                }
+                Some(Job::Removals) => nodes::resume_removals(Arc::clone(hub)).await,
+                None => return,
             },
         }
     }
 }
 
-async fn seen(hub: &Arc<Hub>, node: &OperationalNode) {
-    let addresses: Vec<String> = node.addresses.iter().map(ToString::to_string).collect();
-    match hub.store.node(node.node_id).await {
-        Ok(Some(record)) if record.state == NodeState::Removing => {
-            nodes::resume_removals(Arc::clone(hub)).await;
-        }
-        Ok(Some(record)) => {
-            let port = node.port;
-            let touched = hub
-                .store
-                .touch_node(node.node_id, Some(Timestamp::now()), Some((addresses, port)), NodeState::Operational)
-                .await;
-            if let Err(error) = touched {
-                tracing::warn!(node.id = node.node_id.0, %error, "cannot note where the node is");
-            }
-            if record.state == NodeState::Unreachable {
-                let message = format!("node {} ({}) is back", node.node_id, record.name);
-                let event = Event::new(Timestamp::now(), Level::Info, "node-returned", message);
-                hub.journal.record(event.with_node(node.node_id));
-            }
-            if hub.access.is_pending(node.node_id) {
-                let (hub, node) = (Arc::clone(hub), node.node_id);
-                tokio::spawn(async move { hub.tell_node(node).await });
-            }
-        }
+async fn seen(hub: &Arc<Hub>, node: &OperationalNode, appeared: bool, jobs: &UnboundedSender<Job>) {
+    let record = match hub.store.node(node.node_id).await {
+        Ok(Some(record)) => record,
         Ok(None) => {
-            settle_all(hub).await;
-            finish_leftover(hub, node.node_id).await;
+            // The receiver lives as long as this.
+            let _ = jobs.send(Job::Stranger(node.node_id));
+            return;
         }
-        Err(error) => tracing::warn!(%error, "cannot look up a node that announced itself"),
+        Err(error) => {
+            tracing::warn!(%error, "cannot look up a node that announced itself");
+            return;
+        }
+    };
+    if record.state == NodeState::Removing {
+        let _ = jobs.send(Job::Removals);
+        return;
+    }
+    let (addresses, port): (Vec<String>, _) = (node.addresses.iter().map(ToString::to_string).collect(), node.port);
+    if (&record.addresses, record.port) != (&addresses, port) {
+        let moved = hub.store.modify_node(node.node_id, move |record| {
+            (record.addresses, record.port) = (addresses, port);
+        });
+        if let Err(error) = moved.await {
+            tracing::warn!(node.id = node.node_id.0, %error, "cannot note where the node is");
+        }
+    }
+    // What mDNS knows may be old, so the flag comes down only when the node answers.
+    if record.state == NodeState::Unreachable {
+        hub.doubt(node.node_id);
+    } else if appeared {
+        hub.note_contact(node.node_id).await;
+    }
+    hub.access.heard_of(node.node_id);
+    let age = Timestamp::now().duration_since(record.commissioned_at);
+    if appeared && age > JUST_COMMISSIONED {
+        hub.syncing.ask(node.node_id);
     }
 }
 

@@ -1,11 +1,313 @@
-//! `sync`: asks device and cloud about every node and compares with the record.
+//! `sync`, and the same by itself: at start, on a timer, and when a node is back. What is compared and mended is in
+//! `reconcile`; here are the daemon's devices as it sees them, and when it runs.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, broadcast};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
 
 use super::Hub;
-use crate::admin::wire::{ApiError, SyncReport};
-use crate::node::NodeId;
+use super::bind::DeviceCodes;
+use super::nodes::last_known;
+use crate::access;
+use crate::admin::wire::{ApiError, Difference, NodeSync, SyncReport, Verdict};
+use crate::bind::MatterInfo;
+use crate::commissioning::path::set_access;
+use crate::commissioning::ports::{Discovery, LinkError, MatterLink, OperationalSession};
+use crate::config::OnRejected;
+use crate::durable::StoreError;
+use crate::fabric::CatGrant;
+use crate::journal::{Event, EventSink, Level};
+use crate::matter::operational::CaseLink;
+use crate::node::{NodeId, NodeRecord, NodeState};
+use crate::outbox::dispatcher::OutboxResult;
+use crate::outbox::ports::{BindingCodeSource, OutboxState};
+use crate::reconcile::compare::{self, DeviceFacts, DeviceView, Row};
+use crate::reconcile::driver::{Finding, Limits, Memory, Reconciler};
+use crate::reconcile::mend::Policy;
+use crate::reconcile::ports::{Devices, Located};
+use crate::secret::BindingCode;
+
+/// Announcements and the outbox's own work come first after a start.
+const SETTLE: Duration = Duration::from_secs(5);
+/// Everything is compared this often.
+const EVERY: Duration = Duration::from_secs(15 * 60);
+/// Nodes that come back together (after a power cut) are compared together.
+const GATHER: Duration = Duration::from_secs(1);
+/// How long a node's announcement is waited for.
+const LOOKUP: Duration = Duration::from_secs(2);
+/// A device that has just started may refuse for a moment; so it is asked twice.
+const ASK_TWICE: Duration = Duration::from_secs(1);
+/// Writing a list and reading it back.
+const RESTORE: Duration = Duration::from_secs(20);
+
+/// What outlives a run.
+#[derive(Default)]
+pub(super) struct Syncing {
+    memory: Memory,
+    /// One run at a time: two would mend the same things.
+    turn: tokio::sync::Mutex<()>,
+    asked_for: Mutex<BTreeSet<NodeId>>,
+    wake: Notify,
+}
+
+impl Syncing {
+    /// Has a node compared soon.
+    pub(super) fn ask(&self, node: NodeId) {
+        self.asked_for.lock().unwrap_or_else(PoisonError::into_inner).insert(node);
+        self.wake.notify_one();
+    }
+
+    fn take(&self) -> BTreeSet<NodeId> {
+        std::mem::take(&mut self.asked_for.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Runs until the daemon stops.
+pub(super) async fn follow(hub: Arc<Hub>) {
+    let work = async {
+        sleep(SETTLE).await;
+        let mut timer = interval_at(Instant::now(), EVERY);
+        timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let only = tokio::select! {
+                biased;
+                _ = timer.tick() => {
+                    hub.syncing.take();
+                    None
+                }
+                () = hub.syncing.wake.notified() => {
+                    sleep(GATHER).await;
+                    Some(hub.syncing.take())
+                }
+            };
+            if only.as_ref().is_some_and(BTreeSet::is_empty) {
+                continue;
+            }
+            if let Err(error) = hub.compare_and_mend(only.as_ref()).await {
+                tracing::warn!(%error, "devices, records and cloud could not be compared");
+            }
+        }
+    };
+    tokio::select! {
+        () = hub.stop.cancelled() => {}
+        () = work => {}
+    }
+}
+
+/// `on_rejected = "decommission"`: a node that the cloud refuses for ever leaves our fabric again.
+pub(super) async fn follow_rejections(hub: Arc<Hub>) {
+    let wanted = hub.config.cloud.as_ref().map(|cloud| cloud.on_rejected) == Some(OnRejected::Decommission);
+    let Some(outbox) = hub.outbox.as_ref().filter(|_| wanted) else { return };
+    let mut results = outbox.results();
+    // What was refused before this start, or while we looked away.
+    hub.decommission_rejected().await;
+    loop {
+        let result = tokio::select! {
+            () = hub.stop.cancelled() => return,
+            result = results.recv() => result,
+        };
+        match result {
+            Ok(OutboxResult { node_id, kind, state: Some(OutboxState::Rejected), .. }) if is_bind(kind) => {
+                hub.decommission(node_id, "the cloud refuses it for ever").await;
+            }
+            Ok(_) => {}
+            Err(broadcast::error::RecvError::Lagged(_)) => hub.decommission_rejected().await,
+            Err(broadcast::error::RecvError::Closed) => return,
+        }
+    }
+}
+
+fn is_bind(kind: &str) -> bool {
+    matches!(kind, "bind" | "update-matter-info")
+}
 
 impl Hub {
-    pub(super) async fn reconcile(&self, _node: Option<NodeId>) -> Result<SyncReport, ApiError> {
-        Ok(SyncReport::default())
+    pub(super) async fn reconcile(&self, node: Option<NodeId>) -> Result<SyncReport, ApiError> {
+        if let Some(node) = node {
+            self.record(node).await?;
+        }
+        let only = node.map(|node| BTreeSet::from([node]));
+        Ok(report(&self.compare_and_mend(only.as_ref()).await?))
     }
+
+    async fn compare_and_mend(&self, only: Option<&BTreeSet<NodeId>>) -> Result<Vec<Finding>, StoreError> {
+        let _turn = self.syncing.turn.lock().await;
+        let policy = self.config.cloud.as_ref().map_or_else(Policy::default, |cloud| Policy {
+            on_cloud_missing: cloud.on_cloud_missing,
+            on_access_drift: cloud.on_access_drift,
+        });
+        let reconciler = Reconciler {
+            devices: &LanDevices(self),
+            records: &self.store,
+            cloud: self.cloud.as_deref(),
+            events: &self.journal,
+            memory: &self.syncing.memory,
+            policy,
+            limits: Limits::default(),
+        };
+        let findings = reconciler.run(only).await?;
+        for finding in &findings {
+            match finding.device {
+                DeviceView::Seen(_) => self.note_contact(finding.node_id).await,
+                DeviceView::Refused { for_good: true } => self.note_silence(finding.node_id, OFF_FABRIC).await,
+                DeviceView::Refused { for_good: false } | DeviceView::Silent { .. } => self.doubt(finding.node_id),
+            }
+        }
+        Ok(findings)
+    }
+
+    async fn decommission_rejected(&self) {
+        let Ok(rows) = self.store.outbox_entries().await else { return };
+        for row in rows.iter().filter(|row| row.state == OutboxState::Rejected && is_bind(row.task.kind())) {
+            self.decommission(row.node_id, "the cloud refuses it for ever").await;
+        }
+    }
+
+    /// Begins a removal, which goes on by itself where the device does not answer.
+    async fn decommission(&self, node: NodeId, why: &str) {
+        match self.store.node(node).await {
+            Ok(Some(record)) if record.state != NodeState::Removing => {}
+            _ => return,
+        }
+        let message = format!("node {node} is removed from our fabric: {why}");
+        let event = Event::new(jiff::Timestamp::now(), Level::Warn, "node-decommissioned", message);
+        self.journal.record(event.with_node(node));
+        if let Err(error) = self.remove_node(node, false).await {
+            tracing::warn!(node.id = node.0, %error, "removal not finished; it is resumed when the node is seen");
+        }
+    }
+}
+
+const OFF_FABRIC: &str = "it is not on our fabric any more: it was reset, or another administrator removed us";
+
+/// The devices as this daemon reaches them.
+struct LanDevices<'a>(&'a Hub);
+
+impl LanDevices<'_> {
+    /// Addresses that another node of ours has now were passed on to it.
+    fn addresses(&self, record: &NodeRecord, mut announced: Vec<SocketAddr>) -> Vec<SocketAddr> {
+        let ours = self.0.link.credentials().compressed_fabric_id();
+        let taken: BTreeSet<SocketAddr> = (self.0.discovery.operational_nodes().iter())
+            .filter(|node| node.compressed_fabric_id == ours && node.node_id != record.node_id)
+            .flat_map(|node| node.sockets())
+            .collect();
+        for known in last_known(record) {
+            if !announced.contains(&known) && !taken.contains(&known) {
+                announced.push(known);
+            }
+        }
+        announced
+    }
+
+    fn commissionable_again(&self, record: &NodeRecord) -> Option<String> {
+        let looks_like = |txt: &crate::node::CommissionableTxt| {
+            txt.commissioning_mode != 0
+                && txt.discriminator == record.discriminator
+                && txt.vendor_id == Some(record.vendor_id)
+                && txt.product_id == Some(record.product_id)
+        };
+        let nodes = self.0.discovery.commissionable();
+        nodes.into_iter().find(|node| looks_like(&node.txt)).map(|node| node.instance)
+    }
+
+    async fn open(&self, record: &NodeRecord, located: &Located) -> Result<CaseLink, LinkError> {
+        match self.0.link.open_case(record.node_id, &located.addresses).await {
+            Err(LinkError::CaseRefused) => {
+                sleep(ASK_TWICE).await;
+                self.0.link.open_case(record.node_id, &located.addresses).await
+            }
+            other => other,
+        }
+    }
+}
+
+impl Devices for LanDevices<'_> {
+    async fn locate(&self, record: &NodeRecord) -> Located {
+        let ours = self.0.link.credentials().compressed_fabric_id();
+        let announced = self.0.discovery.operational(ours, record.node_id, LOOKUP).await;
+        Located {
+            announced: !announced.is_empty(),
+            addresses: self.addresses(record, announced),
+            commissionable_again: self.commissionable_again(record),
+        }
+    }
+
+    async fn look(&self, record: &NodeRecord, located: &Located) -> DeviceView {
+        let asked = async { facts(&self.open(record, located).await?).await };
+        match asked.await {
+            Ok(facts) => DeviceView::Seen(Box::new(facts)),
+            Err(LinkError::CaseRefused) => {
+                // What mDNS remembers outlives a reset by minutes, unless the device says that it is new.
+                let for_good = !located.announced || located.commissionable_again.is_some();
+                DeviceView::Refused { for_good }
+            }
+            Err(error) => DeviceView::Silent { reason: error.to_string() },
+        }
+    }
+
+    async fn restore_access(&self, record: &NodeRecord) -> Result<Vec<CatGrant>, String> {
+        let wanted = self.0.wanted(Some(record.node_id));
+        let restored = async {
+            let session = self.0.meet(record).await.map_err(|error| error.to_string())?;
+            let limits = session.describe().await.map_err(|error| error.to_string())?.acl_limits;
+            let held = session.read_acl().await.map_err(|error| error.to_string())?;
+            let plan = access::plan(&wanted, limits, &held).map_err(|error| error.to_string())?;
+            let accessed = set_access(session, &plan.entries).await.map_err(|error| error.to_string())?;
+            Ok(accessed.cats().to_vec())
+        };
+        let late = || Err(format!("no answer within {} s", RESTORE.as_secs()));
+        tokio::time::timeout(RESTORE, restored).await.unwrap_or_else(|_| late())
+    }
+
+    async fn binding_code(&self, record: &NodeRecord) -> Option<BindingCode> {
+        let codes = DeviceCodes {
+            store: self.0.store.clone(),
+            link: Arc::clone(&self.0.link),
+            discovery: self.0.discovery.clone(),
+            profiles: self.0.commissioner.get().settings.profiles.clone(),
+        };
+        codes.fresh_code(record.node_id, &MatterInfo::of(record)).await
+    }
+
+    async fn decommission(&self, node: NodeId) -> Result<(), String> {
+        self.0.decommission(node, "the cloud does not have it any more").await;
+        Ok(())
+    }
+}
+
+async fn facts(session: &CaseLink) -> Result<DeviceFacts, LinkError> {
+    let basic = session.describe().await?.basic;
+    let acl = session.read_acl().await?;
+    let fabric_index = session.current_fabric_index().await?;
+    let fabrics = session.fabrics().await?;
+    let identity = fabrics.iter().find(|row| row.index == fabric_index).map(|row| (row.fabric_id, row.node_id));
+    Ok(DeviceFacts { fabric_index, identity, basic, acl })
+}
+
+fn report(findings: &[Finding]) -> SyncReport {
+    let nodes = findings.iter().map(|finding| NodeSync {
+        node_id: finding.node_id,
+        verdict: verdict(finding.comparison.verdict),
+        differences: compare::rows(&finding.comparison.differences).into_iter().map(difference).collect(),
+    });
+    SyncReport { in_sync: findings.iter().all(|finding| finding.comparison.in_sync()), nodes: nodes.collect() }
+}
+
+fn verdict(verdict: compare::Verdict) -> Verdict {
+    match verdict {
+        compare::Verdict::Match => Verdict::Match,
+        compare::Verdict::Drift => Verdict::Drift,
+        compare::Verdict::DeviceUnreachable => Verdict::DeviceUnreachable,
+        compare::Verdict::CloudMissing => Verdict::CloudMissing,
+        compare::Verdict::CloudDiffers => Verdict::CloudDiffers,
+        compare::Verdict::NotEligible => Verdict::NotEligible,
+    }
+}
+
+fn difference(Row { field, device, local, cloud }: Row) -> Difference {
+    Difference { field, device, local, cloud }
 }

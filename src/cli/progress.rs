@@ -57,7 +57,7 @@ impl Progress {
                 Ok(())
             }
             Self::Plain => match finished(event) {
-                Some((_, what, how)) => output::line(&format!("{what:WIDTH$} {how}")),
+                Some((_, what, how)) => output::line(format!("{what:WIDTH$} {how}").trim_end()),
                 None => Ok(()),
             },
         }

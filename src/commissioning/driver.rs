@@ -591,15 +591,7 @@ pub fn bind_task(record: &NodeRecord, eligible: Eligible) -> OutboxTask {
 
 /// The Matter identity of a record, as the cloud is told.
 pub fn matter_info(record: &NodeRecord) -> MatterInfo {
-    MatterInfo {
-        fabric_id: record.fabric_id,
-        node_id: record.node_id,
-        vendor_id: record.vendor_id,
-        product_id: record.product_id,
-        discriminator: record.discriminator,
-        matter_version: record.matter_version.clone(),
-        cats: record.cats.clone(),
-    }
+    MatterInfo::of(record)
 }
 
 fn named_by_address(address: SocketAddr, payload: &OnboardingPayload) -> CommissionableNode {

@@ -246,7 +246,7 @@ pub trait MatterLink: Send + Sync + 'static {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DiscoverError {
     /// Nobody advertises it.
-    #[error("no commissionable device with {discriminator} within {} ms; {} other devices are commissionable now", waited.as_millis(), others.len())]
+    #[error("no commissionable device with {discriminator} within {:.0} s; {} other devices are commissionable now", waited.as_secs_f64(), others.len())]
     NotFound {
         /// What was looked for.
         discriminator: Discriminator,

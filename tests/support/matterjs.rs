@@ -16,6 +16,26 @@ const START: Duration = Duration::from_secs(60);
 /// Any other answer.
 pub const ANSWER: Duration = Duration::from_secs(30);
 
+const DEVICE: &str = "device.mjs";
+const CONTROLLER: &str = "controller.mjs";
+
+/// Lets an independent controller (controller.mjs) in the hub's namespace join the device of a manual code; what it says.
+/// `None` where Node is missing.
+pub fn join_with_second_controller(lab: &Lab, manual_code: &str) -> Option<String> {
+    let directory = match install() {
+        Ok(directory) => directory,
+        Err(reason) => {
+            skipped(&format!("no matter.js: {reason}"));
+            return None;
+        }
+    };
+    let storage = tempfile::tempdir().expect("a temporary directory");
+    let mut command = lab.hub_command("node");
+    command.arg(directory.join(CONTROLLER)).arg(manual_code).env("STORAGE", storage.path()).env("IFACE", INTERFACE);
+    let output = command.stdin(Stdio::null()).output().expect("ip netns exec");
+    Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
 /// What a light says of itself.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Light {
@@ -38,7 +58,7 @@ pub struct Light {
 pub struct Lights {
     child: Child,
     lines: Receiver<String>,
-    storage: tempfile::TempDir,
+    storage: Option<tempfile::TempDir>,
     /// In the order of their ports.
     pub lights: Vec<Light>,
 }
@@ -46,14 +66,18 @@ pub struct Lights {
 impl Lights {
     /// Starts a process with the variables of device.mjs and waits until every light is up. `None` where Node is missing.
     pub fn start(lab: &Lab, variables: &[(&str, &str)]) -> Option<Self> {
+        Self::start_on(lab, variables, tempfile::tempdir().expect("a temporary directory"))
+    }
+
+    /// The same with the state that earlier lights have left.
+    pub fn start_on(lab: &Lab, variables: &[(&str, &str)], storage: tempfile::TempDir) -> Option<Self> {
         let script = match install() {
-            Ok(script) => script,
+            Ok(directory) => directory.join(DEVICE),
             Err(reason) => {
                 skipped(&format!("no matter.js: {reason}"));
                 return None;
             }
         };
-        let storage = tempfile::tempdir().expect("a temporary directory");
         let mut command = lab.device_command("node");
         command.arg(&script).env("STORAGE", storage.path()).env("IFACE", INTERFACE).envs(variables.iter().copied());
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("ip netns exec");
@@ -66,7 +90,7 @@ impl Lights {
                 }
             }
         });
-        let mut lights = Self { child, lines, storage, lights: Vec::new() };
+        let mut lights = Self { child, lines, storage: Some(storage), lights: Vec::new() };
         let give_up = Instant::now() + START;
         loop {
             let line = lights.next_line(give_up).expect("the lights start");
@@ -108,9 +132,16 @@ impl Lights {
         let _ = self.child.wait();
     }
 
+    /// SIGKILL: no goodbye, no answer any more. Gives the state that they leave.
+    pub fn kill(mut self) -> tempfile::TempDir {
+        self.child.kill().expect("our own child");
+        self.child.wait().expect("our own child");
+        self.storage.take().expect("only this takes it")
+    }
+
     /// Where the lights keep their state.
     pub fn storage(&self) -> &Path {
-        self.storage.path()
+        self.storage.as_ref().expect("only `kill` takes it").path()
     }
 
     fn next_line(&self, give_up: Instant) -> Option<String> {
@@ -125,7 +156,7 @@ impl Drop for Lights {
     }
 }
 
-/// `npm ci` into the build directory, once for each version of the lock file; gives the path of the script.
+/// `npm ci` into the build directory, once for each version of the lock file; gives the directory with the scripts.
 fn install() -> Result<PathBuf, String> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop");
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("interop");
@@ -148,10 +179,12 @@ fn install() -> Result<PathBuf, String> {
         }
         fs::write(&installed, &wanted).map_err(|error| failed("interop marker", error))?;
     }
-    let script = directory.join("device.mjs");
-    let text = fs::read(source.join("device.mjs")).map_err(|error| failed("device.mjs", error))?;
-    if fs::read(&script).ok().as_ref() != Some(&text) {
-        fs::write(&script, text).map_err(|error| failed("device.mjs", error))?;
+    for script in [DEVICE, CONTROLLER] {
+        let text = fs::read(source.join(script)).map_err(|error| failed(script, error))?;
+        let copy = directory.join(script);
+        if fs::read(&copy).ok().as_ref() != Some(&text) {
+            fs::write(&copy, text).map_err(|error| failed(script, error))?;
+        }
     }
-    Ok(script)
+    Ok(directory)
 }

@@ -67,7 +67,9 @@ pub(super) fn refusal(code: i64, cloud_message: &str, credentials: String, now: 
         6084 | 6085 => ("the account belongs to another region: correct cloud.base_url", minutes(60)),
         _ => ("the cloud refused the sign-in for now", minutes(1)),
     };
-    SignInBlock { code, message: format!("{advice} (the cloud says: {code} {cloud_message})"), not_before, credentials }
+    let said = format!("{code} {cloud_message}");
+    let message = format!("{advice} (the cloud says: {})", said.trim_end());
+    SignInBlock { code, message, not_before, credentials }
 }
 
 /// The error of every call while the block stands.

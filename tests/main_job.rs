@@ -47,7 +47,8 @@ fn assert_recorded_as_is(hub: &Hub<'_>, node: &Value) {
     assert_eq!(check["differences"], json!([]), "{check:#}");
     let shown = hub.ask(&["node", "show", &id]);
     assert!(shown["attestation_evidence"].is_object(), "{shown:#}");
-    assert_eq!(shown["attestation"]["verdict"], "accepted", "{shown:#}");
+    // What these development devices show is allowed by the configuration, and said.
+    assert!(shown["attestation"]["verdict"].as_str().unwrap().starts_with("accepted"), "{shown:#}");
 }
 
 /// Removes a node everywhere.

@@ -1,0 +1,205 @@
+//! Whether nodes still answer: a light probe of each that was silent for a while, and what its answer means for the record.
+//!
+//! One session for each node is kept where there is room, so that a probe is one small read and leaves no session behind on
+//! the device. When to ask is in `liveness`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use tokio::sync::{Notify, Semaphore};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::Hub;
+use super::liveness::Liveness;
+use super::nodes::last_known;
+use crate::commissioning::ports::{AttributePath, Discovery, LinkError, MatterLink, OperationalSession};
+use crate::journal::{Event, EventSink, Level};
+use crate::matter::operational::CaseLink;
+use crate::node::{NodeId, NodeState};
+
+/// DataModelRevision of Basic Information: every node has it, and it is small.
+const SMALLEST: AttributePath = AttributePath { endpoint: 0, cluster: 0x28, attribute: 0 };
+/// A read on a kept session; MRP has sent it several times by then.
+const READ: Duration = Duration::from_secs(5);
+/// Where the node is, where mDNS does not know it already.
+const LOOKUP: Duration = Duration::from_secs(1);
+/// A new session.
+const MEET: Duration = Duration::from_secs(8);
+/// Of the Matter stack's 64 sessions, so many are kept for probes; a handshake takes two for its time.
+const KEPT: usize = 16;
+/// Nodes asked side by side.
+const PARALLEL: usize = 12;
+/// New nodes are noticed this soon.
+const REFRESH: Duration = Duration::from_secs(10);
+
+/// What a probe found.
+enum Answer {
+    Alive,
+    Silent(String),
+    Refused,
+    /// Our own stack failed.
+    NotAsked,
+}
+
+/// The state of all probes.
+#[derive(Default)]
+pub(super) struct Probes {
+    liveness: Mutex<Liveness>,
+    kept: Mutex<BTreeMap<NodeId, CaseLink>>,
+    wake: Notify,
+}
+
+impl Probes {
+    fn liveness(&self) -> MutexGuard<'_, Liveness> {
+        self.liveness.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn kept(&self) -> MutexGuard<'_, BTreeMap<NodeId, CaseLink>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn keep(&self, node: NodeId, session: CaseLink) {
+        let mut kept = self.kept();
+        if kept.len() < KEPT || kept.contains_key(&node) {
+            kept.insert(node, session);
+        }
+    }
+
+    /// When a node was last heard of, since the start.
+    pub(super) fn last_contact(&self, node: NodeId) -> Option<Timestamp> {
+        self.liveness().last(node)
+    }
+}
+
+/// Runs until the daemon stops.
+pub(super) async fn watch(hub: Arc<Hub>) {
+    let places = Arc::new(Semaphore::new(PARALLEL));
+    let mut refresh = tokio::time::interval(REFRESH);
+    // Dropped, and so ended, with this task.
+    let mut probes = JoinSet::new();
+    loop {
+        for node in hub.probes.liveness().begin_due(Instant::now()) {
+            let (hub, places) = (Arc::clone(&hub), Arc::clone(&places));
+            probes.spawn(async move {
+                let _place = places.acquire().await;
+                hub.probe(node).await;
+            });
+        }
+        let next = hub.probes.liveness().next_due().unwrap_or_else(|| Instant::now() + REFRESH);
+        tokio::select! {
+            () = hub.stop.cancelled() => return,
+            _ = refresh.tick() => hub.know_nodes().await,
+            () = hub.probes.wake.notified() => {}
+            () = tokio::time::sleep_until(next.into()) => {}
+            Some(_) = probes.join_next(), if !probes.is_empty() => {}
+        }
+    }
+}
+
+impl Hub {
+    async fn know_nodes(&self) {
+        let Ok(records) = self.store.nodes().await else { return };
+        let nodes: BTreeSet<NodeId> =
+            records.iter().filter(|node| node.state != NodeState::Removing).map(|node| node.node_id).collect();
+        self.probes.kept().retain(|node, _| nodes.contains(node));
+        self.probes.liveness().know(&nodes, Instant::now());
+    }
+
+    /// A node was heard of: a flag that says otherwise comes down.
+    pub(super) async fn note_contact(&self, node: NodeId) {
+        let now = Timestamp::now();
+        if !self.probes.liveness().contact(node, Instant::now(), now) {
+            return;
+        }
+        let Ok(Some(record)) = self.store.node(node).await else { return };
+        if let Err(error) = self.store.touch_node(node, Some(now), None, NodeState::Operational).await {
+            tracing::warn!(node.id = node.0, %error, "cannot note that a node answers");
+            return;
+        }
+        if record.state == NodeState::Unreachable {
+            let message = format!("node {node} ({}) is back", record.name);
+            self.journal.record(Event::new(now, Level::Info, "node-returned", message).with_node(node));
+            self.access.heard_of(node);
+        }
+    }
+
+    /// A node did not answer when it was asked.
+    pub(super) async fn note_silence(&self, node: NodeId, why: &str) {
+        let Ok(Some(record)) = self.store.node(node).await else { return };
+        if record.state != NodeState::Operational {
+            return;
+        }
+        let last = self.probes.last_contact(node);
+        if let Err(error) = self.store.touch_node(node, last, None, NodeState::Unreachable).await {
+            tracing::warn!(node.id = node.0, %error, "cannot note that a node does not answer");
+            return;
+        }
+        let message = format!("node {node} ({}) does not answer: {why}", record.name);
+        self.journal.record(Event::new(Timestamp::now(), Level::Warn, "node-unreachable", message).with_node(node));
+    }
+
+    /// Has a node asked at once.
+    pub(super) fn doubt(&self, node: NodeId) {
+        self.probes.liveness().doubt(node, Instant::now());
+        self.probes.wake.notify_one();
+    }
+
+    async fn probe(&self, node: NodeId) {
+        let answer = self.ask(node).await;
+        let ours = self.link.credentials().compressed_fabric_id();
+        let announced = || {
+            let nodes = self.discovery.operational_nodes();
+            nodes.iter().any(|seen| seen.compressed_fabric_id == ours && seen.node_id == node)
+        };
+        match answer {
+            Answer::Alive => self.note_contact(node).await,
+            Answer::NotAsked => self.probes.liveness().later(node, Instant::now()),
+            Answer::Silent(why) => {
+                self.probes.liveness().failed(node, Instant::now(), announced());
+                self.note_silence(node, &why).await;
+            }
+            Answer::Refused => {
+                let failures = self.probes.liveness().failed(node, Instant::now(), announced());
+                self.note_silence(node, "it refuses us").await;
+                // Whether that is for good becomes clear when mDNS has forgotten it, some minutes later at most.
+                if failures.is_power_of_two() {
+                    self.syncing.ask(node);
+                }
+            }
+        }
+    }
+
+    async fn ask(&self, node: NodeId) -> Answer {
+        let kept = self.probes.kept().remove(&node);
+        if let Some(session) = kept
+            && let Ok(Ok(_)) = timeout(READ, session.read_text(SMALLEST)).await
+        {
+            self.probes.keep(node, session);
+            return Answer::Alive;
+        }
+        let Ok(Some(record)) = self.store.node(node).await else { return Answer::NotAsked };
+        let ours = self.link.credentials().compressed_fabric_id();
+        let mut addresses = self.discovery.operational(ours, node, LOOKUP).await;
+        if addresses.is_empty() {
+            addresses = last_known(&record);
+        }
+        match timeout(MEET, self.link.open_case(node, &addresses)).await {
+            Ok(Ok(session)) => {
+                self.probes.keep(node, session);
+                Answer::Alive
+            }
+            // It says so itself.
+            Ok(Err(LinkError::Busy)) => Answer::Alive,
+            Ok(Err(LinkError::CaseRefused)) => Answer::Refused,
+            Ok(Err(LinkError::Stack { what })) => {
+                tracing::debug!(node.id = node.0, what, "a node could not be asked");
+                Answer::NotAsked
+            }
+            Ok(Err(error)) => Answer::Silent(error.to_string()),
+            Err(_) => Answer::Silent(format!("no answer within {} s", MEET.as_secs())),
+        }
+    }
+}

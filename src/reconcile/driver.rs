@@ -1,0 +1,354 @@
+//! Asks devices, record and cloud, compares, and does what policy says.
+//!
+//! Every node is asked side by side. Those that announce themselves have places of their own, so that one that is gone
+//! makes no other wait. Not here: judging (`compare`, `mend`), when to run (`app`).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use jiff::Timestamp;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use super::compare::{
+    CloudView, Comparison, DeviceView, Difference, Row, Views, compare, name_in_cloud, rows, superseded,
+};
+use super::mend::{Action, Change, Policy, mend};
+use super::ports::{Devices, Located, Records};
+use crate::bind::{BindRequest, BindState, CloudDevice, CloudRecord, MatterInfo};
+use crate::durable::StoreError;
+use crate::journal::{Event, EventSink, Level};
+use crate::node::{NodeId, NodeRecord, NodeState};
+use crate::outbox::ports::{BindApi, OutboxTask};
+
+/// Why there is no bind.
+const NO_CODE: &str = "there is no binding code: give the product's source of it in [[products]]";
+
+/// How much at once, and how long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Nodes that announce themselves, asked side by side.
+    pub parallel: usize,
+    /// The same of those that do not.
+    pub doubtful: usize,
+    /// One node that announces itself, all questions.
+    pub look: Duration,
+    /// One that does not.
+    pub look_doubtful: Duration,
+    /// The cloud, all pages.
+    pub cloud: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            parallel: 16,
+            doubtful: 12,
+            look: Duration::from_secs(10),
+            look_doubtful: Duration::from_secs(5),
+            cloud: Duration::from_secs(30),
+        }
+    }
+}
+
+/// What was found out about one node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// The node.
+    pub node_id: NodeId,
+    /// How its device stands.
+    pub device: DeviceView,
+    /// What came of comparing.
+    pub comparison: Comparison,
+    /// What was done about it.
+    pub actions: Vec<Action>,
+}
+
+/// What was told already: each difference is told once, and not at every run.
+#[derive(Debug, Default)]
+pub struct Memory(Mutex<BTreeMap<NodeId, Vec<Difference>>>);
+
+impl Memory {
+    /// Notes what was found; what it was before.
+    fn replace(&self, node: NodeId, differences: &[Difference]) -> Vec<Difference> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let before =
+            if differences.is_empty() { known.remove(&node) } else { known.insert(node, differences.to_vec()) };
+        before.unwrap_or_default()
+    }
+
+    fn keep_only(&self, nodes: &BTreeSet<NodeId>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|node, _| nodes.contains(node));
+    }
+}
+
+/// Everything that a run needs. Runs must not overlap.
+pub struct Reconciler<'a, D, R, B, E> {
+    /// The devices.
+    pub devices: &'a D,
+    /// The record.
+    pub records: &'a R,
+    /// The cloud; `None`: not configured.
+    pub cloud: Option<&'a B>,
+    /// The admin log.
+    pub events: &'a E,
+    /// What was told already.
+    pub memory: &'a Memory,
+    /// What to do.
+    pub policy: Policy,
+    /// How much at once.
+    pub limits: Limits,
+}
+
+/// What the cloud said, for all nodes of a run.
+enum Cloud {
+    NotConfigured,
+    Unknown(String),
+    Holds(BTreeMap<CloudDevice, CloudRecord>),
+}
+
+impl<D: Devices, R: Records, B: BindApi, E: EventSink> Reconciler<'_, D, R, B, E> {
+    /// Compares and mends `only` these nodes, or all. Nodes whose removal has begun are left to that.
+    ///
+    /// # Errors
+    /// The store fails. A device or a cloud that cannot be asked is a finding.
+    pub async fn run(&self, only: Option<&BTreeSet<NodeId>>) -> Result<Vec<Finding>, StoreError> {
+        let all = self.records.records().await?;
+        self.memory.keep_only(&all.iter().map(|record| record.node_id).collect());
+        let replaced = superseded(&all);
+        let wanted = |record: &&NodeRecord| {
+            record.state != NodeState::Removing && only.is_none_or(|only| only.contains(&record.node_id))
+        };
+        let chosen: Vec<&NodeRecord> = all.iter().filter(wanted).collect();
+        let places = (Semaphore::new(self.limits.parallel), Semaphore::new(self.limits.doubtful));
+        let looks = join_all(chosen.iter().map(|record| self.look(record, &places)));
+        let (looks, cloud) = tokio::join!(looks, self.ask_cloud(&chosen));
+        // After the cloud was asked: a row that was settled meanwhile has changed the record with it.
+        let queued = self.records.queued().await?;
+        let now: BTreeMap<NodeId, NodeRecord> =
+            self.records.records().await?.into_iter().map(|record| (record.node_id, record)).collect();
+        let mut findings = Vec::new();
+        for (record, (located, device)) in chosen.iter().zip(looks) {
+            // Removed while it was asked.
+            let Some(local) = now.get(&record.node_id).filter(|now| now.state != NodeState::Removing) else { continue };
+            // Renamed, bound or unbound while it was asked: what the cloud said may be older than the record.
+            let cloud = if is_outdated(record, local) { self.ask_about(local).await } else { cloud.view(local) };
+            let views = Views {
+                local,
+                device: &device,
+                cloud: &cloud,
+                queued: queued.contains(&local.node_id),
+                superseded_by: replaced.get(&local.node_id).copied(),
+                commissionable_again: located.commissionable_again.as_deref(),
+            };
+            let comparison = compare(views);
+            let actions = self.settle(views, &comparison).await?;
+            findings.push(Finding { node_id: local.node_id, device, comparison, actions });
+        }
+        Ok(findings)
+    }
+
+    async fn look(&self, record: &NodeRecord, places: &(Semaphore, Semaphore)) -> (Located, DeviceView) {
+        let located = self.devices.locate(record).await;
+        let (places, patience) = match located.announced {
+            true => (&places.0, self.limits.look),
+            false => (&places.1, self.limits.look_doubtful),
+        };
+        let silent = |reason: &str| DeviceView::Silent { reason: reason.to_owned() };
+        if located.addresses.is_empty() {
+            return (located, silent("it does not announce itself, and no address of it is known"));
+        }
+        let Ok(_place) = places.acquire().await else { return (located, silent("the daemon is stopping")) };
+        let view = timeout(patience, self.devices.look(record, &located)).await;
+        let view = view.unwrap_or_else(|_| silent(&format!("no answer within {} s", patience.as_secs())));
+        (located, view)
+    }
+
+    /// One list for many nodes, one search for one.
+    async fn ask_cloud(&self, records: &[&NodeRecord]) -> Cloud {
+        let Some(api) = self.cloud else { return Cloud::NotConfigured };
+        let devices: Vec<CloudDevice> = records.iter().filter_map(|record| cloud_device(record)).collect();
+        let asked = async {
+            match devices.as_slice() {
+                [] => Ok(Vec::new()),
+                [one] => api.find(one).await.map(|record| record.into_iter().collect()),
+                _ => api.list().await,
+            }
+        };
+        match timeout(self.limits.cloud, asked).await {
+            Ok(Ok(held)) => Cloud::Holds(held.into_iter().map(|record| (record.device.clone(), record)).collect()),
+            Ok(Err(error)) => Cloud::Unknown(error.to_string()),
+            Err(_) => Cloud::Unknown(format!("no answer within {} s", self.limits.cloud.as_secs())),
+        }
+    }
+
+    async fn ask_about(&self, record: &NodeRecord) -> CloudView {
+        self.ask_cloud(&[record]).await.view(record)
+    }
+
+    /// Tells what was found and does what policy says.
+    async fn settle(&self, views: Views<'_>, comparison: &Comparison) -> Result<Vec<Action>, StoreError> {
+        let node = views.local.node_id;
+        let before = self.memory.replace(node, &comparison.differences);
+        let is_new = before != comparison.differences;
+        if is_new {
+            self.tell(node, comparison);
+        }
+        let mut actions = mend(self.policy, views, comparison);
+        if actions.iter().any(|action| matches!(action, Action::Rebind | Action::Decommission)) {
+            // A list with a hole in it must not cost a device its binding, or more.
+            match self.ask_about(views.local).await {
+                CloudView::Held(None) => {}
+                CloudView::Held(Some(_)) | CloudView::NotAsked | CloudView::Unknown { .. } => {
+                    actions.retain(|action| !matches!(action, Action::Rebind | Action::Decommission));
+                }
+            }
+        }
+        let outcomes = self.act(views.local, actions).await?;
+        for (action, outcome) in &outcomes {
+            match outcome {
+                Ok(done) => self.note(Level::Info, "sync-mended", node, format!("node {node}: {done}"), action),
+                Err(why) if is_new => {
+                    let message = format!("node {node}: {} is not possible now: {why}", action.as_str());
+                    self.note(Level::Warn, "sync-mend-failed", node, message, action);
+                }
+                Err(_) => {}
+            }
+        }
+        Ok(outcomes.into_iter().filter(|(_, outcome)| outcome.is_ok()).map(|(action, _)| action).collect())
+    }
+
+    /// Does one node's actions; record and cloud work are written together, last.
+    async fn act(&self, record: &NodeRecord, actions: Vec<Action>) -> Result<Vec<Outcome>, StoreError> {
+        let (mut outcomes, mut change, mut work) = (Vec::new(), Change::default(), None);
+        for action in actions {
+            match action {
+                Action::RestoreAccess => {
+                    let restored = self.devices.restore_access(record).await.map(|cats| {
+                        // The configuration may grant other things than it did when the device was commissioned.
+                        if cats != record.cats {
+                            change.cats = Some(cats);
+                            work = (record.bind.state == BindState::Bound).then_some(Action::UpdateMatterInfo);
+                        }
+                        "the configured access control list was written and read back"
+                    });
+                    outcomes.push((Action::RestoreAccess, restored));
+                }
+                Action::Record(taken) => change = Change { cats: taken.cats.clone().or(change.cats), ..taken },
+                Action::Decommission => {
+                    let begun = self.devices.decommission(record.node_id).await;
+                    outcomes.push((Action::Decommission, begun.map(|()| "it is removed from our fabric")));
+                }
+                Action::Rebind | Action::UpdateMatterInfo | Action::Unbind => work = Some(action),
+            }
+        }
+        if !change.is_empty() || work.is_some() {
+            self.write(record, change, work, &mut outcomes).await?;
+        }
+        Ok(outcomes)
+    }
+
+    async fn write(
+        &self,
+        record: &NodeRecord,
+        change: Change,
+        work: Option<Action>,
+        outcomes: &mut Vec<Outcome>,
+    ) -> Result<(), StoreError> {
+        let mut changed = record.clone();
+        change.clone().apply(&mut changed);
+        let task = match &work {
+            Some(work) => self.task(&changed, work).await,
+            None => None,
+        };
+        let wanted = task.is_some();
+        let row = match self.records.mend(record.node_id, change.clone(), task, Timestamp::now()).await {
+            // Removed meanwhile.
+            Err(StoreError::Missing(_)) => return Ok(()),
+            other => other?,
+        };
+        if !change.is_empty() {
+            outcomes.push((Action::Record(change), Ok("the record has taken over what the device says")));
+        }
+        if let Some(work) = work {
+            let outcome = match (wanted, row) {
+                (_, Some(_)) => Ok("it is in the outbox"),
+                (true, None) => Err("the outbox is at work on this node already".to_owned()),
+                (false, None) => Err(NO_CODE.to_owned()),
+            };
+            outcomes.push((work, outcome));
+        }
+        Ok(())
+    }
+
+    async fn task(&self, record: &NodeRecord, work: &Action) -> Option<OutboxTask> {
+        let device = cloud_device(record)?;
+        if *work == Action::Unbind {
+            return Some(OutboxTask::Unbind(device));
+        }
+        let request = Box::new(BindRequest {
+            device,
+            binding_code: self.devices.binding_code(record).await?,
+            device_name: Some(name_in_cloud(&record.name)),
+            family_id: record.family_id.clone(),
+            room_id: record.room_id.clone(),
+            capabilities_bitmask: record.capabilities_bitmask,
+            matter_info: MatterInfo::of(record),
+        });
+        Some(match work {
+            Action::Rebind => OutboxTask::Bind(request),
+            _ => OutboxTask::UpdateMatterInfo(request),
+        })
+    }
+
+    fn tell(&self, node: NodeId, comparison: &Comparison) {
+        let verdict = comparison.verdict.as_str();
+        let event = match comparison.differences.as_slice() {
+            [] => {
+                let message = format!("node {node}: device, record and cloud do not differ any more ({verdict})");
+                Event::new(Timestamp::now(), Level::Info, "sync-settled", message)
+            }
+            differences => {
+                let fields: Vec<String> = rows(differences).into_iter().map(|row| row.field).collect();
+                let message = format!("node {node}: {verdict}: {}", fields.join(", "));
+                Event::new(Timestamp::now(), Level::Warn, "sync-difference", message)
+                    .with("differences", rows(differences).iter().map(Row::to_json).collect::<Vec<_>>())
+            }
+        };
+        self.events.record(event.with_node(node).with("verdict", verdict));
+    }
+
+    fn note(&self, level: Level, kind: &str, node: NodeId, message: String, action: &Action) {
+        let event = Event::new(Timestamp::now(), level, kind, message);
+        self.events.record(event.with_node(node).with("action", action.as_str()));
+    }
+}
+
+/// What was done, in words, or why it was not.
+type Outcome = (Action, Result<&'static str, String>);
+
+impl Cloud {
+    fn view(&self, record: &NodeRecord) -> CloudView {
+        match (self, cloud_device(record)) {
+            (Self::NotConfigured, _) | (_, None) => CloudView::NotAsked,
+            (Self::Unknown(reason), Some(_)) => CloudView::Unknown { reason: reason.clone() },
+            (Self::Holds(held), Some(device)) => CloudView::Held(held.get(&device).cloned().map(Box::new)),
+        }
+    }
+}
+
+fn cloud_device(record: &NodeRecord) -> Option<CloudDevice> {
+    let (product_key, device_key) = (record.product_key.clone()?, record.device_key.clone()?);
+    Some(CloudDevice { product_key, device_key })
+}
+
+/// Whether what the cloud should hold became another thing between two reads of the record.
+fn is_outdated(before: &NodeRecord, now: &NodeRecord) -> bool {
+    let told = |record: &NodeRecord| (record.bind.state, record.name.clone(), MatterInfo::of(record));
+    told(before) != told(now)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,63 @@
+//! The durable side of reconciliation: what is queued, and a mended record with its cloud work in one transaction.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+use rusqlite::{Transaction, params};
+
+use super::fabric::id;
+use super::nodes::modify;
+use super::{Store, outbox, store_error};
+use crate::bind::{BindState, BindStatus};
+use crate::durable::StoreError;
+use crate::node::{NodeId, NodeRecord, NodeState};
+use crate::outbox::ports::{OutboxId, OutboxTask};
+use crate::reconcile::mend::Change;
+use crate::reconcile::ports::Records;
+
+/// Rows that say what the cloud is going to hold.
+const IN_THE_WAY: &str = "kind IN ('bind', 'unbind', 'update-matter-info')";
+
+impl Records for Store {
+    async fn records(&self) -> Result<Vec<NodeRecord>, StoreError> {
+        self.nodes().await
+    }
+
+    async fn queued(&self) -> Result<BTreeSet<NodeId>, StoreError> {
+        self.read(|connection| {
+            connection
+                .prepare_cached(&format!("SELECT DISTINCT node_id FROM outbox WHERE {IN_THE_WAY}"))?
+                .query_map([], |row| Ok(NodeId(row.get::<_, i64>(0)?.unsigned_abs())))?
+                .collect()
+        })
+        .await
+    }
+
+    async fn mend(
+        &self,
+        node: NodeId,
+        change: Change,
+        task: Option<OutboxTask>,
+        now: Timestamp,
+    ) -> Result<Option<OutboxId>, StoreError> {
+        self.write_and_wake(move |tx| {
+            let record = modify(tx, node, |record| change.apply(record))?;
+            let Some(task) = task.filter(|_| record.state != NodeState::Removing) else { return Ok(None) };
+            if is_queued(tx, node)? {
+                return Ok(None);
+            }
+            // A bind is on its way; an unbind leaves the status to its outcome.
+            if !matches!(task, OutboxTask::Unbind(_)) {
+                let pending = BindStatus { state: BindState::Pending, ..BindStatus::default() };
+                modify(tx, node, |record| record.bind = pending)?;
+            }
+            Ok(Some(outbox::insert(tx, node, &task, now)?))
+        })
+        .await
+    }
+}
+
+fn is_queued(tx: &Transaction<'_>, node: NodeId) -> Result<bool, StoreError> {
+    let sql = format!("SELECT EXISTS (SELECT 1 FROM outbox WHERE node_id = ?1 AND {IN_THE_WAY})");
+    tx.query_row(&sql, params![id(node.0)?], |row| row.get(0)).map_err(store_error)
+}

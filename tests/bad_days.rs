@@ -1,0 +1,481 @@
+//! Bad input and bad days, as a user meets them: each gives the documented step, code, hint and exit code, and leaves no
+//! half state behind, neither on the device (it can be commissioned again) nor in the store (no node that is not there).
+//!
+//! The lab is that of `interop`. Deadlines are the configured ones; none is asserted by the clock, but a command that
+//! passes its own would run into the harness's.
+
+#![allow(clippy::unwrap_used, reason = "a test may")]
+
+#[allow(dead_code, reason = "shared by several test binaries, none of which uses all of it")]
+mod support {
+    pub mod daemon;
+    pub mod lab;
+    pub mod matterjs;
+    pub mod slow_link;
+}
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rs_matter::BasicCommData;
+use serde_json::{Value, json};
+
+use support::daemon::{Hub, MATTERBIND, Options, Running, VirtualDevice};
+use support::lab::{Families, Lab};
+use support::matterjs::Lights;
+use support::slow_link::SlowLink;
+
+/// A hub that gives up early on devices that are not there.
+fn hasty() -> Options {
+    Options { commissioning: "discover_timeout = \"3s\"\nstep_timeout = \"8s\"".to_owned(), ..Options::default() }
+}
+
+/// 11 digits for a device with that passcode and discriminator.
+fn manual_code(passcode: u32, discriminator: u16) -> String {
+    BasicCommData { password: passcode.to_le_bytes().into(), discriminator }.compute_pairing_code().to_string()
+}
+
+fn no_nodes(hub: &Hub<'_>) {
+    assert_eq!(hub.nodes(), Vec::<Value>::new());
+    assert_eq!(hub.outbox(), Vec::<Value>::new());
+}
+
+#[test]
+fn codes_that_no_device_has() {
+    let Some(lab) = Lab::new(Families::Both) else { return };
+    let mut hub = Hub::new(&lab, hasty());
+    hub.start_daemon();
+    let good = manual_code(20_202_021, 3840);
+    let last = good.as_bytes()[10] - b'0';
+    let wrong_digit = format!("{}{}", &good[..10], (last + 1) % 10);
+    let cases = [
+        (wrong_digit.as_str(), "wrong-check-digit"),
+        (&good[..9], "wrong-code-length"),
+        ("MT:Y.K908-8!", "malformed-setup-code"),
+        ("hello", "malformed-setup-code"),
+        (&manual_code(12_345_678, 3840), "reserved-passcode"),
+        (&manual_code(87_654_321, 3840), "reserved-passcode"),
+    ];
+    for (code, word) in cases {
+        let failure = hub.commission_fails(code, &[], "parse", word, 2);
+        assert_eq!(failure["disposition"], "user-action");
+        assert!(!failure.to_string().contains(code), "the code is a secret: {failure}");
+    }
+    // A good one, for a device that is not there.
+    let failure = hub.commission_fails(&good, &[], "discover", "device-not-found", 4);
+    assert_eq!(failure["disposition"], "user-action");
+    no_nodes(&hub);
+    // A command without a daemon.
+    assert!(hub.stop_daemon().success());
+    let answer = hub.cli(["nodes", "--json"]);
+    assert_eq!((answer.code, &answer.json["code"]), (5, &json!("daemon-unreachable")), "{answer:?}");
+    assert!(answer.json["hint"].as_str().is_some_and(|hint| !hint.is_empty()));
+}
+
+#[test]
+fn a_wrong_passcode_a_closed_window_an_ambiguous_code() {
+    let Some(lab) = Lab::new(Families::Both) else { return };
+    // 3840, 3841: one short discriminator.
+    let Some(lights) = Lights::start(&lab, &[("SERIAL", "JSWRONG"), ("COUNT", "2")]) else { return };
+    let (first, second) = (lights.lights[0].clone(), lights.lights[1].clone());
+    let mut hub = Hub::start(&lab, hasty());
+
+    // Either could be meant: no passcode is tried, both are named.
+    let failure = hub.commission_fails(&first.manual, &[], "discover", "ambiguous-device", 4);
+    let message = failure["message"].as_str().unwrap();
+    assert!(message.contains("3840") && message.contains("3841"), "{message}");
+    no_nodes(&hub);
+
+    // With its address the code is unambiguous, and wrong. It is said at once, and the window stays open.
+    let address = format!("10.77.0.2:{}", first.port);
+    let began = std::time::Instant::now();
+    let wrong = manual_code(first.passcode + 7, first.discriminator);
+    hub.commission_fails(&wrong, &["--address", &address], "pase", "wrong-passcode", 4);
+    eprintln!("a wrong passcode is told after {} ms", began.elapsed().as_millis());
+    no_nodes(&hub);
+    let node = hub.commission_and_bind(&first.qr);
+
+    // It has us now, and lets nobody else in.
+    let failure = hub.commission_fails(&first.qr, &["--address", &address], "pase", "window-closed", 4);
+    assert_eq!(failure["disposition"], "user-action");
+    let (exit, failure) = hub.commission(&first.qr, &[]);
+    assert!(matches!(failure["code"].as_str(), Some("device-not-found" | "window-closed")), "{failure:#}");
+    hub.check_failure(exit, &failure, "discover", failure["code"].as_str().unwrap(), 4);
+    assert_eq!(hub.nodes().len(), 1);
+    assert_eq!(hub.ask(&["node", "check", &node["node_id"].to_string()])["reachable"], true);
+
+    // Alone it is not ambiguous any more.
+    hub.commission_and_bind(&second.manual);
+}
+
+/// A device that dies in the middle of a step.
+struct Victim {
+    step: &'static str,
+    device: VirtualDevice,
+    link: SlowLink,
+    storage: PathBuf,
+    arguments: Vec<String>,
+}
+
+impl Victim {
+    fn start(lab: &Lab, directory: &Path, number: u16, step: &'static str) -> Self {
+        let (port, storage) = (5600 + number, directory.join(step));
+        let arguments = vec![
+            format!("--port={port}"),
+            format!("--discriminator={}", 100 + number),
+            format!("--passcode={}", 30_303_030 + u32::from(number)),
+            format!("--serial-number=DIES{number}"),
+        ];
+        let device = Self::device(lab, &storage, &arguments);
+        Self { step, device, link: SlowLink::to(lab, port), storage, arguments }
+    }
+
+    fn device(lab: &Lab, storage: &Path, arguments: &[String]) -> VirtualDevice {
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        VirtualDevice::start(lab, storage, &arguments)
+    }
+}
+
+const STEPS: [&str; 13] = [
+    "parse",
+    "discover",
+    "pase",
+    "arm-fail-safe",
+    "read-info",
+    "attestation",
+    "csr",
+    "add-root",
+    "add-noc",
+    "operational",
+    "access",
+    "complete",
+    "record",
+];
+
+/// The device was killed when `step` had begun: the attempt failed there, or in a later step when the kill came late.
+fn check_death(hub: &Hub<'_>, step: &str, exit: i32, failure: &Value) {
+    let place = |name: &str| STEPS.iter().position(|step| *step == name).unwrap_or(usize::MAX);
+    let told = failure["step"].as_str().unwrap_or_default();
+    assert!(place(told) >= place(step) && place(told) < STEPS.len(), "killed at {step}: {failure:#}");
+    if told != step {
+        eprintln!("killed at {step}, failed at {told}");
+    }
+    hub.check_failure(exit, failure, told, "device-unreachable", 4);
+    assert_eq!(failure["disposition"], "retry");
+}
+
+#[test]
+fn a_virtual_device_that_dies_in_the_middle_of_a_step() {
+    let Some(lab) = Lab::new(Families::Both) else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let mut hub = Hub::start(&lab, hasty());
+    let victims: Vec<_> = (0u16..)
+        .zip(["pase", "attestation", "csr", "add-noc", "operational", "access"])
+        .map(|(number, step)| Victim::start(&lab, directory.path(), number, step))
+        .collect();
+    let attempts: Vec<_> = victims
+        .into_iter()
+        .map(|victim| {
+            let address = victim.link.address();
+            let mut attempt = hub.spawn_cli(["commission", &victim.device.qr, "--events", "--address", &address]);
+            attempt.wait_for_step(victim.step);
+            let Victim { step, device, link, storage, arguments } = victim;
+            let code = device.qr.clone();
+            device.kill();
+            (step, attempt, code, link, storage, arguments)
+        })
+        .collect();
+    let mut after = Vec::new();
+    for (step, attempt, code, _link, storage, arguments) in attempts {
+        let (exit, failure) = attempt.result();
+        check_death(&hub, step, exit, &failure);
+        after.push((step, code, storage, arguments));
+    }
+    no_nodes(&hub);
+    // What a power cut leaves of it is a device that was never commissioned.
+    let mut devices = Vec::new();
+    for (step, code, storage, arguments) in &after {
+        let device = Victim::device(&lab, storage, arguments);
+        assert!(device.commissionable, "killed at {step}");
+        assert_eq!(device.qr, *code);
+        devices.push(device);
+    }
+    for device in &devices {
+        hub.commission_and_bind(&device.qr);
+    }
+    assert_eq!(hub.nodes().len(), devices.len());
+    hub.kill_daemon();
+    hub.start_daemon();
+    assert_eq!(hub.nodes().len(), devices.len());
+}
+
+#[test]
+fn a_light_that_dies_in_the_middle_of_a_step() {
+    let Some(lab) = Lab::new(Families::Both) else { return };
+    let hub = Hub::start(&lab, hasty());
+    let mut deaths = Vec::new();
+    for (number, step) in (0u16..).zip(["pase", "add-noc", "operational"]) {
+        let (port, discriminator) = ((5700 + number).to_string(), (200 + number).to_string());
+        let serial = format!("JSDIES{number}");
+        let variables =
+            [("SERIAL", serial.as_str()), ("PORT", &port), ("DISCRIMINATOR", &discriminator), ("NAME", &serial)]
+                .map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let borrowed = variables.each_ref().map(|(key, value)| (key.as_str(), value.as_str()));
+        let Some(lights) = Lights::start(&lab, &borrowed) else { return };
+        let light = lights.lights[0].clone();
+        let link = SlowLink::to(&lab, light.port);
+        let mut attempt = hub.spawn_cli(["commission", &light.qr, "--events", "--address", &link.address()]);
+        attempt.wait_for_step(step);
+        deaths.push((step, attempt, lights.kill(), link, light, variables));
+    }
+    let mut again = Vec::new();
+    for (step, attempt, storage, _link, light, variables) in deaths {
+        let (exit, failure) = attempt.result();
+        check_death(&hub, step, exit, &failure);
+        again.push((storage, light, variables));
+    }
+    no_nodes(&hub);
+    for (storage, light, variables) in again {
+        let borrowed = variables.each_ref().map(|(key, value)| (key.as_str(), value.as_str()));
+        let Some(_lights) = Lights::start_on(&lab, &borrowed, storage) else { return };
+        hub.commission_and_bind(&light.qr);
+    }
+}
+
+#[test]
+fn a_full_fabric_table_and_an_untrusted_root() {
+    let Some(lab) = Lab::new(Families::Both) else { return };
+    let Some(lights) = Lights::start(&lab, &[("SERIAL", "JSFULL"), ("MAXFABRICS", "5")]) else { return };
+    let light = lights.lights[0].clone();
+    let mut hub = Hub::new(&lab, Options { trusted_paa: false, ..hasty() });
+    hub.start_daemon();
+
+    // Nobody vouches for it: refused by policy, rolled back.
+    let failure = hub.commission_fails(&light.qr, &[], "attestation", "attestation-rejected", 3);
+    assert!(failure["findings"].as_array().is_some_and(|findings| !findings.is_empty()), "{failure:#}");
+    no_nodes(&hub);
+
+    // Five others, each let in by the one before.
+    let mut code = light.qr.clone();
+    let mut first = None;
+    for _ in 0..5 {
+        let mut other = Hub::new(&lab, hasty());
+        other.start_daemon();
+        let (exit, joined) = other.commission(&code, &["--no-bind"]);
+        assert_eq!(exit, 0, "{joined:#}\n{}", other.daemon_log());
+        let shared = other.ask(&["node", "share", &joined["node"]["node_id"].to_string()]);
+        code = shared["qr_payload"].as_str().unwrap().to_owned();
+        if first.is_none() {
+            first = Some((other, joined["node"]["node_id"].to_string()));
+        }
+    }
+    let mut sixth = Hub::start(&lab, hasty());
+    let (exit, failure) = sixth.commission(&code, &[]);
+    let step = failure["step"].as_str().unwrap_or_default().to_owned();
+    assert!(matches!(step.as_str(), "read-info" | "add-root" | "add-noc"), "{failure:#}");
+    sixth.check_failure(exit, &failure, &step, "fabric-table-full", 4);
+    assert_eq!(failure["disposition"], "user-action");
+    no_nodes(&sixth);
+
+    // One leaves, and there is room; the window is still open.
+    let (first, node) = first.unwrap();
+    first.ask(&["node", "remove", &node]);
+    sixth.commission_and_bind(&code);
+    assert!(sixth.stop_daemon().success());
+}
+
+#[test]
+fn a_cloud_that_is_down_or_talks_nonsense() {
+    let Some(lab) = Lab::new(Families::Both) else { return };
+    let storage = tempfile::tempdir().unwrap();
+    let start = |number: u16| {
+        let (serial, discriminator) = (format!("--serial-number=CLOUD{number}"), format!("--discriminator={number}"));
+        VirtualDevice::start(&lab, &storage.path().join(number.to_string()), &[&serial, &discriminator])
+    };
+    let devices = [start(1), start(2), start(3)];
+    let mut hub = Hub::new(&lab, hasty());
+    hub.start_daemon();
+    let mut log = hub.follow();
+
+    // Down: done locally, and the row waits.
+    let (exit, result) = hub.commission(&devices[0].qr, &["--wait-bind", "1s"]);
+    assert_eq!((exit, &result["outcome"]), (6, &json!("commissioned")), "{result:#}");
+    assert_eq!(result["bind"]["state"], "pending", "{result:#}");
+    let rows = hub.outbox();
+    assert_eq!((rows.len(), &rows[0]["kind"], &rows[0]["state"]), (1, &json!("bind"), &json!("pending")), "{rows:#?}");
+    assert!(!rows[0]["last_message"].as_str().unwrap().is_empty(), "{rows:#?}");
+    // It survives the daemon's death, and settles when the cloud is there.
+    hub.kill_daemon();
+    drop(log);
+    hub.start_daemon();
+    assert_eq!(hub.outbox().len(), 1);
+    log = hub.follow();
+    hub.start_cloud();
+    log.wait_for_event("node-bound");
+    assert_eq!(hub.outbox(), Vec::<Value>::new());
+    assert_eq!(hub.nodes()[0]["bind"]["state"], "bound");
+    assert_eq!(hub.binding("CLOUD1")["matter_info"]["nodeId"], hub.nodes()[0]["node_id"]);
+
+    // Nonsense before and after the bind took effect: settled in the end, bound once.
+    for (device, key, after_commit) in [(&devices[1], "CLOUD2", false), (&devices[2], "CLOUD3", true)] {
+        let fault = json!({ "endpoint": "deviceBindingByWifi", "kind": "garbage", "after_commit": after_commit });
+        hub.cloud_call("POST", "/sim/fault", &fault);
+        let (exit, result) = hub.commission(&device.qr, &["--wait-bind", "0s"]);
+        assert!(matches!(exit, 0 | 6), "{result:#}");
+        let node = result["node"]["node_id"].clone();
+        log.wait_for("the bind", |line| line["kind"] == "node-bound" && line["node_id"] == node);
+        assert_eq!(hub.binding(key)["matter_info"]["nodeId"], node);
+        assert_eq!(hub.cloud_state()["counters"]["commits"][format!("p11abc/{key}")], 1);
+        assert_eq!(hub.outbox(), Vec::<Value>::new());
+    }
+    assert!(hub.stop_daemon().success());
+}
+
+/// A small file system of its own; unmounted when dropped.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn new(size: &str) -> Option<Self> {
+        let directory = tempfile::tempdir().unwrap();
+        let mut mount = Command::new("mount");
+        let mounted = mount.args(["-t", "tmpfs", "-o", &format!("size={size}"), "none"]).arg(directory.path()).output();
+        match mounted {
+            Ok(output) if output.status.success() => Some(Self(directory)),
+            Ok(output) => {
+                support::lab::skipped(&format!("no tmpfs: {}", String::from_utf8_lossy(&output.stderr).trim()));
+                None
+            }
+            Err(error) => {
+                support::lab::skipped(&format!("no tmpfs: {error}"));
+                None
+            }
+        }
+    }
+
+    /// Not one byte is left.
+    fn fill(&self) {
+        use std::io::Write;
+        let mut file = fs::File::options().create(true).append(true).open(self.0.path().join("ballast")).unwrap();
+        for size in [65_536, 4096, 1] {
+            while file.write_all(&vec![0; size]).is_ok() {}
+        }
+    }
+
+    fn free(&self) {
+        fs::remove_file(self.0.path().join("ballast")).unwrap();
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // A process that just ended may hold it for a moment; lazily, it goes with its last user.
+        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
+    }
+}
+
+#[test]
+fn a_disk_that_is_full() {
+    let Some(lab) = Lab::new(Families::Both) else { return };
+    let Some(disk) = SmallDisk::new("4m") else { return };
+    let storage = tempfile::tempdir().unwrap();
+    let device = VirtualDevice::start(&lab, storage.path(), &["--port", "5650", "--serial-number", "DISK1"]);
+    let mut hub = Hub::new(&lab, Options { state_dir: Some(disk.0.path().join("state")), ..hasty() });
+    hub.start_cloud();
+    hub.start_daemon();
+
+    // Before the attempt.
+    disk.fill();
+    let (exit, failure) = hub.commission(&device.qr, &[]);
+    let step = failure["step"].as_str().unwrap_or_default().to_owned();
+    hub.check_failure(exit, &failure, &step, "disk-full", 1);
+    assert_eq!(failure["disposition"], "user-action");
+    disk.free();
+    no_nodes(&hub);
+
+    // In the middle of it: what cannot be recorded is undone on the device.
+    let link = SlowLink::to(&lab, 5650);
+    let mut attempt = hub.spawn_cli(["commission", &device.qr, "--events", "--address", &link.address()]);
+    attempt.wait_for_step("operational");
+    disk.fill();
+    let (exit, failure) = attempt.result();
+    let step = failure["step"].as_str().unwrap_or_default().to_owned();
+    hub.check_failure(exit, &failure, &step, "disk-full", 1);
+    no_nodes(&hub);
+    // It restarts on the full disk or says why not; with room it goes on as if nothing had been.
+    disk.free();
+    hub.kill_daemon();
+    hub.start_daemon();
+    no_nodes(&hub);
+    hub.commission_and_bind(&device.qr);
+}
+
+/// A daemon that must not start: it ends by itself with an error that says what to do.
+fn refuses_to_start(hub: &mut Hub<'_>, hint: &str) {
+    let before = hub.whole_daemon_log().len();
+    let status = hub.try_start_daemon().expect_err("it must not start");
+    assert_eq!(status.code(), Some(1));
+    let log = hub.whole_daemon_log();
+    assert!(log[before..].contains(hint), "no {hint:?} in:\n{}", &log[before..]);
+}
+
+#[test]
+fn state_that_is_damaged_or_in_use() {
+    let Some(lab) = Lab::new(Families::Both) else { return };
+    let storage = tempfile::tempdir().unwrap();
+    let device = VirtualDevice::start(&lab, storage.path(), &["--serial-number", "STATE1"]);
+    let mut hub = Hub::start(&lab, hasty());
+    let node = hub.commission_and_bind(&device.qr);
+    let fabric = hub.ask(&["fabric", "show"]);
+
+    // A second daemon on the same socket, and on the same state.
+    let second = |arguments: &[&str]| {
+        let mut command = lab.hub_command(MATTERBIND);
+        command.args(arguments).arg("daemon").arg("--config").arg(hub.config());
+        Running::start(command).answer()
+    };
+    let answer = second(&[]);
+    assert_eq!(answer.code, 1, "{answer:?}");
+    assert!(answer.stderr.contains("admin.sock"), "{answer:?}");
+    let elsewhere = hub.path().join("other.sock");
+    let answer = second(&["--socket", elsewhere.to_str().unwrap()]);
+    assert_eq!(answer.code, 1, "{answer:?}");
+    assert!(answer.stderr.contains("stop it first"), "{answer:?}");
+    assert_eq!(hub.ask(&["node", "check", &node["node_id"].to_string()])["reachable"], true);
+    assert!(hub.stop_daemon().success());
+
+    // Each loss on its own: it says what to do, and touches nothing.
+    let database = hub.state_dir().join("matterbind.db");
+    let keys = hub.state_dir().join("fabric.keys");
+    let files = || {
+        let mut names: Vec<_> = fs::read_dir(hub.state_dir()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    let whole = fs::read(&database).unwrap();
+    let garbage = b"this is no database".repeat(500);
+    fs::write(&database, &garbage).unwrap();
+    refuses_to_start(&mut hub, "restore the state directory from a backup");
+    assert_eq!(fs::read(&database).unwrap(), garbage);
+    fs::remove_file(&database).unwrap();
+    refuses_to_start(&mut hub, "restore the state directory from a backup");
+    assert!(!database.exists(), "never from nothing where something was");
+    fs::write(&database, &whole).unwrap();
+
+    let bundle = fs::read(&keys).unwrap();
+    fs::remove_file(&keys).unwrap();
+    refuses_to_start(&mut hub, "restore");
+    assert!(!keys.exists(), "no second CA");
+    fs::write(&keys, &bundle[..bundle.len() / 2]).unwrap();
+    set_private(&keys);
+    refuses_to_start(&mut hub, "restore");
+    fs::write(&keys, &bundle).unwrap();
+    hub.start_daemon();
+    assert_eq!(hub.ask(&["fabric", "show"]), fabric);
+    assert_eq!(hub.ask(&["node", "check", &node["node_id"].to_string()])["reachable"], true);
+}
+
+fn set_private(path: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+}
