@@ -39,6 +39,7 @@ mod judge;
 mod keys;
 mod liveness;
 mod nodes;
+mod preflight;
 mod presence;
 mod probe;
 mod profiles;
@@ -68,6 +69,7 @@ impl Commissioning {
             discovery: Arc::clone(&now.discovery),
             store: Arc::clone(&now.store),
             judge: Arc::clone(&now.judge),
+            preflight: now.preflight.clone(),
             journal: Arc::clone(&now.journal),
             settings,
             stop: now.stop.clone(),
@@ -151,18 +153,20 @@ async fn build(
     let metrics = Arc::new(Metrics::default());
     let base = Base { admin: config.access.admin_cat, grants: &config.access.grants };
     let settings = settings(&config, &link, profiles.clone(), overlay.wanted(base, None));
+    let cloud = match &config.cloud {
+        Some(cloud) => Some(Arc::new(cloud::Client::new(cloud, StoredTokenStore::new(store.clone()))?)),
+        None => None,
+    };
+    let asked = config.cloud.as_ref().map(|cloud| cloud.before_commissioning).zip(cloud.as_ref());
     let commissioner = Commissioner {
         link: Arc::clone(&link),
         discovery: Arc::new(discovery.clone()),
         store: Arc::new(store.clone()),
         judge: Arc::clone(&judge),
+        preflight: asked.and_then(|(policy, cloud)| preflight::preflight(policy, cloud)),
         journal: Arc::new(journal.clone()),
         settings,
         stop: stop.clone(),
-    };
-    let cloud = match &config.cloud {
-        Some(cloud) => Some(Arc::new(cloud::Client::new(cloud, StoredTokenStore::new(store.clone()))?)),
-        None => None,
     };
     let outbox = cloud.as_ref().map(|client| {
         let codes =

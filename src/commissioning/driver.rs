@@ -8,12 +8,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 use uuid::Uuid;
 
-use crate::bind::{BindRequest, BindState, BindStatus, MatterInfo};
+use crate::bind::{BindRequest, BindState, BindStatus, CloudDevice, MatterInfo};
 use crate::commissioning::attempt::{Attempt, DeviceEvent, Expired, Limits, Undo};
 use crate::commissioning::error::CommissioningError;
 use crate::commissioning::identity::{self, Eligible, GivenIdentity, Profile};
@@ -110,6 +111,20 @@ pub enum Progress {
 /// Takes progress; never blocks.
 pub type ProgressFn<'a> = &'a (dyn Fn(Progress) + Send + Sync);
 
+/// What the cloud says about a device that is about to get credentials.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PreflightAnswer {
+    /// Nothing speaks against it.
+    Go,
+    /// Go on, and say this.
+    GoAnd(String),
+    /// Leave the device as it is, for this reason.
+    Refuse(String),
+}
+
+/// Asks the cloud about a device; answers within seconds, whatever the cloud does.
+pub type Preflight = Arc<dyn Fn(CloudDevice) -> BoxFuture<'static, PreflightAnswer> + Send + Sync>;
+
 /// Commissions devices.
 pub struct Commissioner<L, D, S, J> {
     /// The Matter stack.
@@ -120,6 +135,8 @@ pub struct Commissioner<L, D, S, J> {
     pub store: Arc<S>,
     /// Verification and policy.
     pub judge: Arc<J>,
+    /// Whether the cloud would take the device; `None`: nobody is asked.
+    pub preflight: Option<Preflight>,
     /// The admin log.
     pub journal: Arc<dyn EventSink>,
     /// What does not change.
@@ -317,12 +334,41 @@ where
         run.device(DeviceEvent::Armed);
         let described = step_with_session(run, Step::ReadInfo, PaseCommissionee::new(pase).describe()).await?;
         let overridden = order.attestation_override.as_ref();
-        let attested =
-            step_with_session(run, Step::Attestation, described.attest(self.judge.as_ref(), overridden)).await?;
+        // The cloud answers while the device does: asking costs no time.
+        let allowed = self.ask_cloud(order, described.description());
+        let attesting = step_with_session(run, Step::Attestation, described.attest(self.judge.as_ref(), overridden));
+        let (attested, allowed) = tokio::join!(attesting, allowed);
+        let attested = attested?;
+        match allowed {
+            PreflightAnswer::Go => {}
+            PreflightAnswer::GoAnd(note) => (run.progress)(Progress::Note(note)),
+            PreflightAnswer::Refuse(reason) => {
+                return Err((Some(attested.into_session()), CommissioningError::CloudRefuses { reason }));
+            }
+        }
         for finding in &attested.judgement().findings {
             (run.progress)(Progress::Note(format!("attestation: {}", finding_line(finding))));
         }
         Ok(attested)
+    }
+
+    /// Whether the cloud would take the device, where its keys are known by now.
+    fn ask_cloud(
+        &self,
+        order: &Order,
+        description: &DeviceDescription,
+    ) -> impl Future<Output = PreflightAnswer> + Send + use<L, D, S, J> {
+        let device = identity::known_beforehand(&order.identity, &self.settings.profiles, &description.basic);
+        let asking = match (&self.preflight, device) {
+            (Some(preflight), Some(device)) if !order.no_bind => Some(preflight(device)),
+            _ => None,
+        };
+        async move {
+            match asking {
+                Some(asking) => asking.await,
+                None => PreflightAnswer::Go,
+            }
+        }
     }
 
     /// CSR, node id, NOC, the provisional row, root and NOC.

@@ -335,6 +335,7 @@ pub(crate) fn sample_config() -> Config {
             family_id: String::new(),
             room_id: String::new(),
             timeout: super::default_cloud_timeout(),
+            before_commissioning: super::BeforeCommissioning::default(),
             on_rejected: super::OnRejected::default(),
             on_cloud_missing: super::OnCloudMissing::default(),
             on_access_drift: super::OnAccessDrift::default(),
