@@ -117,6 +117,7 @@ async fn seen(hub: &Arc<Hub>, node: &OperationalNode, appeared: bool, jobs: &Unb
     } else if appeared {
         hub.note_contact(node.node_id).await;
     }
+    hub.access.heard_of(node.node_id);
     let age = Timestamp::now().duration_since(record.commissioned_at);
     if appeared && age > JUST_COMMISSIONED {
         hub.syncing.ask(node.node_id);
