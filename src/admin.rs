@@ -6,6 +6,7 @@
 pub mod auth;
 pub mod backend;
 pub mod events;
+mod keys;
 pub mod metrics;
 pub mod openapi;
 pub mod page;

@@ -5,7 +5,7 @@
 //! silent, `reconcile` compares device, record and cloud. Nothing imports this module but the command line.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -14,6 +14,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::access::{Base, Wanted};
 use crate::admin::server::{AdminOptions, AdminServer};
 use crate::cloud;
 use crate::commissioning::attempt::Limits;
@@ -30,10 +31,12 @@ use crate::store::{JournalHandle, JournalLimits};
 use crate::systemd;
 use crate::telemetry::metrics::Metrics;
 
+mod access;
 mod backend;
 mod bind;
 mod fabric;
 mod judge;
+mod keys;
 mod liveness;
 mod nodes;
 mod preflight;
@@ -51,6 +54,31 @@ const DRAIN: Duration = Duration::from_secs(20);
 
 type CloudClient = cloud::Client<StoredTokenStore>;
 
+/// What attempts are made with. They go on with what was in force when they began.
+struct Commissioning(RwLock<Arc<Commissioner<Link, LanDiscovery, Store, Judge>>>);
+
+impl Commissioning {
+    fn get(&self) -> Arc<Commissioner<Link, LanDiscovery, Store, Judge>> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn set(&self, access: Wanted) {
+        let now = self.get();
+        let settings = Settings { admin_cat: access.admin, grants: access.grants, ..now.settings.clone() };
+        let next = Commissioner {
+            link: Arc::clone(&now.link),
+            discovery: Arc::clone(&now.discovery),
+            store: Arc::clone(&now.store),
+            judge: Arc::clone(&now.judge),
+            preflight: now.preflight.clone(),
+            journal: Arc::clone(&now.journal),
+            settings,
+            stop: now.stop.clone(),
+        };
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(next);
+    }
+}
+
 /// The running daemon, as its own parts and the admin API see it.
 pub struct Hub {
     config: Config,
@@ -59,7 +87,9 @@ pub struct Hub {
     stack: Stack,
     link: Arc<Link>,
     discovery: LanDiscovery,
-    commissioner: Commissioner<Link, LanDiscovery, Store, Judge>,
+    commissioner: Commissioning,
+    keys: keys::Keys,
+    access: access::Access,
     turns: Semaphore,
     attempts: Mutex<HashSet<uuid::Uuid>>,
     cloud: Option<Arc<CloudClient>>,
@@ -114,14 +144,17 @@ async fn build(
     tasks: &TaskTracker,
     stop: &CancellationToken,
 ) -> anyhow::Result<Arc<Hub>> {
-    let opened = fabric::open(&config, &store, &journal).await?;
+    let fabric::Opened { credentials: opened, overlay, keystore, root_online } =
+        fabric::open(&config, &store, &journal).await?;
+    let hub_cats = opened.bundle().hub_cats.clone();
     let profiles = profiles::from_config(&config.products)?;
     let judge = Arc::new(Judge::load(&config, journal.clone()));
     let stack = Stack::start(&StackOptions::default(), opened.bundle())?;
     let link = Arc::new(Link::new(stack.clone(), Arc::new(opened)));
     let discovery = LanDiscovery::start(&config.network)?;
     let metrics = Arc::new(Metrics::default());
-    let settings = settings(&config, &link, profiles.clone());
+    let base = Base { admin: config.access.admin_cat, grants: &config.access.grants };
+    let settings = settings(&config, &link, profiles.clone(), overlay.wanted(base, None));
     let cloud = match &config.cloud {
         Some(cloud) => Some(Arc::new(cloud::Client::new(cloud, StoredTokenStore::new(store.clone()))?)),
         None => None,
@@ -165,7 +198,9 @@ async fn build(
         stack,
         link,
         discovery,
-        commissioner,
+        commissioner: Commissioning(RwLock::new(Arc::new(commissioner))),
+        keys: keys::Keys::new(keystore, root_online),
+        access: access::Access::new(overlay, hub_cats),
         attempts: Mutex::default(),
         cloud,
         outbox,
@@ -177,7 +212,7 @@ async fn build(
     }))
 }
 
-fn settings(config: &Config, link: &Link, profiles: Vec<Profile>) -> Settings {
+fn settings(config: &Config, link: &Link, profiles: Vec<Profile>, access: Wanted) -> Settings {
     let given = |text: &str| (!text.is_empty()).then(|| text.to_owned());
     let home = config.cloud.as_ref().map(|cloud| (given(&cloud.family_id), given(&cloud.room_id)));
     Settings {
@@ -189,8 +224,8 @@ fn settings(config: &Config, link: &Link, profiles: Vec<Profile>) -> Settings {
         },
         fabric_id: link.credentials().bundle().fabric_id,
         compressed_fabric_id: link.credentials().compressed_fabric_id(),
-        admin_cat: config.access.admin_cat,
-        grants: config.access.grants.clone(),
+        admin_cat: access.admin,
+        grants: access.grants,
         profiles,
         cloud: config.cloud.is_some(),
         home: home.unwrap_or_default(),
@@ -200,6 +235,7 @@ fn settings(config: &Config, link: &Link, profiles: Vec<Profile>) -> Settings {
 impl Hub {
     fn spawn_followers(self: &Arc<Self>, tasks: &TaskTracker) {
         tasks.spawn(presence::follow(Arc::clone(self)));
+        tasks.spawn(access::follow(Arc::clone(self)));
         tasks.spawn(probe::watch(Arc::clone(self)));
         tasks.spawn(reconcile::follow(Arc::clone(self)));
         tasks.spawn(reconcile::follow_rejections(Arc::clone(self)));

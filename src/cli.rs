@@ -12,6 +12,7 @@ use self::client::AdminClient;
 use self::exit::{CliError, ExitCode};
 use self::output::{Colour, Paint, Tone};
 
+pub mod access;
 pub mod attestation;
 pub mod client;
 pub mod commission;
@@ -113,7 +114,9 @@ pub enum Command {
     Logs(logs::LogsArgs),
     /// Show how daemon, fabric, nodes, outbox and cloud stand
     Status(status::StatusArgs),
-    /// The fabric's identity: show, back up, restore
+    /// Who may do what on the nodes: show, set, apply, rotate
+    Access(access::AccessArgs),
+    /// The fabric's identity and keys: show, back up, restore
     Fabric(fabric::FabricArgs),
     /// Device attestation: verify evidence, refresh the trust store
     Attestation(attestation::AttestationArgs),
@@ -196,6 +199,7 @@ fn dispatch(global: &Global, command: Command) -> Result<ExitCode, CliError> {
         Command::Sync(args) => sync::run(global, &args),
         Command::Logs(args) => logs::run(global, args),
         Command::Status(args) => status::run(global, &args),
+        Command::Access(args) => access::run(global, args),
         Command::Fabric(args) => fabric::run(global, args),
         Command::Attestation(args) => attestation::run(global, args),
         Command::Daemon(args) => daemon::run(global, args),
@@ -232,6 +236,7 @@ impl Command {
             Self::Sync(args) => args.json,
             Self::Logs(args) => args.json,
             Self::Status(args) => args.json,
+            Self::Access(args) => args.json,
             Self::Fabric(args) => args.action.json(),
             Self::Attestation(args) => args.action.json(),
             #[cfg(feature = "sim")]

@@ -378,6 +378,11 @@ async fn every_other_command_prints_its_document() {
         ("sync --node 1000 --json", 0, "/in_sync", json!(true)),
         ("status --json", 0, "/ready", json!(true)),
         ("fabric show --json", 0, "/compressed_fabric_id", json!(0x87E1_B004_E235_A130_u64)),
+        ("access show --json", 0, "/nodes/0/state", json!("as-wanted")),
+        ("access show nobody --json", 2, "/code", json!("unknown-node")),
+        ("access set 1000 --grant 0x0002_0001=Operate --json", 0, "/complete", json!(true)),
+        ("access apply 1001 --json", 6, "/nodes/0/outcome", json!("pending")),
+        ("access rotate 0x0002_0001 --json", 6, "/rotated", json!(0x0002_0002)),
         ("discover --json", 0, "/nodes/0/discriminator", json!(3840)),
         ("discover --operational --json", 0, "/nodes", json!([])),
         ("discover --watch --json", 0, "/event", json!("appeared")),
@@ -393,6 +398,28 @@ async fn every_other_command_prints_its_document() {
         assert_eq!(ran.code, exit, "{line}");
         assert!(!ran.stdout.contains('\x1b'), "colours where there is no terminal: {}", ran.stdout);
     }
+}
+
+#[tokio::test]
+async fn a_backup_is_written_whole_for_its_owner_only() {
+    use std::os::unix::fs::PermissionsExt;
+    let running = start().await;
+    let file = running.directory.path().join("hub.age");
+    let path = file.to_str().unwrap();
+    let ran = matterbind(&running, &["fabric", "backup", path], "correct horse\n").await;
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "age backup for correct horse");
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    let ran = matterbind(&running, &["fabric", "backup", path, "--recipient", "age1nonsense"], "").await;
+    assert_eq!(ran.code, 2, "{}", ran.stderr);
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "age backup for correct horse", "the earlier one stands");
+    let ran = matterbind(&running, &["fabric", "export-root", path], "correct horse\n").await;
+    assert_eq!((ran.code, std::fs::read_to_string(&file).unwrap().as_str()), (0, "age root key"));
+    let empty = running.directory.path().join("state");
+    let restore = ["fabric", "restore", path, "--state-dir", empty.to_str().unwrap()];
+    let ran = matterbind(&running, &restore, "correct horse\n").await;
+    assert_eq!((ran.code, empty.exists()), (2, false), "{}", ran.stderr);
+    assert!(ran.stderr.contains("no backup of matterbind") && ran.stderr.contains("hint:"), "{}", ran.stderr);
 }
 
 #[tokio::test]

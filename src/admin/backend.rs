@@ -5,9 +5,12 @@ use std::future::Future;
 use tokio::sync::{broadcast, mpsc};
 
 use super::wire::{
-    ApiError, CommissionEvent, CommissionRequest, CommissionResult, DiscoverChange, DiscoverQuery, Discovered,
-    FabricInfo, LogQuery, NodeCheck, NodeDetail, NodeRef, Nodes, Outbox, RemoveResult, ShareResult, Status, SyncReport,
+    AccessReport, AccessView, ApiError, CommissionEvent, CommissionRequest, CommissionResult, DiscoverChange,
+    DiscoverQuery, Discovered, FabricInfo, LogQuery, NodeCheck, NodeDetail, NodeRef, Nodes, Outbox, RemoveResult,
+    ShareResult, Status, SyncReport,
 };
+use crate::backup::Lock;
+use crate::fabric::CatGrant;
 use crate::journal::Event;
 use crate::node::{NodeId, NodeRecord};
 
@@ -88,4 +91,23 @@ pub trait Backend: Send + Sync + 'static {
     fn sync(&self, node: Option<NodeId>) -> impl Future<Output = Result<SyncReport, ApiError>> + Send;
     /// What may be known of our fabric.
     fn fabric(&self) -> impl Future<Output = Result<FabricInfo, ApiError>> + Send;
+    /// The encrypted backup, of one instant.
+    fn backup(&self, lock: Lock) -> impl Future<Output = Result<Vec<u8>, ApiError>> + Send;
+    /// The root key in an encrypted file.
+    fn export_root(&self, lock: Lock) -> impl Future<Output = Result<Vec<u8>, ApiError>> + Send;
+    /// Removes the root key from this hub, if `sha256` is that of the file that was exported last.
+    fn remove_root(&self, sha256: &str) -> impl Future<Output = Result<FabricInfo, ApiError>> + Send;
+
+    /// Who may do what, in force and on the nodes.
+    fn access(&self) -> impl Future<Output = Result<AccessView, ApiError>> + Send;
+    /// Sets the grants of one node or of all, and writes them; `None` for the grants: as configured.
+    fn set_access(
+        &self,
+        node: Option<NodeId>,
+        grants: Option<Vec<CatGrant>>,
+    ) -> impl Future<Output = Result<AccessReport, ApiError>> + Send;
+    /// Writes what is in force to one node or to all; what cannot be written now is written when the node is seen.
+    fn apply_access(&self, node: Option<NodeId>) -> impl Future<Output = Result<AccessReport, ApiError>> + Send;
+    /// Raises the version of the tag with this identifier, and writes it to all.
+    fn rotate_cat(&self, identifier: u16) -> impl Future<Output = Result<AccessReport, ApiError>> + Send;
 }

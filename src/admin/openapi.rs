@@ -8,12 +8,16 @@ use super::wire;
 
 #[derive(OpenApi)]
 #[openapi(components(schemas(
+    wire::AccessAction,
+    wire::AccessReport,
+    wire::AccessView,
     wire::ApiError,
     wire::CommissionEvent,
     wire::CommissionRequest,
     wire::CommissionResult,
     wire::DiscoverChange,
     wire::Discovered,
+    wire::Encryption,
     wire::FabricInfo,
     wire::NodeAction,
     wire::NodeCheck,
@@ -21,6 +25,7 @@ use super::wire;
     wire::Nodes,
     wire::Outbox,
     wire::RemoveResult,
+    wire::RemoveRoot,
     wire::ShareResult,
     wire::Status,
     wire::SyncReport
@@ -39,6 +44,7 @@ struct Route {
 }
 
 const JSON: &str = "application/json";
+const BYTES: &str = "application/octet-stream";
 const NDJSON: &str = "application/x-ndjson";
 const LOG_QUERY: &[&str] = &["since", "after", "node", "attempt", "level", "limit"];
 
@@ -54,6 +60,24 @@ const fn acting(path: &'static str, summary: &'static str, answer: &'static str)
 const ROUTES: &[Route] = &[
     reading("/v1/status", "Daemon, fabric, node counts, outbox, cloud", "Status"),
     reading("/v1/fabric", "What may be known of our fabric", "FabricInfo"),
+    Route {
+        body: Some("Encryption"),
+        answer: None,
+        content: BYTES,
+        ..acting("/v1/fabric/backup", "Keys, nodes, counters and outbox in one age-encrypted file", "")
+    },
+    Route {
+        body: Some("Encryption"),
+        answer: None,
+        content: BYTES,
+        ..acting("/v1/fabric/export-root", "The root key in an age-encrypted file", "")
+    },
+    Route {
+        body: Some("RemoveRoot"),
+        ..acting("/v1/fabric/remove-root", "Removes the root key that was exported last", "FabricInfo")
+    },
+    reading("/v1/access", "Who may do what, in force and on the nodes", "AccessView"),
+    Route { body: Some("AccessAction"), ..acting("/v1/access", "set, apply or rotate", "AccessReport") },
     Route {
         body: Some("CommissionRequest"),
         content: NDJSON,

@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 use super::auth::{self, Guard};
 use super::backend::Backend;
 use super::wire::{ApiError, NodeAction, NodeRef};
-use super::{events, metrics, openapi, page};
+use super::{events, keys, metrics, openapi, page};
 use crate::commissioning::error::Disposition;
 use crate::node::NodeId;
 use crate::telemetry::metrics::Metrics;
@@ -60,6 +60,10 @@ pub fn router<B: Backend>(api: Api<B>, guard: Guard) -> Router {
         .route("/openapi.json", get(openapi::document))
         .route("/status", get(status::<B>))
         .route("/fabric", get(fabric::<B>))
+        .route("/fabric/backup", post(keys::backup::<B>))
+        .route("/fabric/export-root", post(keys::export_root::<B>))
+        .route("/fabric/remove-root", post(keys::remove_root::<B>))
+        .route("/access", get(keys::access::<B>).post(keys::change_access::<B>))
         .route("/commission", post(events::commission::<B>))
         .route("/nodes", get(nodes::<B>))
         .route("/nodes/{node}", get(node::<B>))
@@ -133,7 +137,7 @@ pub(super) fn error_response(status: StatusCode, error: &ApiError) -> Response {
 /// What a handler answers.
 pub(super) type Answer<T> = Result<Json<T>, Refused>;
 
-fn json<T: Serialize>(answer: Result<T, ApiError>) -> Answer<T> {
+pub(super) fn json<T: Serialize>(answer: Result<T, ApiError>) -> Answer<T> {
     answer.map(Json).map_err(Refused)
 }
 

@@ -15,9 +15,11 @@ use crate::durable::StoreError;
 use crate::node::{CommissionableNode, NodeId, NodeRecord, OperationalNode};
 use crate::outbox::ports::{OutboxEntry, OutboxState};
 
+mod access;
 mod commission;
 mod query;
 
+pub use access::{AccessAction, AccessOutcome, AccessReport, AccessView, Encryption, NodeAccess, RemoveRoot};
 pub use commission::{
     AttestationOverride, CommissionEvent, CommissionLine, CommissionRequest, CommissionResult, Failure, Timings,
 };
@@ -319,6 +321,9 @@ pub struct FabricInfo {
     pub admin_cat: u32,
     /// The root's public key, 65 bytes in hex.
     pub root_public_key: String,
+    /// Whether the root's private key is on this hub; it is only needed to sign another intermediate certificate.
+    #[serde(default)]
+    pub root_key_online: bool,
 }
 
 /// `sync --json`

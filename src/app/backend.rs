@@ -12,10 +12,12 @@ use uuid::Uuid;
 use super::Hub;
 use crate::admin::backend::{Backend, Progress};
 use crate::admin::wire::{
-    ApiError, CloudStatus, CommissionEvent, CommissionRequest, CommissionResult, DiscoverChange, DiscoverChangeKind,
-    DiscoverQuery, Discovered, DiscoveredNode, FabricInfo, Failure, LogQuery, NodeCheck, NodeCounts, NodeDetail,
-    NodeRef, Nodes, Outbox, OutboxCounts, RemoveResult, ShareResult, Status, SyncReport, Timings,
+    AccessReport, AccessView, ApiError, CloudStatus, CommissionEvent, CommissionRequest, CommissionResult,
+    DiscoverChange, DiscoverChangeKind, DiscoverQuery, Discovered, DiscoveredNode, FabricInfo, Failure, LogQuery,
+    NodeCheck, NodeCounts, NodeDetail, NodeRef, Nodes, Outbox, OutboxCounts, RemoveResult, ShareResult, Status,
+    SyncReport, Timings,
 };
+use crate::backup::Lock;
 use crate::bind::BindState;
 use crate::commissioning::driver::{self, Commissioned, Order};
 use crate::commissioning::error::CommissioningError;
@@ -23,6 +25,7 @@ use crate::commissioning::identity::{GivenIdentity, is_binding_code};
 use crate::commissioning::ports::AttestationOverride;
 use crate::commissioning::step::Step;
 use crate::discovery::{DiscoveryEvent, Seen};
+use crate::fabric::CatGrant;
 use crate::failpoint;
 use crate::journal::{Event, EventSink, Level};
 use crate::matter::stack::StackHealth;
@@ -66,7 +69,7 @@ impl Hub {
         // Before the row can be written: then its settling cannot be missed.
         let results = self.outbox.as_ref().map(|outbox| outbox.results());
         let report = |event: driver::Progress| progress.report(self.observe(event));
-        match self.commissioner.commission(order, &report).await {
+        match self.commissioner.get().commission(order, &report).await {
             Ok(commissioned) => {
                 self.note_commissioned(attempt_id, &commissioned);
                 self.await_bind(attempt_id, commissioned, results, wait_bind, progress).await
@@ -181,7 +184,7 @@ impl Hub {
         record.last_seen_at = record.last_seen_at.max(self.probes.last_contact(record.node_id));
     }
 
-    fn fabric_info(&self) -> FabricInfo {
+    pub(super) fn fabric_info(&self) -> FabricInfo {
         let credentials = self.link.credentials();
         let bundle = credentials.bundle();
         FabricInfo {
@@ -190,7 +193,8 @@ impl Hub {
             node_id: bundle.hub_node,
             label: self.config.fabric.label.clone(),
             admin_vendor_id: self.config.fabric.admin_vendor_id,
-            admin_cat: self.config.access.admin_cat.value(),
+            admin_cat: self.wanted(None).admin.value(),
+            root_key_online: self.keys.root_online(),
             root_public_key: credentials.root_public_key().iter().map(|byte| format!("{byte:02X}")).collect(),
         }
     }
@@ -398,6 +402,34 @@ impl Backend for Hub {
 
     async fn fabric(&self) -> Result<FabricInfo, ApiError> {
         Ok(self.fabric_info())
+    }
+
+    async fn backup(&self, lock: Lock) -> Result<Vec<u8>, ApiError> {
+        self.make_backup(lock).await
+    }
+
+    async fn export_root(&self, lock: Lock) -> Result<Vec<u8>, ApiError> {
+        self.make_root_export(lock).await
+    }
+
+    async fn remove_root(&self, sha256: &str) -> Result<FabricInfo, ApiError> {
+        self.take_root_offline(sha256).await
+    }
+
+    async fn access(&self) -> Result<AccessView, ApiError> {
+        self.show_access().await
+    }
+
+    async fn set_access(&self, node: Option<NodeId>, grants: Option<Vec<CatGrant>>) -> Result<AccessReport, ApiError> {
+        self.set_grants(node, grants).await
+    }
+
+    async fn apply_access(&self, node: Option<NodeId>) -> Result<AccessReport, ApiError> {
+        self.apply_grants(node).await
+    }
+
+    async fn rotate_cat(&self, identifier: u16) -> Result<AccessReport, ApiError> {
+        self.rotate(identifier).await
     }
 }
 

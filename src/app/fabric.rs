@@ -3,17 +3,30 @@
 use anyhow::Context;
 use jiff::Timestamp;
 
+use crate::access::{self, AccessOverlay};
 use crate::config::Config;
 use crate::failpoint;
 use crate::journal::{Event, EventSink, Level};
 use crate::keystore::{KeyBundle, Keystore, SealKey};
-use crate::matter::credentials::{Credentials, mint};
+use crate::matter::credentials::{Credentials, mint, reissue_hub_noc};
 use crate::store::JournalHandle;
 use crate::store::Store;
 use crate::store::{FabricStart, NewFabric, fabric_start, random_fabric_id, random_hub_node_id};
 
+/// What a start finds or makes.
+pub(super) struct Opened {
+    /// The keys that the daily work needs; without the root's.
+    pub(super) credentials: Credentials,
+    /// Rotated tags and grants.
+    pub(super) overlay: AccessOverlay,
+    /// Where the keys lie.
+    pub(super) keystore: Keystore,
+    /// Whether the root's key is among them.
+    pub(super) root_online: bool,
+}
+
 /// The fabric's credentials, loaded or made.
-pub(super) async fn open(config: &Config, store: &Store, journal: &JournalHandle) -> anyhow::Result<Credentials> {
+pub(super) async fn open(config: &Config, store: &Store, journal: &JournalHandle) -> anyhow::Result<Opened> {
     let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(std::path::PathBuf::from);
     let seal = SealKey::from_credentials_directory(credentials.as_deref()).context("reading the sealing credential")?;
     let keystore = Keystore::new(&config.state_dir, seal);
@@ -21,7 +34,9 @@ pub(super) async fn open(config: &Config, store: &Store, journal: &JournalHandle
     let row = store.fabric_state().await?;
     let keys = loaded.as_ref().map(|loaded| loaded.bundle.root_fingerprint());
     let start = fabric_start(row, keys.as_deref())?;
-    let bundle = match (start, loaded) {
+    let overlay = AccessOverlay::from_bytes(store.load_blob(access::BLOB).await?.as_deref())
+        .context("the access policy in the database cannot be read")?;
+    let mut bundle = match (start, loaded) {
         (FabricStart::Use(_), Some(loaded)) => {
             if !loaded.sealed && keystore.seals() {
                 keystore.replace(&loaded.bundle).context("sealing the fabric's keys")?;
@@ -41,7 +56,16 @@ pub(super) async fn open(config: &Config, store: &Store, journal: &JournalHandle
             "the fabric's keys are not sealed; give the unit LoadCredentialEncrypted=matterbind-seal to seal them"
         );
     }
-    Credentials::new(bundle).context("the fabric's keys cannot be used")
+    // A rotation that a crash cut short, or another tag in the configuration.
+    if let Some(cats) = access::hub_cats(&bundle.hub_cats, overlay.current(config.access.admin_cat)) {
+        reissue_hub_noc(&mut bundle, &cats)?;
+        keystore.replace(&bundle)?;
+        journal.record(Event::new(Timestamp::now(), Level::Info, "hub-noc-reissued", "the hub has a new certificate"));
+    }
+    // Nothing in memory needs the root key.
+    let root_online = bundle.rcac_key.take().is_some();
+    let credentials = Credentials::new(bundle).context("the fabric's keys cannot be used")?;
+    Ok(Opened { credentials, overlay, keystore, root_online })
 }
 
 async fn make(

@@ -240,7 +240,7 @@ pub(super) async fn resume_removals(hub: Arc<Hub>) {
     }
 }
 
-async fn within<T>(work: impl Future<Output = Result<T, LinkError>>) -> Result<T, LinkError> {
+pub(super) async fn within<T>(work: impl Future<Output = Result<T, LinkError>>) -> Result<T, LinkError> {
     let late = LinkError::Unreachable { addresses: Vec::new() };
     tokio::time::timeout(DEVICE, work).await.unwrap_or(Err(late))
 }

@@ -23,10 +23,10 @@ const JUST_COMMISSIONED: SignedDuration = SignedDuration::from_secs(60);
 enum Job {
     /// Interrupted attempts, and a leftover where this is one.
     Stranger(NodeId),
-    /// A device that waits for a commissioner: it may be that of an interrupted attempt.
-    Waiting(Box<CommissionableNode>),
     /// Removals.
     Removals,
+    /// A device that waits for a commissioner: perhaps one that was rolled back.
+    Waiting(CommissionableNode),
 }
 
 /// Runs until the daemon stops.
@@ -50,14 +50,14 @@ async fn listen(hub: &Arc<Hub>, jobs: UnboundedSender<Job>) {
             Ok(DiscoveryEvent::Updated(Seen::Operational(node))) if node.compressed_fabric_id == ours => {
                 seen(hub, &node, false, &jobs).await;
             }
+            Ok(DiscoveryEvent::Gone(Seen::Operational(node))) if node.compressed_fabric_id == ours => {
+                hub.doubt(node.node_id);
+            }
             Ok(
                 DiscoveryEvent::Appeared(Seen::Commissionable(node))
                 | DiscoveryEvent::Updated(Seen::Commissionable(node)),
             ) => {
-                let _ = jobs.send(Job::Waiting(Box::new(node)));
-            }
-            Ok(DiscoveryEvent::Gone(Seen::Operational(node))) if node.compressed_fabric_id == ours => {
-                hub.doubt(node.node_id);
+                let _ = jobs.send(Job::Waiting(node));
             }
             Ok(_) | Err(RecvError::Lagged(_)) => {}
             Err(RecvError::Closed) => return,
@@ -78,8 +78,8 @@ async fn settle_strangers(hub: &Arc<Hub>, mut work: UnboundedReceiver<Job>) {
                     recovery::settle_all(hub).await;
                     finish_leftover(hub, node).await;
                 }
-                Some(Job::Waiting(node)) => recovery::commissionable_seen(hub, &node).await,
                 Some(Job::Removals) => nodes::resume_removals(Arc::clone(hub)).await,
+                Some(Job::Waiting(node)) => recovery::commissionable_seen(hub, &node).await,
                 None => return,
             },
         }
@@ -118,6 +118,7 @@ async fn seen(hub: &Arc<Hub>, node: &OperationalNode, appeared: bool, jobs: &Unb
     } else if appeared {
         hub.note_contact(node.node_id).await;
     }
+    hub.access.heard_of(node.node_id);
     let age = Timestamp::now().duration_since(record.commissioned_at);
     if appeared && age > JUST_COMMISSIONED {
         hub.syncing.ask(node.node_id);

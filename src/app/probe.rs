@@ -122,6 +122,7 @@ impl Hub {
         if record.state == NodeState::Unreachable {
             let message = format!("node {node} ({}) is back", record.name);
             self.journal.record(Event::new(now, Level::Info, "node-returned", message).with_node(node));
+            self.access.heard_of(node);
         }
     }
 

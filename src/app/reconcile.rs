@@ -12,13 +12,14 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
 use super::Hub;
 use super::bind::DeviceCodes;
 use super::nodes::last_known;
+use crate::access;
 use crate::admin::wire::{ApiError, Difference, NodeSync, SyncReport, Verdict};
 use crate::bind::MatterInfo;
 use crate::commissioning::path::set_access;
 use crate::commissioning::ports::{Discovery, LinkError, MatterLink, OperationalSession};
 use crate::config::OnRejected;
 use crate::durable::StoreError;
-use crate::fabric::{CatGrant, plan_acl};
+use crate::fabric::CatGrant;
 use crate::journal::{Event, EventSink, Level};
 use crate::matter::operational::CaseLink;
 use crate::node::{NodeId, NodeRecord, NodeState};
@@ -249,12 +250,13 @@ impl Devices for LanDevices<'_> {
     }
 
     async fn restore_access(&self, record: &NodeRecord) -> Result<Vec<CatGrant>, String> {
-        let access = &self.0.config.access;
+        let wanted = self.0.wanted(Some(record.node_id));
         let restored = async {
             let session = self.0.meet(record).await.map_err(|error| error.to_string())?;
             let limits = session.describe().await.map_err(|error| error.to_string())?.acl_limits;
-            let plan = plan_acl(access.admin_cat, &access.grants, limits).map_err(|error| error.to_string())?;
-            let accessed = set_access(session, &plan).await.map_err(|error| error.to_string())?;
+            let held = session.read_acl().await.map_err(|error| error.to_string())?;
+            let plan = access::plan(&wanted, limits, &held).map_err(|error| error.to_string())?;
+            let accessed = set_access(session, &plan.entries).await.map_err(|error| error.to_string())?;
             Ok(accessed.cats().to_vec())
         };
         let late = || Err(format!("no answer within {} s", RESTORE.as_secs()));
@@ -266,7 +268,7 @@ impl Devices for LanDevices<'_> {
             store: self.0.store.clone(),
             link: Arc::clone(&self.0.link),
             discovery: self.0.discovery.clone(),
-            profiles: self.0.commissioner.settings.profiles.clone(),
+            profiles: self.0.commissioner.get().settings.profiles.clone(),
         };
         codes.fresh_code(record.node_id, &MatterInfo::of(record)).await
     }

@@ -74,6 +74,15 @@ impl AdminClient {
         self.json(self.request(Method::POST, path).json(body).timeout(limit)).await
     }
 
+    /// `POST /v1/…`, an answer of bytes.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub async fn post_bytes(&self, path: &[&str], body: &impl Serialize, limit: Duration) -> Result<Vec<u8>, CliError> {
+        let response = self.send(self.request(Method::POST, path).json(body).timeout(limit)).await?;
+        Ok(response.bytes().await.map_err(|error| self.failed(&error))?.to_vec())
+    }
+
     /// `DELETE /v1/…`
     ///
     /// # Errors

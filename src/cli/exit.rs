@@ -46,7 +46,16 @@ impl ExitCode {
             | "unknown-node"
             | "ambiguous-node"
             | "unknown-outbox-entry"
-            | "not-found" => return Self::Usage,
+            | "not-found"
+            | "not-a-backup"
+            | "wrong-passphrase"
+            | "backup-damaged"
+            | "backup-of-another-version"
+            | "backup-of-another-fabric"
+            | "state-exists"
+            | "daemon-running"
+            | "root-key-not-exported"
+            | "root-key-offline" => return Self::Usage,
             "disk-full" | "state-read-only" | "store-failed" | "stack-failed" | "discovery-unavailable" => {
                 return Self::Internal;
             }

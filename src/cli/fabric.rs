@@ -1,15 +1,31 @@
 //! `matterbind fabric …`
 
-use std::io::{BufRead, IsTerminal};
+use std::fs::OpenOptions;
+use std::io::{BufRead, IsTerminal, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use super::client::PLAIN;
+use jiff::Timestamp;
+use sha2::{Digest, Sha256};
+
+use super::client::{PLAIN, SLOW};
+use super::daemon::load_config;
 use super::exit::{CliError, ExitCode};
 use super::output;
 use super::{Global, block_on};
-use crate::admin::wire::FabricInfo;
+use crate::admin::wire::{ApiError, FabricInfo, RemoveRoot};
+use crate::backup::{self, Unlock};
+use crate::commissioning::error::Disposition;
 use crate::config::secret_file;
+use crate::keystore::SealKey;
 use crate::secret::OperatorSecret;
+
+const BACKUP_NOTE: &str = "\
+The daemon makes the backup, of one instant, and must run. The file holds the fabric's keys: whoever opens it controls
+every node.";
+const RESTORE_NOTE: &str = "\
+Stop the daemon first. The file is verified whole before anything is written; then all of it is in place, or nothing.
+Node ids go on 1000 after the backup's, and the hub's own tag 64 versions later: the hub may have gone on after it.";
 
 /// `fabric`
 #[derive(Debug, clap::Args)]
@@ -32,40 +48,74 @@ pub enum FabricCommand {
     Backup(BackupArgs),
     /// Bring a backup back, on a hub without state
     Restore(RestoreArgs),
+    /// Write the root key into an encrypted file and remove it from the hub
+    ExportRoot(ExportRootArgs),
+}
+
+/// How a file is encrypted
+#[derive(Debug, clap::Args)]
+pub struct EncryptArgs {
+    /// A file with the passphrase; else it is asked for, or read from stdin's first line
+    #[arg(long, value_name = "FILE", conflicts_with = "recipient")]
+    pub passphrase_file: Option<PathBuf>,
+    /// Encrypt to an age recipient instead of a passphrase
+    #[arg(long, value_name = "age1…")]
+    pub recipient: Option<String>,
 }
 
 /// `fabric backup`
 #[derive(Debug, clap::Args)]
+#[command(after_help = BACKUP_NOTE)]
 pub struct BackupArgs {
     /// The file to write
     pub file: PathBuf,
-    /// A file with the passphrase; else it is asked for, or read from stdin's first line
-    #[arg(long, value_name = "FILE")]
-    pub passphrase_file: Option<PathBuf>,
-    /// The configuration
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
+    /// How.
+    #[command(flatten)]
+    pub encrypt: EncryptArgs,
 }
 
 /// `fabric restore`
 #[derive(Debug, clap::Args)]
+#[command(after_help = RESTORE_NOTE)]
 pub struct RestoreArgs {
     /// The file to read
     pub file: PathBuf,
     /// A file with the passphrase; else it is asked for, or read from stdin's first line
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "identity")]
     pub passphrase_file: Option<PathBuf>,
-    /// The configuration
+    /// The age identity behind the backup's recipient
+    #[arg(long, value_name = "FILE")]
+    pub identity: Option<PathBuf>,
+    /// The configuration [default: $MATTERBIND_CONFIG, else /etc/matterbind/matterbind.toml if it exists]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// Restore into this directory
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
     /// Restore over existing state, which is kept aside
     #[arg(long)]
     pub force: bool,
+    /// Print one JSON document
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `fabric export-root`
+#[derive(Debug, clap::Args)]
+pub struct ExportRootArgs {
+    /// The file to write
+    pub file: PathBuf,
+    /// How.
+    #[command(flatten)]
+    pub encrypt: EncryptArgs,
+    /// Leave the key on the hub as well
+    #[arg(long)]
+    pub keep: bool,
 }
 
 impl FabricCommand {
     pub(super) fn json(&self) -> bool {
-        matches!(self, Self::Show { json: true })
+        matches!(self, Self::Show { json: true } | Self::Restore(RestoreArgs { json: true, .. }))
     }
 }
 
@@ -73,7 +123,8 @@ pub(super) fn run(global: &Global, args: FabricArgs) -> Result<ExitCode, CliErro
     match args.action {
         FabricCommand::Show { json } => show(global, json),
         FabricCommand::Backup(args) => backup(global, &args),
-        FabricCommand::Restore(args) => restore(global, &args),
+        FabricCommand::Restore(args) => restore(global, args),
+        FabricCommand::ExportRoot(args) => export_root(global, &args),
     }
 }
 
@@ -91,19 +142,127 @@ fn show(global: &Global, json: bool) -> Result<ExitCode, CliError> {
         ("this hub", format!("node {}", fabric.node_id)),
         ("admin vendor", format!("{:#06X}", fabric.admin_vendor_id)),
         ("admin CAT", format!("{:#010x}", fabric.admin_cat)),
-        ("root key", fabric.root_public_key),
+        ("root public key", fabric.root_public_key),
+        ("root key", if fabric.root_key_online { "on this hub" } else { "offline" }.to_owned()),
     ];
-    let lines: Vec<String> = rows.iter().map(|(key, value)| format!("{key:14} {value}")).collect();
+    let lines: Vec<String> = rows.iter().map(|(key, value)| format!("{key:16} {value}")).collect();
     output::line(&lines.join("\n"))?;
     Ok(ExitCode::Done)
 }
 
-fn backup(_: &Global, _: &BackupArgs) -> Result<ExitCode, CliError> {
-    Err(CliError::NotInThisBuild("fabric backup"))
+fn backup(global: &Global, args: &BackupArgs) -> Result<ExitCode, CliError> {
+    let client = global.client()?;
+    let bytes = block_on(client.post_bytes(&["fabric", "backup"], &encryption(&args.encrypt)?, SLOW))?;
+    write_private(&args.file, &bytes)?;
+    output::line(&format!("Wrote {} ({} bytes). Keep it where this hub is not.", args.file.display(), bytes.len()))?;
+    Ok(ExitCode::Done)
 }
 
-fn restore(_: &Global, _: &RestoreArgs) -> Result<ExitCode, CliError> {
-    Err(CliError::NotInThisBuild("fabric restore"))
+fn export_root(global: &Global, args: &ExportRootArgs) -> Result<ExitCode, CliError> {
+    let client = global.client()?;
+    let bytes = block_on(client.post_bytes(&["fabric", "export-root"], &encryption(&args.encrypt)?, SLOW))?;
+    write_private(&args.file, &bytes)?;
+    if args.keep {
+        output::line(&format!("Wrote {}. The root key is on the hub as well.", args.file.display()))?;
+        return Ok(ExitCode::Done);
+    }
+    // Only now: the file is durable.
+    let sha256 = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    let _: FabricInfo = block_on(client.post(&["fabric", "remove-root"], &RemoveRoot { sha256 }, PLAIN))?;
+    let text = "Wrote {}. The root key is no longer on the hub; earlier backups may still hold it.";
+    output::line(&text.replace("{}", &args.file.display().to_string()))?;
+    Ok(ExitCode::Done)
+}
+
+fn restore(global: &Global, args: RestoreArgs) -> Result<ExitCode, CliError> {
+    let state_dir = load_config(global, args.config, args.state_dir)?.state_dir;
+    let reading = |source| CliError::Io { what: format!("reading {}", args.file.display()), source };
+    let file = std::fs::read(&args.file).map_err(reading)?;
+    let unlock = match &args.identity {
+        Some(path) => {
+            let text = secret_file::read(path).map_err(|error| CliError::Usage(error.to_string()))?;
+            let none = || CliError::Usage(format!("{} holds no age identity", path.display()));
+            Unlock::identity(text.expose()).ok_or_else(none)?
+        }
+        None => Unlock::Passphrase(passphrase(args.passphrase_file.as_deref(), false)?),
+    };
+    let backup = backup::read(&file, &unlock).map_err(|error| refused(error.code(), &error, error.hint()))?;
+    let manifest = &backup.manifest;
+    let what = format!(
+        "Backup of fabric {} (compressed id {}), {} nodes, made {} by {}.",
+        manifest.fabric_id,
+        manifest.compressed_fabric_id,
+        manifest.nodes,
+        output::local(manifest.made_at),
+        manifest.written_by
+    );
+    // Before anything is written. With --json stdout belongs to the document.
+    if args.json {
+        eprintln!("{what}")
+    } else {
+        output::line(&what)?
+    }
+    let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+    let seal = SealKey::from_credentials_directory(credentials.as_deref())
+        .map_err(|source| CliError::Io { what: "reading the sealing credential".to_owned(), source })?;
+    let restored = block_on(async {
+        backup::restore::restore(&backup, &state_dir, seal, args.force, Timestamp::now())
+            .await
+            .map_err(|error| refused(error.code(), &error, error.hint()))
+    })?;
+    if args.json {
+        output::json(&serde_json::json!({
+            "fabric_id": manifest.fabric_id,
+            "compressed_fabric_id": manifest.compressed_fabric_id,
+            "nodes": manifest.nodes,
+            "next_node_id": restored.next_node_id,
+            "state_dir": state_dir,
+            "kept_aside": restored.kept_aside,
+        }))?;
+    } else {
+        let aside = restored.kept_aside.map(|path| format!(" The old state is in {}.", path.display()));
+        let aside = aside.unwrap_or_default();
+        output::line(&format!("Restored into {}.{aside} Start the daemon now.", state_dir.display()))?;
+    }
+    Ok(ExitCode::Done)
+}
+
+fn refused(code: &str, error: &dyn std::error::Error, hint: &str) -> CliError {
+    CliError::Api(ApiError::new(code, Disposition::UserAction, error.to_string(), hint))
+}
+
+/// The request's body. It holds the passphrase, and goes nowhere but to the daemon's socket.
+fn encryption(args: &EncryptArgs) -> Result<serde_json::Value, CliError> {
+    Ok(match &args.recipient {
+        Some(recipient) => serde_json::json!({ "recipient": recipient }),
+        None => {
+            let secret = passphrase(args.passphrase_file.as_deref(), true)?;
+            serde_json::json!({ "passphrase": secret.expose() })
+        }
+    })
+}
+
+/// Whole and readable by its owner only, or not at all: a temporary file beside it, fsync, rename.
+fn write_private(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
+    let failed = |source| CliError::Io { what: format!("writing {}", path.display()), source };
+    let name = path.file_name().ok_or_else(|| CliError::Usage(format!("{} is no file name", path.display())))?;
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut temporary = std::ffi::OsString::from(".");
+    temporary.push(name);
+    temporary.push(format!(".{}", std::process::id()));
+    let temporary = directory.join(temporary);
+    let write = || {
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&temporary, path)?;
+        std::fs::File::open(directory)?.sync_all()
+    };
+    write().map_err(|error| {
+        // Whatever was written is of no use.
+        let _ = std::fs::remove_file(&temporary);
+        failed(error)
+    })
 }
 
 /// The passphrase: from a file, from the terminal (twice where it is new), else from the first line of stdin.

@@ -17,11 +17,12 @@ fn every_promised_command_is_there() {
     let promised = [
         (
             "",
-            "daemon check-config discover commission nodes node outbox sync logs status fabric attestation completions man",
+            "daemon check-config discover commission nodes node outbox sync logs status access fabric attestation completions man",
         ),
         ("node", "show check identify rename share remove"),
         ("outbox", "retry drop"),
-        ("fabric", "show backup restore"),
+        ("access", "show set apply rotate"),
+        ("fabric", "show backup restore export-root"),
         ("attestation", "verify update-paa"),
     ];
     for (group, expected) in promised {
@@ -59,7 +60,16 @@ fn every_promised_command_is_there() {
 #[case("status --json")]
 #[case("fabric show")]
 #[case("fabric backup x --passphrase-file y")]
+#[case("fabric backup x --recipient age1x")]
 #[case("fabric restore x")]
+#[case("fabric restore x --identity y --force --state-dir z")]
+#[case("fabric export-root x --passphrase-file y --keep")]
+#[case("access show --json")]
+#[case("access show lamp")]
+#[case("access set lamp --grant 0x0002_0001=Operate --grant 196609=view")]
+#[case("access set --default --json")]
+#[case("access apply lamp")]
+#[case("access rotate 0x0002_0001")]
 #[case("attestation verify --dac a --pai b --cd c --vendor-id 0xFFF1 --product-id 32768 --paa-dir d --json")]
 #[case("attestation update-paa --from dir")]
 #[case("completions bash")]

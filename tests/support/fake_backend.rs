@@ -8,11 +8,12 @@ use jiff::Timestamp;
 use matterbind::admin::backend::{Backend, Progress};
 use matterbind::admin::server::{AdminOptions, AdminServer};
 use matterbind::admin::wire::{
-    ApiError, CloudStatus, CommissionEvent, CommissionRequest, CommissionResult, DiscoverChange, DiscoverChangeKind,
-    DiscoverQuery, Discovered, DiscoveredNode, FabricInfo, Failure, LogQuery, NodeCheck, NodeCounts, NodeDetail,
-    NodeRef, NodeSync, Nodes, Outbox, OutboxCounts, OutboxItem, RemoveResult, ShareResult, Status, SyncReport, Timings,
-    Verdict,
+    AccessOutcome, AccessReport, AccessView, ApiError, CloudStatus, CommissionEvent, CommissionRequest,
+    CommissionResult, DiscoverChange, DiscoverChangeKind, DiscoverQuery, Discovered, DiscoveredNode, FabricInfo,
+    Failure, LogQuery, NodeAccess, NodeCheck, NodeCounts, NodeDetail, NodeRef, NodeSync, Nodes, Outbox, OutboxCounts,
+    OutboxItem, RemoveResult, ShareResult, Status, SyncReport, Timings, Verdict,
 };
+use matterbind::backup::Lock;
 use matterbind::bind::{BindState, BindStatus};
 use matterbind::commissioning::error::CommissioningError;
 use matterbind::commissioning::ports::DiscoverError;
@@ -324,7 +325,64 @@ impl Backend for Fake {
             admin_vendor_id: 0xFFF1,
             admin_cat: 0x0001_0001,
             root_public_key: "04AB".to_owned(),
+            root_key_online: true,
         })
+    }
+
+    async fn backup(&self, lock: Lock) -> Result<Vec<u8>, ApiError> {
+        Ok(match lock {
+            Lock::Passphrase { secret, .. } => format!("age backup for {}", secret.expose()).into_bytes(),
+            Lock::Recipient(recipient) => format!("age backup for {recipient}").into_bytes(),
+        })
+    }
+
+    async fn export_root(&self, _: Lock) -> Result<Vec<u8>, ApiError> {
+        Ok(b"age root key".to_vec())
+    }
+
+    async fn remove_root(&self, sha256: &str) -> Result<FabricInfo, ApiError> {
+        assert_eq!(sha256.len(), 64);
+        Ok(FabricInfo { root_key_online: false, ..self.fabric().await? })
+    }
+
+    async fn access(&self) -> Result<AccessView, ApiError> {
+        let nodes = Self::all().into_iter().map(|node| NodeAccess {
+            node_id: node.node_id,
+            name: node.name,
+            state: "as-wanted".to_owned(),
+            wanted: node.cats.clone(),
+            cats: node.cats,
+        });
+        Ok(AccessView {
+            admin_cat: 0x0001_0001,
+            hub_cats: vec![0x0001_0001],
+            grants: Vec::new(),
+            nodes: nodes.collect(),
+        })
+    }
+
+    async fn set_access(&self, node: Option<NodeId>, _: Option<Vec<CatGrant>>) -> Result<AccessReport, ApiError> {
+        self.apply_access(node).await
+    }
+
+    async fn apply_access(&self, node: Option<NodeId>) -> Result<AccessReport, ApiError> {
+        let asked = Self::all().into_iter().filter(|record| node.is_none_or(|node| node == record.node_id));
+        let nodes: Vec<AccessOutcome> = asked
+            .map(|record| AccessOutcome {
+                node_id: record.node_id,
+                outcome: if record.state == NodeState::Operational { "written" } else { "pending" }.to_owned(),
+                cats: record.cats,
+                cloud_queued: false,
+                code: String::new(),
+                message: String::new(),
+            })
+            .collect();
+        Ok(AccessReport { complete: nodes.iter().all(|node| node.outcome == "written"), rotated: None, nodes })
+    }
+
+    async fn rotate_cat(&self, identifier: u16) -> Result<AccessReport, ApiError> {
+        let rotated = Some(u32::from(identifier) << 16 | 2);
+        Ok(AccessReport { rotated, ..self.apply_access(None).await? })
     }
 }
 

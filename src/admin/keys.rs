@@ -1,0 +1,63 @@
+//! The routes about keys and access: backup, root key, who may do what.
+
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+
+use super::backend::Backend;
+use super::routes::{Answer, Api, Body, Refused, json, node_id};
+use super::wire::{AccessAction, AccessReport, AccessView, ApiError, Encryption, FabricInfo, RemoveRoot};
+use crate::backup::Lock;
+
+fn lock(asked: Encryption) -> Result<Lock, Refused> {
+    match (asked.passphrase, asked.recipient) {
+        (Some(secret), None) if !secret.expose().is_empty() => Ok(Lock::passphrase(secret)),
+        (None, Some(recipient)) => Lock::recipient(&recipient)
+            .map_err(|why| Refused(ApiError::bad_request(format!("this is no age recipient: {why}")))),
+        _ => Err(Refused(ApiError::bad_request("give a passphrase or a recipient, one of the two"))),
+    }
+}
+
+fn file(bytes: Vec<u8>) -> Response {
+    ([(header::CONTENT_TYPE, "application/octet-stream")], bytes).into_response()
+}
+
+pub(super) async fn backup<B: Backend>(
+    State(api): State<Api<B>>,
+    Body(asked): Body<Encryption>,
+) -> Result<Response, Refused> {
+    Ok(file(api.backend.backup(lock(asked)?).await?))
+}
+
+pub(super) async fn export_root<B: Backend>(
+    State(api): State<Api<B>>,
+    Body(asked): Body<Encryption>,
+) -> Result<Response, Refused> {
+    Ok(file(api.backend.export_root(lock(asked)?).await?))
+}
+
+pub(super) async fn remove_root<B: Backend>(
+    State(api): State<Api<B>>,
+    Body(asked): Body<RemoveRoot>,
+) -> Answer<FabricInfo> {
+    json(api.backend.remove_root(&asked.sha256).await)
+}
+
+pub(super) async fn access<B: Backend>(State(api): State<Api<B>>) -> Answer<AccessView> {
+    json(api.backend.access().await)
+}
+
+pub(super) async fn change_access<B: Backend>(
+    State(api): State<Api<B>>,
+    Body(action): Body<AccessAction>,
+) -> Answer<AccessReport> {
+    let resolved = async |node: Option<super::wire::NodeRef>| match node {
+        Some(node) => node_id(&*api.backend, &node.to_string()).await.map(Some),
+        None => Ok(None),
+    };
+    json(match action {
+        AccessAction::Set { node, grants } => api.backend.set_access(resolved(node).await?, grants).await,
+        AccessAction::Apply { node } => api.backend.apply_access(resolved(node).await?).await,
+        AccessAction::Rotate { identifier } => api.backend.rotate_cat(identifier).await,
+    })
+}

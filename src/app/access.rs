@@ -1,0 +1,402 @@
+//! Brings what each device holds to what is in force. What must still be told is durable before anybody is told, so that a
+//! crash, an absent device or a lost answer costs nothing but time.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use jiff::Timestamp;
+use tokio::sync::Notify;
+
+use super::Hub;
+use super::nodes::{device_error, within};
+use crate::access::{self, AccessOverlay, Base, PlanError, PolicyError, Wanted, expected_cats};
+use crate::admin::wire::{AccessOutcome, AccessReport, AccessView, ApiError, NodeAccess};
+use crate::bind::{BindState, CapabilityMask, CloudDevice};
+use crate::commissioning::driver::bind_task;
+use crate::commissioning::error::Disposition;
+use crate::commissioning::identity::{Eligible, binding_code_from};
+use crate::commissioning::path::set_access;
+use crate::commissioning::ports::{LinkError, OperationalSession};
+use crate::fabric::{AclLimits, Cat, CatGrant, granted_cats, plan_acl};
+use crate::journal::{Event, EventSink, Level};
+use crate::node::{NodeId, NodeRecord, NodeState};
+use crate::outbox::ports::OutboxTask;
+
+/// Devices that are told at the same time.
+const AT_ONCE: usize = 8;
+/// Nodes that nobody hears of are tried this often.
+const ASK_AGAIN: Duration = Duration::from_secs(300);
+/// One request waits no longer; the rest is done when the nodes are seen.
+const REQUEST: Duration = Duration::from_secs(150);
+
+/// The overlay in force, and who is being told right now.
+pub(super) struct Access {
+    overlay: RwLock<AccessOverlay>,
+    hub_cats: RwLock<Vec<Cat>>,
+    turn: tokio::sync::Mutex<()>,
+    busy: Mutex<HashSet<NodeId>>,
+    heard: Mutex<HashSet<NodeId>>,
+    wake: Notify,
+}
+
+impl Access {
+    pub(super) fn new(overlay: AccessOverlay, hub_cats: Vec<Cat>) -> Self {
+        Self {
+            overlay: RwLock::new(overlay),
+            hub_cats: RwLock::new(hub_cats),
+            turn: tokio::sync::Mutex::default(),
+            busy: Mutex::default(),
+            heard: Mutex::default(),
+            wake: Notify::new(),
+        }
+    }
+
+    fn overlay(&self) -> AccessOverlay {
+        self.overlay.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A node that was away when the list changed is told as soon as it is heard of.
+    pub(super) fn heard_of(&self, node: NodeId) {
+        if self.overlay.read().unwrap_or_else(PoisonError::into_inner).is_pending(node) {
+            self.heard.lock().unwrap_or_else(PoisonError::into_inner).insert(node);
+            self.wake.notify_one();
+        }
+    }
+
+    fn take_heard(&self) -> Vec<NodeId> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).drain().collect()
+    }
+
+    pub(super) fn set_hub_cats(&self, cats: Vec<Cat>) {
+        *self.hub_cats.write().unwrap_or_else(PoisonError::into_inner) = cats;
+    }
+}
+
+/// What telling one node came to.
+enum Told {
+    Written(Vec<CatGrant>, bool),
+    Unchanged(Vec<CatGrant>, bool),
+    /// It does not answer now.
+    Away(ApiError),
+    /// It cannot hold the list; only a person can change that.
+    Never(ApiError),
+}
+
+impl Hub {
+    fn base(&self) -> Base<'_> {
+        Base { admin: self.config.access.admin_cat, grants: &self.config.access.grants }
+    }
+
+    pub(super) fn wanted(&self, node: Option<NodeId>) -> Wanted {
+        self.access.overlay().wanted(self.base(), node)
+    }
+
+    /// Changes the overlay: first on disk, then in memory, then for attempts that begin from now on.
+    async fn mutate<T>(
+        &self,
+        change: impl FnOnce(&mut AccessOverlay) -> Result<T, PolicyError>,
+    ) -> Result<T, ApiError> {
+        let _turn = self.access.turn.lock().await;
+        let before = self.access.overlay();
+        let mut next = before.clone();
+        let value = change(&mut next).map_err(|error| policy_error(&error))?;
+        if next != before {
+            self.store.save_blob(access::BLOB, &next.to_bytes()).await?;
+            *self.access.overlay.write().unwrap_or_else(PoisonError::into_inner) = next;
+            self.commissioner.set(self.wanted(None));
+        }
+        Ok(value)
+    }
+
+    pub(super) async fn show_access(&self) -> Result<AccessView, ApiError> {
+        let overlay = self.access.overlay();
+        let Wanted { admin, grants } = self.wanted(None);
+        let nodes = self.store.nodes().await?.into_iter().map(|record| {
+            let wanted = expected_cats(&overlay.wanted(self.base(), Some(record.node_id)));
+            let state = match (overlay.is_pending(record.node_id), sorted(&record.cats) == wanted) {
+                (true, _) => "pending",
+                (false, true) => "as-wanted",
+                (false, false) => "differs",
+            };
+            let (node_id, name, cats) = (record.node_id, record.name, record.cats);
+            NodeAccess { node_id, name, state: state.to_owned(), cats, wanted }
+        });
+        let hub_cats = self.access.hub_cats.read().unwrap_or_else(PoisonError::into_inner);
+        let hub_cats = hub_cats.iter().map(|cat| cat.value()).collect();
+        Ok(AccessView { admin_cat: admin.value(), hub_cats, grants, nodes: nodes.collect() })
+    }
+
+    pub(super) async fn set_grants(
+        &self,
+        node: Option<NodeId>,
+        grants: Option<Vec<CatGrant>>,
+    ) -> Result<AccessReport, ApiError> {
+        let told = self.addressed(node).await?;
+        if let Some(grants) = &grants {
+            plan_acl(self.base().admin, grants, AclLimits::default()).map_err(|error| does_not_fit(&error))?;
+        }
+        let base = self.base();
+        self.mutate(|overlay| {
+            overlay.set_grants(base, node, grants)?;
+            overlay.add_pending(told.clone());
+            Ok(())
+        })
+        .await?;
+        let whom = node.map_or_else(|| "all nodes".to_owned(), |node| format!("node {node}"));
+        self.note(Level::Info, "access-set", format!("the grants of {whom} were changed"), node);
+        self.tell(told).await
+    }
+
+    pub(super) async fn apply_grants(&self, node: Option<NodeId>) -> Result<AccessReport, ApiError> {
+        let told = self.addressed(node).await?;
+        self.mutate(|overlay| {
+            overlay.add_pending(told.clone());
+            Ok(())
+        })
+        .await?;
+        self.tell(told).await
+    }
+
+    pub(super) async fn rotate(&self, identifier: u16) -> Result<AccessReport, ApiError> {
+        let told = self.addressed(None).await?;
+        let base = self.base();
+        let cat = self
+            .mutate(|overlay| {
+                let cat = overlay.rotate(base, identifier)?;
+                overlay.add_pending(told.clone());
+                Ok(cat)
+            })
+            .await?;
+        self.note(Level::Warn, "cat-rotated", format!("the tag {cat} replaces its earlier versions"), None);
+        // Before any node is told: a device that asks for the new version must find it in the hub's certificate.
+        self.renew_hub().await?;
+        let report = self.tell(told).await?;
+        Ok(AccessReport { rotated: Some(cat.value()), ..report })
+    }
+
+    /// The nodes that an action is about.
+    async fn addressed(&self, node: Option<NodeId>) -> Result<Vec<NodeId>, ApiError> {
+        match node {
+            Some(node) => self.record(node).await.map(|record| vec![record.node_id]),
+            None => {
+                let nodes = self.store.nodes().await?;
+                Ok(nodes.iter().filter(|node| node.state != NodeState::Removing).map(|node| node.node_id).collect())
+            }
+        }
+    }
+
+    async fn tell(&self, nodes: Vec<NodeId>) -> Result<AccessReport, ApiError> {
+        let end = tokio::time::sleep(REQUEST);
+        let told = futures_util::stream::iter(nodes.clone()).map(|node| self.tell_node(node)).buffer_unordered(AT_ONCE);
+        let mut outcomes: Vec<AccessOutcome> = told.take_until(end).collect().await;
+        for node in nodes {
+            if !outcomes.iter().any(|outcome| outcome.node_id == node) {
+                outcomes.push(pending(node, Vec::new(), &ApiError::not_ready("telling this node")));
+            }
+        }
+        outcomes.sort_by_key(|outcome| outcome.node_id);
+        let complete = outcomes.iter().all(|outcome| matches!(outcome.outcome.as_str(), "written" | "unchanged"));
+        Ok(AccessReport { complete, rotated: None, nodes: outcomes })
+    }
+
+    /// Tells one node, and notes what became of it. Never fails: one node does not stop the others.
+    pub(super) async fn tell_node(&self, node: NodeId) -> AccessOutcome {
+        let record = match self.store.node(node).await {
+            Ok(Some(record)) => record,
+            Ok(None) => {
+                let forgotten = self
+                    .mutate(|overlay| {
+                        overlay.forget(node);
+                        Ok(())
+                    })
+                    .await;
+                let gone = ApiError::unknown_node(&crate::admin::wire::NodeRef::Id(node));
+                return pending(node, Vec::new(), &forgotten.err().unwrap_or(gone));
+            }
+            Err(error) => return pending(node, Vec::new(), &error.into()),
+        };
+        let Some(_turn) = Turn::take(&self.access.busy, node) else {
+            return pending(node, record.cats, &ApiError::not_ready("another change of this node"));
+        };
+        let wanted = self.wanted(Some(node));
+        let told = match within(self.write_list(&record, &wanted)).await {
+            Ok(told) => told,
+            Err(error) => Told::Away(device_error(&error)),
+        };
+        let settled = !matches!(told, Told::Away(_));
+        // What is in force may have changed meanwhile; then the node stays noted.
+        if settled
+            && self.wanted(Some(node)) == wanted
+            && let Err(error) = self.mutate(|overlay| Ok(overlay.settle(node))).await
+        {
+            tracing::warn!(node.id = node.0, %error, "cannot note that the node holds its list; it is told again");
+        }
+        self.report(&record, told)
+    }
+
+    async fn write_list(&self, record: &NodeRecord, wanted: &Wanted) -> Result<Told, LinkError> {
+        let session = self.meet(record).await?;
+        let limits = session.describe().await?.acl_limits;
+        let plan = match access::plan(wanted, limits, &session.read_acl().await?) {
+            Ok(plan) => plan,
+            Err(error) => return Ok(Told::Never(plan_error(&error))),
+        };
+        if !plan.differs {
+            let cats = granted_cats(&plan.entries);
+            let queued = self.note_cats(record, &cats, &session).await;
+            return Ok(queued.map_or_else(Told::Away, |queued| Told::Unchanged(cats, queued)));
+        }
+        let accessed = match set_access(session, &plan.entries).await {
+            Ok(accessed) => accessed,
+            Err(error) => return Ok(Told::Away((&error).into())),
+        };
+        let cats = accessed.cats().to_vec();
+        let queued = self.note_cats(record, &cats, accessed.session()).await;
+        Ok(queued.map_or_else(Told::Away, |queued| Told::Written(cats, queued)))
+    }
+
+    /// The record follows what the device holds; the cloud is told in the same transaction.
+    async fn note_cats(
+        &self,
+        record: &NodeRecord,
+        cats: &[CatGrant],
+        session: &impl OperationalSession,
+    ) -> Result<bool, ApiError> {
+        if sorted(&record.cats) == sorted(cats) {
+            return Ok(false);
+        }
+        let eligible = self.eligible(record, session).await;
+        let update = |record: &NodeRecord| match bind_task(record, eligible?) {
+            OutboxTask::Bind(request) => Some(OutboxTask::UpdateMatterInfo(request)),
+            _ => None,
+        };
+        Ok(self.store.change_cats(record.node_id, cats.to_vec(), update, Timestamp::now()).await?)
+    }
+
+    /// What binding again needs; the cloud has no update. A code that only the command line knew is not kept.
+    async fn eligible(&self, record: &NodeRecord, session: &impl OperationalSession) -> Option<Eligible> {
+        let unknown = matches!(record.bind.state, BindState::Disabled | BindState::NotEligible);
+        if self.cloud.is_none() || unknown {
+            return None;
+        }
+        let device = CloudDevice { product_key: record.product_key.clone()?, device_key: record.device_key.clone()? };
+        let is_its = |p: &&crate::commissioning::identity::Profile| {
+            (p.vendor_id, p.product_id) == (record.vendor_id, record.product_id)
+        };
+        let commissioner = self.commissioner.get();
+        let code = match commissioner.settings.profiles.iter().find(is_its) {
+            Some(profile) => binding_code_from(profile.binding_code, session).await.map_err(|why| why.reason),
+            None => Err("no product profile says where its binding code comes from".to_owned()),
+        };
+        match code {
+            Ok(binding_code) => {
+                let bitmask = record.capabilities_bitmask;
+                let none = CapabilityMask { wan: false, ble: false }.value();
+                let capabilities_bitmask = if bitmask == 0 { none } else { bitmask };
+                Some(Eligible { device, binding_code, capabilities_bitmask })
+            }
+            Err(why) => {
+                let message = format!("the cloud keeps showing node {}'s earlier privileges: {why}", record.node_id);
+                self.note(Level::Warn, "cloud-access-stale", message, Some(record.node_id));
+                None
+            }
+        }
+    }
+
+    fn report(&self, record: &NodeRecord, told: Told) -> AccessOutcome {
+        let node = record.node_id;
+        let done = |outcome: &str, cats, cloud_queued| AccessOutcome {
+            node_id: node,
+            outcome: outcome.to_owned(),
+            cats,
+            cloud_queued,
+            code: String::new(),
+            message: String::new(),
+        };
+        match told {
+            Told::Written(cats, queued) => {
+                let message = format!("node {node} ({}) holds its access list in force", record.name);
+                self.note(Level::Info, "access-written", message, Some(node));
+                done("written", cats, queued)
+            }
+            Told::Unchanged(cats, queued) => done("unchanged", cats, queued),
+            Told::Away(error) => pending(node, record.cats.clone(), &error),
+            Told::Never(error) => {
+                let message = format!("node {node} ({}) cannot be given its access list: {error}", record.name);
+                self.note(Level::Error, "access-refused", message, Some(node));
+                AccessOutcome { outcome: "failed".to_owned(), ..pending(node, record.cats.clone(), &error) }
+            }
+        }
+    }
+
+    fn note(&self, level: Level, kind: &str, message: String, node: Option<NodeId>) {
+        let event = Event::new(Timestamp::now(), level, kind, message);
+        self.journal.record(match node {
+            Some(node) => event.with_node(node),
+            None => event,
+        });
+    }
+}
+
+/// Tells the nodes that were away: all that wait at start and from time to time, one as soon as it is heard of.
+pub(super) async fn follow(hub: Arc<Hub>) {
+    let mut again = tokio::time::interval(ASK_AGAIN);
+    loop {
+        let nodes = tokio::select! {
+            () = hub.stop.cancelled() => return,
+            _ = again.tick() => hub.access.overlay().pending(),
+            () = hub.access.wake.notified() => hub.access.take_heard(),
+        };
+        let told = futures_util::stream::iter(nodes).map(|node| hub.tell_node(node)).buffer_unordered(AT_ONCE);
+        let mut told = std::pin::pin!(told.take_until(hub.stop.cancelled()));
+        while told.next().await.is_some() {}
+    }
+}
+
+/// One change of a node at a time.
+struct Turn<'a>(&'a Mutex<HashSet<NodeId>>, NodeId);
+
+impl<'a> Turn<'a> {
+    fn take(busy: &'a Mutex<HashSet<NodeId>>, node: NodeId) -> Option<Self> {
+        busy.lock().unwrap_or_else(PoisonError::into_inner).insert(node).then_some(Self(busy, node))
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.1);
+    }
+}
+
+fn sorted(cats: &[CatGrant]) -> Vec<CatGrant> {
+    let mut cats = cats.to_vec();
+    cats.sort_unstable();
+    cats
+}
+
+fn pending(node_id: NodeId, cats: Vec<CatGrant>, error: &ApiError) -> AccessOutcome {
+    let (code, message) = (error.code.clone(), error.message.clone());
+    AccessOutcome { node_id, outcome: "pending".to_owned(), cats, cloud_queued: false, code, message }
+}
+
+fn policy_error(error: &PolicyError) -> ApiError {
+    let hint = "`matterbind access show` lists the tags in force";
+    ApiError::new("bad-request", Disposition::UserAction, error.to_string(), hint)
+}
+
+fn does_not_fit(error: &dyn std::error::Error) -> ApiError {
+    let hint = "grant fewer tags, or give several users one tag";
+    ApiError::new("access-does-not-fit", Disposition::UserAction, error.to_string(), hint)
+}
+
+fn plan_error(error: &PlanError) -> ApiError {
+    match error {
+        PlanError::DoesNotFit(error) => does_not_fit(error),
+        PlanError::ForeignEntry => {
+            let hint = "remove the entry with the controller that wrote it, then `matterbind access apply`";
+            ApiError::new("foreign-access-entry", Disposition::UserAction, error.to_string(), hint)
+        }
+    }
+}

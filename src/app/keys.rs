@@ -1,0 +1,127 @@
+//! The fabric's keys while the daemon runs: backup, the root key that goes offline, the hub's NOC when its tags change.
+//!
+//! The root key is on disk only, never in the credentials that the stack and commissioning work with. Every reader and
+//! writer of the bundle holds the lock, so that a backup has keys and records of one instant.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use jiff::Timestamp;
+use sha2::{Digest, Sha256};
+
+use super::Hub;
+use crate::access;
+use crate::admin::wire::{ApiError, FabricInfo};
+use crate::backup::{self, Lock};
+use crate::commissioning::error::Disposition;
+use crate::journal::{Event, EventSink, Level};
+use crate::keystore::Keystore;
+use crate::matter::credentials::reissue_hub_noc;
+
+/// The bundle on disk and what is known about it.
+pub(super) struct Keys {
+    store: tokio::sync::Mutex<Stored>,
+    root_online: AtomicBool,
+}
+
+struct Stored {
+    keystore: Keystore,
+    /// Checksum of the root key's file that was handed out last: only who has it may have the key removed.
+    exported: Option<String>,
+}
+
+impl Keys {
+    pub(super) fn new(keystore: Keystore, root_online: bool) -> Self {
+        let stored = Stored { keystore, exported: None };
+        Self { store: tokio::sync::Mutex::new(stored), root_online: AtomicBool::new(root_online) }
+    }
+
+    pub(super) fn root_online(&self) -> bool {
+        self.root_online.load(Ordering::Relaxed)
+    }
+}
+
+impl Hub {
+    pub(super) async fn make_backup(&self, lock: Lock) -> Result<Vec<u8>, ApiError> {
+        let stored = self.keys.store.lock().await;
+        let keys = stored.keystore.load().map_err(|error| failed("the fabric's keys", &error))?.bundle;
+        let snapshot = self.store.snapshot().await?;
+        drop(stored);
+        let nodes = snapshot.nodes;
+        // A second of scrypt: not on tokio's workers.
+        let made = tokio::task::spawn_blocking(move || backup::make(&keys, &snapshot, Timestamp::now(), &lock)).await;
+        let file = match made {
+            Ok(Ok(file)) => file,
+            Ok(Err(error)) => return Err(failed("the backup", &error)),
+            Err(error) => return Err(failed("the backup", &error)),
+        };
+        let message = format!("a backup of the fabric with {nodes} nodes was made, {} bytes", file.len());
+        self.journal.record(Event::new(Timestamp::now(), Level::Info, "fabric-backup", message));
+        Ok(file)
+    }
+
+    pub(super) async fn make_root_export(&self, lock: Lock) -> Result<Vec<u8>, ApiError> {
+        let mut stored = self.keys.store.lock().await;
+        let keys = stored.keystore.load().map_err(|error| failed("the fabric's keys", &error))?.bundle;
+        let made = tokio::task::spawn_blocking(move || backup::export_root(&keys, &lock)).await;
+        let file = match made {
+            Ok(Ok(Some(file))) => file,
+            Ok(Ok(None)) => return Err(root_offline()),
+            Ok(Err(error)) => return Err(failed("the root key", &error)),
+            Err(error) => return Err(failed("the root key", &error)),
+        };
+        stored.exported = Some(checksum(&file));
+        let event = Event::new(Timestamp::now(), Level::Warn, "root-key-exported", "the root key was exported");
+        self.journal.record(event);
+        Ok(file)
+    }
+
+    pub(super) async fn take_root_offline(&self, sha256: &str) -> Result<FabricInfo, ApiError> {
+        let mut stored = self.keys.store.lock().await;
+        if stored.exported.as_deref() != Some(sha256) {
+            return Err(ApiError::new(
+                "root-key-not-exported",
+                Disposition::UserAction,
+                "this is not the checksum of the root key's file that was made last",
+                "`matterbind fabric export-root FILE` makes one",
+            ));
+        }
+        let mut keys = stored.keystore.load().map_err(|error| failed("the fabric's keys", &error))?.bundle;
+        keys.rcac_key = None;
+        stored.keystore.replace(&keys).map_err(|error| failed("the fabric's keys", &error))?;
+        stored.exported = None;
+        self.keys.root_online.store(false, Ordering::Relaxed);
+        let message = "the root key was removed from this hub; the intermediate certificate signs as before";
+        self.journal.record(Event::new(Timestamp::now(), Level::Warn, "root-key-offline", message));
+        Ok(self.fabric_info())
+    }
+
+    /// Gives the hub a NOC with its tag in the version in force, where it does not have it: first on disk, then in the
+    /// stack. Devices that know an earlier version let it in as before.
+    pub(super) async fn renew_hub(&self) -> Result<(), ApiError> {
+        let stored = self.keys.store.lock().await;
+        let mut keys = stored.keystore.load().map_err(|error| failed("the fabric's keys", &error))?.bundle;
+        let Some(cats) = access::hub_cats(&keys.hub_cats, self.wanted(None).admin) else { return Ok(()) };
+        reissue_hub_noc(&mut keys, &cats).map_err(|error| failed("the hub's certificate", &error))?;
+        stored.keystore.replace(&keys).map_err(|error| failed("the fabric's keys", &error))?;
+        keys.rcac_key = None;
+        self.stack.renew_hub_noc(&keys).await.map_err(|error| failed("the hub's certificate", &error))?;
+        self.access.set_hub_cats(cats);
+        let event = Event::new(Timestamp::now(), Level::Info, "hub-noc-reissued", "the hub has a new certificate");
+        self.journal.record(event);
+        Ok(())
+    }
+}
+
+fn checksum(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn root_offline() -> ApiError {
+    let hint = "its file is where `fabric export-root` wrote it";
+    ApiError::new("root-key-offline", Disposition::UserAction, "the root key is not on this hub any more", hint)
+}
+
+fn failed(what: &str, error: &dyn std::error::Error) -> ApiError {
+    let hint = "`matterbind logs` and the system's journal have the details";
+    ApiError::new("keys-failed", Disposition::Bug, format!("{what}: {error}"), hint)
+}

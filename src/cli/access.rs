@@ -1,0 +1,195 @@
+//! `matterbind access …`
+
+use super::client::{PLAIN, SLOW};
+use super::exit::{CliError, ExitCode};
+use super::output::{self, or_dash};
+use super::{Global, block_on};
+use crate::admin::wire::{AccessAction, AccessReport, AccessView, NodeRef};
+use crate::fabric::{Cat, CatGrant, Privilege};
+
+const EXAMPLES: &str = "\
+Examples:
+  matterbind access show
+  matterbind access set lamp --grant 0x0002_0001=Operate    only these, on this node
+  matterbind access set --default                           all nodes as configured
+  matterbind access apply                                   after the configuration was changed
+  matterbind access rotate 0x0002_0001                      controllers with the old version are refused from now on";
+
+/// `access`
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct AccessArgs {
+    /// Print one JSON document
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What to do
+    #[command(subcommand)]
+    pub action: AccessCommand,
+}
+
+/// `access …`
+#[derive(Debug, clap::Subcommand)]
+pub enum AccessCommand {
+    /// Show who may do what, in force and on the nodes
+    Show {
+        /// Only this node, by id or name
+        node: Option<String>,
+    },
+    /// Set the grants of one node, or of all, and write them
+    Set {
+        /// The node, by id or name; without it: all
+        node: Option<String>,
+        /// A tag and what it may do: View, Operate or Administer; may be repeated
+        #[arg(long, value_name = "CAT=PRIVILEGE", value_parser = grant, required_unless_present_any = ["default", "none"])]
+        grant: Vec<CatGrant>,
+        /// Back to the grants for all nodes, or to the configuration's
+        #[arg(long, conflicts_with = "grant")]
+        default: bool,
+        /// No grants at all: only this hub
+        #[arg(long, conflicts_with_all = ["grant", "default"])]
+        none: bool,
+    },
+    /// Write what is in force to one node, or to all
+    Apply {
+        /// The node, by id or name; without it: all
+        node: Option<String>,
+    },
+    /// Raise the version of a tag, and write it to every node
+    Rotate {
+        /// The tag, in any version, or its identifier
+        #[arg(value_parser = identifier)]
+        cat: u16,
+    },
+}
+
+pub(super) fn run(global: &Global, args: AccessArgs) -> Result<ExitCode, CliError> {
+    let client = global.client()?;
+    let node_ref = |node: Option<String>| {
+        node.map(|text| {
+            let Ok(node) = text.parse::<NodeRef>();
+            node
+        })
+    };
+    let action = match args.action {
+        AccessCommand::Show { node } => {
+            let view: AccessView = block_on(client.get(&["access"], &(), PLAIN))?;
+            return show(view, node_ref(node), args.json);
+        }
+        AccessCommand::Set { node, grant, default, none: _ } => {
+            AccessAction::Set { node: node_ref(node), grants: (!default).then_some(grant) }
+        }
+        AccessCommand::Apply { node } => AccessAction::Apply { node: node_ref(node) },
+        AccessCommand::Rotate { cat } => AccessAction::Rotate { identifier: cat },
+    };
+    let report: AccessReport = block_on(client.post(&["access"], &action, SLOW))?;
+    if args.json {
+        output::json(&report)?
+    } else {
+        output::line(&report_text(&report))?
+    }
+    Ok(exit_code(&report))
+}
+
+/// A node that cannot hold its list is the device's problem; one that is away is told when it returns.
+fn exit_code(report: &AccessReport) -> ExitCode {
+    let has = |outcome: &str| report.nodes.iter().any(|node| node.outcome == outcome);
+    match (report.complete, has("failed")) {
+        (true, _) => ExitCode::Done,
+        (false, true) => ExitCode::Device,
+        (false, false) => ExitCode::Pending,
+    }
+}
+
+fn show(mut view: AccessView, node: Option<NodeRef>, json: bool) -> Result<ExitCode, CliError> {
+    if let Some(node) = node {
+        view.nodes.retain(|held| match &node {
+            NodeRef::Id(id) => held.node_id == *id,
+            NodeRef::Name(name) => held.name == *name,
+        });
+        if view.nodes.is_empty() {
+            return Err(CliError::Api(crate::admin::wire::ApiError::unknown_node(&node)));
+        }
+    }
+    if json {
+        output::json(&view)?;
+        return Ok(ExitCode::Done);
+    }
+    let mut table = output::table(&["id", "name", "state", "holds", "shall hold"]);
+    for node in &view.nodes {
+        table.add_row([
+            node.node_id.to_string(),
+            node.name.clone(),
+            node.state.clone(),
+            or_dash(Some(grants(&node.cats))),
+            grants(&node.wanted),
+        ]);
+    }
+    let hub: Vec<String> = view.hub_cats.iter().map(|cat| format!("{cat:#010x}")).collect();
+    output::line(&format!(
+        "this hub   {:#010x} (in its certificate: {})\ngrants     {}\n{}",
+        view.admin_cat,
+        hub.join(", "),
+        grants(&view.grants),
+        output::table_text(&table)
+    ))?;
+    Ok(ExitCode::Done)
+}
+
+fn report_text(report: &AccessReport) -> String {
+    let mut table = output::table(&["id", "outcome", "holds", "cloud", "why"]);
+    for node in &report.nodes {
+        let cloud = if node.cloud_queued { "update queued" } else { "" };
+        let cells = [&node.outcome, &grants(&node.cats), &cloud.to_owned(), &node.message].map(String::clone);
+        table.add_row(std::iter::once(node.node_id.to_string()).chain(cells));
+    }
+    let rotated = report.rotated.map(|cat| format!("The tag is {cat:#010x} now.\n")).unwrap_or_default();
+    let rest = if report.complete { "" } else { "\nNodes that are pending are told as soon as they are seen." };
+    format!("{rotated}{}{rest}", output::table_text(&table))
+}
+
+fn grants(grants: &[CatGrant]) -> String {
+    let each = grants.iter().map(|grant| format!("{} {}", grant.cat, grant.privilege.as_str()));
+    each.collect::<Vec<_>>().join(", ")
+}
+
+/// A number, decimal or hexadecimal, with underscores.
+fn number(text: &str) -> Result<u32, String> {
+    let digits = text.replace('_', "");
+    let parsed = match digits.strip_prefix("0x").or_else(|| digits.strip_prefix("0X")) {
+        Some(hex) => u32::from_str_radix(hex, 16),
+        None => digits.parse(),
+    };
+    parsed.map_err(|_| format!("{text:?} is no CASE Authenticated Tag, for instance 0x0002_0001"))
+}
+
+fn identifier(text: &str) -> Result<u16, String> {
+    let value = number(text)?;
+    let identifier = if value > 0xFFFF { value >> 16 } else { value };
+    u16::try_from(identifier).map_err(|error| error.to_string())
+}
+
+fn grant(text: &str) -> Result<CatGrant, String> {
+    let (cat, privilege) = text.split_once('=').ok_or("a grant is CAT=PRIVILEGE, for instance 0x0002_0001=Operate")?;
+    let cat = Cat::new(number(cat)?).map_err(|error| error.to_string())?;
+    let all = [Privilege::View, Privilege::Operate, Privilege::Administer];
+    let privilege = all.into_iter().find(|known| known.as_str().eq_ignore_ascii_case(privilege));
+    let privilege = privilege.ok_or("a privilege is View, Operate or Administer")?;
+    Ok(CatGrant { cat, privilege })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tags_are_read_as_people_write_them() {
+        assert_eq!(identifier("0x0002_0001"), Ok(2));
+        assert_eq!(identifier("2"), Ok(2));
+        assert_eq!(identifier("131073"), Ok(2));
+        let operate = CatGrant { cat: Cat::new(0x0002_0001).unwrap(), privilege: Privilege::Operate };
+        assert_eq!(grant("0x00020001=operate"), Ok(operate));
+        assert!(grant("0x00020000=Operate").unwrap_err().contains("version"));
+        assert!(grant("0x00020001=Own").is_err());
+        assert!(grant("0x00020001").is_err());
+    }
+}
