@@ -1,7 +1,7 @@
 //! Bad input and bad days, as a user meets them: each gives the documented step, code, hint and exit code, and leaves no
 //! half state behind, neither on the device (it can be commissioned again) nor in the store (no node that is not there).
 //!
-//! The lab is that of `interop`. Deadlines are the configured ones; none is asserted by the clock, but a command that
+//! The lab is that of `main_job`. Deadlines are the configured ones; none is asserted by the clock, but a command that
 //! passes its own would run into the harness's.
 
 #![allow(clippy::unwrap_used, reason = "a test may")]
@@ -79,7 +79,7 @@ fn a_wrong_passcode_a_closed_window_an_ambiguous_code() {
     // 3840, 3841: one short discriminator.
     let Some(lights) = Lights::start(&lab, &[("SERIAL", "JSWRONG"), ("COUNT", "2")]) else { return };
     let (first, second) = (lights.lights[0].clone(), lights.lights[1].clone());
-    let mut hub = Hub::start(&lab, hasty());
+    let hub = Hub::start(&lab, hasty());
 
     // Either could be meant: no passcode is tried, both are named.
     let failure = hub.commission_fails(&first.manual, &[], "discover", "ambiguous-device", 4);
@@ -238,7 +238,12 @@ fn a_light_that_dies_in_the_middle_of_a_step() {
     no_nodes(&hub);
     for (storage, light, variables) in again {
         let borrowed = variables.each_ref().map(|(key, value)| (key.as_str(), value.as_str()));
-        let Some(_lights) = Lights::start_on(&lab, &borrowed, storage) else { return };
+        let Some(mut lights) = Lights::start_on(&lab, &borrowed, storage) else { return };
+        // A fail-safe does not outlive a power cut (Matter Core 11.10.7.2), but matter.js keeps a fabric that was never
+        // completed. Its owner would have to reset it.
+        if lights.lights[0].commissioned {
+            lights.command("reset 0");
+        }
         hub.commission_and_bind(&light.qr);
     }
 }
@@ -447,12 +452,6 @@ fn state_that_is_damaged_or_in_use() {
     // Each loss on its own: it says what to do, and touches nothing.
     let database = hub.state_dir().join("matterbind.db");
     let keys = hub.state_dir().join("fabric.keys");
-    let files = || {
-        let mut names: Vec<_> =
-            fs::read_dir(hub.state_dir()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-        names.sort();
-        names
-    };
     let whole = fs::read(&database).unwrap();
     let garbage = b"this is no database".repeat(500);
     fs::write(&database, &garbage).unwrap();

@@ -131,6 +131,7 @@ impl Hub {
         };
         let mut results = self.outbox.as_ref().map(|outbox| outbox.results());
         let mut device_removed = !removal.on_device;
+        let mut queued = None;
         if removal.stage == RemovalStage::Device {
             match self.remove_from_device(&removal.record).await {
                 Ok(()) => device_removed = true,
@@ -141,15 +142,17 @@ impl Hub {
                 }
                 Err(error) => return Err(not_removed(&error)),
             }
-            self.store.advance_removal(node, !device_removed, Timestamp::now()).await?;
+            queued = self.store.advance_removal(node, !device_removed, Timestamp::now()).await?;
         }
-        let was_bound = match (self.unbind_row(node).await?, &mut results) {
-            (Some(row), Some(results)) => {
-                wait_for(results, row, UNBIND).await;
-                true
-            }
-            (row, _) => row.is_some(),
+        // A quick cloud is done with the row before it could be looked up.
+        let row = match queued {
+            Some(row) => Some(row),
+            None => self.unbind_row(node).await?,
         };
+        if let (Some(row), Some(results)) = (row, &mut results) {
+            wait_for(results, row, UNBIND).await;
+        }
+        let was_bound = row.is_some() || removal.stage == RemovalStage::Cloud;
         if self.unbind_row(node).await?.is_some() {
             let message = "the record goes when the cloud has let go of it; see `matterbind outbox`".to_owned();
             let cloud = "pending".to_owned();

@@ -242,6 +242,13 @@ pub trait MatterLink: Send + Sync + 'static {
     fn issue_noc(&self, node: NodeId, csr: &[u8]) -> impl Future<Output = Result<IssuedNoc, LinkError>> + Send;
 }
 
+/// A candidate, as a person can tell it from the others.
+fn described(node: &CommissionableNode) -> String {
+    let name = node.txt.device_name.as_deref().unwrap_or("unnamed");
+    let at = node.addresses.first().map(|address| format!(" at {address}")).unwrap_or_default();
+    format!("{name:?} with discriminator {}{at}", node.txt.discriminator)
+}
+
 /// A search for one device came to nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DiscoverError {
@@ -256,7 +263,7 @@ pub enum DiscoverError {
         others: Vec<CommissionableNode>,
     },
     /// The code fits several devices, and a passcode is never tried on a device that may not be meant.
-    #[error("{} devices fit this code", candidates.len())]
+    #[error("{} devices fit this code: {}", candidates.len(), candidates.iter().map(described).collect::<Vec<_>>().join("; "))]
     Ambiguous {
         /// All of them.
         candidates: Vec<CommissionableNode>,

@@ -6,8 +6,10 @@ use super::cache::{Cache, Kind};
 use crate::node::CommissionableNode;
 use crate::onboarding::Discriminator;
 
-/// A responder answers within 120 ms (RFC 6762 6); the rest is for a second query and for devices that are busy.
-pub const SETTLE: Duration = Duration::from_millis(700);
+/// A responder answers within 120 ms, but keeps still for a second after it has multicast the same record to anybody
+/// (RFC 6762 6): the second query, a second after the first, must have had its answer too. The rest is for devices that are
+/// busy.
+pub const SETTLE: Duration = Duration::from_millis(1500);
 
 /// What is looked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

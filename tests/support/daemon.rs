@@ -23,7 +23,7 @@ pub const MATTERBIND: &str = env!("CARGO_BIN_EXE_matterbind");
 /// Whatever is waited for comes long before this, or never.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 /// The reference cloud's address in the hub's namespace, where every port is free.
-const CLOUD: &str = "127.0.0.1:8787";
+pub const CLOUD: &str = "127.0.0.1:8787";
 /// Secrets of the reference cloud's demo tenant.
 pub const DOMAIN_SECRET: &str = "demo-secret-0123456789abcdef";
 pub const PASSWORD: &str = "demo-password";

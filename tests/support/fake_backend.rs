@@ -222,6 +222,7 @@ impl Backend for Fake {
             address: reachable.then(|| "[fe80::1%2]:5540".to_owned()),
             duration_ms: 21,
             message: if reachable { String::new() } else { "no answer from [fe80::1%2]:5540".to_owned() },
+            device: serde_json::Value::Null,
             differences: Vec::new(),
         })
     }

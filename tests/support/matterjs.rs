@@ -51,6 +51,9 @@ pub struct Light {
     pub discriminator: u16,
     /// UDP.
     pub port: u16,
+    /// Whether it is on a fabric already.
+    #[serde(default)]
+    pub commissioned: bool,
 }
 
 /// A process with one or more lights in the devices' namespace; killed when dropped.

@@ -1,0 +1,219 @@
+//! Who may import whom: the `crate::` paths of src/ against a table of allowed edges, each with its reason. And how long a
+//! file may be.
+//!
+//! An edge that is not in the table is a decision: move the code, or add the edge and say why.
+
+#![allow(clippy::unwrap_used, reason = "a test may")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The vocabulary: no clock, no I/O, no runtime.
+const CORE: &str = "secret node onboarding fabric bind durable journal";
+
+/// A module (the longest prefix of a path counts), what it may import beside itself and `CORE`, and why.
+const ALLOWED: &[(&str, &str, &str)] = &[
+    // The middle.
+    ("secret", "", "types only"),
+    ("node", "", "types only"),
+    ("onboarding", "", "types only"),
+    ("fabric", "", "types only"),
+    ("bind", "", "types only"),
+    ("durable", "", "the error that every store port shares"),
+    ("journal", "", "the event and the sink that takes it"),
+    ("attestation", "", "evidence in, findings out"),
+    ("attestation/policy", "config", "the policy is configured"),
+    ("access", "commissioning", "compares what the session ports read"),
+    ("commissioning", "", "the path's types and ports"),
+    ("commissioning/driver", "outbox", "a record and the outbox row that binds it are one fact"),
+    ("commissioning/ports", "outbox", "a record and the outbox row that binds it are one fact"),
+    ("reconcile", "outbox", "its ports take outbox tasks"),
+    ("reconcile/compare", "", "pure"),
+    ("reconcile/mend", "config outbox", "what to do about a difference is configured"),
+    ("outbox", "", "ports that the store and the cloud implement"),
+    ("outbox/schedule", "", "pure"),
+    // The adapters: none imports another.
+    ("matter", "commissioning keystore", "implements MatterLink, with keys from the key store"),
+    ("discovery", "commissioning config", "implements Discovery on the configured interfaces"),
+    ("store", "commissioning outbox reconcile", "implements the three store ports"),
+    ("cloud", "config outbox", "implements BindApi as configured"),
+    ("keystore", "", "keys at rest"),
+    ("paa", "attestation config", "loads what attestation trusts"),
+    ("dcl", "attestation paa", "fetches what attestation trusts"),
+    ("backup", "access keystore matter store", "reads and writes a whole state directory, offline"),
+    // The outside.
+    ("admin", "commissioning config outbox telemetry", "speaks of attempts and rows; handles come through Backend"),
+    ("cli", "admin commissioning config telemetry", "a client of the admin API"),
+    ("cli/attestation", "attestation config dcl paa", "offline verification needs no daemon"),
+    ("cli/daemon", "app config telemetry", "starts the daemon"),
+    ("cli/demo", "admin sim", "plays the whole product"),
+    ("cli/fabric", "admin backup config", "a backup is restored where no daemon runs"),
+    ("cli/sim", "sim", "starts the simulations"),
+    ("config", "commissioning", "checks limits and paths as the path understands them"),
+    ("telemetry", "config systemd", "the configured filter; whether journald reads stderr"),
+    ("systemd", "", "what the service manager is told"),
+    ("sim", "", "the other side of every protocol"),
+    ("sim/cloud/login", "cloud", "checks signatures by the same code that the test vectors pin"),
+    ("main", "", "calls the command line"),
+    ("app", "*", "the composition root"),
+];
+
+/// Who may use which library, and why it is fenced in.
+const FENCES: &[(&str, &str, &str)] = &[
+    ("rusqlite", "store", "SQL in one place"),
+    ("mdns_sd", "discovery", "one mDNS actor"),
+    ("axum", "admin sim", "servers"),
+    ("reqwest", "cloud dcl cli/client config/validate cli/attestation sim/cloud", "clients, and the URL type"),
+    (
+        "rs_matter",
+        "matter sim onboarding attestation app",
+        "its runtime in matter and sim; its codecs where payloads and certificates are read or written",
+    ),
+];
+
+/// Pure modules: time is an argument, nothing waits.
+const PURE: &str = "secret node onboarding fabric bind durable journal attestation commissioning/attempt \
+                    commissioning/step commissioning/identity reconcile/compare outbox/schedule discovery/search \
+                    discovery/cache discovery/txt config/validate";
+
+/// Files over 500 lines, and why they are whole.
+const LONG: &[(&str, &str)] = &[
+    ("src/attestation/tests.rs", "one table of findings, one test for each"),
+    ("src/commissioning/driver.rs", "one attempt from end to end, read as one page"),
+    ("tests/support/daemon.rs", "the one harness: processes of one hub and what they say"),
+    ("tests/bad_days.rs", "one bad day after the other, on one set of helpers"),
+];
+
+struct Source {
+    path: PathBuf,
+    /// `commissioning/driver` for src/commissioning/driver.rs.
+    module: String,
+    /// Without comments and unit tests.
+    code: String,
+}
+
+fn files(directory: &str) -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found = Vec::new();
+    let mut open = vec![root.join(directory)];
+    while let Some(directory) = open.pop() {
+        for entry in fs::read_dir(&directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() && !path.ends_with("node_modules") {
+                open.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                found.push(path.strip_prefix(root).unwrap().to_owned());
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+fn sources() -> Vec<Source> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let of = |path: PathBuf| {
+        let module = path.strip_prefix("src").unwrap().with_extension("").to_str().unwrap().to_owned();
+        let text = fs::read_to_string(root.join(&path)).unwrap();
+        let code = text.split("\nmod tests {").next().unwrap().lines();
+        let code = code.map(|line| line.split("//").next().unwrap()).collect::<Vec<_>>().join("\n");
+        Source { path, module, code }
+    };
+    let product = |source: &Source| !source.module.split('/').any(|part| part == "tests") && source.module != "lib";
+    files("src").into_iter().map(of).filter(product).collect()
+}
+
+/// The names after each `crate::`.
+fn imports(code: &str) -> BTreeSet<String> {
+    let word = |rest: &str| rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
+    code.match_indices("crate::")
+        .filter(|(at, _)| !code[..*at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == '$'))
+        .map(|(at, found)| word(&code[at + found.len()..]))
+        .collect()
+}
+
+/// `name` is `prefix` or below it.
+fn is_within(name: &str, prefix: &str) -> bool {
+    name.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+fn any_of(name: &str, list: &str) -> bool {
+    list.split_whitespace().any(|prefix| is_within(name, prefix))
+}
+
+#[test]
+fn every_import_is_one_that_was_decided() {
+    let modules: BTreeSet<String> =
+        files("src").iter().map(|path| path.iter().nth(1).unwrap().to_str().unwrap().replace(".rs", "")).collect();
+    let mut undecided = Vec::new();
+    for source in sources() {
+        let row = ALLOWED
+            .iter()
+            .filter(|(module, _, _)| is_within(&source.module, module))
+            .max_by_key(|(module, _, _)| module.len());
+        let Some((_, allowed, _)) = row else {
+            undecided.push(format!("{} is in no row", source.path.display()));
+            continue;
+        };
+        assert!(!source.code.contains("crate::{"), "{}: one path for each use", source.path.display());
+        let own = source.module.split('/').next().unwrap();
+        for import in imports(&source.code) {
+            let known = modules.contains(&import);
+            let fine = import == own || any_of(&import, CORE) || *allowed == "*" || any_of(&import, allowed);
+            if known && !fine {
+                undecided.push(format!("{} imports {import}", source.path.display()));
+            }
+        }
+    }
+    assert!(undecided.is_empty(), "not in the table of tests/architecture.rs:\n{}", undecided.join("\n"));
+}
+
+#[test]
+fn no_row_of_the_table_is_out_of_date() {
+    let sources = sources();
+    for (module, allowed, _) in ALLOWED {
+        let mine: Vec<_> = sources.iter().filter(|source| is_within(&source.module, module)).collect();
+        assert!(!mine.is_empty(), "there is no module {module}");
+        for target in allowed.split_whitespace().filter(|target| *target != "*") {
+            let used = mine.iter().any(|source| imports(&source.code).contains(target));
+            assert!(used, "{module} does not import {target} any more");
+        }
+    }
+}
+
+#[test]
+fn libraries_stay_behind_their_fences() {
+    let mut outside = Vec::new();
+    for source in sources() {
+        for (library, allowed, why) in FENCES {
+            if source.code.contains(&format!("{library}::")) && !any_of(&source.module, allowed) {
+                outside.push(format!("{} uses {library} ({why})", source.path.display()));
+            }
+        }
+        // `Instant` and `Timestamp` are types of arguments; asking them for the time is not.
+        for call in
+            ["tokio::", "async fn", "Instant::now(", "Timestamp::now(", "SystemTime::now(", "std::fs", "std::net::Udp"]
+        {
+            if any_of(&source.module, PURE) && source.code.contains(call) {
+                outside.push(format!("{} is pure and has {call}", source.path.display()));
+            }
+        }
+    }
+    assert!(outside.is_empty(), "{}", outside.join("\n"));
+}
+
+#[test]
+fn a_long_file_has_a_reason() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut long = Vec::new();
+    for path in ["src", "tests", "benches"].into_iter().flat_map(files) {
+        let lines = fs::read_to_string(root.join(&path)).unwrap().lines().count();
+        let excused = LONG.iter().any(|(known, _)| Path::new(known) == path);
+        assert!(lines <= 800, "{} has {lines} lines: split it", path.display());
+        if lines > 500 && !excused {
+            long.push(format!("{} has {lines} lines", path.display()));
+        }
+    }
+    assert!(long.is_empty(), "over 500 lines without a reason in tests/architecture.rs:\n{}", long.join("\n"));
+}
