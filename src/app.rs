@@ -36,10 +36,12 @@ mod fabric;
 mod judge;
 mod liveness;
 mod nodes;
+mod preflight;
 mod presence;
 mod probe;
 mod profiles;
 mod reconcile;
+mod recovery;
 
 use bind::StoredTokenStore;
 use judge::Judge;
@@ -92,6 +94,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
             return Err(error);
         }
     };
+    recovery::abandon_unready(&hub).await;
     let serving = tokio::spawn(server.serve(Arc::clone(&hub), Arc::clone(&hub.metrics), stop.clone()));
     hub.spawn_followers(&tasks);
     hub.announce(began.elapsed());
@@ -119,18 +122,20 @@ async fn build(
     let discovery = LanDiscovery::start(&config.network)?;
     let metrics = Arc::new(Metrics::default());
     let settings = settings(&config, &link, profiles.clone());
+    let cloud = match &config.cloud {
+        Some(cloud) => Some(Arc::new(cloud::Client::new(cloud, StoredTokenStore::new(store.clone()))?)),
+        None => None,
+    };
+    let asked = config.cloud.as_ref().map(|cloud| cloud.before_commissioning).zip(cloud.as_ref());
     let commissioner = Commissioner {
         link: Arc::clone(&link),
         discovery: Arc::new(discovery.clone()),
         store: Arc::new(store.clone()),
         judge: Arc::clone(&judge),
+        preflight: asked.and_then(|(policy, cloud)| preflight::preflight(policy, cloud)),
         journal: Arc::new(journal.clone()),
         settings,
         stop: stop.clone(),
-    };
-    let cloud = match &config.cloud {
-        Some(cloud) => Some(Arc::new(cloud::Client::new(cloud, StoredTokenStore::new(store.clone()))?)),
-        None => None,
     };
     let outbox = cloud.as_ref().map(|client| {
         let codes =

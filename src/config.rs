@@ -197,6 +197,9 @@ pub struct CloudConfig {
     /// One request.
     #[serde(default = "default_cloud_timeout", with = "humantime_serde")]
     pub timeout: Duration,
+    /// Whether the cloud is asked before a device gets credentials.
+    #[serde(default)]
+    pub before_commissioning: BeforeCommissioning,
     /// What becomes of a node that the cloud refuses for ever.
     #[serde(default)]
     pub on_rejected: OnRejected,
@@ -210,6 +213,22 @@ pub struct CloudConfig {
 
 fn default_cloud_timeout() -> Duration {
     Duration::from_secs(10)
+}
+
+/// `cloud.before_commissioning`: what to do where the cloud says beforehand that a device may not be bound. A cloud that
+/// cannot be asked stops nobody.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BeforeCommissioning {
+    /// Do not ask.
+    Skip,
+    /// Say so and go on.
+    Warn,
+    /// Leave the device as it is.
+    #[default]
+    Refuse,
+    /// The same for products in rotation mode, whose next user evicts the one before.
+    Strict,
 }
 
 /// `cloud.on_rejected`

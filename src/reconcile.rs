@@ -7,3 +7,6 @@ pub mod compare;
 pub mod driver;
 pub mod mend;
 pub mod ports;
+
+#[cfg(test)]
+mod tests;

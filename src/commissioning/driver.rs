@@ -8,12 +8,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 use uuid::Uuid;
 
-use crate::bind::{BindRequest, BindState, BindStatus, MatterInfo};
+use crate::bind::{BindRequest, BindState, BindStatus, CloudDevice, MatterInfo};
 use crate::commissioning::attempt::{Attempt, DeviceEvent, Expired, Limits, Undo};
 use crate::commissioning::error::CommissioningError;
 use crate::commissioning::identity::{self, Eligible, GivenIdentity, Profile};
@@ -27,6 +28,7 @@ use crate::commissioning::ports::{
 use crate::commissioning::step::Step;
 use crate::durable::StoreError;
 use crate::fabric::{Cat, CatGrant, plan_acl};
+use crate::failpoint;
 use crate::journal::{Event, EventSink, Level};
 use crate::node::{
     AttestationSummary, CommissionableNode, CommissionableTxt, FabricId, NodeId, NodeRecord, NodeState, ScopedAddress,
@@ -110,6 +112,20 @@ pub enum Progress {
 /// Takes progress; never blocks.
 pub type ProgressFn<'a> = &'a (dyn Fn(Progress) + Send + Sync);
 
+/// What the cloud says about a device that is about to get credentials.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PreflightAnswer {
+    /// Nothing speaks against it.
+    Go,
+    /// Go on, and say this.
+    GoAnd(String),
+    /// Leave the device as it is, for this reason.
+    Refuse(String),
+}
+
+/// Asks the cloud about a device; answers within seconds, whatever the cloud does.
+pub type Preflight = Arc<dyn Fn(CloudDevice) -> BoxFuture<'static, PreflightAnswer> + Send + Sync>;
+
 /// Commissions devices.
 pub struct Commissioner<L, D, S, J> {
     /// The Matter stack.
@@ -120,6 +136,8 @@ pub struct Commissioner<L, D, S, J> {
     pub store: Arc<S>,
     /// Verification and policy.
     pub judge: Arc<J>,
+    /// Whether the cloud would take the device; `None`: nobody is asked.
+    pub preflight: Option<Preflight>,
     /// The admin log.
     pub journal: Arc<dyn EventSink>,
     /// What does not change.
@@ -218,8 +236,10 @@ where
 
     async fn attempt(&self, order: Order, progress: ProgressFn<'_>) -> Result<Commissioned, CommissioningError> {
         let mut run = Run { attempt: Attempt::new(self.settings.limits, Instant::now()), progress, stop: &self.stop };
+        failpoint::reach("attempt.before");
         let began = self.store.begin_attempt(order.attempt_id, order.payload.discriminator, Timestamp::now()).await;
-        began.map_err(|source| CommissioningError::Store { step: Step::Parse, source })?;
+        began.map_err(at_store(Step::Parse))?;
+        failpoint::reach("attempt.begun");
         let mut sessions = Sessions { pase: None, case: None, fabric_index: 0 };
         match self.walk(&mut run, &order, &mut sessions).await {
             Ok((record, outbox_id)) => {
@@ -258,20 +278,23 @@ where
         sessions.pase = Some(commissionee.into_session());
         let case = opened?;
         rearmed?;
+        failpoint::reach("case.opened");
         let accessed = run.step(Step::Access, async { set_access(case, &plan?).await }).await?;
         let bind = self.bind_identity(order, &description, &accessed).await;
-        self.complete(run, &accessed, node, peer).await?;
         let draft = Draft { order, found: &found, description: &description, judgement: &judgement, node, peer };
         let record = self.record(&draft, sessions.fabric_index, accessed.cats(), &bind);
         let task = bind.ok().map(|eligible| bind_task(&record, eligible));
+        let ready = NodeRecord { state: NodeState::Provisional, ..record.clone() };
+        let node = ProvisionalNode { attempt_id: order.attempt_id, record: ready, task, evidence: judgement.evidence };
+        self.complete(run, &accessed, &node, peer).await?;
+        let ProvisionalNode { task, evidence, .. } = node;
         let committed = run
             .step(Step::Record, async {
-                self.store
-                    .commit_commissioned(order.attempt_id, &record, task.as_ref(), &judgement.evidence)
-                    .await
-                    .map_err(|source| CommissioningError::Store { step: Step::Record, source })
+                let commit = self.store.commit_commissioned(order.attempt_id, &record, task.as_ref(), &evidence);
+                commit.await.map_err(at_store(Step::Record))
             })
             .await;
+        failpoint::reach("record.committed");
         match committed {
             Ok(outbox_id) => Ok((record, outbox_id)),
             Err(error) => {
@@ -308,21 +331,52 @@ where
             .await
             .map_err(|error| (None, error))?;
         let expiry = self.settings.limits.fail_safe;
+        failpoint::reach("arm.before");
         let armed = run
             .step(Step::ArmFailSafe, async { pase.arm_fail_safe(expiry).await.map_err(link(Step::ArmFailSafe)) })
             .await;
         if let Err(error) = armed {
             return Err((Some(pase), error));
         }
+        failpoint::reach("arm.after");
         run.device(DeviceEvent::Armed);
         let described = step_with_session(run, Step::ReadInfo, PaseCommissionee::new(pase).describe()).await?;
         let overridden = order.attestation_override.as_ref();
-        let attested =
-            step_with_session(run, Step::Attestation, described.attest(self.judge.as_ref(), overridden)).await?;
+        // The cloud answers while the device does: asking costs no time.
+        let allowed = self.ask_cloud(order, described.description());
+        let attesting = step_with_session(run, Step::Attestation, described.attest(self.judge.as_ref(), overridden));
+        let (attested, allowed) = tokio::join!(attesting, allowed);
+        let attested = attested?;
+        match allowed {
+            PreflightAnswer::Go => {}
+            PreflightAnswer::GoAnd(note) => (run.progress)(Progress::Note(note)),
+            PreflightAnswer::Refuse(reason) => {
+                return Err((Some(attested.into_session()), CommissioningError::CloudRefuses { reason }));
+            }
+        }
         for finding in &attested.judgement().findings {
             (run.progress)(Progress::Note(format!("attestation: {}", finding_line(finding))));
         }
         Ok(attested)
+    }
+
+    /// Whether the cloud would take the device, where its keys are known by now.
+    fn ask_cloud(
+        &self,
+        order: &Order,
+        description: &DeviceDescription,
+    ) -> impl Future<Output = PreflightAnswer> + Send + use<L, D, S, J> {
+        let device = identity::known_beforehand(&order.identity, &self.settings.profiles, &description.basic);
+        let asking = match (&self.preflight, device) {
+            (Some(preflight), Some(device)) if !order.no_bind => Some(preflight(device)),
+            _ => None,
+        };
+        async move {
+            match asking {
+                Some(asking) => asking.await,
+                None => PreflightAnswer::Go,
+            }
+        }
     }
 
     /// CSR, node id, NOC, the provisional row, root and NOC.
@@ -339,7 +393,9 @@ where
             .step(Step::Csr, async {
                 let csr = attested.request_csr(self.judge.as_ref()).await?;
                 let node = self.store.allocate_node_id().await.map_err(at_store(Step::Csr))?;
+                failpoint::reach("node-id.allocated");
                 let noc = attested.issue_noc(self.link.as_ref(), node, &csr).await?;
+                failpoint::reach("noc.issued");
                 let draft = Draft { order, found, description: &description, judgement: &judgement, node, peer };
                 let provisional = ProvisionalNode {
                     attempt_id: order.attempt_id,
@@ -348,6 +404,7 @@ where
                     evidence: judgement.evidence.clone(),
                 };
                 self.store.save_provisional(&provisional).await.map_err(at_store(Step::Csr))?;
+                failpoint::reach("provisional.saved");
                 Ok(noc)
             })
             .await;
@@ -409,23 +466,29 @@ where
         }
     }
 
-    /// CommissioningComplete. A lost answer is settled by asking again in a new session: NoFailSafe then means that the
-    /// first one arrived.
+    /// The provisional row as the record will be, then CommissioningComplete: from here on the device may stay ours, and
+    /// whoever finds the row after a crash needs all that the record and its bind are made of. A lost answer is settled by
+    /// asking again in a new session: NoFailSafe then means that the first one arrived.
     async fn complete(
         &self,
         run: &mut Run<'_>,
         accessed: &AccessedNode<L::Case>,
-        node: NodeId,
+        node: &ProvisionalNode,
         peer: SocketAddr,
     ) -> Result<(), CommissioningError> {
+        let id = node.record.node_id;
         if !run.stop.is_cancelled() {
             run.device(DeviceEvent::CompleteSent);
         }
         let completed = run
             .step(Step::Complete, async {
-                match accessed.session().commissioning_complete().await {
+                self.store.save_provisional(node).await.map_err(at_store(Step::Complete))?;
+                failpoint::reach("complete.saved");
+                let answer = accessed.session().commissioning_complete().await;
+                failpoint::reach("complete.sent");
+                match answer {
                     Err(LinkError::Unreachable { .. } | LinkError::SessionLost) => {
-                        let again = self.meet(node, peer).await?;
+                        let again = self.meet(id, peer).await?;
                         confirmed(again.commissioning_complete().await)
                     }
                     other => confirmed(other),
@@ -434,6 +497,7 @@ where
             })
             .await;
         if completed.is_ok() {
+            failpoint::reach("complete.after");
             run.device(DeviceEvent::CompleteConfirmed);
         }
         completed

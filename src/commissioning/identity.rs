@@ -128,6 +128,20 @@ pub async fn resolve(
     })
 }
 
+/// The device in the cloud, as far as it can be told before the device is on our fabric; `None` where a key has to be read
+/// from it, or where there is none.
+pub fn known_beforehand(given: &GivenIdentity, profiles: &[Profile], basic: &BasicInformation) -> Option<CloudDevice> {
+    let profile = profiles.iter().find(|p| p.vendor_id == basic.vendor_id && p.product_id == basic.product_id);
+    let product_key = given.product_key.clone().or_else(|| profile.map(|p| p.product_key.clone()))?;
+    let from_profile = || match profile?.device_key {
+        DeviceKey::SerialNumber => basic.serial_number.clone(),
+        DeviceKey::UniqueId => basic.unique_id.clone(),
+        DeviceKey::Attribute(_) => None,
+    };
+    let device_key = given.device_key.clone().or_else(from_profile)?;
+    Some(CloudDevice { product_key, device_key })
+}
+
 /// A binding code from where the profile says; also used when the cloud asks for a fresh one (5213, 5461, 5462).
 ///
 /// # Errors

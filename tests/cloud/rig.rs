@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use matterbind::bind::{BindRequest, CloudDevice, MatterInfo};
 use matterbind::cloud::{Client, MemoryTokens};
-use matterbind::config::{CloudConfig, OnAccessDrift, OnCloudMissing, OnRejected};
+use matterbind::config::{BeforeCommissioning, CloudConfig, OnAccessDrift, OnCloudMissing, OnRejected};
 use matterbind::fabric::{Cat, CatGrant, Privilege};
 use matterbind::node::{FabricId, NodeId};
 use matterbind::secret::BindingCode;
@@ -77,6 +77,7 @@ pub fn config(base_url: String, secrets: &Path) -> CloudConfig {
         family_id: String::new(),
         room_id: String::new(),
         timeout: Duration::from_secs(10),
+        before_commissioning: BeforeCommissioning::Skip,
         on_rejected: OnRejected::Keep,
         on_cloud_missing: OnCloudMissing::Report,
         on_access_drift: OnAccessDrift::Report,

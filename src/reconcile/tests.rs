@@ -1,0 +1,97 @@
+//! One node as each of the three holds it.
+
+use jiff::Timestamp;
+
+use super::compare::DeviceFacts;
+use crate::bind::{BindState, BindStatus, CloudDevice, CloudMatterInfo, CloudRecord};
+use crate::fabric::{AclLimits, Cat, CatGrant, Privilege, plan_acl};
+use crate::node::{AttestationSummary, BasicInformation, FabricId, NodeId, NodeRecord, NodeState};
+
+pub(super) fn grant(cat: u32, privilege: Privilege) -> CatGrant {
+    CatGrant { cat: Cat::new(cat).unwrap(), privilege }
+}
+
+pub(super) fn record(node: u64) -> NodeRecord {
+    NodeRecord {
+        fabric_id: FabricId(7),
+        node_id: NodeId(node),
+        fabric_index: 1,
+        vendor_id: 0xFFF1,
+        product_id: 0x8001,
+        discriminator: 3840,
+        matter_version: "1.4".to_owned(),
+        vendor_name: "Vendor".to_owned(),
+        product_name: "Light".to_owned(),
+        serial_number: Some(format!("SN{node}")),
+        unique_id: Some(format!("U{node}")),
+        cats: vec![grant(0x0001_0001, Privilege::Administer), grant(0x0002_0001, Privilege::Operate)],
+        product_key: Some("p11abc".to_owned()),
+        device_key: Some(format!("SN{node}")),
+        name: format!("Light {node}"),
+        family_id: None,
+        room_id: Some("kitchen".to_owned()),
+        capabilities_bitmask: 10,
+        attestation: AttestationSummary::default(),
+        addresses: vec!["192.0.2.1".to_owned()],
+        port: 5540,
+        commissioned_at: Timestamp::UNIX_EPOCH,
+        last_seen_at: None,
+        state: NodeState::Operational,
+        bind: BindStatus { state: BindState::Bound, code: Some(200), ..BindStatus::default() },
+    }
+}
+
+/// A device as it is recorded.
+pub(super) fn facts(record: &NodeRecord) -> DeviceFacts {
+    let limits = AclLimits { subjects_per_entry: 16, entries_per_fabric: 16 };
+    let admin = grant(0x0001_0001, Privilege::Administer);
+    let mut acl = plan_acl(admin.cat, &record.cats, limits).unwrap();
+    if !record.cats.contains(&admin) {
+        acl[0].subjects.retain(|subject| *subject != admin.cat.subject());
+        acl.retain(|entry| !entry.subjects.is_empty());
+    }
+    DeviceFacts {
+        fabric_index: record.fabric_index,
+        identity: Some((record.fabric_id.0, record.node_id.0)),
+        basic: BasicInformation {
+            vendor_id: record.vendor_id,
+            product_id: record.product_id,
+            vendor_name: record.vendor_name.clone(),
+            product_name: record.product_name.clone(),
+            serial_number: record.serial_number.clone(),
+            unique_id: record.unique_id.clone(),
+            specification_version: Some(0x0104_0000),
+            ..BasicInformation::default()
+        },
+        acl,
+    }
+}
+
+/// What the cloud shows after a bind of this record.
+pub(super) fn cloud_record(record: &NodeRecord) -> CloudRecord {
+    CloudRecord {
+        device: CloudDevice {
+            product_key: record.product_key.clone().unwrap(),
+            device_key: record.device_key.clone().unwrap(),
+        },
+        device_name: Some(record.name.chars().take(64).collect()),
+        status: Some(1),
+        device_type: Some(1),
+        is_matter: true,
+        matter_info: Some(CloudMatterInfo {
+            fabric_id: Some(record.fabric_id.0),
+            node_id: Some(record.node_id.0),
+            vendor_id: Some(record.vendor_id.into()),
+            product_id: Some(record.product_id.into()),
+            discriminator: Some(record.discriminator.into()),
+            matter_version: Some(record.matter_version.clone()),
+            cats: (record.cats.iter())
+                .map(|grant| (grant.cat.value().into(), grant.privilege.as_str().to_owned()))
+                .collect(),
+        }),
+        auth_key: None,
+        binding_mode: Some(1),
+        family_id: Some("default".to_owned()),
+        room_id: record.room_id.clone(),
+    }
+}
