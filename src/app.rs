@@ -235,7 +235,6 @@ fn settings(config: &Config, link: &Link, profiles: Vec<Profile>, access: Wanted
 impl Hub {
     fn spawn_followers(self: &Arc<Self>, tasks: &TaskTracker) {
         tasks.spawn(presence::follow(Arc::clone(self)));
-        tasks.spawn(nodes::resume_removals(Arc::clone(self)));
         tasks.spawn(access::follow(Arc::clone(self)));
         tasks.spawn(probe::watch(Arc::clone(self)));
         tasks.spawn(reconcile::follow(Arc::clone(self)));

@@ -23,6 +23,8 @@ const JUST_COMMISSIONED: SignedDuration = SignedDuration::from_secs(60);
 enum Job {
     /// Interrupted attempts, and a leftover where this is one.
     Stranger(NodeId),
+    /// A device that waits for a commissioner: it may be that of an interrupted attempt.
+    Waiting(Box<CommissionableNode>),
     /// Removals.
     Removals,
     /// A device that waits for a commissioner: perhaps one that was rolled back.
@@ -50,6 +52,12 @@ async fn listen(hub: &Arc<Hub>, jobs: UnboundedSender<Job>) {
             Ok(DiscoveryEvent::Updated(Seen::Operational(node))) if node.compressed_fabric_id == ours => {
                 seen(hub, &node, false, &jobs).await;
             }
+            Ok(
+                DiscoveryEvent::Appeared(Seen::Commissionable(node))
+                | DiscoveryEvent::Updated(Seen::Commissionable(node)),
+            ) => {
+                let _ = jobs.send(Job::Waiting(Box::new(node)));
+            }
             Ok(DiscoveryEvent::Gone(Seen::Operational(node))) if node.compressed_fabric_id == ours => {
                 hub.doubt(node.node_id);
             }
@@ -66,7 +74,8 @@ async fn listen(hub: &Arc<Hub>, jobs: UnboundedSender<Job>) {
 }
 
 async fn settle_strangers(hub: &Arc<Hub>, mut work: UnboundedReceiver<Job>) {
-    recovery::settle_all(hub).await;
+    // Here and not beside this: a removal that is resumed twice at once asks a device that has just forgotten us.
+    tokio::join!(recovery::settle_all(hub), nodes::resume_removals(Arc::clone(hub)));
     let mut ask_again = tokio::time::interval(ASK_AGAIN);
     ask_again.tick().await;
     loop {
@@ -77,6 +86,7 @@ async fn settle_strangers(hub: &Arc<Hub>, mut work: UnboundedReceiver<Job>) {
                     recovery::settle_all(hub).await;
                     finish_leftover(hub, node).await;
                 }
+                Some(Job::Waiting(node)) => recovery::commissionable_seen(hub, &node).await,
                 Some(Job::Removals) => nodes::resume_removals(Arc::clone(hub)).await,
                 Some(Job::Waiting(node)) => recovery::commissionable_seen(hub, &node).await,
                 None => return,

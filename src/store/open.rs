@@ -120,8 +120,8 @@ pub(super) struct Opened {
 pub(super) fn open(state_dir: &Path) -> Result<Opened, OpenError> {
     make_private(state_dir)?;
     let (mut lock, created_before) = take_lock(state_dir)?;
-    offline::finish(state_dir).map_err(|source| io_error(state_dir, source))?;
     failpoint::reach("state.locked");
+    offline::finish(state_dir).map_err(|source| io_error(state_dir, source))?;
     let database = state_dir.join(DATABASE_FILE);
     let fresh = check_presence(state_dir, &database, created_before)?;
     create_private_file(&database)?;

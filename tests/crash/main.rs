@@ -28,17 +28,18 @@ const NO_NAMESPACE: u8 = 77;
 /// Points that are reached more than once: the other times, and in other plays.
 const MORE: &[(&str, Play)] = &[
     ("journal.stored:3", Play::Commission),
-    // sign-in, bind, read-back
-    ("http.before:2", Play::Commission),
+    // sign-in, the question whether it may be bound, bind, read-back; then the next row
     ("http.after:2", Play::Commission),
+    ("http.before:3", Play::Commission),
     ("http.after:3", Play::Commission),
+    ("http.after:4", Play::Commission),
     ("record.in-transaction", Play::Recover),
     ("sending.saved:2", Play::Rename),
-    ("http.after:4", Play::Rename),
+    ("http.after:5", Play::Rename),
     ("settle.in-transaction:2", Play::Rename),
     ("sending.saved:2", Play::Remove),
-    ("http.before:4", Play::Remove),
-    ("http.after:4", Play::Remove),
+    ("http.before:5", Play::Remove),
+    ("http.after:5", Play::Remove),
     ("answer.saved:2", Play::Remove),
     ("settle.before:2", Play::Remove),
     ("settle.after:2", Play::Remove),
