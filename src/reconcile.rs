@@ -9,4 +9,4 @@ pub mod mend;
 pub mod ports;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -104,7 +104,7 @@ fn whole_attempts(lab: &Lab, cloud: &SimCloud) {
     let device = |number: u32| {
         let arguments = [
             format!("--passcode={}", PASSCODE + number),
-            format!("--discriminator={}", 1000 + number),
+            format!("--discriminator={}", 1000 + 256 * number),
             format!("--serial-number=QUIET{number}"),
         ];
         let arguments = arguments.each_ref().map(String::as_str);

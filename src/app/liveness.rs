@@ -31,6 +31,8 @@ struct Contact {
     last: Option<Timestamp>,
     due: Instant,
     asking: bool,
+    /// The probe that counts: the answer of one that was overtaken by news says nothing any more.
+    turn: u64,
     failures: u32,
     /// Whether the record is known to say `operational`.
     flagged_up: bool,
@@ -53,6 +55,7 @@ impl Liveness {
                 last: None,
                 due,
                 asking: false,
+                turn: 0,
                 failures: 0,
                 flagged_up: false,
                 saved: None,
@@ -60,12 +63,14 @@ impl Liveness {
         }
     }
 
-    /// The nodes to ask now; each is answered by [`Liveness::contact`], [`Liveness::failed`] or [`Liveness::later`].
-    pub(super) fn begin_due(&mut self, now: Instant) -> Vec<NodeId> {
+    /// The nodes to ask now, each with its turn; to be answered by [`Liveness::contact`], [`Liveness::failed`] or
+    /// [`Liveness::later`].
+    pub(super) fn begin_due(&mut self, now: Instant) -> Vec<(NodeId, u64)> {
         let due = self.nodes.iter_mut().filter(|(_, contact)| !contact.asking && contact.due <= now);
         due.map(|(node, contact)| {
             contact.asking = true;
-            *node
+            contact.turn += 1;
+            (*node, contact.turn)
         })
         .collect()
     }
@@ -78,7 +83,14 @@ impl Liveness {
     /// It was heard of. True where the record has to be looked at: it may say otherwise, or not be up to date.
     pub(super) fn contact(&mut self, node: NodeId, now: Instant, at: Timestamp) -> bool {
         let Some(contact) = self.nodes.get_mut(&node) else { return false };
-        *contact = Contact { last: Some(at), due: now + EVERY - spread(node), asking: false, failures: 0, ..*contact };
+        *contact = Contact {
+            last: Some(at),
+            due: now + EVERY - spread(node),
+            asking: false,
+            turn: contact.turn + 1,
+            failures: 0,
+            ..*contact
+        };
         let stale = contact.saved.is_none_or(|saved| now >= saved + SAVE_EVERY);
         let look = stale || !contact.flagged_up;
         if look {
@@ -87,9 +99,9 @@ impl Liveness {
         look
     }
 
-    /// It was asked and did not answer; how often in a row.
-    pub(super) fn failed(&mut self, node: NodeId, now: Instant, announced: bool) -> u32 {
-        let Some(contact) = self.nodes.get_mut(&node) else { return 0 };
+    /// It was asked and did not answer; how often in a row. `None` where the question was overtaken by news.
+    pub(super) fn failed(&mut self, node: NodeId, turn: u64, now: Instant, announced: bool) -> Option<u32> {
+        let contact = self.nodes.get_mut(&node).filter(|contact| contact.turn == turn)?;
         contact.failures = contact.failures.saturating_add(1);
         (contact.asking, contact.flagged_up) = (false, false);
         let pause = match announced && contact.failures <= SOON_TRIES {
@@ -97,12 +109,12 @@ impl Liveness {
             false => (LATER * 2u32.pow(contact.failures.saturating_sub(1).min(8))).min(LATEST),
         };
         contact.due = now + pause;
-        contact.failures
+        Some(contact.failures)
     }
 
     /// It could not be asked, through no fault of its own.
-    pub(super) fn later(&mut self, node: NodeId, now: Instant) {
-        if let Some(contact) = self.nodes.get_mut(&node) {
+    pub(super) fn later(&mut self, node: NodeId, turn: u64, now: Instant) {
+        if let Some(contact) = self.nodes.get_mut(&node).filter(|contact| contact.turn == turn) {
             (contact.asking, contact.due) = (false, now + SOON);
         }
     }
@@ -111,6 +123,13 @@ impl Liveness {
     pub(super) fn doubt(&mut self, node: NodeId, now: Instant) {
         if let Some(contact) = self.nodes.get_mut(&node) {
             contact.due = contact.due.min(now);
+        }
+    }
+
+    /// It announces itself anew: it is asked at once, where it is now, whatever is being asked where it was.
+    pub(super) fn announced(&mut self, node: NodeId, now: Instant) {
+        if let Some(contact) = self.nodes.get_mut(&node) {
+            (contact.asking, contact.turn, contact.due) = (false, contact.turn + 1, now);
         }
     }
 
@@ -144,21 +163,23 @@ mod tests {
         let due = liveness.next_due().unwrap();
         assert!(due > now + Duration::from_secs(20) && due <= now + EVERY);
         assert!(liveness.begin_due(due - Duration::from_millis(1)).is_empty());
-        assert_eq!(liveness.begin_due(due), [NODE]);
+        assert_eq!(liveness.begin_due(due).len(), 1);
         assert!(liveness.begin_due(due).is_empty() && liveness.next_due().is_none(), "it is being asked");
     }
 
     #[test]
     fn a_silent_node_that_announces_itself_is_asked_every_second() {
         let (mut liveness, now) = knowing();
-        assert_eq!(liveness.failed(NODE, now, true), 1);
+        liveness.doubt(NODE, now);
+        let (_, turn) = liveness.begin_due(now)[0];
+        assert_eq!(liveness.failed(NODE, turn, now, true), Some(1));
         assert_eq!(liveness.next_due(), Some(now + SOON));
         for _ in 0..100 {
-            liveness.failed(NODE, now, false);
+            liveness.failed(NODE, turn, now, false);
         }
         assert_eq!(liveness.next_due(), Some(now + LATEST));
         liveness.doubt(NODE, now);
-        assert_eq!(liveness.begin_due(now), [NODE], "its announcement has it asked at once");
+        assert_eq!(liveness.begin_due(now).len(), 1, "its announcement has it asked at once");
         assert!(liveness.contact(NODE, now, Timestamp::UNIX_EPOCH), "its record says unreachable");
     }
 
@@ -176,6 +197,20 @@ mod tests {
         let (mut liveness, now) = knowing();
         liveness.know(&BTreeSet::new(), now);
         assert!(!liveness.contact(NODE, now, Timestamp::UNIX_EPOCH) && liveness.next_due().is_none());
-        assert_eq!(liveness.failed(NODE, now, true), 0);
+        assert_eq!(liveness.failed(NODE, 0, now, true), None);
+    }
+
+    #[test]
+    fn a_node_that_comes_back_elsewhere_need_not_wait_for_the_old_question() {
+        let (mut liveness, now) = knowing();
+        liveness.doubt(NODE, now);
+        let (_, old) = liveness.begin_due(now)[0];
+        liveness.announced(NODE, now);
+        let (_, new) = liveness.begin_due(now)[0];
+        assert!(liveness.contact(NODE, now, Timestamp::UNIX_EPOCH));
+        for overtaken in [old, new] {
+            assert_eq!(liveness.failed(NODE, overtaken, now, true), None);
+        }
+        assert!(liveness.next_due().unwrap() > now + SOON);
     }
 }

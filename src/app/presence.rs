@@ -114,7 +114,7 @@ async fn seen(hub: &Arc<Hub>, node: &OperationalNode, appeared: bool, jobs: &Unb
     }
     // What mDNS knows may be old, so the flag comes down only when the node answers.
     if record.state == NodeState::Unreachable {
-        hub.doubt(node.node_id);
+        hub.announced(node.node_id);
     } else if appeared {
         hub.note_contact(node.node_id).await;
     }

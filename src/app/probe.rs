@@ -81,11 +81,11 @@ pub(super) async fn watch(hub: Arc<Hub>) {
     // Dropped, and so ended, with this task.
     let mut probes = JoinSet::new();
     loop {
-        for node in hub.probes.liveness().begin_due(Instant::now()) {
+        for (node, turn) in hub.probes.liveness().begin_due(Instant::now()) {
             let (hub, places) = (Arc::clone(&hub), Arc::clone(&places));
             probes.spawn(async move {
                 let _place = places.acquire().await;
-                hub.probe(node).await;
+                hub.probe(node, turn).await;
             });
         }
         let next = hub.probes.liveness().next_due().unwrap_or_else(|| Instant::now() + REFRESH);
@@ -147,22 +147,31 @@ impl Hub {
         self.probes.wake.notify_one();
     }
 
-    async fn probe(&self, node: NodeId) {
+    /// A node announced itself, maybe elsewhere than before: it is asked there at once.
+    pub(super) fn announced(&self, node: NodeId) {
+        self.probes.kept().remove(&node);
+        self.probes.liveness().announced(node, Instant::now());
+        self.probes.wake.notify_one();
+    }
+
+    async fn probe(&self, node: NodeId, turn: u64) {
         let answer = self.ask(node).await;
         let ours = self.link.credentials().compressed_fabric_id();
         let announced = || {
             let nodes = self.discovery.operational_nodes();
             nodes.iter().any(|seen| seen.compressed_fabric_id == ours && seen.node_id == node)
         };
+        let failed = || self.probes.liveness().failed(node, turn, Instant::now(), announced());
         match answer {
             Answer::Alive => self.note_contact(node).await,
-            Answer::NotAsked => self.probes.liveness().later(node, Instant::now()),
+            Answer::NotAsked => self.probes.liveness().later(node, turn, Instant::now()),
             Answer::Silent(why) => {
-                self.probes.liveness().failed(node, Instant::now(), announced());
-                self.note_silence(node, &why).await;
+                if failed().is_some() {
+                    self.note_silence(node, &why).await;
+                }
             }
             Answer::Refused => {
-                let failures = self.probes.liveness().failed(node, Instant::now(), announced());
+                let Some(failures) = failed() else { return };
                 self.note_silence(node, "it refuses us").await;
                 // Whether that is for good becomes clear when mDNS has forgotten it, some minutes later at most.
                 if failures.is_power_of_two() {

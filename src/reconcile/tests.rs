@@ -11,7 +11,7 @@ pub(super) fn grant(cat: u32, privilege: Privilege) -> CatGrant {
     CatGrant { cat: Cat::new(cat).unwrap(), privilege }
 }
 
-pub(super) fn record(node: u64) -> NodeRecord {
+pub(crate) fn record(node: u64) -> NodeRecord {
     NodeRecord {
         fabric_id: FabricId(7),
         node_id: NodeId(node),

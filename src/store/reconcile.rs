@@ -61,3 +61,6 @@ fn is_queued(tx: &Transaction<'_>, node: NodeId) -> Result<bool, StoreError> {
     let sql = format!("SELECT EXISTS (SELECT 1 FROM outbox WHERE node_id = ?1 AND {IN_THE_WAY})");
     tx.query_row(&sql, params![id(node.0)?], |row| row.get(0)).map_err(store_error)
 }
+
+#[cfg(test)]
+mod tests;
