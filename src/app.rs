@@ -44,6 +44,7 @@ mod presence;
 mod probe;
 mod profiles;
 mod reconcile;
+mod recovery;
 
 use bind::StoredTokenStore;
 use judge::Judge;
@@ -123,6 +124,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
             return Err(error);
         }
     };
+    recovery::abandon_unready(&hub).await;
     let serving = tokio::spawn(server.serve(Arc::clone(&hub), Arc::clone(&hub.metrics), stop.clone()));
     hub.spawn_followers(&tasks);
     hub.announce(began.elapsed());

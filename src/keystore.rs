@@ -18,6 +18,7 @@ use sha2::{Digest, Sha256};
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::fabric::Cat;
+use crate::failpoint;
 use crate::node::{FabricId, NodeId};
 use crate::secret::{IpkEpochKey, OperationalSigningKey};
 
@@ -262,7 +263,9 @@ impl Keystore {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
         file.write_all(content)?;
         file.sync_all()?;
+        failpoint::reach("keys.temporary");
         fs::rename(&temporary, &self.path)?;
+        failpoint::reach("keys.renamed");
         File::open(self.path.parent().unwrap_or(Path::new(".")))?.sync_all()
     }
 

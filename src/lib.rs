@@ -17,6 +17,7 @@ pub mod dcl;
 pub mod discovery;
 pub mod durable;
 pub mod fabric;
+pub mod failpoint;
 pub mod journal;
 pub mod keystore;
 pub mod matter;

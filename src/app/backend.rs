@@ -26,6 +26,7 @@ use crate::commissioning::ports::AttestationOverride;
 use crate::commissioning::step::Step;
 use crate::discovery::{DiscoveryEvent, Seen};
 use crate::fabric::CatGrant;
+use crate::failpoint;
 use crate::journal::{Event, EventSink, Level};
 use crate::matter::stack::StackHealth;
 use crate::node::{NodeId, NodeRecord, NodeState};
@@ -275,6 +276,7 @@ impl Backend for Hub {
     async fn rename(&self, node: NodeId, name: String) -> Result<NodeRecord, ApiError> {
         self.record(node).await?;
         self.store.rename_node(node, &name, Timestamp::now()).await?;
+        failpoint::reach("rename.saved");
         let message = format!("node {node} is called {name:?} now");
         self.journal.record(Event::new(Timestamp::now(), Level::Info, "node-renamed", message).with_node(node));
         self.record(node).await

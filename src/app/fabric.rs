@@ -5,6 +5,7 @@ use jiff::Timestamp;
 
 use crate::access::{self, AccessOverlay};
 use crate::config::Config;
+use crate::failpoint;
 use crate::journal::{Event, EventSink, Level};
 use crate::keystore::{KeyBundle, Keystore, SealKey};
 use crate::matter::credentials::{Credentials, mint, reissue_hub_noc};
@@ -84,9 +85,13 @@ async fn make(
         hub_node_id: hub_node,
         next_node_id: hub_node.0 + 1,
     };
+    failpoint::reach("fabric.minted");
     store.begin_fabric(new).await?;
+    failpoint::reach("fabric.begun");
     keystore.create(&bundle)?;
+    failpoint::reach("fabric.keys-saved");
     store.finish_fabric(&bundle.root_fingerprint()).await?;
+    failpoint::reach("fabric.finished");
     let message = format!("made fabric {} with compressed id {compressed_id:016X}", bundle.fabric_id.0);
     journal.record(Event::new(Timestamp::now(), Level::Info, "fabric-created", message));
     Ok(bundle)

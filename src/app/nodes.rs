@@ -15,6 +15,7 @@ use crate::admin::wire::{ApiError, Difference, NodeCheck, RemoveResult, ShareRes
 use crate::commissioning::error::Disposition;
 use crate::commissioning::ports::{Discovery, LinkError, MatterLink, OperationalSession};
 use crate::fabric::granted_cats;
+use crate::failpoint;
 use crate::journal::{Event, EventSink, Level};
 use crate::matter::operational::CaseLink;
 use crate::node::{NodeId, NodeRecord, NodeState};
@@ -126,9 +127,11 @@ impl Hub {
             Some(under_way) if under_way.forced || !force => under_way,
             _ => {
                 self.record(node).await?;
+                failpoint::reach("removal.before");
                 self.store.begin_removal(node, force, Timestamp::now()).await?
             }
         };
+        failpoint::reach("removal.begun");
         let mut results = self.outbox.as_ref().map(|outbox| outbox.results());
         let mut device_removed = !removal.on_device;
         let mut queued = None;
@@ -143,6 +146,7 @@ impl Hub {
                 Err(error) => return Err(not_removed(&error)),
             }
             queued = self.store.advance_removal(node, !device_removed, Timestamp::now()).await?;
+            failpoint::reach("advance.after");
         }
         // A quick cloud is done with the row before it could be looked up.
         let row = match queued {
@@ -170,6 +174,7 @@ impl Hub {
 
     async fn finish_removal(&self, node: NodeId, name: &str) -> Result<(), ApiError> {
         self.store.finish_removal(node).await?;
+        failpoint::reach("finish.after");
         let message = format!("node {node} ({name}) removed");
         self.journal.record(Event::new(Timestamp::now(), Level::Info, "node-removed", message).with_node(node));
         Ok(())
@@ -195,7 +200,10 @@ impl Hub {
                 session => session?,
             };
             let index = session.current_fabric_index().await?;
-            session.remove_fabric(index).await
+            failpoint::reach("remove-fabric.before");
+            session.remove_fabric(index).await?;
+            failpoint::reach("remove-fabric.after");
+            Ok(())
         };
         within(remove).await
     }

@@ -21,6 +21,7 @@ use super::tokens::{SignInBlock, StoredTokens, TokenPair, TokenStore};
 use super::transport::Transport;
 use super::wire::TokensData;
 use crate::config::CloudConfig;
+use crate::failpoint;
 use crate::outbox::ports::CloudError;
 use crate::secret::{AccessToken, OperatorSecret, RefreshToken};
 
@@ -176,9 +177,11 @@ impl<T: TokenStore> Session<T> {
             pair: state.live.as_ref().map(|live| live.pair.clone()),
             block: state.block.clone(),
         };
+        failpoint::reach("tokens.before");
         if let Err(error) = self.store.save(&stored).await {
             tracing::warn!(%error, "cannot keep the cloud tokens; a restart will have to sign in again");
         }
+        failpoint::reach("tokens.saved");
         self.show(state);
     }
 

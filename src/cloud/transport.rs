@@ -13,6 +13,7 @@ use super::client::BuildError;
 use super::health::HealthCell;
 use super::wire::Envelope;
 use crate::bind::codes;
+use crate::failpoint;
 use crate::outbox::ports::CloudError;
 
 /// An answer of this length is no answer of this service.
@@ -64,7 +65,9 @@ impl Transport {
     /// Sends; `Ok` is `data` of body code 200.
     pub(super) async fn send(&self, name: &'static str, request: RequestBuilder) -> Result<Value, CloudError> {
         let started = tokio::time::Instant::now();
+        failpoint::reach("http.before");
         let outcome = self.exchange(request).await;
+        failpoint::reach("http.after");
         let duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         match &outcome {
             Ok(_) => tracing::debug!(call = name, duration_ms, code = codes::SUCCESS, "the cloud answered"),

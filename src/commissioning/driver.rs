@@ -28,6 +28,7 @@ use crate::commissioning::ports::{
 use crate::commissioning::step::Step;
 use crate::durable::StoreError;
 use crate::fabric::{Cat, CatGrant, plan_acl};
+use crate::failpoint;
 use crate::journal::{Event, EventSink, Level};
 use crate::node::{
     AttestationSummary, CommissionableNode, CommissionableTxt, FabricId, NodeId, NodeRecord, NodeState, ScopedAddress,
@@ -235,8 +236,10 @@ where
 
     async fn attempt(&self, order: Order, progress: ProgressFn<'_>) -> Result<Commissioned, CommissioningError> {
         let mut run = Run { attempt: Attempt::new(self.settings.limits, Instant::now()), progress, stop: &self.stop };
+        failpoint::reach("attempt.before");
         let began = self.store.begin_attempt(order.attempt_id, order.payload.discriminator, Timestamp::now()).await;
-        began.map_err(|source| CommissioningError::Store { step: Step::Parse, source })?;
+        began.map_err(at_store(Step::Parse))?;
+        failpoint::reach("attempt.begun");
         let mut sessions = Sessions { pase: None, case: None, fabric_index: 0 };
         match self.walk(&mut run, &order, &mut sessions).await {
             Ok((record, outbox_id)) => {
@@ -275,20 +278,23 @@ where
         sessions.pase = Some(commissionee.into_session());
         let case = opened?;
         rearmed?;
+        failpoint::reach("case.opened");
         let accessed = run.step(Step::Access, async { set_access(case, &plan?).await }).await?;
         let bind = self.bind_identity(order, &description, &accessed).await;
-        self.complete(run, &accessed, node, peer).await?;
         let draft = Draft { order, found: &found, description: &description, judgement: &judgement, node, peer };
         let record = self.record(&draft, sessions.fabric_index, accessed.cats(), &bind);
         let task = bind.ok().map(|eligible| bind_task(&record, eligible));
+        let ready = NodeRecord { state: NodeState::Provisional, ..record.clone() };
+        let node = ProvisionalNode { attempt_id: order.attempt_id, record: ready, task, evidence: judgement.evidence };
+        self.complete(run, &accessed, &node, peer).await?;
+        let ProvisionalNode { task, evidence, .. } = node;
         let committed = run
             .step(Step::Record, async {
-                self.store
-                    .commit_commissioned(order.attempt_id, &record, task.as_ref(), &judgement.evidence)
-                    .await
-                    .map_err(|source| CommissioningError::Store { step: Step::Record, source })
+                let commit = self.store.commit_commissioned(order.attempt_id, &record, task.as_ref(), &evidence);
+                commit.await.map_err(at_store(Step::Record))
             })
             .await;
+        failpoint::reach("record.committed");
         match committed {
             Ok(outbox_id) => Ok((record, outbox_id)),
             Err(error) => {
@@ -325,12 +331,14 @@ where
             .await
             .map_err(|error| (None, error))?;
         let expiry = self.settings.limits.fail_safe;
+        failpoint::reach("arm.before");
         let armed = run
             .step(Step::ArmFailSafe, async { pase.arm_fail_safe(expiry).await.map_err(link(Step::ArmFailSafe)) })
             .await;
         if let Err(error) = armed {
             return Err((Some(pase), error));
         }
+        failpoint::reach("arm.after");
         run.device(DeviceEvent::Armed);
         let described = step_with_session(run, Step::ReadInfo, PaseCommissionee::new(pase).describe()).await?;
         let overridden = order.attestation_override.as_ref();
@@ -385,7 +393,9 @@ where
             .step(Step::Csr, async {
                 let csr = attested.request_csr(self.judge.as_ref()).await?;
                 let node = self.store.allocate_node_id().await.map_err(at_store(Step::Csr))?;
+                failpoint::reach("node-id.allocated");
                 let noc = attested.issue_noc(self.link.as_ref(), node, &csr).await?;
+                failpoint::reach("noc.issued");
                 let draft = Draft { order, found, description: &description, judgement: &judgement, node, peer };
                 let provisional = ProvisionalNode {
                     attempt_id: order.attempt_id,
@@ -394,6 +404,7 @@ where
                     evidence: judgement.evidence.clone(),
                 };
                 self.store.save_provisional(&provisional).await.map_err(at_store(Step::Csr))?;
+                failpoint::reach("provisional.saved");
                 Ok(noc)
             })
             .await;
@@ -455,23 +466,29 @@ where
         }
     }
 
-    /// CommissioningComplete. A lost answer is settled by asking again in a new session: NoFailSafe then means that the
-    /// first one arrived.
+    /// The provisional row as the record will be, then CommissioningComplete: from here on the device may stay ours, and
+    /// whoever finds the row after a crash needs all that the record and its bind are made of. A lost answer is settled by
+    /// asking again in a new session: NoFailSafe then means that the first one arrived.
     async fn complete(
         &self,
         run: &mut Run<'_>,
         accessed: &AccessedNode<L::Case>,
-        node: NodeId,
+        node: &ProvisionalNode,
         peer: SocketAddr,
     ) -> Result<(), CommissioningError> {
+        let id = node.record.node_id;
         if !run.stop.is_cancelled() {
             run.device(DeviceEvent::CompleteSent);
         }
         let completed = run
             .step(Step::Complete, async {
-                match accessed.session().commissioning_complete().await {
+                self.store.save_provisional(node).await.map_err(at_store(Step::Complete))?;
+                failpoint::reach("complete.saved");
+                let answer = accessed.session().commissioning_complete().await;
+                failpoint::reach("complete.sent");
+                match answer {
                     Err(LinkError::Unreachable { .. } | LinkError::SessionLost) => {
-                        let again = self.meet(node, peer).await?;
+                        let again = self.meet(id, peer).await?;
                         confirmed(again.commissioning_complete().await)
                     }
                     other => confirmed(other),
@@ -480,6 +497,7 @@ where
             })
             .await;
         if completed.is_ok() {
+            failpoint::reach("complete.after");
             run.device(DeviceEvent::CompleteConfirmed);
         }
         completed

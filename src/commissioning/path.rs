@@ -10,6 +10,7 @@ use crate::commissioning::ports::{
 };
 use crate::commissioning::step::Step;
 use crate::fabric::{AclEntry, CatGrant, granted_cats};
+use crate::failpoint;
 use crate::node::NodeId;
 
 /// PASE is up and the fail-safe is armed.
@@ -181,7 +182,10 @@ impl<S: PaseSession> AttestedCommissionee<S> {
     /// # Errors
     /// The link's, by step.
     pub async fn add_root(&self) -> Result<(), CommissioningError> {
-        self.session.add_root().await.map_err(at(Step::AddRoot))
+        failpoint::reach("add-root.before");
+        self.session.add_root().await.map_err(at(Step::AddRoot))?;
+        failpoint::reach("add-root.after");
+        Ok(())
     }
 
     /// AddNOC.
@@ -193,7 +197,10 @@ impl<S: PaseSession> AttestedCommissionee<S> {
         credentials: &IssuedNoc,
         case_admin_subject: u64,
     ) -> Result<CredentialedCommissionee<S>, (S, CommissioningError)> {
-        match self.session.add_noc(credentials, case_admin_subject).await {
+        failpoint::reach("add-noc.before");
+        let added = self.session.add_noc(credentials, case_admin_subject).await;
+        failpoint::reach("add-noc.after");
+        match added {
             Ok(fabric_index) => Ok(CredentialedCommissionee { session: self.session, fabric_index }),
             Err(error) => Err((self.session, at(Step::AddNoc)(error))),
         }
@@ -225,8 +232,11 @@ pub async fn set_access<C: OperationalSession>(
     session: C,
     plan: &[AclEntry],
 ) -> Result<AccessedNode<C>, CommissioningError> {
+    failpoint::reach("acl.before");
     session.write_acl(plan).await.map_err(at(Step::Access))?;
+    failpoint::reach("acl.written");
     let held = session.read_acl().await.map_err(at(Step::Access))?;
+    failpoint::reach("acl.read-back");
     match acl_difference(plan, &held) {
         None => Ok(AccessedNode { session, cats: granted_cats(&held) }),
         Some(difference) => Err(CommissioningError::AccessMismatch { difference }),

@@ -302,12 +302,20 @@ pub trait Discovery: Send + Sync + 'static {
 pub struct ProvisionalNode {
     /// The attempt it belongs to.
     pub attempt_id: Uuid,
-    /// What the record will be; `state` is provisional.
+    /// What the record will be; `state` is provisional, `fabric_index` 0 until CommissioningComplete may be sent.
     pub record: NodeRecord,
     /// The cloud work to queue when it is promoted.
     pub task: Option<OutboxTask>,
     /// Evidence to keep with the node, as JSON (see `attestation`).
     pub evidence: String,
+}
+
+impl ProvisionalNode {
+    /// Whether CommissioningComplete may have been sent. Where not, the device rolls back by itself when its fail-safe
+    /// expires (Matter Core 11.10.7.2).
+    pub fn may_be_complete(&self) -> bool {
+        self.record.fabric_index != 0
+    }
 }
 
 /// The durable side of commissioning. Every call returns after the fact is on disk.
@@ -321,7 +329,8 @@ pub trait NodeStore: Send + Sync + 'static {
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
     /// The next node id; on disk before it is returned, so it is never given twice, whatever happens.
     fn allocate_node_id(&self) -> impl Future<Output = Result<NodeId, StoreError>> + Send;
-    /// Written after the NOC was signed and before it is sent.
+    /// Written after the NOC was signed and before it is sent; again, as the record will be and with its task, before
+    /// CommissioningComplete is sent.
     fn save_provisional(&self, node: &ProvisionalNode) -> impl Future<Output = Result<(), StoreError>> + Send;
     /// Node record and outbox row in one transaction; ends the attempt and the provisional row.
     fn commit_commissioned(

@@ -17,6 +17,7 @@ use uuid::Uuid;
 use super::fabric::id;
 use super::{Failure, Job, Store, from_json, micros, store_error, timestamp, to_json, transaction};
 use crate::durable::StoreError;
+use crate::failpoint;
 use crate::journal::{Event, EventSink, Level};
 use crate::node::NodeId;
 
@@ -227,10 +228,12 @@ impl Writer {
                 ])?);
                 added += bytes as u64;
             }
+            failpoint::reach("journal.in-transaction");
             Ok((added, ids))
         });
         match result {
             Ok((added, ids)) => {
+                failpoint::reach("journal.stored");
                 self.bytes += added;
                 self.lost = 0;
                 self.since_trim += ids.len();

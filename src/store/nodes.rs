@@ -14,6 +14,7 @@ use super::fabric::{allocate, id};
 use super::{Failure, Store, from_json, from_word, micros, outbox, store_error, task_row, timestamp, to_json};
 use crate::commissioning::ports::{NodeStore, ProvisionalNode};
 use crate::durable::StoreError;
+use crate::failpoint;
 use crate::node::{NodeId, NodeRecord, NodeState};
 use crate::onboarding::Discriminator;
 use crate::outbox::ports::{OutboxId, OutboxTask};
@@ -71,7 +72,12 @@ impl NodeStore for Store {
     }
 
     async fn allocate_node_id(&self) -> Result<NodeId, StoreError> {
-        self.write(|tx| Ok(allocate(tx)?)).await
+        self.write(|tx| {
+            let node = allocate(tx)?;
+            failpoint::reach("node-id.in-transaction");
+            Ok(node)
+        })
+        .await
     }
 
     async fn save_provisional(&self, node: &ProvisionalNode) -> Result<(), StoreError> {
@@ -79,7 +85,8 @@ impl NodeStore for Store {
         self.write(move |tx| {
             let task = node.task.as_ref().map(task_row::write).transpose()?;
             tx.execute(
-                "INSERT INTO provisional (attempt_id, node_id, record, task, evidence) VALUES (?1, ?2, ?3, ?4, ?5)",
+                "INSERT INTO provisional (attempt_id, node_id, record, task, evidence) VALUES (?1, ?2, ?3, ?4, ?5)
+                 ON CONFLICT (attempt_id) DO UPDATE SET record = excluded.record, task = excluded.task",
                 params![
                     node.attempt_id.to_string(),
                     id(node.record.node_id.0)?,
@@ -92,6 +99,7 @@ impl NodeStore for Store {
                 "UPDATE attempts SET node_id = ?2 WHERE attempt_id = ?1",
                 params![node.attempt_id.to_string(), id(node.record.node_id.0)?],
             )?;
+            failpoint::reach("provisional.in-transaction");
             Ok(())
         })
         .await
@@ -120,6 +128,7 @@ impl NodeStore for Store {
                 "UPDATE attempts SET state = 'committed', node_id = ?2, ended_at = ?3 WHERE attempt_id = ?1",
                 params![attempt_id.to_string(), id(record.node_id.0)?, micros(record.commissioned_at)],
             )?;
+            failpoint::reach("record.in-transaction");
             Ok(row)
         })
         .await
@@ -310,7 +319,9 @@ impl Store {
             let record = modify(tx, node, |record| record.name.clone_from(&name))?;
             let device = if outbox::cloud_may_know(tx, &record)? { outbox::cloud_device(&record) } else { None };
             let task = device.map(|device| OutboxTask::Rename { device, name });
-            Ok(task.map(|task| outbox::insert(tx, node, &task, now)).transpose()?)
+            let row = task.map(|task| outbox::insert(tx, node, &task, now)).transpose()?;
+            failpoint::reach("rename.in-transaction");
+            Ok(row)
         })
         .await
     }
@@ -322,6 +333,7 @@ impl Store {
     pub async fn abandon_provisional(&self, attempt_id: Uuid) -> Result<(), StoreError> {
         self.write(move |tx| {
             tx.execute("DELETE FROM provisional WHERE attempt_id = ?1", [attempt_id.to_string()])?;
+            failpoint::reach("abandon.in-transaction");
             Ok(())
         })
         .await

@@ -15,6 +15,7 @@ use rusqlite_migration::{M, Migrations};
 use rustix::fs::{FlockOperation, flock};
 
 use super::{offline, sqlite_code};
+use crate::failpoint;
 
 /// The database's name in the state directory.
 pub const DATABASE_FILE: &str = "matterbind.db";
@@ -120,9 +121,11 @@ pub(super) fn open(state_dir: &Path) -> Result<Opened, OpenError> {
     make_private(state_dir)?;
     let (mut lock, created_before) = take_lock(state_dir)?;
     offline::finish(state_dir).map_err(|source| io_error(state_dir, source))?;
+    failpoint::reach("state.locked");
     let database = state_dir.join(DATABASE_FILE);
     let fresh = check_presence(state_dir, &database, created_before)?;
     create_private_file(&database)?;
+    failpoint::reach("state.database-file");
     let sqlite = |source| sqlite_error(state_dir, &database, source);
 
     let mut connection =
@@ -136,10 +139,12 @@ pub(super) fn open(state_dir: &Path) -> Result<Opened, OpenError> {
         check_content(&connection, &database, created_before)?;
     }
     configure(&connection).map_err(sqlite)?;
+    failpoint::reach("state.configured");
     migrate(&mut connection, &database).map_err(|source| sqlite_error(state_dir, &database, source))?;
     if !created_before {
         remember_creation(&mut lock).map_err(|source| io_error(&state_dir.join(LOCK_FILE), source))?;
         sync_dir(state_dir)?;
+        failpoint::reach("state.remembered");
     }
     Ok(Opened { connection, _lock: lock })
 }
@@ -278,7 +283,9 @@ fn migrate(connection: &mut Connection, database: &Path) -> rusqlite::Result<()>
         [own],
     )?;
     if before < SCHEMA_VERSION {
+        failpoint::reach("state.migrated");
         checkpoint(connection)?;
+        failpoint::reach("state.checkpointed");
     }
     Ok(())
 }

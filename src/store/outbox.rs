@@ -11,6 +11,7 @@ use super::nodes::modify;
 use super::{Failure, Store, from_word, micros, store_error, task_row, timestamp};
 use crate::bind::{BindReceipt, BindState, BindStatus, CloudDevice};
 use crate::durable::StoreError;
+use crate::failpoint;
 use crate::node::{NodeId, NodeRecord};
 use crate::outbox::ports::{OutboxEntry, OutboxId, OutboxState, OutboxStore, OutboxTask};
 
@@ -96,6 +97,7 @@ impl OutboxStore for Store {
                     ],
                 )?;
             }
+            failpoint::reach("settle.in-transaction");
             Ok(())
         })
         .await

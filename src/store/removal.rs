@@ -11,6 +11,7 @@ use super::fabric::id;
 use super::nodes::{missing, modify};
 use super::{Failure, Store, from_json, from_word, micros, outbox, store_error, timestamp, to_json};
 use crate::durable::StoreError;
+use crate::failpoint;
 use crate::node::{NodeId, NodeRecord, NodeState};
 use crate::outbox::ports::{OutboxId, OutboxTask};
 
@@ -78,6 +79,7 @@ impl Store {
                 "UPDATE removals SET forced = max(forced, ?2) WHERE node_id = ?1",
                 params![id(node.0)?, forced],
             )?;
+            failpoint::reach("removal.in-transaction");
             Ok(find(tx, node)?.ok_or_else(|| missing(node))?)
         })
         .await
@@ -113,6 +115,7 @@ impl Store {
                 "UPDATE removals SET stage = ?2, on_device = ?3 WHERE node_id = ?1",
                 params![id(node.0)?, stage.as_str(), on_device],
             )?;
+            failpoint::reach("advance.in-transaction");
             Ok(row)
         })
         .await
@@ -136,6 +139,7 @@ impl Store {
             } else {
                 tx.execute("DELETE FROM removals WHERE node_id = ?1", [id(node.0)?])?;
             }
+            failpoint::reach("finish.in-transaction");
             Ok(removal.on_device)
         })
         .await

@@ -11,6 +11,7 @@ use super::report;
 use super::{Clock, DispatchOptions, OutboxResult};
 use crate::bind::{BindReceipt, BindRequest, BindState, BindStatus, CloudRecord};
 use crate::durable::StoreError;
+use crate::failpoint;
 use crate::journal::EventSink;
 use crate::outbox::ports::{BindApi, BindingCodeSource, CloudError, OutboxEntry, OutboxState, OutboxStore, OutboxTask};
 use crate::outbox::schedule::{Action, Outcome, Step, action, advance, begin_sending, judge, recover};
@@ -64,8 +65,12 @@ impl<S: OutboxStore, B: BindApi, C: BindingCodeSource, E: EventSink> Worker<S, B
             let outcome = match action(&entry) {
                 Action::Send => {
                     entry = begin_sending(&entry, (self.clock)());
+                    failpoint::reach("sending.before");
                     self.store.update(&entry).await?;
-                    self.send(&entry.task, &mut given).await
+                    failpoint::reach("sending.saved");
+                    let outcome = self.send(&entry.task, &mut given).await;
+                    failpoint::reach("answer.received");
+                    outcome
                 }
                 Action::ReadBack => self.read_back(&entry.task, &mut given).await,
                 Action::Nothing => break,
@@ -86,6 +91,7 @@ impl<S: OutboxStore, B: BindApi, C: BindingCodeSource, E: EventSink> Worker<S, B
                 }
             }
             self.store.update(&entry).await?;
+            failpoint::reach("answer.saved");
         }
         self.rest(&before, &entry).await
     }
@@ -167,7 +173,9 @@ impl<S: OutboxStore, B: BindApi, C: BindingCodeSource, E: EventSink> Worker<S, B
             }
             OutboxTask::Rename { .. } | OutboxTask::MoveRoom { .. } => (None, None),
         };
+        failpoint::reach("settle.before");
         self.store.settle(entry, status.clone(), receipt.as_ref()).await?;
+        failpoint::reach("settle.after");
         self.events.record(report::done(entry, now));
         self.publish(entry, None, status);
         Ok(())

@@ -1,0 +1,123 @@
+//! Settles attempts that a crash or a lost answer interrupted. Their provisional row says which of two cases it is: a row
+//! that was not made ready for completion belongs to a device that rolls back by itself, for CommissioningComplete is sent
+//! only after the row is ready; for any other the device itself is asked. Not here: the attempt (`commissioning::driver`).
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use jiff::Timestamp;
+
+use super::Hub;
+use crate::commissioning::ports::{Discovery, LinkError, MatterLink, NodeStore, OperationalSession, ProvisionalNode};
+use crate::fabric::granted_cats;
+use crate::failpoint;
+use crate::journal::{Event, EventSink, Level};
+use crate::node::{CommissionableNode, NodeRecord, NodeState};
+
+/// An interrupted attempt's device is looked for this long before it is left for its next announcement.
+const LOOKUP: Duration = Duration::from_secs(5);
+
+/// At start, before any attempt can run: the rows whose device cannot have completed. Its fail-safe takes it back.
+pub(super) async fn abandon_unready(hub: &Hub) {
+    let Ok(open) = hub.store.provisional_nodes().await else { return };
+    for provisional in open.iter().filter(|provisional| !provisional.may_be_complete()) {
+        abandon(hub, provisional).await;
+    }
+}
+
+/// Asks the devices of all attempts that are open and not under way.
+pub(super) async fn settle_all(hub: &Hub) {
+    let Ok(open) = hub.store.provisional_nodes().await else { return };
+    // One that is under way right now settles itself.
+    let open = open.into_iter().filter(|provisional| !hub.is_under_way(provisional.attempt_id));
+    join_all(open.map(|provisional| settle(hub, provisional))).await;
+}
+
+/// A device that waits for a commissioner may be one that was rolled back after its attempt was interrupted.
+pub(super) async fn commissionable_seen(hub: &Arc<Hub>, node: &CommissionableNode) {
+    let Ok(open) = hub.store.provisional_nodes().await else { return };
+    for provisional in open {
+        if !hub.is_under_way(provisional.attempt_id) && looks_like(node, &provisional.record) {
+            ask(hub, provisional, &node.sockets()).await;
+        }
+    }
+}
+
+/// Where the device is: announced on our fabric, or waiting for a commissioner at the address that it had.
+async fn settle(hub: &Hub, provisional: ProvisionalNode) {
+    let compressed = hub.link.credentials().compressed_fabric_id();
+    let waiting = hub.discovery.commissionable().into_iter().find(|node| looks_like(node, &provisional.record));
+    let addresses = match waiting {
+        Some(node) => node.sockets(),
+        None => hub.discovery.operational(compressed, provisional.record.node_id, LOOKUP).await,
+    };
+    if !addresses.is_empty() {
+        ask(hub, provisional, &addresses).await;
+    }
+}
+
+/// Asks the device: it is on our fabric (then it is completed and recorded), or it is not (then it was rolled back).
+async fn ask(hub: &Hub, provisional: ProvisionalNode, addresses: &[SocketAddr]) {
+    let node = provisional.record.node_id;
+    match hub.link.open_case(node, addresses).await {
+        Ok(session) => match promote(hub, &provisional, &session).await {
+            Ok(()) => {
+                let message = format!("node {node} was complete when the attempt was interrupted, and is recorded now");
+                hub.journal.record(about(&provisional, Level::Info, "attempt-recovered", message));
+            }
+            Err(error) => tracing::warn!(node.id = node.0, %error, "an interrupted attempt cannot be settled yet"),
+        },
+        Err(LinkError::CaseRefused) => abandon(hub, &provisional).await,
+        Err(error) => tracing::debug!(node.id = node.0, %error, "an interrupted attempt's device does not answer yet"),
+    }
+}
+
+async fn promote(hub: &Hub, provisional: &ProvisionalNode, session: &impl OperationalSession) -> anyhow::Result<()> {
+    failpoint::reach("recover.before");
+    match session.commissioning_complete().await {
+        // NoFailSafe: there is nothing left to complete.
+        Ok(()) | Err(LinkError::Commissioning { code: 3, .. }) => {}
+        Err(error) => return Err(error.into()),
+    }
+    failpoint::reach("recover.completed");
+    let mut record = provisional.record.clone();
+    record.cats = granted_cats(&session.read_acl().await?);
+    record.fabric_index = session.current_fabric_index().await?;
+    record.state = NodeState::Operational;
+    record.last_seen_at = Some(Timestamp::now());
+    let attempt = provisional.attempt_id;
+    hub.store.commit_commissioned(attempt, &record, provisional.task.as_ref(), &provisional.evidence).await?;
+    failpoint::reach("recover.recorded");
+    Ok(())
+}
+
+async fn abandon(hub: &Hub, provisional: &ProvisionalNode) {
+    match hub.store.abandon_provisional(provisional.attempt_id).await {
+        Ok(()) => {
+            failpoint::reach("abandon.after");
+            let node = provisional.record.node_id;
+            let message =
+                format!("the attempt for node {node} was interrupted, the device is not ours: commission it again");
+            hub.journal.record(about(provisional, Level::Warn, "attempt-abandoned", message));
+        }
+        Err(error) => tracing::warn!(%error, "an interrupted attempt cannot be closed yet"),
+    }
+}
+
+/// The same code, the same product, and an address that the device had: nothing in its announcement says more.
+fn looks_like(node: &CommissionableNode, record: &NodeRecord) -> bool {
+    let told = |seen: Option<u16>, known: u16| seen.is_none_or(|seen| seen == 0 || seen == known);
+    node.txt.commissioning_mode != 0
+        && node.txt.discriminator == record.discriminator
+        && told(node.txt.vendor_id, record.vendor_id)
+        && told(node.txt.product_id, record.product_id)
+        && node.addresses.iter().any(|address| record.addresses.contains(&address.to_string()))
+}
+
+fn about(provisional: &ProvisionalNode, level: Level, kind: &str, message: String) -> Event {
+    Event::new(Timestamp::now(), level, kind, message)
+        .with_node(provisional.record.node_id)
+        .with_attempt(provisional.attempt_id)
+}
