@@ -145,6 +145,13 @@ async fn every_path_of_the_description_answers() {
             match path.as_str() {
                 "/v1/commission" => request = request.json(&json!({ "setup_code": GOOD })),
                 "/v1/nodes/{node}/action" => request = request.json(&json!({ "action": "check" })),
+                "/v1/fabric/backup" | "/v1/fabric/export-root" => {
+                    request = request.json(&json!({ "passphrase": "a word" }))
+                }
+                "/v1/fabric/remove-root" => request = request.json(&json!({ "sha256": "0".repeat(64) })),
+                "/v1/access" if method == reqwest::Method::POST => {
+                    request = request.json(&json!({ "action": "apply" }))
+                }
                 _ => {}
             }
             // Only the head of the answer: /v1/events goes on for ever.

@@ -10,6 +10,7 @@ mod support {
     pub mod matterjs;
 }
 
+use age::secrecy::ExposeSecret;
 use serde_json::json;
 
 use support::daemon::{Hub, Options};
@@ -24,10 +25,13 @@ fn a_wiped_hub_is_restored_from_before_a_rotation() {
     let node = hub.commission_and_bind(&lights.lights[0].qr);
     let id = node["node_id"].to_string();
     let word = hub.path().join("word");
-    std::fs::write(&word, "correct horse\n").unwrap();
+    // Not a passphrase: its scrypt takes a second in a release build and most of a minute without optimisation.
+    let identity = age::x25519::Identity::generate();
+    std::fs::write(&word, identity.to_string().expose_secret()).unwrap();
+    let recipient = identity.to_public().to_string();
     let (file, root) = (hub.path().join("hub.age"), hub.path().join("root.age"));
     let (word, file, root) = (word.to_str().unwrap(), file.to_str().unwrap(), root.to_str().unwrap());
-    let made = hub.cli(["fabric", "backup", file, "--passphrase-file", word]);
+    let made = hub.cli(["fabric", "backup", file, "--recipient", &recipient]);
     assert_eq!(made.code, 0, "{made:?}");
     let fabric = hub.ask(&["fabric", "show"]);
     assert_eq!(fabric["root_key_online"], true);
@@ -44,7 +48,7 @@ fn a_wiped_hub_is_restored_from_before_a_rotation() {
     assert_eq!((&held["nodes"][0]["cats"], &held["nodes"][0]["state"]), (&cats, &json!("as-wanted")), "{held:#}");
     assert_eq!(held["hub_cats"], json!([0x0001_0002]), "{held:#}");
 
-    let exported = hub.cli(["fabric", "export-root", root, "--passphrase-file", word]);
+    let exported = hub.cli(["fabric", "export-root", root, "--recipient", &recipient]);
     assert_eq!(exported.code, 0, "{exported:?}");
     assert_eq!(hub.ask(&["fabric", "show"])["root_key_online"], false);
 
@@ -57,7 +61,7 @@ fn a_wiped_hub_is_restored_from_before_a_rotation() {
 
     let config = hub.config();
     let restore = |more: &[&str]| {
-        let line = ["fabric", "restore", file, "--passphrase-file", word, "--config", config.to_str().unwrap()];
+        let line = ["fabric", "restore", file, "--identity", word, "--config", config.to_str().unwrap()];
         hub.cli([&line, more].concat())
     };
     let running = restore(&["--force", "--json"]);
@@ -65,7 +69,7 @@ fn a_wiped_hub_is_restored_from_before_a_rotation() {
     hub.stop_daemon();
     std::fs::remove_dir_all(hub.state_dir()).unwrap();
     let restore = |more: &[&str]| {
-        let line = ["fabric", "restore", file, "--passphrase-file", word, "--config", config.to_str().unwrap()];
+        let line = ["fabric", "restore", file, "--identity", word, "--config", config.to_str().unwrap()];
         hub.cli([&line, more].concat())
     };
     let restored = restore(&[]);
