@@ -44,12 +44,16 @@ const ALLOWED: &[(&str, &str, &str)] = &[
     ("dcl", "attestation paa", "fetches what attestation trusts"),
     ("backup", "access keystore matter store", "reads and writes a whole state directory, offline"),
     // The outside.
-    ("admin", "commissioning config outbox telemetry", "speaks of attempts and rows; handles come through Backend"),
+    (
+        "admin",
+        "backup commissioning config outbox telemetry",
+        "speaks of attempts and rows; handles come through Backend",
+    ),
     ("cli", "admin commissioning config telemetry", "a client of the admin API"),
     ("cli/attestation", "dcl paa", "offline verification needs no daemon"),
     ("cli/daemon", "app config telemetry", "starts the daemon"),
     ("cli/demo", "admin sim", "plays the whole product"),
-    ("cli/fabric", "admin config", "shows and backs up through the daemon"),
+    ("cli/fabric", "admin backup commissioning config keystore", "shows and backs up through the daemon"),
     ("cli/sim", "sim", "starts the simulations"),
     ("config", "commissioning", "checks limits and paths as the path understands them"),
     ("telemetry", "config systemd", "the configured filter; whether journald reads stderr"),

@@ -94,6 +94,8 @@ fn a_wrong_passcode_a_closed_window_an_ambiguous_code() {
     hub.commission_fails(&wrong, &["--address", &address], "pase", "wrong-passcode", 4);
     eprintln!("a wrong passcode is told after {} ms", began.elapsed().as_millis());
     no_nodes(&hub);
+    let mut watch = hub.spawn_cli(["discover", "--watch", "--json"]);
+    watch.wait_for("the first light", |line| line["discriminator"] == 3840);
     let node = hub.commission_and_bind(&first.qr);
 
     // It has us now, and lets nobody else in.
@@ -109,7 +111,8 @@ fn a_wrong_passcode_a_closed_window_an_ambiguous_code() {
     assert_eq!(hub.nodes().len(), 1);
     assert_eq!(hub.ask(&["node", "check", &node["node_id"].to_string()])["reachable"], true);
 
-    // Alone it is not ambiguous any more.
+    // Once the first has said goodbye, the second is not ambiguous any more.
+    watch.wait_for("its goodbye", |line| line["event"] == "disappeared" && line["discriminator"] == 3840);
     hub.commission_and_bind(&second.manual);
 }
 

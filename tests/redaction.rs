@@ -195,11 +195,11 @@ fn secrets(
         Needle::text("the password", PASSWORD),
         Needle::text("the binding code", BINDING_CODE),
         Needle::text("a wrong passcode", &(PASSCODE + 2).to_string()),
-        Needle::bytes("the IPK", bundle.ipk.expose().as_ref()),
-        Needle::bytes("the ICAC's key", bundle.icac_key.expose().as_ref()),
-        Needle::bytes("the hub's key", bundle.hub_key.expose().as_ref()),
+        Needle::bytes("the IPK", bundle.ipk.expose()),
+        Needle::bytes("the ICAC's key", bundle.icac_key.expose()),
+        Needle::bytes("the hub's key", bundle.hub_key.expose()),
     ];
-    all.extend(bundle.rcac_key.iter().map(|key| Needle::bytes("the root's key", key.expose().as_ref())));
+    all.extend(bundle.rcac_key.iter().map(|key| Needle::bytes("the root's key", key.expose())));
     for (number, device) in (0u32..).zip(devices) {
         all.push(Needle::text("a passcode", &(PASSCODE + number).to_string()));
         all.push(Needle::text("a QR payload", &device.qr));

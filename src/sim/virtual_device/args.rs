@@ -216,7 +216,7 @@ mod tests {
         let args = parse(&["--vendor-id", "0xfff2", "--product-id", "32770", "--discriminator", "0XABC"]).unwrap();
         let options = args.options(Path::new("scratch")).unwrap();
         assert_eq!((options.vendor_id, options.product_id, options.discriminator), (0xFFF2, 0x8002, 0xABC));
-        assert_eq!(options.serial_number, "MB-FFF2-8002-2748");
+        assert_eq!(options.serial_number, "MBFFF280022748");
         assert_eq!(options.storage, Path::new("scratch"));
         assert!(options.check().is_ok());
         for bad in ["0x10000", "12a", "", "-1"] {
