@@ -5,7 +5,7 @@
 //! hub namespace: daemon, reference cloud ── mb0 ══ veth ══ mb0 ── devices' namespace: matter.js
 //! ```
 //!
-//! `MATTERBIND_BIN` names another binary to measure, for instance the hub's (`--no-default-features`). Lights share one
+//! `BENCH_BIN` names another binary to measure, for instance the hub's (`--no-default-features`). Lights share one
 //! Node process, so what eight at once take is mostly theirs.
 //!
 //! Goals: 200 ms for one, 2 s for eight at once, ready in 100 ms, 16 MiB after eight devices, 1 % CPU when idle.
@@ -173,7 +173,7 @@ impl Drop for Running {
 }
 
 fn binary() -> PathBuf {
-    std::env::var_os("MATTERBIND_BIN").map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_matterbind")), PathBuf::from)
+    std::env::var_os("BENCH_BIN").map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_matterbind")), PathBuf::from)
 }
 
 fn start_cloud(lab: &Lab) -> Running {
