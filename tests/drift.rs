@@ -1,0 +1,114 @@
+//! Local equals cloud equals device: drift of each kind is made by hand on a matter.js light or in the cloud, `sync` names it
+//! and, as configured, mends it. A device that was reset is only told about, never commissioned again by itself.
+
+#![allow(clippy::unwrap_used, reason = "a test may")]
+
+#[allow(dead_code, reason = "shared by several test binaries, none of which uses all of it")]
+mod support {
+    pub mod daemon;
+    pub mod lab;
+    pub mod matterjs;
+}
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use matterbind::commissioning::ports::{MatterLink, OperationalSession};
+use matterbind::fabric::{Cat, Privilege};
+use matterbind::keystore::Keystore;
+use matterbind::matter::credentials::reissue_hub_noc;
+use matterbind::matter::{Credentials, Link, Stack, StackOptions};
+use matterbind::node::NodeId;
+use serde_json::{Value, json};
+
+use support::daemon::{Hub, Options, PATIENCE};
+use support::lab::{Families, Lab};
+use support::matterjs::Lights;
+
+/// A hub that mends: binds again what the cloud lost, restores what another administrator changed.
+fn mending(lab: &Lab) -> Hub<'_> {
+    let mut hub = Hub::new(lab, Options::default());
+    let config = std::fs::read_to_string(hub.config()).unwrap();
+    let policy = "password_file = \"password\"\non_cloud_missing = \"rebind\"\non_access_drift = \"restore\"\n";
+    std::fs::write(hub.config(), config.replace("password_file = \"password\"\n", policy)).unwrap();
+    hub.start_cloud();
+    hub.start_daemon();
+    hub
+}
+
+/// One `sync`: exit code and the only node's row.
+fn sync(hub: &Hub<'_>) -> (i32, Value) {
+    let answer = hub.cli(["sync", "--json"]);
+    (answer.code, answer.json["nodes"][0].clone())
+}
+
+/// The drift is named with its fields, by this `sync` or by the daemon's own run just before it; then all agree again.
+fn is_named_and_mended(hub: &Hub<'_>, verdict: &str, field: &str) {
+    let (exit, row) = sync(hub);
+    let told = row["verdict"] == verdict && row.to_string().contains(field);
+    let noted =
+        || hub.cli(["logs", "--json"]).stdout.lines().any(|l| l.contains("sync-difference") && l.contains(field));
+    assert!(told || noted(), "{verdict} in {field}: {exit} {row:#}");
+    let give_up = Instant::now() + PATIENCE;
+    loop {
+        let (exit, row) = sync(hub);
+        if exit == 0 {
+            assert_eq!(row["verdict"], "match", "{row:#}");
+            return;
+        }
+        assert!(Instant::now() < give_up, "{verdict} in {field} is not mended: {row:#}\n{}", hub.daemon_log());
+    }
+}
+
+/// Another administrator of the fabric takes the View grant away.
+fn take_view_away(lab: &Lab, hub: &Hub<'_>, light: NodeId, address: SocketAddr) {
+    let mut bundle = Keystore::new(hub.state_dir(), None).load().unwrap().bundle;
+    bundle.hub_node = NodeId(2_000_000_009);
+    reissue_hub_noc(&mut bundle, &[Cat::new(0x0001_0001).unwrap()]).unwrap();
+    lab.in_hub(|| async move {
+        let stack = Stack::start(&StackOptions::default(), &bundle).unwrap();
+        let link = Link::new(stack.clone(), Arc::new(Credentials::new(bundle).unwrap()));
+        let session = link.open_case(light, &[address]).await.unwrap();
+        let mut entries = session.read_acl().await.unwrap();
+        entries.retain(|entry| entry.privilege != Privilege::View.wire());
+        session.write_acl(&entries).await.unwrap();
+        drop(session);
+        stack.stop().await;
+    });
+}
+
+#[test]
+fn drift_of_each_kind_is_named_and_mended() {
+    let Some(lab) = Lab::new(Families::Both) else { return };
+    let Some(mut lights) = Lights::start(&lab, &[("SERIAL", "DRIFT01")]) else { return };
+    let hub = mending(&lab);
+    let node = hub.commission_and_bind(&lights.lights[0].qr);
+    let light = NodeId(node["node_id"].as_u64().unwrap());
+    let which = json!({ "product_key": node["product_key"], "device_key": node["device_key"] });
+    assert_eq!(sync(&hub).0, 0);
+
+    hub.cloud_call("POST", "/sim/drop-binding", &which);
+    is_named_and_mended(&hub, "cloud-missing", "bind");
+    let binding = hub.binding("DRIFT01");
+    assert_eq!(binding["matter_info"]["nodeId"], node["node_id"], "{binding:#}");
+
+    let mut change = which.clone();
+    change["matter_info"] = json!({ "nodeId": 7, "fabricId": 8 });
+    hub.cloud_call("POST", "/sim/change-matter-info", &change);
+    is_named_and_mended(&hub, "cloud-differs", "node_id");
+    assert_eq!(hub.binding("DRIFT01")["matter_info"]["fabricId"], node["fabric_id"]);
+
+    let address: SocketAddr = format!("10.77.0.2:{}", lights.lights[0].port).parse().unwrap();
+    take_view_away(&lab, &hub, light, address);
+    is_named_and_mended(&hub, "drift", "cats");
+    assert_eq!(hub.nodes()[0]["cats"], node["cats"]);
+    assert_eq!(hub.ask(&["node", "check", &light.to_string()])["differences"], json!([]));
+
+    lights.command("reset 0");
+    let (exit, row) = sync(&hub);
+    assert!(exit != 0 && row["verdict"] != "match", "{row:#}");
+    // It waits for a commissioner and stays without one.
+    let seen = hub.ask(&["discover", "--timeout", "2s"]);
+    assert_eq!(seen["nodes"].as_array().unwrap().len(), 1, "{seen:#}");
+}
