@@ -39,7 +39,6 @@ pub mod register;
 mod schedule;
 mod search;
 pub mod txt;
-mod view;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -52,7 +51,6 @@ use tokio_util::sync::CancellationToken;
 use self::cache::{Cache, Kind};
 pub use self::cache::{DiscoveryEvent, Seen};
 use self::search::{Finding, Wanted};
-pub use self::view::{DiscoveredChange, DiscoveredNode};
 use crate::commissioning::ports::{DiscoverError, Discovery};
 use crate::config::NetworkConfig;
 use crate::node::{CommissionableNode, NodeId, OperationalNode};

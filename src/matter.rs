@@ -15,7 +15,7 @@ pub mod pase;
 mod session;
 mod socket;
 pub mod stack;
-mod waker;
+pub(crate) mod waker;
 
 pub use credentials::{CredentialError, Credentials, mint};
 pub use link::Link;

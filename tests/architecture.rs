@@ -59,6 +59,7 @@ const ALLOWED: &[(&str, &str, &str)] = &[
     ("telemetry", "config systemd", "the configured filter; whether journald reads stderr"),
     ("systemd", "", "what the service manager is told"),
     ("sim", "", "the other side of every protocol"),
+    ("sim/virtual_device", "matter", "rs-matter spins under any other waker, on the device's side too"),
     ("sim/cloud/login", "cloud", "checks signatures by the same code that the test vectors pin"),
     ("main", "", "calls the command line"),
     ("app", "*", "the composition root"),

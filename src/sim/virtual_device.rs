@@ -11,7 +11,6 @@ mod interface;
 mod light;
 mod node;
 mod storage;
-mod waker;
 
 use std::io;
 use std::path::PathBuf;
@@ -243,7 +242,7 @@ pub fn run_on_this_thread(
     options.check()?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(VirtualDeviceError::Thread)?;
-    runtime.block_on(waker::stable(node::run(options, ready, shutdown)))
+    runtime.block_on(crate::matter::waker::stable(node::run(options, ready, shutdown)))
 }
 
 #[cfg(test)]
