@@ -1,7 +1,7 @@
 //! What can go wrong when a fact is made durable. The one error that every store port shares; see `store` for SQLite.
 
 /// A read or write of the durable state failed; the fact is not recorded.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
     /// No space left: nothing was written.
     #[error("the disk that holds the state directory is full")]

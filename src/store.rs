@@ -1,7 +1,7 @@
 //! The durable state: one SQLite database, one thread that owns it, one cheap handle ([`Store`]) for everybody else.
 //!
-//! Every call is a job for that thread and returns after its transaction is on disk (WAL, synchronous=FULL). Dropping a
-//! call's future does not undo the job: it runs, and only its answer is lost. A call waits as long as the disk does; it
+//! Every call is a job for that thread and returns after its transaction is on disk (WAL, synchronous=FULL); writes that
+//! wait at the same time share one (`batch`). Dropping a call's future does not undo the job: it runs, and only its answer is lost. A call waits as long as the disk does; it
 //! has no deadline of its own, because giving up on a write would leave its outcome unknown.
 //!
 //! Secrets at rest: the binding code of a waiting bind, the near-field key of a bound node, and the cloud's tokens are in
@@ -23,6 +23,7 @@ use crate::journal::Event;
 use crate::node::NodeState;
 use crate::outbox::ports::OutboxState;
 
+mod batch;
 mod fabric;
 mod journal;
 mod nodes;
@@ -56,8 +57,10 @@ type Work = Box<dyn FnOnce(&mut Connection) + Send>;
 
 /// What the thread is asked to do.
 enum Job {
-    /// A transaction or a read.
+    /// A read, or something that makes its own transaction.
     Run(Work),
+    /// A write that may share its transaction.
+    Write(Box<dyn batch::Write>),
     /// The same, after all events that were reported before are stored.
     RunAfterEvents(Work),
     /// An event for the journal.
@@ -202,12 +205,12 @@ impl Store {
         self.call(move |connection| work(connection).map_err(store_error)).await
     }
 
-    /// One transaction, committed if `work` succeeds and rolled back otherwise.
+    /// All of `work` if it succeeds, nothing of it otherwise.
     async fn write<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Transaction<'_>) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, StoreError> {
-        self.call(move |connection| transaction(connection, work)).await
+        self.write_then(work, || {}).await
     }
 
     /// [`Store::write`] of something that may have changed the queue: wakes the dispatcher after the commit.
@@ -217,12 +220,18 @@ impl Store {
     ) -> Result<T, StoreError> {
         let changes = self.outbox_changes.clone();
         // On the store's thread, so that a caller who is gone does not swallow the wake-up.
-        self.call(move |connection| {
-            let result = transaction(connection, work);
-            changes.send_modify(|version| *version = version.wrapping_add(1));
-            result
-        })
-        .await
+        self.write_then(work, move || changes.send_modify(|version| *version = version.wrapping_add(1))).await
+    }
+
+    async fn write_then<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T, Failure> + Send + 'static,
+        then: impl FnOnce() + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (caller, answered) = oneshot::channel();
+        let write = batch::Waiting::new(work, then, caller);
+        self.jobs.send(Job::Write(Box::new(write))).await.map_err(|_| StoreError::Closed)?;
+        answered.await.map_err(|_| StoreError::Closed)?
     }
 }
 
@@ -239,24 +248,44 @@ fn transaction<T>(
 /// The store's thread: jobs in the order of the queue, events stored in batches when nothing else waits.
 fn run(mut opened: open::Opened, mut queue: mpsc::Receiver<Job>, mut writer: journal::Writer) {
     let mut closed = None;
+    // What ended a batch of writes is next.
+    let mut held = None;
     loop {
-        let job = if writer.wants_to_write() {
-            match queue.try_recv() {
+        let job = match held.take() {
+            Some(job) => job,
+            None if writer.wants_to_write() => match queue.try_recv() {
                 Ok(job) => job,
                 Err(mpsc::error::TryRecvError::Empty) => {
                     writer.flush(&mut opened.connection);
                     continue;
                 }
                 Err(mpsc::error::TryRecvError::Disconnected) => break,
-            }
-        } else {
-            match queue.blocking_recv() {
+            },
+            None => match queue.blocking_recv() {
                 Some(job) => job,
                 None => break,
-            }
+            },
         };
         match job {
             Job::Run(work) => work(&mut opened.connection),
+            Job::Write(first) => {
+                let mut events = Vec::new();
+                batch::commit(&mut opened.connection, first, || {
+                    loop {
+                        match queue.try_recv().ok()? {
+                            Job::Write(next) => return Some(next),
+                            Job::Event(event) => events.push(*event),
+                            other => {
+                                held = Some(other);
+                                return None;
+                            }
+                        }
+                    }
+                });
+                for event in events {
+                    writer.take(event, &mut opened.connection);
+                }
+            }
             Job::RunAfterEvents(work) => {
                 writer.flush(&mut opened.connection);
                 work(&mut opened.connection);

@@ -16,7 +16,9 @@ use crate::node::{NodeId, NodeRecord};
 use crate::outbox::ports::{OutboxEntry, OutboxId, OutboxState, OutboxStore, OutboxTask};
 
 const COLUMNS: &str = "SELECT id, node_id, task, state, tries, tries_in_class, last_code, last_message, next_try_at,
-    created_at, first_sent_at, hint FROM outbox AS o";
+    created_at, first_sent_at, hint, product_key, device_key FROM outbox AS o";
+/// Where those two stand in [`COLUMNS`].
+const KEYS: (usize, usize) = (12, 13);
 
 /// Only the oldest unfinished row of a device may be worked on.
 const IS_HEAD: &str = "o.state <> 'rejected' AND NOT EXISTS (
@@ -31,15 +33,21 @@ impl OutboxStore for Store {
     async fn due(&self, now: Timestamp, busy: &[CloudDevice], limit: usize) -> Result<Vec<OutboxEntry>, StoreError> {
         let busy = busy.to_vec();
         self.call(move |connection| {
-            // At most one row for each busy device can be in the way.
-            let read = i64::try_from(limit.saturating_add(busy.len())).unwrap_or(i64::MAX);
             let sql = format!(
-                "{COLUMNS} WHERE {IS_HEAD} AND (state = 'sending' OR next_try_at <= ?1) ORDER BY next_try_at, id LIMIT ?2"
+                "{COLUMNS} WHERE {IS_HEAD} AND (state = 'sending' OR next_try_at <= ?1) ORDER BY next_try_at, id"
             );
-            let mut rows = entries(connection, &sql, params![micros(now), read])?;
-            rows.retain(|entry| !busy.contains(entry.task.device()));
-            rows.truncate(limit);
-            Ok(rows)
+            let mut statement = connection.prepare_cached(&sql).map_err(store_error)?;
+            let mut rows = statement.query([micros(now)]).map_err(store_error)?;
+            let mut due = Vec::new();
+            while due.len() < limit
+                && let Some(row) = rows.next().map_err(store_error)?
+            {
+                // Before its task is parsed: with most devices busy that would be most of the work.
+                if !busy.contains(&device(row, KEYS)?) {
+                    due.push(read(row).map_err(|Failure(error)| error)?);
+                }
+            }
+            Ok(due)
         })
         .await
     }
@@ -48,16 +56,12 @@ impl OutboxStore for Store {
         let busy = busy.to_vec();
         self.call(move |connection| {
             let sql = format!(
-                "SELECT product_key, device_key, next_try_at FROM outbox AS o WHERE {IS_HEAD} ORDER BY next_try_at LIMIT ?1"
+                "SELECT product_key, device_key, next_try_at FROM outbox AS o WHERE {IS_HEAD} ORDER BY next_try_at"
             );
             let mut statement = connection.prepare_cached(&sql).map_err(store_error)?;
-            let mut rows = statement.query([i64::try_from(busy.len() + 1).unwrap_or(i64::MAX)]).map_err(store_error)?;
+            let mut rows = statement.query([]).map_err(store_error)?;
             while let Some(row) = rows.next().map_err(store_error)? {
-                let device = CloudDevice {
-                    product_key: row.get(0).map_err(store_error)?,
-                    device_key: row.get(1).map_err(store_error)?,
-                };
-                if !busy.contains(&device) {
+                if !busy.contains(&device(row, (0, 1))?) {
                     return timestamp(row.get(2).map_err(store_error)?).map(Some);
                 }
             }
@@ -289,6 +293,14 @@ fn entries(connection: &Connection, sql: &str, params: impl rusqlite::Params) ->
     let mut statement = connection.prepare_cached(sql).map_err(store_error)?;
     let rows = statement.query_map(params, |row| Ok(read(row))).map_err(store_error)?;
     rows.map(|row| row.map_err(store_error)?.map_err(|Failure(error)| error)).collect()
+}
+
+/// Which device a row is about, by the columns of its two keys.
+fn device(row: &Row<'_>, (product_key, device_key): (usize, usize)) -> Result<CloudDevice, StoreError> {
+    Ok(CloudDevice {
+        product_key: row.get(product_key).map_err(store_error)?,
+        device_key: row.get(device_key).map_err(store_error)?,
+    })
 }
 
 fn read(row: &Row<'_>) -> Result<OutboxEntry, Failure> {
