@@ -9,6 +9,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::ports::{OutboxEntry, OutboxState, OutboxTask};
+use crate::bind::codes::meaning_of;
 use crate::bind::{CloudRecord, FieldDifference};
 
 mod class;
@@ -282,8 +283,12 @@ impl Move {
         let tries = self.entry.tries_in_class;
         match class_of(code) {
             Class::ReadBackThenOperator | Class::ReadBackThenRetry { .. } | Class::FreshCode { .. } => self.look_now(),
-            Class::BindWindow if self.in_window() => self.stand(OutboxState::Pending, WINDOW_CADENCE),
-            // The window is over: one last look, for the cloud may have been slow to say that it is bound.
+            // 5460 is also what a bind that took effect may get, for its code is used up; a change of identity that is sent
+            // again would undo itself first.
+            Class::BindWindow if self.in_window() && !meaning_of(code).ambiguous => {
+                self.stand(OutboxState::Pending, WINDOW_CADENCE)
+            }
+            // Or the window is over: one last look, for the cloud may have been slow to say that it is bound.
             Class::BindWindow => self.look_now(),
             Class::Retry { most } if tries <= most => self.back_off(OutboxState::Pending),
             Class::Retry { .. } | Class::Operator => self.operator(hint),
