@@ -16,6 +16,7 @@ use axum::response::{IntoResponse as _, Response};
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 mod backdoor;
@@ -26,6 +27,7 @@ mod fault;
 mod login;
 mod routes;
 mod scenario;
+mod storm;
 mod world;
 
 use fault::{ConnectionSwitch, CuttableListener};
@@ -34,7 +36,8 @@ use world::{Refusal, World};
 
 pub use fault::{Fault, FaultKind};
 pub use scenario::{Device, Domain, EmptyData, Family, IdStorage, Product, Room, Scenario, Switches, User};
-pub use world::{Binding, Counters};
+pub use storm::Storm;
+pub use world::{Binding, Counters, Traffic};
 
 /// How long answers that are under way may take after the end was asked for.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -120,6 +123,11 @@ impl SimCloud {
         self.with(|world| world.counters.clone())
     }
 
+    /// What goes on at its door.
+    pub fn traffic(&self) -> watch::Receiver<Traffic> {
+        self.with(|world| world.traffic.subscribe())
+    }
+
     /// Every token, near-field key and reported code that it has given out or holds: what must be in no log.
     pub fn secrets(&self) -> Vec<String> {
         self.with(|world| {
@@ -130,14 +138,27 @@ impl SimCloud {
     }
 
     /// Counts a request and takes the fault that waits for it.
-    fn begin(&self, route: &Route) -> Option<Fault> {
+    fn begin(&self, route: &Route, call: &Call) -> Option<Fault> {
         self.with(|world| {
             if !route.is_vendor() {
                 return None;
             }
+            world.traffic.send_modify(|traffic| {
+                traffic.begun += 1;
+                traffic.under_way += 1;
+            });
             *world.counters.requests.entry(route.endpoint().to_owned()).or_default() += 1;
-            world.take_fault(route.endpoint())
+            let fault = world.take_fault(route.endpoint()).or_else(|| storm::strike(world, route, call));
+            world.counters.faults += u64::from(fault.is_some());
+            fault
         })
+    }
+
+    /// Nothing more comes of the request.
+    fn end(&self, route: &Route) {
+        if route.is_vendor() {
+            self.with(|world| world.traffic.send_modify(|traffic| traffic.under_way -= 1));
+        }
     }
 
     /// One request, fault included; a delay is the caller's.
@@ -220,7 +241,7 @@ async fn answer(
     };
     // A task of its own: a client that hangs up does not undo what the service has begun.
     let work = tokio::spawn(async move {
-        let fault = cloud.begin(route);
+        let fault = cloud.begin(route, &call);
         let delay = match &fault {
             Some(Fault { kind: FaultKind::Delay { delay_ms }, after_commit, .. }) => {
                 Some((Duration::from_millis(*delay_ms), *after_commit))
@@ -234,6 +255,7 @@ async fn answer(
         if let Some((delay, true)) = delay {
             tokio::time::sleep(delay).await;
         }
+        cloud.end(route);
         reply
     });
     match work.await {

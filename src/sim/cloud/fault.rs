@@ -104,6 +104,13 @@ pub(super) struct CuttableListener {
 pub(super) struct CuttableStream {
     stream: TcpStream,
     switch: ConnectionSwitch,
+    cloud: SimCloud,
+}
+
+impl Drop for CuttableStream {
+    fn drop(&mut self) {
+        self.cloud.with(|world| world.traffic.send_modify(|traffic| traffic.connections -= 1));
+    }
 }
 
 impl Listener for CuttableListener {
@@ -112,9 +119,12 @@ impl Listener for CuttableListener {
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
         let (stream, address) = Listener::accept(&mut self.listener).await;
-        self.cloud.with(|world| world.counters.connections += 1);
+        self.cloud.with(|world| {
+            world.counters.connections += 1;
+            world.traffic.send_modify(|traffic| traffic.connections += 1);
+        });
         let _ = stream.set_nodelay(true);
-        (CuttableStream { stream, switch: ConnectionSwitch::default() }, address)
+        (CuttableStream { stream, switch: ConnectionSwitch::default(), cloud: self.cloud.clone() }, address)
     }
 
     fn local_addr(&self) -> io::Result<Self::Addr> {

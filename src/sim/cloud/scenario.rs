@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::fault::Fault;
+use super::storm::Storm;
 
 /// A whole scenario. Every key has a default; unknown keys are errors.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -28,6 +29,8 @@ pub struct Scenario {
     pub families: Vec<Family>,
     /// Faults that wait from the start.
     pub faults: Vec<Fault>,
+    /// Faults at random.
+    pub storm: Option<Storm>,
 }
 
 impl Default for Scenario {
@@ -69,6 +72,7 @@ impl Default for Scenario {
                 ],
             }],
             faults: Vec::new(),
+            storm: None,
         }
     }
 }

@@ -7,9 +7,11 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 use super::fault::Fault;
 use super::scenario::{Device, Family, Product, Scenario, Switches, User};
+use super::storm::Requests;
 use crate::bind::codes;
 
 /// Product key and device key.
@@ -96,10 +98,23 @@ pub struct Counters {
     pub logins: u64,
     /// Refreshes that gave tokens.
     pub refreshes: u64,
+    /// Faults that struck, queued and of a storm.
+    pub faults: u64,
     /// Binds that took effect, by `product key/device key`.
     pub commits: BTreeMap<String, u64>,
     /// Unbinds that took effect, likewise.
     pub unbinds: BTreeMap<String, u64>,
+}
+
+/// What goes on at the service's door, for tests that wait until it is quiet.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Requests to the vendor's endpoints so far.
+    pub begun: u64,
+    /// Those that are being worked on, whether or not their callers still wait.
+    pub under_way: u64,
+    /// Open TCP connections.
+    pub connections: u64,
 }
 
 /// Everything the simulated cloud knows.
@@ -113,6 +128,9 @@ pub(super) struct World {
     pub(super) faults: VecDeque<Fault>,
     pub(super) counters: Counters,
     pub(super) next_id: u64,
+    pub(super) started_at: Timestamp,
+    pub(super) storm_requests: Requests,
+    pub(super) traffic: watch::Sender<Traffic>,
 }
 
 impl World {
@@ -129,6 +147,9 @@ impl World {
             faults,
             counters: Counters::default(),
             next_id: 1,
+            started_at: Timestamp::now(),
+            storm_requests: Requests::new(),
+            traffic: watch::Sender::default(),
         };
         for device in devices {
             world.put_device(device);
