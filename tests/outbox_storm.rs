@@ -8,21 +8,24 @@
 
 #[path = "outbox_storm/fake_cloud.rs"]
 mod fake_cloud;
+#[path = "outbox_storm/household.rs"]
+mod household;
 
 use std::collections::HashMap;
+use std::iter;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use fake_cloud::{CodesFromDevice, FakeCloud};
+use household::{Expected, Silent, Wish, device, queue, record, request, wishes};
 use jiff::Timestamp;
-use matterbind::bind::{BindRequest, BindState, BindStatus, CloudDevice, MatterInfo};
+use matterbind::bind::BindState;
 use matterbind::commissioning::ports::NodeStore;
-use matterbind::journal::{Event, EventSink};
-use matterbind::node::{AttestationSummary, FabricId, NodeId, NodeRecord, NodeState};
+use matterbind::journal::EventSink;
+use matterbind::node::NodeId;
 use matterbind::outbox::dispatcher::{Clock, DispatchOptions, Dispatcher, OutboxHandle, wait_for};
 use matterbind::outbox::ports::OutboxTask;
-use matterbind::secret::BindingCode;
 use matterbind::store::{JournalFilter, JournalLimits, Store};
 use proptest::prelude::*;
 use rand::rngs::StdRng;
@@ -33,125 +36,9 @@ use uuid::Uuid;
 
 const START: Timestamp = Timestamp::constant(1_795_000_000, 0);
 
-/// What the household wants of one device, in this order, after its bind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Wish {
-    Rename,
-    Move,
-    NewIdentity,
-    Unbind,
-}
-
-/// What the cloud must hold in the end, and how many binds it takes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Expected {
-    bound: Option<(String, Option<String>, u64)>,
-    binds: u32,
-}
-
 fn clock() -> Clock {
     let begin = Instant::now();
     Arc::new(move || START.checked_add(begin.elapsed()).expect("a test lasts days, not millennia"))
-}
-
-fn device(node: u64) -> CloudDevice {
-    CloudDevice { product_key: "p1".to_owned(), device_key: format!("device{node}") }
-}
-
-fn request(node: u64, discriminator: u16, name: &str, room: Option<String>) -> Box<BindRequest> {
-    Box::new(BindRequest {
-        device: device(node),
-        binding_code: BindingCode::new("0123456789ABCDEF"),
-        device_name: Some(name.to_owned()),
-        family_id: Some("home".to_owned()),
-        room_id: room,
-        capabilities_bitmask: 10,
-        matter_info: MatterInfo {
-            fabric_id: FabricId(77),
-            node_id: NodeId(node),
-            vendor_id: 0xFFF1,
-            product_id: 0x8000,
-            discriminator,
-            matter_version: "1.4".to_owned(),
-            cats: Vec::new(),
-        },
-    })
-}
-
-fn record(node: u64) -> NodeRecord {
-    let device = device(node);
-    NodeRecord {
-        fabric_id: FabricId(77),
-        node_id: NodeId(node),
-        fabric_index: 1,
-        vendor_id: 0xFFF1,
-        product_id: 0x8000,
-        discriminator: 0,
-        matter_version: "1.4".to_owned(),
-        vendor_name: String::new(),
-        product_name: String::new(),
-        serial_number: None,
-        unique_id: None,
-        cats: Vec::new(),
-        product_key: Some(device.product_key),
-        device_key: Some(device.device_key),
-        name: "light".to_owned(),
-        family_id: None,
-        room_id: None,
-        capabilities_bitmask: 10,
-        attestation: AttestationSummary::default(),
-        addresses: Vec::new(),
-        port: 5540,
-        commissioned_at: START,
-        last_seen_at: None,
-        state: NodeState::Operational,
-        bind: BindStatus { state: BindState::Pending, ..BindStatus::default() },
-    }
-}
-
-/// Commits a node with its bind and queues its wishes; answers what must come of it.
-async fn queue(store: &Store, node: u64, wishes: &[Wish]) -> Expected {
-    let bind = OutboxTask::Bind(request(node, 0, "light", None));
-    store.commit_commissioned(Uuid::now_v7(), &record(node), Some(&bind), "{}").await.unwrap();
-    let mut expected = Expected { bound: Some(("light".to_owned(), None, 0)), binds: 1 };
-    for (index, wish) in wishes.iter().enumerate() {
-        let Some((name, room, discriminator)) = &mut expected.bound else { break };
-        let task = match wish {
-            Wish::Rename => {
-                *name = format!("name {index}");
-                OutboxTask::Rename { device: device(node), name: name.clone() }
-            }
-            Wish::Move => {
-                let new = format!("room {index}");
-                let old = room.replace(new.clone());
-                OutboxTask::MoveRoom {
-                    device: device(node),
-                    family_id: "home".to_owned(),
-                    old_room_id: old,
-                    new_room_id: new,
-                }
-            }
-            Wish::NewIdentity => {
-                *discriminator = index as u64 + 1;
-                expected.binds += 1;
-                OutboxTask::UpdateMatterInfo(request(node, *discriminator as u16, name, room.clone()))
-            }
-            Wish::Unbind => {
-                expected.bound = None;
-                OutboxTask::Unbind(device(node))
-            }
-        };
-        store.enqueue(NodeId(node), &task, START).await.unwrap();
-    }
-    expected
-}
-
-/// Events only count.
-#[derive(Default)]
-struct Silent;
-
-impl EventSink for Silent {
-    fn record(&self, _event: Event) {}
 }
 
 fn dispatcher<E: EventSink>(
@@ -213,7 +100,7 @@ async fn storm(seed: u64, devices: &[Vec<Wish>], kills: u32) {
     let mut expected = HashMap::new();
     for (index, wishes) in devices.iter().enumerate() {
         let node = 1001 + index as u64;
-        expected.insert(node, queue(&store, node, wishes).await);
+        expected.insert(node, queue(&store, node, wishes, iter::repeat(START)).await);
     }
     weather(&store, &cloud, seed, kills).await;
     check(&store, &cloud, &expected).await;
@@ -225,12 +112,7 @@ async fn two_hundred_nodes_come_through_ten_storms() {
     for seed in 1..=10 {
         println!("fault storm, seed {seed}");
         let mut random = StdRng::seed_from_u64(seed ^ 0xABCD);
-        let devices: Vec<Vec<Wish>> = (0..200)
-            .map(|_| {
-                let all = [Wish::Rename, Wish::Move, Wish::NewIdentity, Wish::Unbind];
-                (0..random.random_range(0..4)).map(|_| all[random.random_range(0..4)]).collect()
-            })
-            .collect();
+        let devices = wishes(&mut random, 200);
         storm(seed, &devices, 3).await;
     }
 }
@@ -264,7 +146,8 @@ async fn a_calm_bind_is_awaited_and_logged_once() {
     let running = tokio::spawn(dispatcher.run(cancel.clone()));
     let mut results = handle.results();
     let bind = OutboxTask::Bind(request(1001, 0, "light", None));
-    let row = store.commit_commissioned(Uuid::now_v7(), &record(1001), Some(&bind), "{}").await.unwrap().unwrap();
+    let row =
+        store.commit_commissioned(Uuid::now_v7(), &record(1001, START), Some(&bind), "{}").await.unwrap().unwrap();
     let result = wait_for(&mut results, row, Duration::from_secs(30)).await.unwrap();
     assert_eq!((result.state, result.status.map(|status| status.state)), (None, Some(BindState::Bound)));
     assert_eq!(store.node(NodeId(1001)).await.unwrap().unwrap().bind.state, BindState::Bound);
@@ -290,7 +173,7 @@ async fn a_row_that_waits_for_a_person_says_so_once() {
     let mut results = handle.results();
     let running = tokio::spawn(dispatcher.run(cancel.clone()));
     let bind = OutboxTask::Bind(request(1001, 0, "light", None));
-    store.commit_commissioned(Uuid::now_v7(), &record(1001), Some(&bind), "{}").await.unwrap();
+    store.commit_commissioned(Uuid::now_v7(), &record(1001, START), Some(&bind), "{}").await.unwrap();
     // The first try and two daily ones.
     for _ in 0..3 {
         let result = results.recv().await.unwrap();
