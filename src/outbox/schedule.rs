@@ -231,7 +231,9 @@ impl Move {
         Verdict { entry: self.entry, step: Step::Keep }
     }
 
-    fn done(self) -> Verdict {
+    fn done(mut self) -> Verdict {
+        // What was said while it was not.
+        self.entry.hint.clear();
         Verdict { entry: self.entry, step: Step::Done }
     }
 
