@@ -24,14 +24,15 @@ use serde_json::{Value, json};
 
 use support::daemon::{Hub, Options, PATIENCE};
 use support::lab::{Families, Lab};
-use support::matterjs::Lights;
+use support::matterjs::{Lights, join_with_second_controller};
 
-/// A hub that mends: binds again what the cloud lost, restores what another administrator changed.
-fn mending(lab: &Lab) -> Hub<'_> {
+/// A hub that mends: binds again what the cloud lost, and restores or records what another administrator changed.
+fn mending<'a>(lab: &'a Lab, on_access_drift: &str) -> Hub<'a> {
     let mut hub = Hub::new(lab, Options::default());
     let config = std::fs::read_to_string(hub.config()).unwrap();
-    let policy = "password_file = \"password\"\non_cloud_missing = \"rebind\"\non_access_drift = \"restore\"\n";
-    std::fs::write(hub.config(), config.replace("password_file = \"password\"\n", policy)).unwrap();
+    let kept = "password_file = \"password\"\n";
+    let policy = format!("{kept}on_cloud_missing = \"rebind\"\non_access_drift = \"{on_access_drift}\"\n");
+    std::fs::write(hub.config(), config.replace(kept, &policy)).unwrap();
     hub.start_cloud();
     hub.start_daemon();
     hub
@@ -82,7 +83,7 @@ fn take_view_away(lab: &Lab, hub: &Hub<'_>, light: NodeId, address: SocketAddr) 
 fn drift_of_each_kind_is_named_and_mended() {
     let Some(lab) = Lab::new(Families::Both) else { return };
     let Some(mut lights) = Lights::start(&lab, &[("SERIAL", "DRIFT01")]) else { return };
-    let hub = mending(&lab);
+    let hub = mending(&lab, "restore");
     let node = hub.commission_and_bind(&lights.lights[0].qr);
     let light = NodeId(node["node_id"].as_u64().unwrap());
     let which = json!({ "product_key": node["product_key"], "device_key": node["device_key"] });
@@ -111,4 +112,61 @@ fn drift_of_each_kind_is_named_and_mended() {
     // It waits for a commissioner and stays without one.
     let seen = hub.ask(&["discover", "--timeout", "2s"]);
     assert_eq!(seen["nodes"].as_array().unwrap().len(), 1, "{seen:#}");
+}
+
+#[test]
+fn what_another_administrator_grants_is_recorded_and_told_to_the_cloud() {
+    let Some(lab) = Lab::new(Families::Both) else { return };
+    let Some(lights) = Lights::start(&lab, &[("SERIAL", "DRIFT02")]) else { return };
+    let hub = mending(&lab, "record");
+    let node = hub.commission_and_bind(&lights.lights[0].qr);
+    let light = NodeId(node["node_id"].as_u64().unwrap());
+    assert_eq!(hub.binding("DRIFT02")["matter_info"]["catList"], node["cats"]);
+    let mut left = node["cats"].as_array().unwrap().clone();
+    left.retain(|grant| grant["privilege"] != "View");
+    assert_eq!(left.len() + 1, node["cats"].as_array().unwrap().len());
+
+    let address: SocketAddr = format!("10.77.0.2:{}", lights.lights[0].port).parse().unwrap();
+    take_view_away(&lab, &hub, light, address);
+    is_named_and_mended(&hub, "drift", "cats");
+    assert_eq!(hub.nodes()[0]["cats"], json!(left));
+    assert_eq!(hub.binding("DRIFT02")["matter_info"]["catList"], json!(left));
+    assert_eq!(hub.cloud_state()["counters"]["commits"]["p11abc/DRIFT02"], 2);
+}
+
+#[test]
+fn a_node_that_another_administrator_took_from_us_is_unbound_and_can_be_removed() {
+    let Some(lab) = Lab::new(Families::Both) else { return };
+    let Some(mut lights) = Lights::start(&lab, &[("SERIAL", "DRIFT03")]) else { return };
+    let hub = mending(&lab, "restore");
+    let node = hub.commission_and_bind(&lights.lights[0].qr);
+    let id = node["node_id"].to_string();
+
+    let mut log = hub.follow();
+    let shared = hub.ask(&["node", "share", &id]);
+    let code = shared["manual_code"].as_str().unwrap();
+    let said = join_with_second_controller(&lab, code, node["fabric_index"].as_u64()).unwrap();
+    assert_eq!(said, r#"JOINED {"fabrics":1,"onOff":true}"#);
+    lights.wait_for("FABRICS light 1");
+
+    // Known as soon as mDNS has forgotten it. The cloud is told by itself.
+    let give_up = Instant::now() + PATIENCE;
+    let row = loop {
+        let (exit, row) = sync(&hub);
+        assert_ne!(exit, 0, "{row:#}");
+        if row["verdict"] == "drift" {
+            break row;
+        }
+        assert!(Instant::now() < give_up, "{row:#}\n{}", hub.daemon_log());
+    };
+    assert!(row["differences"].to_string().contains("fabric_index"), "{row:#}");
+    log.wait_for("the unbind", |line| line["kind"] == "node-unbound" && line["node_id"] == node["node_id"]);
+    assert_eq!(hub.binding("DRIFT03"), Value::Null);
+    let record = &hub.nodes()[0];
+    assert_eq!((&record["state"], &record["bind"]["state"]), (&json!("unreachable"), &json!("disabled")), "{record:#}");
+
+    // Nothing is left to tell the device.
+    hub.ask(&["node", "remove", &id]);
+    assert_eq!(hub.nodes(), Vec::<Value>::new());
+    assert_eq!(hub.outbox(), Vec::<Value>::new());
 }

@@ -25,7 +25,7 @@ fn a_second_commissioner_joins_with_the_shared_code() {
     let id = node["node_id"].to_string();
 
     let shared = hub.ask(&["node", "share", &id]);
-    let said = join_with_second_controller(&lab, shared["manual_code"].as_str().unwrap()).unwrap();
+    let said = join_with_second_controller(&lab, shared["manual_code"].as_str().unwrap(), None).unwrap();
     let joined: Value = serde_json::from_str(said.strip_prefix("JOINED ").unwrap_or_else(|| panic!("{said}"))).unwrap();
     assert_eq!(joined, json!({ "fabrics": 2, "onOff": true }));
 

@@ -1,10 +1,10 @@
-// An independent Matter controller (matter.js) that joins a shared device: node controller.mjs MANUAL-CODE
+// An independent Matter controller (matter.js) that joins a shared device: node controller.mjs MANUAL-CODE [EVICT]
 //
 // Environment: STORAGE (directory), IFACE (for mDNS). Commissions the device of the code onto a fabric of its own, toggles
-// the light, and prints one line: JOINED {"fabrics":…,"onOff":…}, or FAILED and why, with exit code 1.
+// the light, removes the fabric with the index EVICT where that is given, and prints one line: JOINED {"fabrics":…,"onOff":…}, or FAILED and why, with exit code 1.
 import { Environment, LogLevel, Logger, Seconds } from "@matter/main";
 import { OnOff, OperationalCredentials } from "@matter/main/clusters";
-import { ManualPairingCodeCodec } from "@matter/main/types";
+import { FabricIndex, ManualPairingCodeCodec } from "@matter/main/types";
 import { CommissioningController } from "@project-chip/matter.js";
 
 const e = process.env;
@@ -37,6 +37,8 @@ try {
   const credentials = node.getRootClusterClient(OperationalCredentials.Complete);
   const light = node.getDevices()[0].getClusterClient(OnOff.Complete);
   await light.commands.toggle();
+  const evict = process.argv[3];
+  if (evict) await credentials.commands.removeFabric({ fabricIndex: FabricIndex(Number(evict)) });
   const fabrics = await credentials.attributes.commissionedFabrics.get(true);
   const onOff = await light.attributes.onOff.get(true);
   console.log("JOINED", JSON.stringify({ fabrics, onOff }));

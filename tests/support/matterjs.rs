@@ -19,9 +19,9 @@ pub const ANSWER: Duration = Duration::from_secs(30);
 const DEVICE: &str = "device.mjs";
 const CONTROLLER: &str = "controller.mjs";
 
-/// Lets an independent controller (controller.mjs) in the hub's namespace join the device of a manual code; what it says.
-/// `None` where Node is missing.
-pub fn join_with_second_controller(lab: &Lab, manual_code: &str) -> Option<String> {
+/// Lets an independent controller (controller.mjs) in the hub's namespace join the device of a manual code, and remove another
+/// fabric where its index is given; what it says. `None` where Node is missing.
+pub fn join_with_second_controller(lab: &Lab, manual_code: &str, evict: Option<u64>) -> Option<String> {
     let directory = match install() {
         Ok(directory) => directory,
         Err(reason) => {
@@ -31,7 +31,8 @@ pub fn join_with_second_controller(lab: &Lab, manual_code: &str) -> Option<Strin
     };
     let storage = tempfile::tempdir().expect("a temporary directory");
     let mut command = lab.hub_command("node");
-    command.arg(directory.join(CONTROLLER)).arg(manual_code).env("STORAGE", storage.path()).env("IFACE", INTERFACE);
+    command.arg(directory.join(CONTROLLER)).arg(manual_code).args(evict.map(|index| index.to_string()));
+    command.env("STORAGE", storage.path()).env("IFACE", INTERFACE);
     let output = command.stdin(Stdio::null()).output().expect("ip netns exec");
     Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
