@@ -20,6 +20,7 @@ use crate::commissioning::identity::{Eligible, binding_code_from};
 use crate::commissioning::path::set_access;
 use crate::commissioning::ports::{LinkError, OperationalSession};
 use crate::fabric::{AclLimits, Cat, CatGrant, granted_cats, plan_acl};
+use crate::failpoint;
 use crate::journal::{Event, EventSink, Level};
 use crate::node::{NodeId, NodeRecord, NodeState};
 use crate::outbox::ports::OutboxTask;
@@ -69,6 +70,10 @@ impl Access {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner).drain().collect()
     }
 
+    pub(super) fn hub_cats(&self) -> Vec<Cat> {
+        self.hub_cats.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     pub(super) fn set_hub_cats(&self, cats: Vec<Cat>) {
         *self.hub_cats.write().unwrap_or_else(PoisonError::into_inner) = cats;
     }
@@ -104,6 +109,7 @@ impl Hub {
         let value = change(&mut next).map_err(|error| policy_error(&error))?;
         if next != before {
             self.store.save_blob(access::BLOB, &next.to_bytes()).await?;
+            failpoint::reach("access.saved");
             *self.access.overlay.write().unwrap_or_else(PoisonError::into_inner) = next;
             self.commissioner.set(self.wanted(None));
         }
@@ -123,8 +129,7 @@ impl Hub {
             let (node_id, name, cats) = (record.node_id, record.name, record.cats);
             NodeAccess { node_id, name, state: state.to_owned(), cats, wanted }
         });
-        let hub_cats = self.access.hub_cats.read().unwrap_or_else(PoisonError::into_inner);
-        let hub_cats = hub_cats.iter().map(|cat| cat.value()).collect();
+        let hub_cats = self.access.hub_cats().iter().map(|cat| cat.value()).collect();
         Ok(AccessView { admin_cat: admin.value(), hub_cats, grants, nodes: nodes.collect() })
     }
 
@@ -221,10 +226,16 @@ impl Hub {
             return pending(node, record.cats, &ApiError::not_ready("another change of this node"));
         };
         let wanted = self.wanted(Some(node));
+        // Whoever was quicker than the rotation itself: a device that is told the new version lets the old one in no more,
+        // not even for the read-back.
+        if let Err(error) = self.renew_hub().await {
+            return self.report(&record, Told::Away(error));
+        }
         let told = match within(self.write_list(&record, &wanted)).await {
             Ok(told) => told,
             Err(error) => Told::Away(device_error(&error)),
         };
+        failpoint::reach("access.told");
         let settled = !matches!(told, Told::Away(_));
         // What is in force may have changed meanwhile; then the node stays noted.
         if settled
@@ -321,8 +332,16 @@ impl Hub {
                 self.note(Level::Info, "access-written", message, Some(node));
                 done("written", cats, queued)
             }
-            Told::Unchanged(cats, queued) => done("unchanged", cats, queued),
-            Told::Away(error) => pending(node, record.cats.clone(), &error),
+            Told::Unchanged(cats, queued) => {
+                let message = format!("node {node} ({}) held its access list in force already", record.name);
+                self.note(Level::Info, "access-unchanged", message, Some(node));
+                done("unchanged", cats, queued)
+            }
+            Told::Away(error) => {
+                let message = format!("node {node} ({}) could not be told its access list: {error}", record.name);
+                self.note(Level::Info, "access-pending", message, Some(node));
+                pending(node, record.cats.clone(), &error)
+            }
             Told::Never(error) => {
                 let message = format!("node {node} ({}) cannot be given its access list: {error}", record.name);
                 self.note(Level::Error, "access-refused", message, Some(node));
@@ -360,13 +379,32 @@ struct Turn<'a>(&'a Mutex<HashSet<NodeId>>, NodeId);
 
 impl<'a> Turn<'a> {
     fn take(busy: &'a Mutex<HashSet<NodeId>>, node: NodeId) -> Option<Self> {
-        busy.lock().unwrap_or_else(PoisonError::into_inner).insert(node).then_some(Self(busy, node))
+        let free = busy.lock().unwrap_or_else(PoisonError::into_inner).insert(node);
+        // Only now and only if it is ours: dropping a turn takes the lock and gives the node free.
+        free.then(|| Self(busy, node))
     }
 }
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_has_one_turn_at_a_time() {
+        let busy = Mutex::default();
+        let turn = Turn::take(&busy, NodeId(1001));
+        assert!(turn.is_some());
+        assert!(Turn::take(&busy, NodeId(1001)).is_none());
+        assert!(Turn::take(&busy, NodeId(1001)).is_none(), "a turn that was refused gives nothing free");
+        assert!(Turn::take(&busy, NodeId(1002)).is_some());
+        drop(turn);
+        assert!(Turn::take(&busy, NodeId(1001)).is_some());
     }
 }
 

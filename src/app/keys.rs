@@ -13,6 +13,7 @@ use crate::access;
 use crate::admin::wire::{ApiError, FabricInfo};
 use crate::backup::{self, Lock};
 use crate::commissioning::error::Disposition;
+use crate::failpoint;
 use crate::journal::{Event, EventSink, Level};
 use crate::keystore::Keystore;
 use crate::matter::credentials::reissue_hub_noc;
@@ -99,12 +100,14 @@ impl Hub {
     /// stack. Devices that know an earlier version let it in as before.
     pub(super) async fn renew_hub(&self) -> Result<(), ApiError> {
         let stored = self.keys.store.lock().await;
+        let Some(cats) = access::hub_cats(&self.access.hub_cats(), self.wanted(None).admin) else { return Ok(()) };
         let mut keys = stored.keystore.load().map_err(|error| failed("the fabric's keys", &error))?.bundle;
-        let Some(cats) = access::hub_cats(&keys.hub_cats, self.wanted(None).admin) else { return Ok(()) };
         reissue_hub_noc(&mut keys, &cats).map_err(|error| failed("the hub's certificate", &error))?;
         stored.keystore.replace(&keys).map_err(|error| failed("the fabric's keys", &error))?;
+        failpoint::reach("hub-noc.saved");
         keys.rcac_key = None;
         self.stack.renew_hub_noc(&keys).await.map_err(|error| failed("the hub's certificate", &error))?;
+        failpoint::reach("hub-noc.in-force");
         self.access.set_hub_cats(cats);
         let event = Event::new(Timestamp::now(), Level::Info, "hub-noc-reissued", "the hub has a new certificate");
         self.journal.record(event);
