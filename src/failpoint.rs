@@ -79,6 +79,24 @@ pub const ALL: &[&str] = &[
     "advance.after",
     "finish.in-transaction",
     "finish.after",
+    // a tag gets a new version
+    "access.saved",
+    "hub-noc.saved",
+    "hub-noc.in-force",
+    "cats.in-transaction",
+    "access.told",
+    // device, record and cloud are brought together
+    "mend.in-transaction",
+    "mend.saved",
+    // a backup is put back
+    "restore.database-copied",
+    "restore.adopted",
+    "restore.prepared",
+    "restore.synced",
+    "restore.decided",
+    "restore.moved-aside",
+    "restore.placed",
+    "restore.finished",
 ];
 
 /// A point is reached.

@@ -15,6 +15,7 @@ use jiff::Timestamp;
 use super::Backup;
 use crate::access::{self, AccessOverlay};
 use crate::durable::StoreError;
+use crate::failpoint;
 use crate::keystore::{Keystore, SaveError, SealKey};
 use crate::matter::credentials::{CredentialError, reissue_hub_noc};
 use crate::node::OWN_ID_MAX;
@@ -144,13 +145,16 @@ async fn prepare(
         .map_err(io)?;
     database.write_all(&backup.database).and_then(|()| database.sync_all()).map_err(io)?;
     drop(database);
+    failpoint::reach("restore.database-copied");
     let store = Store::open(staging)?;
     let adopted = adopt(backup, &store, old).await;
     store.close().await;
     let (next_node_id, admin_cats) = adopted?;
+    failpoint::reach("restore.adopted");
     let mut keys = backup.keys.clone();
     reissue_hub_noc(&mut keys, &admin_cats)?;
     Keystore::new(staging, seal).create(&keys)?;
+    failpoint::reach("restore.prepared");
     Ok(next_node_id)
 }
 

@@ -19,6 +19,7 @@ use super::mend::{Action, Change, Policy, mend};
 use super::ports::{Devices, Located, Records};
 use crate::bind::{BindRequest, BindState, CloudDevice, CloudRecord, MatterInfo};
 use crate::durable::StoreError;
+use crate::failpoint;
 use crate::journal::{Event, EventSink, Level};
 use crate::node::{NodeId, NodeRecord, NodeState};
 use crate::outbox::ports::{BindApi, OutboxTask};
@@ -269,6 +270,7 @@ impl<D: Devices, R: Records, B: BindApi, E: EventSink> Reconciler<'_, D, R, B, E
             Err(StoreError::Missing(_)) => return Ok(()),
             other => other?,
         };
+        failpoint::reach("mend.saved");
         if !change.is_empty() {
             outcomes.push((Action::Record(change), Ok("the record has taken over what the device says")));
         }

@@ -15,6 +15,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::fabric::{FabricRow, row};
 use super::open::{self, DATABASE_FILE, LOCK_FILE, OpenError};
+use crate::failpoint;
 
 const STAGING: &str = "restore.new";
 const DECIDED: &str = "restore.ready";
@@ -93,8 +94,10 @@ impl OfflineState {
         give_to(&staging, &owner)?;
         give_to(&self.state_dir.join(LOCK_FILE), &owner)?;
         File::open(&staging)?.sync_all()?;
+        failpoint::reach("restore.synced");
         fs::rename(&staging, self.state_dir.join(DECIDED))?;
         File::open(&self.state_dir)?.sync_all()?;
+        failpoint::reach("restore.decided");
         finish(&self.state_dir)?;
         let aside = self.state_dir.join(aside);
         Ok(aside.exists().then_some(aside))
@@ -124,11 +127,14 @@ pub(super) fn finish(state_dir: &Path) -> io::Result<()> {
             give_to(&aside, &fs::metadata(state_dir)?)?;
             fs::rename(state_dir.join(old), aside.join(old))?;
             File::open(&aside)?.sync_all()?;
+            failpoint::reach("restore.moved-aside");
         }
         fs::rename(decided.join(name), state_dir.join(name))?;
         File::open(state_dir)?.sync_all()?;
+        failpoint::reach("restore.placed");
     }
     fs::remove_file(decided.join(ASIDE))?;
+    failpoint::reach("restore.finished");
     remove_dir(&decided)?;
     File::open(state_dir)?.sync_all()
 }

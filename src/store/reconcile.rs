@@ -10,6 +10,7 @@ use super::nodes::modify;
 use super::{Store, outbox, store_error};
 use crate::bind::{BindState, BindStatus};
 use crate::durable::StoreError;
+use crate::failpoint;
 use crate::node::{NodeId, NodeRecord, NodeState};
 use crate::outbox::ports::{OutboxId, OutboxTask};
 use crate::reconcile::mend::Change;
@@ -51,7 +52,9 @@ impl Records for Store {
                 let pending = BindStatus { state: BindState::Pending, ..BindStatus::default() };
                 modify(tx, node, |record| record.bind = pending)?;
             }
-            Ok(Some(outbox::insert(tx, node, &task, now)?))
+            let row = outbox::insert(tx, node, &task, now)?;
+            failpoint::reach("mend.in-transaction");
+            Ok(Some(row))
         })
         .await
     }

@@ -89,6 +89,7 @@ impl Store {
             }
             let Some(task) = task(&record) else { return Ok(false) };
             super::outbox::insert(tx, node, &task, now)?;
+            crate::failpoint::reach("cats.in-transaction");
             Ok(true)
         })
         .await

@@ -43,6 +43,30 @@ const MORE: &[(&str, Play)] = &[
     ("answer.saved:2", Play::Remove),
     ("settle.before:2", Play::Remove),
     ("settle.after:2", Play::Remove),
+    ("keys.temporary", Play::Rotate),
+    ("keys.renamed", Play::Rotate),
+    ("access.saved:2", Play::Rotate),
+    ("acl.before", Play::Rotate),
+    ("acl.written", Play::Rotate),
+    ("acl.read-back", Play::Rotate),
+    // unbind, bind, read-back
+    ("sending.saved", Play::Rotate),
+    ("http.after:2", Play::Rotate),
+    ("http.after:3", Play::Rotate),
+    ("answer.saved", Play::Rotate),
+    ("settle.in-transaction", Play::Rotate),
+    ("settle.after", Play::Rotate),
+    ("sending.saved", Play::Mend),
+    ("http.after:2", Play::Mend),
+    ("http.after:3", Play::Mend),
+    ("answer.saved", Play::Mend),
+    ("settle.in-transaction", Play::Mend),
+    ("settle.after", Play::Mend),
+    ("keys.temporary", Play::Restore),
+    ("keys.renamed", Play::Restore),
+    // the keys first, then the database
+    ("restore.moved-aside:2", Play::Restore),
+    ("restore.placed:2", Play::Restore),
 ];
 
 fn play_of(point: &str) -> Play {
@@ -51,6 +75,9 @@ fn play_of(point: &str) -> Play {
         "abandon" => Play::Abandon,
         "rename" => Play::Rename,
         "removal" | "remove-fabric" | "advance" | "finish" => Play::Remove,
+        "access" | "hub-noc" | "cats" => Play::Rotate,
+        "mend" => Play::Mend,
+        "restore" => Play::Restore,
         _ => Play::Commission,
     }
 }

@@ -4,11 +4,11 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use matterbind::bind::BindState;
-use matterbind::cli::client::AdminClient;
+use matterbind::cli::client::{AdminClient, PLAIN, SLOW};
 use matterbind::commissioning::ports::NodeStore;
 use matterbind::node::{NodeRecord, NodeState};
 use matterbind::store::{AttemptState, FabricState, Store};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::rig::{Ended, NAMES, Result, Rig, SERIAL, act, commission, nodes, outbox, until, until_commissionable};
 
@@ -25,7 +25,27 @@ pub enum Play {
     Rename,
     /// And removed.
     Remove,
+    /// After it was commissioned, the hub's own tag gets a new version.
+    Rotate,
+    /// After it was commissioned, the cloud forgets it, and it is bound again.
+    Mend,
+    /// After it was commissioned, a backup is put over the hub's state.
+    Restore,
 }
+
+const ALL: [Play; 8] = [
+    Play::Commission,
+    Play::Recover,
+    Play::Abandon,
+    Play::Rename,
+    Play::Remove,
+    Play::Rotate,
+    Play::Mend,
+    Play::Restore,
+];
+
+/// The hub's tag at first, and after its rotation.
+const ADMIN_CATS: [u32; 2] = [0x0001_0001, 0x0001_0002];
 
 impl Play {
     pub fn word(self) -> &'static str {
@@ -35,13 +55,14 @@ impl Play {
             Self::Abandon => "abandon",
             Self::Rename => "rename",
             Self::Remove => "remove",
+            Self::Rotate => "rotate",
+            Self::Mend => "mend",
+            Self::Restore => "restore",
         }
     }
 
     pub fn from_word(word: &str) -> Option<Self> {
-        [Self::Commission, Self::Recover, Self::Abandon, Self::Rename, Self::Remove]
-            .into_iter()
-            .find(|play| play.word() == word)
+        ALL.into_iter().find(|play| play.word() == word)
     }
 
     /// The crash that comes before the one that is tried.
@@ -49,7 +70,24 @@ impl Play {
         match self {
             Self::Recover => Some("complete.sent"),
             Self::Abandon => Some("add-noc.after"),
-            Self::Commission | Self::Rename | Self::Remove => None,
+            _ => None,
+        }
+    }
+
+    /// Whether the device is commissioned, undisturbed, before the first crash.
+    fn is_about_a_bound_node(self) -> bool {
+        matches!(self, Self::Rotate | Self::Mend | Self::Restore)
+    }
+
+    /// How often the cloud has bound and unbound in the end.
+    fn effects(self) -> (u64, u64) {
+        match self {
+            Self::Commission | Self::Recover | Self::Abandon | Self::Rename | Self::Restore => (1, 0),
+            Self::Remove => (1, 1),
+            // The cloud has no update.
+            Self::Rotate => (2, 1),
+            // It forgot by itself.
+            Self::Mend => (2, 0),
         }
     }
 }
@@ -57,7 +95,16 @@ impl Play {
 /// Plays one point; answers how often it was reached.
 pub async fn play(point: &str, play: Play, directory: &Path) -> Result<u32> {
     let mut rig = Rig::new(directory).await?;
-    let mut story = Story { play, was_bound: false, keys: None };
+    let mut story = Story { play: Play::Commission, was_bound: false, keys: None };
+    if play.is_about_a_bound_node() {
+        story.undisturbed(&mut rig).await?;
+        match play {
+            Play::Mend => rig.cloud.change_bindings(Vec::clear),
+            Play::Restore => return restore(&mut rig, story, point).await,
+            _ => {}
+        }
+    }
+    story.play = play;
     let mut reached = 0;
     if let Some(prelude) = play.prelude()
         && !story.tell(&mut rig, Some(prelude)).await?
@@ -74,10 +121,35 @@ pub async fn play(point: &str, play: Play, directory: &Path) -> Result<u32> {
     if reached == 0 {
         return Err("the point was not reached".into());
     }
-    if story.tell(&mut rig, None).await? {
-        return Err("the daemon was killed without a failpoint".into());
-    }
+    story.undisturbed(&mut rig).await?;
     check_store(&rig, play).await?;
+    Ok(reached)
+}
+
+/// Here not the daemon dies, but the command that puts the backup back. Whatever it leaves, the daemon starts from it, with
+/// the same fabric and the same node.
+async fn restore(rig: &mut Rig, mut story: Story, point: &str) -> Result<u32> {
+    rig.back_up().await?;
+    story.play = Play::Restore;
+    let mut reached = 0;
+    for _ in 0..2 {
+        if !rig.restore(Some(point)).await? {
+            break;
+        }
+        reached += 1;
+        story.undisturbed(rig).await?;
+    }
+    if reached == 0 {
+        return Err("the point was not reached".into());
+    }
+    if rig.restore(None).await? {
+        return Err("the command was killed without a failpoint".into());
+    }
+    for left in ["restore.new", "restore.ready"] {
+        expect(left, rig.state().join(left).exists(), false)?;
+    }
+    story.undisturbed(rig).await?;
+    check_store(rig, Play::Restore).await?;
     Ok(reached)
 }
 
@@ -89,6 +161,11 @@ struct Story {
 }
 
 impl Story {
+    /// A life that nothing cuts short.
+    async fn undisturbed(&mut self, rig: &mut Rig) -> Result<()> {
+        if self.tell(rig, None).await? { Err("the daemon was killed without a failpoint".into()) } else { Ok(()) }
+    }
+
     /// One life of the daemon; whether it was killed.
     async fn tell(&mut self, rig: &mut Rig, point: Option<&str>) -> Result<bool> {
         let mut daemon = rig.start(point)?;
@@ -97,7 +174,8 @@ impl Story {
             daemon.stop().await?;
         }
         let keys = rig.keys();
-        if self.keys.is_some() && self.keys != keys {
+        // A rotation and a restore give the hub a new certificate; that the fabric is the same, the device tells.
+        if !matches!(self.play, Play::Rotate | Play::Restore) && self.keys.is_some() && self.keys != keys {
             return Err("the fabric's keys have changed".into());
         }
         self.keys = keys;
@@ -117,14 +195,16 @@ impl Story {
             self.was_bound = true;
         }
         match self.play {
-            Play::Commission | Play::Recover | Play::Abandon => check_bound(client, rig, NAMES[0]).await,
+            Play::Commission | Play::Recover | Play::Abandon | Play::Restore => {
+                check_bound(client, rig, NAMES[0], self.play).await
+            }
             Play::Rename => {
                 let record = only(client).await?;
                 if record.name != NAMES[1] {
                     act(client, &record, json!({ "action": "rename", "name": NAMES[1] })).await?;
                 }
                 until(client, async |client| Ok(outbox(client).await?.entries.is_empty())).await?;
-                check_bound(client, rig, NAMES[1]).await
+                check_bound(client, rig, NAMES[1], self.play).await
             }
             Play::Remove => {
                 // One that has begun goes on by itself.
@@ -136,10 +216,32 @@ impl Story {
                 })
                 .await?;
                 until_commissionable(client).await?;
-                let counters = rig.cloud.counters();
                 expect("bindings in the cloud", rig.cloud.bindings().len(), 0)?;
-                expect("binds", counters.commits.values().sum::<u64>(), 1)?;
-                expect("unbinds", counters.unbinds.values().sum::<u64>(), 1)
+                check_effects(rig, self.play)
+            }
+            Play::Rotate => {
+                if access(client).await?["admin_cat"] == json!(ADMIN_CATS[0]) {
+                    let rotate = json!({ "action": "rotate", "identifier": ADMIN_CATS[0] >> 16 });
+                    client.post::<Value>(&["access"], &rotate, SLOW).await?;
+                }
+                // One that has begun goes on by itself.
+                until(client, async |client| {
+                    let state = &access(client).await?["nodes"][0]["state"];
+                    Ok(state == "as-wanted" && outbox(client).await?.entries.is_empty())
+                })
+                .await?;
+                let access = access(client).await?;
+                expect("the hub's tag", &access["admin_cat"], &json!(ADMIN_CATS[1]))?;
+                expect("the hub's certificate", &access["hub_cats"], &json!([ADMIN_CATS[1]]))?;
+                let held: Vec<u32> = only(client).await?.cats.iter().map(|grant| grant.cat.value()).collect();
+                expect("the device holds the new version", held.contains(&ADMIN_CATS[1]), true)?;
+                expect("the device holds the old version", held.contains(&ADMIN_CATS[0]), false)?;
+                check_bound(client, rig, NAMES[0], self.play).await
+            }
+            Play::Mend => {
+                client.post::<Value>(&["sync"], &json!({}), SLOW).await?;
+                until(client, async |client| Ok(outbox(client).await?.entries.is_empty())).await?;
+                check_bound(client, rig, NAMES[0], self.play).await
             }
         }
     }
@@ -152,7 +254,7 @@ async fn only(client: &AdminClient) -> Result<NodeRecord> {
 }
 
 /// Device, record and cloud are of one mind.
-async fn check_bound(client: &AdminClient, rig: &Rig, name: &str) -> Result<()> {
+async fn check_bound(client: &AdminClient, rig: &Rig, name: &str, play: Play) -> Result<()> {
     let record = only(client).await?;
     expect("the bind", record.bind.state, BindState::Bound)?;
     expect("the state", record.state, NodeState::Operational)?;
@@ -167,9 +269,19 @@ async fn check_bound(client: &AdminClient, rig: &Rig, name: &str) -> Result<()> 
     expect("the node in the cloud", &bindings[0].matter_info["nodeId"], &json!(record.node_id))?;
     expect("the fabric in the cloud", &bindings[0].matter_info["fabricId"], &json!(record.fabric_id))?;
     expect("the name in the cloud", bindings[0].device_name.as_str(), name)?;
-    let counters = rig.cloud.counters();
-    expect("binds", counters.commits.values().sum::<u64>(), 1)?;
-    expect("unbinds", counters.unbinds.values().sum::<u64>(), 0)
+    let sync = client.post::<Value>(&["sync"], &json!({}), SLOW).await?;
+    expect("all match", &sync["in_sync"], &json!(true))?;
+    check_effects(rig, play)
+}
+
+fn check_effects(rig: &Rig, play: Play) -> Result<()> {
+    let (counters, (binds, unbinds)) = (rig.cloud.counters(), play.effects());
+    expect("binds", counters.commits.values().sum::<u64>(), binds)?;
+    expect("unbinds", counters.unbinds.values().sum::<u64>(), unbinds)
+}
+
+async fn access(client: &AdminClient) -> Result<Value> {
+    Ok(client.get(&["access"], &(), PLAIN).await?)
 }
 
 /// What the store holds after the orderly end.

@@ -5,6 +5,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 
+use age::secrecy::ExposeSecret;
 use futures_util::StreamExt;
 use matterbind::admin::wire::{CommissionLine, CommissionRequest, CommissionResult, Nodes, Outbox};
 use matterbind::cli::client::{AdminClient, PLAIN, SLOW};
@@ -24,6 +25,8 @@ const VENDOR_ID: u16 = 0xFFF1;
 const PRODUCT_ID: u16 = 0x8001;
 pub const SERIAL: &str = "CRASH0001";
 pub const DISCRIMINATOR: u16 = 3840;
+const BACKUP: &str = "hub.age";
+const IDENTITY: &str = "identity";
 /// How the device is called at first, and after the rename.
 pub const NAMES: [&str; 2] = ["lamp", "another lamp"];
 
@@ -72,25 +75,54 @@ impl Rig {
         self.starts += 1;
         let manager = self.directory.join(format!("notify-{}", self.starts));
         let notified = UnixDatagram::bind(&manager)?;
+        let log = File::create(self.directory.join(format!("daemon-{}.log", self.starts)))?;
+        let child = self
+            .command(&["daemon", "--config", "matterbind.toml"], point)
+            .env("NOTIFY_SOCKET", &manager)
+            .env("RUST_LOG", "info,matterbind=debug")
+            .stderr(log)
+            .spawn()?;
+        let client = AdminClient::new(&self.directory.join("admin.sock"))?;
+        Ok(Daemon { child, notified, client })
+    }
+
+    /// Makes a backup of the state as it is now, with the orderly command.
+    pub async fn back_up(&mut self) -> Result<()> {
+        let identity = age::x25519::Identity::generate();
+        std::fs::write(self.directory.join(IDENTITY), identity.to_string().expose_secret())?;
+        let recipient = identity.to_public().to_string();
+        let daemon = self.start(None)?;
+        ready(&daemon.notified).await?;
+        let mut command = self.command(&["fabric", "backup", BACKUP, "--recipient", &recipient], None);
+        let status = command.arg("--socket=admin.sock").status().await?;
+        if !status.success() {
+            return Err(format!("the backup ended with {status}").into());
+        }
+        daemon.stop().await
+    }
+
+    /// Puts the backup over whatever is there; whether the command was killed.
+    pub async fn restore(&self, point: Option<&str>) -> Result<bool> {
+        let words = ["fabric", "restore", BACKUP, "--force", "--identity", IDENTITY, "--config", "matterbind.toml"];
+        let status = self.command(&words, point).status().await?;
+        match (status.signal(), status.success()) {
+            (Some(9), _) => Ok(true),
+            (_, true) => Ok(false),
+            _ => Err(format!("the restore ended with {status}").into()),
+        }
+    }
+
+    fn command(&self, words: &[&str], point: Option<&str>) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_matterbind"));
-        command.arg("daemon").arg("--config").arg(self.directory.join("matterbind.toml"));
         for (key, _) in std::env::vars_os().filter(|(key, _)| key.as_encoded_bytes().starts_with(b"MATTERBIND_")) {
             command.env_remove(key);
         }
         if let Some(point) = point {
             command.env(failpoint::VARIABLE, point);
         }
-        let log = File::create(self.directory.join(format!("daemon-{}.log", self.starts)))?;
-        let child = command
-            .env("NOTIFY_SOCKET", &manager)
-            .env("RUST_LOG", "info,matterbind=debug")
-            .env_remove("RUST_BACKTRACE")
-            .stdin(Stdio::null())
-            .stderr(log)
-            .kill_on_drop(true)
-            .spawn()?;
-        let client = AdminClient::new(&self.directory.join("admin.sock"))?;
-        Ok(Daemon { child, notified, client })
+        command.args(words).current_dir(&self.directory).env_remove("RUST_BACKTRACE");
+        command.stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);
+        command
     }
 
     /// The fabric's keys as they are on disk.
@@ -249,6 +281,7 @@ user_domain = "{domain}"
 user_domain_secret_file = "domain-secret"
 email = "{email}"
 password_file = "password"
+on_cloud_missing = "rebind"
 
 [[products]]
 vendor_id = {VENDOR_ID}
