@@ -1,10 +1,9 @@
-//! Setup codes as anybody may type or print them: QR payloads and manual codes, right or not, never a panic.
+//! See `targets::onboarding_payload`.
 
 #![no_main]
 
-use libfuzzer_sys::fuzz_target;
-use matterbind::onboarding::SetupCode;
+#[path = "../targets.rs"]
+#[allow(dead_code, reason = "each fuzzer runs one of them")]
+mod targets;
 
-fuzz_target!(|data: &str| {
-    drop(SetupCode::new(data).parse());
-});
+libfuzzer_sys::fuzz_target!(|data: &[u8]| targets::onboarding_payload(data));
