@@ -1,8 +1,11 @@
-//! Who was heard of when, and who is asked next. Pure: takes `now`.
+//! Who was heard of when, who is asked next, and how long its answer is waited for. Pure: takes `now`.
 //!
-//! A node that stops answering is flagged within 60 s: 34 s until it is asked, 5 s on the session that is kept, 9 s for a new
-//! one. Not here: asking (`presence`), the flag in the record (`presence`).
+//! A node that stops answering is flagged within 60 s: 34 s until it is asked, 3 s on the session that is kept, 9 s for a new
+//! one. So is each of a hundred that stop together: the questions are spread, and where some have to wait for a place,
+//! nobody's answer is waited for longer than a device on the LAN takes. A node that is back never waits for those that are
+//! not. Not here: asking, and the flag in the record (`probe`).
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
@@ -13,7 +16,17 @@ use crate::node::NodeId;
 /// A node that was silent for so long is asked.
 const EVERY: Duration = Duration::from_secs(34);
 /// Up to so much earlier, by node id: then they do not all come at once.
-const SPREAD_MS: u64 = 6_000;
+const SPREAD_MS: u64 = 20_000;
+/// Nodes asked side by side. A handshake takes two of the Matter stack's 64 sessions for its time.
+const PLACES: usize = 14;
+/// More of them for nodes that announce themselves anew.
+const PLACES_FOR_RETURNS: usize = 4;
+/// Those that did not answer before are asked while fewer than so many are: they must not keep others waiting.
+const PLACES_FOR_SILENT: usize = 8;
+/// How long a new session may take.
+const PATIENCE: Duration = Duration::from_secs(8);
+/// The same while others wait: MRP has sent the first message four times by then.
+const HURRIED: Duration = Duration::from_secs(4);
 /// The pause before a silent node that announces itself is asked again: it is about to come back, or its announcement is
 /// a memory of mDNS that fades within minutes.
 const SOON: Duration = Duration::from_secs(1);
@@ -34,9 +47,31 @@ struct Contact {
     /// The probe that counts: the answer of one that was overtaken by news says nothing any more.
     turn: u64,
     failures: u32,
+    /// It announced itself anew and was not asked since.
+    returned: bool,
     /// Whether the record is known to say `operational`.
     flagged_up: bool,
     saved: Option<Instant>,
+}
+
+/// One node to ask now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Question {
+    pub(super) node: NodeId,
+    pub(super) turn: u64,
+    /// How long a new session may take.
+    pub(super) patience: Duration,
+}
+
+impl Contact {
+    /// How many may be asked side by side for this one to be asked too.
+    fn places(&self) -> usize {
+        match (self.returned, self.failures) {
+            (true, _) => PLACES + PLACES_FOR_RETURNS,
+            (false, 0) => PLACES,
+            (false, _) => PLACES_FOR_SILENT,
+        }
+    }
 }
 
 /// All nodes.
@@ -57,27 +92,41 @@ impl Liveness {
                 asking: false,
                 turn: 0,
                 failures: 0,
+                returned: false,
                 flagged_up: false,
                 saved: None,
             });
         }
     }
 
-    /// The nodes to ask now, each with its turn; to be answered by [`Liveness::contact`], [`Liveness::failed`] or
-    /// [`Liveness::later`].
-    pub(super) fn begin_due(&mut self, now: Instant) -> Vec<(NodeId, u64)> {
-        let due = self.nodes.iter_mut().filter(|(_, contact)| !contact.asking && contact.due <= now);
-        due.map(|(node, contact)| {
-            contact.asking = true;
-            contact.turn += 1;
-            (*node, contact.turn)
-        })
-        .collect()
+    /// The nodes to ask now while `running` are being asked, those that are back first; to be answered by
+    /// [`Liveness::contact`], [`Liveness::failed`] or [`Liveness::later`]. Those for which there is no place yet are given
+    /// when there is one.
+    pub(super) fn begin_due(&mut self, now: Instant, running: usize) -> Vec<Question> {
+        let mut due: Vec<(NodeId, &mut Contact)> = self
+            .nodes
+            .iter_mut()
+            .filter(|(_, contact)| !contact.asking && contact.due <= now)
+            .map(|(node, contact)| (*node, contact))
+            .collect();
+        due.sort_by_key(|(_, contact)| (Reverse(contact.places()), contact.due));
+        let silent = due.iter().filter(|(_, contact)| contact.failures > 0).count();
+        let hurried = due.len() - silent + running > PLACES || silent > PLACES_FOR_SILENT;
+        let patience = if hurried { HURRIED } else { PATIENCE };
+        let mut questions = Vec::new();
+        for (node, contact) in due {
+            if running + questions.len() < contact.places() {
+                (contact.asking, contact.returned) = (true, false);
+                contact.turn += 1;
+                questions.push(Question { node, turn: contact.turn, patience });
+            }
+        }
+        questions
     }
 
-    /// When the next one is to be asked.
-    pub(super) fn next_due(&self) -> Option<Instant> {
-        self.nodes.values().filter(|contact| !contact.asking).map(|contact| contact.due).min()
+    /// When the next one is to be asked. Those that wait for a place are not counted.
+    pub(super) fn next_due(&self, now: Instant) -> Option<Instant> {
+        self.nodes.values().filter(|contact| !contact.asking && contact.due > now).map(|contact| contact.due).min()
     }
 
     /// It was heard of. True where the record has to be looked at: it may say otherwise, or not be up to date.
@@ -89,6 +138,7 @@ impl Liveness {
             asking: false,
             turn: contact.turn + 1,
             failures: 0,
+            returned: false,
             ..*contact
         };
         let stale = contact.saved.is_none_or(|saved| now >= saved + SAVE_EVERY);
@@ -126,10 +176,10 @@ impl Liveness {
         }
     }
 
-    /// It announces itself anew: it is asked at once, where it is now, whatever is being asked where it was.
+    /// It announces itself anew: it is asked at once, where it is now. A question that is under way says nothing any more.
     pub(super) fn announced(&mut self, node: NodeId, now: Instant) {
         if let Some(contact) = self.nodes.get_mut(&node) {
-            (contact.asking, contact.turn, contact.due) = (false, contact.turn + 1, now);
+            (contact.asking, contact.turn, contact.due, contact.returned) = (false, contact.turn + 1, now, true);
         }
     }
 
@@ -145,72 +195,4 @@ fn spread(node: NodeId) -> Duration {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const NODE: NodeId = NodeId(1000);
-
-    fn knowing() -> (Liveness, Instant) {
-        let (mut liveness, now) = (Liveness::default(), Instant::now());
-        liveness.know(&BTreeSet::from([NODE]), now);
-        (liveness, now)
-    }
-
-    #[test]
-    fn a_silent_node_is_asked_early_enough_to_be_flagged_within_a_minute() {
-        let (mut liveness, now) = knowing();
-        assert!(liveness.contact(NODE, now, Timestamp::UNIX_EPOCH), "the record may say otherwise");
-        let due = liveness.next_due().unwrap();
-        assert!(due > now + Duration::from_secs(20) && due <= now + EVERY);
-        assert!(liveness.begin_due(due - Duration::from_millis(1)).is_empty());
-        assert_eq!(liveness.begin_due(due).len(), 1);
-        assert!(liveness.begin_due(due).is_empty() && liveness.next_due().is_none(), "it is being asked");
-    }
-
-    #[test]
-    fn a_silent_node_that_announces_itself_is_asked_every_second() {
-        let (mut liveness, now) = knowing();
-        liveness.doubt(NODE, now);
-        let (_, turn) = liveness.begin_due(now)[0];
-        assert_eq!(liveness.failed(NODE, turn, now, true), Some(1));
-        assert_eq!(liveness.next_due(), Some(now + SOON));
-        for _ in 0..100 {
-            liveness.failed(NODE, turn, now, false);
-        }
-        assert_eq!(liveness.next_due(), Some(now + LATEST));
-        liveness.doubt(NODE, now);
-        assert_eq!(liveness.begin_due(now).len(), 1, "its announcement has it asked at once");
-        assert!(liveness.contact(NODE, now, Timestamp::UNIX_EPOCH), "its record says unreachable");
-    }
-
-    #[test]
-    fn the_record_is_looked_at_rarely() {
-        let (mut liveness, now) = knowing();
-        assert!(liveness.contact(NODE, now, Timestamp::UNIX_EPOCH));
-        assert!(!liveness.contact(NODE, now + EVERY, Timestamp::UNIX_EPOCH));
-        assert!(liveness.contact(NODE, now + SAVE_EVERY, Timestamp::UNIX_EPOCH));
-        assert_eq!(liveness.last(NODE), Some(Timestamp::UNIX_EPOCH));
-    }
-
-    #[test]
-    fn nodes_that_are_gone_are_forgotten() {
-        let (mut liveness, now) = knowing();
-        liveness.know(&BTreeSet::new(), now);
-        assert!(!liveness.contact(NODE, now, Timestamp::UNIX_EPOCH) && liveness.next_due().is_none());
-        assert_eq!(liveness.failed(NODE, 0, now, true), None);
-    }
-
-    #[test]
-    fn a_node_that_comes_back_elsewhere_need_not_wait_for_the_old_question() {
-        let (mut liveness, now) = knowing();
-        liveness.doubt(NODE, now);
-        let (_, old) = liveness.begin_due(now)[0];
-        liveness.announced(NODE, now);
-        let (_, new) = liveness.begin_due(now)[0];
-        assert!(liveness.contact(NODE, now, Timestamp::UNIX_EPOCH));
-        for overtaken in [old, new] {
-            assert_eq!(liveness.failed(NODE, overtaken, now, true), None);
-        }
-        assert!(liveness.next_due().unwrap() > now + SOON);
-    }
-}
+mod tests;

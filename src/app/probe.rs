@@ -8,12 +8,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use tokio::sync::{Notify, Semaphore};
-use tokio::task::JoinSet;
+use tokio::sync::Notify;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 
 use super::Hub;
-use super::liveness::Liveness;
+use super::liveness::{Liveness, Question};
 use super::nodes::last_known;
 use crate::commissioning::ports::{AttributePath, Discovery, LinkError, MatterLink, OperationalSession};
 use crate::journal::{Event, EventSink, Level};
@@ -23,15 +23,11 @@ use crate::node::{NodeId, NodeState};
 /// DataModelRevision of Basic Information: every node has it, and it is small.
 const SMALLEST: AttributePath = AttributePath { endpoint: 0, cluster: 0x28, attribute: 0 };
 /// A read on a kept session; MRP has sent it several times by then.
-const READ: Duration = Duration::from_secs(5);
+const READ: Duration = Duration::from_secs(3);
 /// Where the node is, where mDNS does not know it already.
 const LOOKUP: Duration = Duration::from_secs(1);
-/// A new session.
-const MEET: Duration = Duration::from_secs(8);
-/// Of the Matter stack's 64 sessions, so many are kept for probes; a handshake takes two for its time.
+/// Of the Matter stack's 64 sessions, so many are kept for probes.
 const KEPT: usize = 16;
-/// Nodes asked side by side.
-const PARALLEL: usize = 12;
 /// New nodes are noticed this soon.
 const REFRESH: Duration = Duration::from_secs(10);
 
@@ -49,6 +45,8 @@ enum Answer {
 pub(super) struct Probes {
     liveness: Mutex<Liveness>,
     kept: Mutex<BTreeMap<NodeId, CaseLink>>,
+    /// Who was asked last in which task.
+    asked: Mutex<BTreeMap<NodeId, AbortHandle>>,
     wake: Notify,
 }
 
@@ -59,6 +57,10 @@ impl Probes {
 
     fn kept(&self) -> MutexGuard<'_, BTreeMap<NodeId, CaseLink>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn asked(&self) -> MutexGuard<'_, BTreeMap<NodeId, AbortHandle>> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn keep(&self, node: NodeId, session: CaseLink) {
@@ -76,19 +78,18 @@ impl Probes {
 
 /// Runs until the daemon stops.
 pub(super) async fn watch(hub: Arc<Hub>) {
-    let places = Arc::new(Semaphore::new(PARALLEL));
     let mut refresh = tokio::time::interval(REFRESH);
     // Dropped, and so ended, with this task.
     let mut probes = JoinSet::new();
     loop {
-        for (node, turn) in hub.probes.liveness().begin_due(Instant::now()) {
-            let (hub, places) = (Arc::clone(&hub), Arc::clone(&places));
-            probes.spawn(async move {
-                let _place = places.acquire().await;
-                hub.probe(node, turn).await;
-            });
+        let now = Instant::now();
+        let questions = hub.probes.liveness().begin_due(now, probes.len());
+        for question in questions {
+            let asker = Arc::clone(&hub);
+            let task = probes.spawn(async move { asker.probe(question).await });
+            hub.probes.asked().insert(question.node, task);
         }
-        let next = hub.probes.liveness().next_due().unwrap_or_else(|| Instant::now() + REFRESH);
+        let next = hub.probes.liveness().next_due(now).unwrap_or(now + REFRESH);
         tokio::select! {
             () = hub.stop.cancelled() => return,
             _ = refresh.tick() => hub.know_nodes().await,
@@ -105,6 +106,7 @@ impl Hub {
         let nodes: BTreeSet<NodeId> =
             records.iter().filter(|node| node.state != NodeState::Removing).map(|node| node.node_id).collect();
         self.probes.kept().retain(|node, _| nodes.contains(node));
+        self.probes.asked().retain(|node, _| nodes.contains(node));
         self.probes.liveness().know(&nodes, Instant::now());
     }
 
@@ -150,12 +152,16 @@ impl Hub {
     /// A node announced itself, maybe elsewhere than before: it is asked there at once.
     pub(super) fn announced(&self, node: NodeId) {
         self.probes.kept().remove(&node);
+        // Its place is needed.
+        if let Some(overtaken) = self.probes.asked().remove(&node) {
+            overtaken.abort();
+        }
         self.probes.liveness().announced(node, Instant::now());
         self.probes.wake.notify_one();
     }
 
-    async fn probe(&self, node: NodeId, turn: u64) {
-        let answer = self.ask(node).await;
+    async fn probe(&self, Question { node, turn, patience }: Question) {
+        let answer = self.ask(node, patience).await;
         let ours = self.link.credentials().compressed_fabric_id();
         let announced = || {
             let nodes = self.discovery.operational_nodes();
@@ -181,7 +187,7 @@ impl Hub {
         }
     }
 
-    async fn ask(&self, node: NodeId) -> Answer {
+    async fn ask(&self, node: NodeId, patience: Duration) -> Answer {
         let kept = self.probes.kept().remove(&node);
         if let Some(session) = kept
             && let Ok(Ok(_)) = timeout(READ, session.read_text(SMALLEST)).await
@@ -195,7 +201,7 @@ impl Hub {
         if addresses.is_empty() {
             addresses = last_known(&record);
         }
-        match timeout(MEET, self.link.open_case(node, &addresses)).await {
+        match timeout(patience, self.link.open_case(node, &addresses)).await {
             Ok(Ok(session)) => {
                 self.probes.keep(node, session);
                 Answer::Alive
@@ -208,7 +214,7 @@ impl Hub {
                 Answer::NotAsked
             }
             Ok(Err(error)) => Answer::Silent(error.to_string()),
-            Err(_) => Answer::Silent(format!("no answer within {} s", MEET.as_secs())),
+            Err(_) => Answer::Silent(format!("no answer within {} s", patience.as_secs())),
         }
     }
 }

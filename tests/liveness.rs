@@ -1,0 +1,42 @@
+//! A light that loses its power is flagged, and its flag comes down when it is back; its neighbour is never doubted.
+
+#![allow(clippy::unwrap_used, reason = "a test may")]
+
+#[allow(dead_code, reason = "shared by several test binaries, none of which uses all of it")]
+mod support {
+    pub mod daemon;
+    pub mod lab;
+    pub mod matterjs;
+}
+
+use support::daemon::{Hub, Options};
+use support::lab::{Families, Lab};
+use support::matterjs::Lights;
+
+#[test]
+fn a_light_without_power_is_flagged_and_its_return_is_noticed() {
+    let variables = [("SERIAL", "LIVE01"), ("NAME", "first")];
+    let Some(lab) = Lab::new(Families::Both) else { return };
+    let Some(mut light) = Lights::start(&lab, &variables) else { return };
+    let second = [("SERIAL", "LIVE02"), ("NAME", "second"), ("PORT", "5560"), ("DISCRIMINATOR", "3900")];
+    let neighbour = Lights::start(&lab, &second).unwrap();
+    let hub = Hub::start(&lab, Options::default());
+    let node = hub.commission_and_bind(&light.lights[0].qr)["node_id"].clone();
+    let other = hub.commission_and_bind(&neighbour.lights[0].qr)["node_id"].clone();
+    let state = || hub.ask(&["node", "show", &node.to_string()])["state"].clone();
+    let mut log = hub.follow();
+
+    for _ in 0..2 {
+        // Without a goodbye, so that mDNS remembers it.
+        let storage = light.kill();
+        log.wait_for("the flag", |line| line["kind"] == "node-unreachable" && line["node_id"] == node);
+        assert_eq!(state(), "unreachable");
+        light = Lights::start_on(&lab, &variables, storage).unwrap();
+        log.wait_for("its return", |line| line["kind"] == "node-returned" && line["node_id"] == node);
+        assert_eq!(state(), "operational");
+    }
+    let told = hub.cli(["logs", "--json"]).stdout;
+    assert!(
+        !told.lines().any(|line| line.contains("node-unreachable") && line.contains(&format!("\"node_id\":{other},")))
+    );
+}
