@@ -1,7 +1,8 @@
 //! Named places at which the daemon can be killed, to prove that no crash loses anything (`tests/crash`).
 //!
 //! With the feature `sim` the process kills itself with SIGKILL when it reaches the point that `MATTERBIND_FAILPOINT`
-//! names (`name`, or `name:N` for the N-th time); without the feature [`reach`] is nothing. A point stands before or after
+//! names (`name`, or `name:N` for the N-th time); with `name@FIFO` it holds there until somebody has opened and closed the
+//! FIFO, to change the world around it meanwhile. Without the feature [`reach`] is nothing. A point stands before or after
 //! a step that outlives the process: a transaction, a file, a command to a device, a request to the cloud. Not here: what
 //! must hold afterwards.
 
@@ -104,7 +105,7 @@ pub const ALL: &[&str] = &[
 #[inline(always)]
 pub fn reach(_name: &'static str) {}
 
-/// A point is reached: where it is the armed one, the process ends here, as if the power had gone.
+/// A point is reached: where it is the armed one, the process ends here, as if the power had gone, or holds.
 #[cfg(feature = "sim")]
 pub fn reach(name: &'static str) {
     armed::reach(name);
@@ -112,28 +113,44 @@ pub fn reach(name: &'static str) {
 
 #[cfg(feature = "sim")]
 mod armed {
+    use std::path::PathBuf;
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU32, Ordering};
 
     use rustix::process::{Signal, getpid, kill_process};
 
-    static POINT: OnceLock<Option<(String, u32)>> = OnceLock::new();
+    static POINT: OnceLock<Option<Point>> = OnceLock::new();
     static TIMES: AtomicU32 = AtomicU32::new(0);
+
+    #[derive(Debug, PartialEq, Eq)]
+    pub(super) struct Point {
+        pub(super) name: String,
+        pub(super) time: u32,
+        pub(super) hold: Option<PathBuf>,
+    }
 
     pub(super) fn reach(name: &'static str) {
         let armed = POINT.get_or_init(|| std::env::var(super::VARIABLE).ok().map(|text| parse(&text)));
-        let Some((point, time)) = armed else { return };
-        if point == name && TIMES.fetch_add(1, Ordering::SeqCst) + 1 == *time {
+        let Some(point) = armed else { return };
+        if point.name == name && TIMES.fetch_add(1, Ordering::SeqCst) + 1 == point.time {
+            if let Some(fifo) = &point.hold {
+                // Opens when the other side opens it, and ends when that closes it.
+                let _ = std::fs::read(fifo);
+                return;
+            }
             // Nothing runs after this signal; should it be refused, the exit at least writes nothing more.
             let _ = kill_process(getpid(), Signal::KILL);
             std::process::abort();
         }
     }
 
-    pub(super) fn parse(text: &str) -> (String, u32) {
+    pub(super) fn parse(text: &str) -> Point {
+        if let Some((name, fifo)) = text.split_once('@') {
+            return Point { name: name.to_owned(), time: 1, hold: Some(fifo.into()) };
+        }
         let counted = text.rsplit_once(':').and_then(|(name, time)| Some((name, time.parse().ok()?)));
         let (name, time) = counted.unwrap_or((text, 1));
-        (name.to_owned(), time)
+        Point { name: name.to_owned(), time, hold: None }
     }
 }
 
@@ -176,7 +193,12 @@ mod tests {
     #[cfg(feature = "sim")]
     #[test]
     fn a_point_may_name_its_turn() {
-        assert_eq!(armed::parse("http.after:3"), ("http.after".to_owned(), 3));
-        assert_eq!(armed::parse("http.after"), ("http.after".to_owned(), 1));
+        let read = |text| {
+            let point = armed::parse(text);
+            (point.name, point.time, point.hold)
+        };
+        assert_eq!(read("http.after:3"), ("http.after".to_owned(), 3, None));
+        assert_eq!(read("http.after"), ("http.after".to_owned(), 1, None));
+        assert_eq!(read("http.after@/tmp/a:1"), ("http.after".to_owned(), 1, Some("/tmp/a:1".into())));
     }
 }

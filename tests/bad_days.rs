@@ -16,7 +16,6 @@ mod support {
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use rs_matter::BasicCommData;
 use serde_json::{Value, json};
@@ -342,84 +341,6 @@ fn a_cloud_that_is_down_or_talks_nonsense() {
         assert_eq!(hub.outbox(), Vec::<Value>::new());
     }
     assert!(hub.stop_daemon().success());
-}
-
-/// A small file system of its own; unmounted when dropped.
-struct SmallDisk(tempfile::TempDir);
-
-impl SmallDisk {
-    fn new(size: &str) -> Option<Self> {
-        let directory = tempfile::tempdir().unwrap();
-        let mut mount = Command::new("mount");
-        let mounted = mount.args(["-t", "tmpfs", "-o", &format!("size={size}"), "none"]).arg(directory.path()).output();
-        match mounted {
-            Ok(output) if output.status.success() => Some(Self(directory)),
-            Ok(output) => {
-                support::lab::skipped(&format!("no tmpfs: {}", String::from_utf8_lossy(&output.stderr).trim()));
-                None
-            }
-            Err(error) => {
-                support::lab::skipped(&format!("no tmpfs: {error}"));
-                None
-            }
-        }
-    }
-
-    /// Not one byte is left.
-    fn fill(&self) {
-        use std::io::Write;
-        let mut file = fs::File::options().create(true).append(true).open(self.0.path().join("ballast")).unwrap();
-        for size in [65_536, 4096, 1] {
-            while file.write_all(&vec![0; size]).is_ok() {}
-        }
-    }
-
-    fn free(&self) {
-        fs::remove_file(self.0.path().join("ballast")).unwrap();
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        // A process that just ended may hold it for a moment; lazily, it goes with its last user.
-        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
-    }
-}
-
-#[test]
-fn a_disk_that_is_full() {
-    let Some(lab) = Lab::new(Families::Both) else { return };
-    let Some(disk) = SmallDisk::new("4m") else { return };
-    let storage = tempfile::tempdir().unwrap();
-    let device = VirtualDevice::start(&lab, storage.path(), &["--port", "5650", "--serial-number", "DISK1"]);
-    let mut hub = Hub::new(&lab, Options { state_dir: Some(disk.0.path().join("state")), ..hasty() });
-    hub.start_cloud();
-    hub.start_daemon();
-
-    // Before the attempt.
-    disk.fill();
-    let (exit, failure) = hub.commission(&device.qr, &[]);
-    let step = failure["step"].as_str().unwrap_or_default().to_owned();
-    hub.check_failure(exit, &failure, &step, "disk-full", 1);
-    assert_eq!(failure["disposition"], "user-action");
-    disk.free();
-    no_nodes(&hub);
-
-    // In the middle of it: what cannot be recorded is undone on the device.
-    let link = SlowLink::to(&lab, 5650);
-    let mut attempt = hub.spawn_cli(["commission", &device.qr, "--events", "--address", &link.address()]);
-    attempt.wait_for_step("operational");
-    disk.fill();
-    let (exit, failure) = attempt.result();
-    let step = failure["step"].as_str().unwrap_or_default().to_owned();
-    hub.check_failure(exit, &failure, &step, "disk-full", 1);
-    no_nodes(&hub);
-    // It restarts on the full disk or says why not; with room it goes on as if nothing had been.
-    disk.free();
-    hub.kill_daemon();
-    hub.start_daemon();
-    no_nodes(&hub);
-    hub.commission_and_bind(&device.qr);
 }
 
 /// A daemon that must not start: it ends by itself with an error that says what to do.

@@ -16,6 +16,8 @@ use rstest::rstest;
 use tempfile::TempDir;
 use uuid::Uuid;
 
+mod harm;
+
 const NOW: Timestamp = Timestamp::constant(1_795_000_000, 0);
 
 fn at(seconds: i64) -> Timestamp {

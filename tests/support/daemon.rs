@@ -41,6 +41,8 @@ pub struct Options {
     pub flags: Vec<String>,
     /// Where the state is, if not below the hub's directory.
     pub state_dir: Option<PathBuf>,
+    /// Variables of the daemon.
+    pub environment: Vec<(String, String)>,
 }
 
 impl Default for Options {
@@ -51,6 +53,7 @@ impl Default for Options {
             more: String::new(),
             flags: Vec::new(),
             state_dir: None,
+            environment: Vec::new(),
         }
     }
 }
@@ -61,6 +64,8 @@ pub struct Hub<'a> {
     directory: tempfile::TempDir,
     state_dir: PathBuf,
     flags: Vec<String>,
+    /// Variables of the next daemon.
+    pub environment: Vec<(String, String)>,
     daemon: Option<Child>,
     cloud: Option<Child>,
 }
@@ -92,7 +97,8 @@ impl<'a> Hub<'a> {
         let state_dir = options.state_dir.unwrap_or_else(|| path.join("state"));
         let config = config(&state_dir, &options.commissioning, &options.more);
         fs::write(path.join("matterbind.toml"), config).unwrap();
-        Self { lab, directory, state_dir, flags: options.flags, daemon: None, cloud: None }
+        let Options { flags, environment, .. } = options;
+        Self { lab, directory, state_dir, flags, environment, daemon: None, cloud: None }
     }
 
     /// A hub whose cloud and daemon run.
@@ -122,7 +128,8 @@ impl<'a> Hub<'a> {
         let log = File::options().create(true).append(true).open(self.directory.path().join("daemon.log")).unwrap();
         let out = File::options().create(true).append(true).open(self.directory.path().join("daemon.out")).unwrap();
         command.args(&self.flags).arg("daemon").arg("--config").arg(self.config());
-        clean(&mut command).env("NOTIFY_SOCKET", &notify).stdin(Stdio::null()).stdout(out).stderr(log);
+        clean(&mut command).envs(self.environment.iter().cloned());
+        command.env("NOTIFY_SOCKET", &notify).stdin(Stdio::null()).stdout(out).stderr(log);
         let mut child = command.spawn().expect("ip netns exec");
         let give_up = Instant::now() + PATIENCE;
         let mut buffer = [0; 4096];

@@ -1,0 +1,93 @@
+//! Harm from outside: a write-ahead log that is torn or garbled, somebody else's lock, and every schema there ever was.
+
+use rusqlite_migration::Migrations;
+
+use super::*;
+
+const LOG: &str = "matterbind.db-wal";
+
+/// What a power cut or a bad disk does to the log.
+#[rstest]
+#[case::header(|log: &mut Vec<u8>| log[8] ^= 0xFF)]
+#[case::first_frame(|log: &mut Vec<u8>| log[32 + 24 + 100] ^= 0x5A)]
+#[case::middle(|log: &mut Vec<u8>| { let at = log.len() / 2; log[at..at + 512].fill(0) })]
+#[case::last_byte(|log: &mut Vec<u8>| *log.last_mut().unwrap() ^= 1)]
+#[case::in_the_header(|log: &mut Vec<u8>| log.truncate(17))]
+#[case::within_a_frame(|log: &mut Vec<u8>| log.truncate(log.len() / 2 + 7))]
+#[case::emptied(|log: &mut Vec<u8>| log.clear())]
+#[case::rubbish(|log: &mut Vec<u8>| log.iter_mut().enumerate().for_each(|(index, byte)| *byte = index as u8))]
+#[case::a_tail_of_rubbish(|log: &mut Vec<u8>| log.extend((0..10_000).map(|index| index as u8)))]
+#[tokio::test]
+async fn a_harmed_log_leaves_a_whole_state_from_before_the_harm(#[case] harm: fn(&mut Vec<u8>)) {
+    let dir = tempfile::tempdir().unwrap();
+    let store = with_fabric(&dir, 1000).await;
+    store.call(|connection| open::checkpoint(connection).map_err(store_error)).await.unwrap();
+    for node in 1001..1011 {
+        commit(&store, node).await;
+    }
+    let image = crash_image(&dir);
+    // What SQLite knows of the log in memory is gone with the power.
+    fs::remove_file(image.path().join("matterbind.db-shm")).unwrap();
+    let mut log = fs::read(image.path().join(LOG)).unwrap();
+    harm(&mut log);
+    fs::write(image.path().join(LOG), log).unwrap();
+
+    let store = Store::open(image.path()).unwrap();
+    assert_eq!(store.fabric_state().await.unwrap().unwrap().state, FabricState::Ready, "never from nothing");
+    let nodes = store.nodes().await.unwrap();
+    let expected: Vec<NodeRecord> = (1001..1011).map(record).take(nodes.len()).collect();
+    assert_eq!(nodes, expected, "the first ones, without a gap");
+    // Node and row were one transaction.
+    let tasks: Vec<OutboxTask> = store.outbox_entries().await.unwrap().into_iter().map(|entry| entry.task).collect();
+    assert_eq!(tasks, (1001..1011).map(bind).take(nodes.len()).collect::<Vec<_>>());
+    commit(&store, 2000).await;
+}
+
+/// Somebody looks into the database by hand and forgets to end the transaction.
+#[tokio::test]
+async fn somebody_else_s_lock_is_said_and_passes() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = with_fabric(&dir, 1000).await;
+    let shell = Connection::open(dir.path().join(DATABASE_FILE)).unwrap();
+    shell.execute_batch("BEGIN IMMEDIATE").unwrap();
+    assert!(matches!(store.allocate_node_id().await, Err(StoreError::Busy)));
+    assert_eq!(store.nodes().await.unwrap(), vec![], "reading goes on");
+    shell.execute_batch("ROLLBACK").unwrap();
+    assert_eq!(store.allocate_node_id().await.unwrap(), NodeId(1001), "no id was lost by it");
+    store.close().await;
+
+    // At the start too, and nothing is done to the files.
+    shell.execute_batch("BEGIN EXCLUSIVE; UPDATE meta SET value = 'somebody'").unwrap();
+    let error = Store::open(dir.path()).err().unwrap();
+    assert!(matches!(error, OpenError::Locked { .. }), "{error}");
+    assert!(error.to_string().contains("another process"), "{error}");
+    shell.execute_batch("ROLLBACK").unwrap();
+    drop(shell);
+    let store = Store::open(dir.path()).unwrap();
+    assert_eq!(store.allocate_node_id().await.unwrap(), NodeId(1002));
+}
+
+/// Built by the migrations up to each version, then brought forward in one start; what such a version leaves is in the frozen
+/// fixtures.
+#[tokio::test]
+async fn every_version_that_the_migrations_make_is_brought_forward() {
+    for version in 0..=open::MIGRATIONS.len() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut connection = Connection::open(dir.path().join(DATABASE_FILE)).unwrap();
+        Migrations::from_slice(open::MIGRATIONS).to_version(&mut connection, version).unwrap();
+        let reached: i32 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
+        assert_eq!(usize::try_from(reached).unwrap(), version);
+        connection.pragma_update(None, "application_id", 0x6D62_6E64).unwrap();
+        drop(connection);
+        let store = Store::open(dir.path()).unwrap();
+        assert!(store.nodes().await.unwrap().is_empty());
+        let now = store.call(|connection| {
+            connection.pragma_query_value(None, "user_version", |row| row.get::<_, i32>(0)).map_err(store_error)
+        });
+        assert_eq!(now.await.unwrap(), SCHEMA_VERSION);
+        if version > 0 {
+            let fixture = format!("{}/src/store/fixtures/v{version}.sql", env!("CARGO_MANIFEST_DIR"));
+            assert!(fs::exists(&fixture).unwrap(), "a new schema needs its fixture: {fixture}");
+        }
+    }
+}

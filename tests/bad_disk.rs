@@ -1,0 +1,199 @@
+//! The disk below the state: full at the worst moments, read-only, or with a database of a newer matterbind. It is said, what
+//! cannot be kept is undone, and nothing starts from nothing.
+
+#![allow(clippy::unwrap_used, reason = "a test may")]
+
+#[allow(dead_code, reason = "shared by several test binaries, none of which uses all of it")]
+mod support {
+    pub mod daemon;
+    pub mod lab;
+    pub mod slow_link;
+}
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::sync::mpsc::channel;
+
+use matterbind::failpoint;
+use rusqlite::Connection;
+use serde_json::Value;
+
+use support::daemon::{Hub, Options, PATIENCE, VirtualDevice};
+use support::lab::{Families, Lab};
+use support::slow_link::SlowLink;
+
+/// A hub that gives up early on devices that are not there.
+fn hasty() -> Options {
+    Options { commissioning: "discover_timeout = \"3s\"\nstep_timeout = \"8s\"".to_owned(), ..Options::default() }
+}
+
+fn no_nodes(hub: &Hub<'_>) {
+    assert_eq!(hub.nodes(), Vec::<Value>::new());
+    assert_eq!(hub.outbox(), Vec::<Value>::new());
+}
+
+/// A small file system of its own; unmounted when dropped.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn new(size: &str) -> Option<Self> {
+        let directory = tempfile::tempdir().unwrap();
+        let mut mount = Command::new("mount");
+        let mounted = mount.args(["-t", "tmpfs", "-o", &format!("size={size}"), "none"]).arg(directory.path()).output();
+        match mounted {
+            Ok(output) if output.status.success() => Some(Self(directory)),
+            Ok(output) => {
+                support::lab::skipped(&format!("no tmpfs: {}", String::from_utf8_lossy(&output.stderr).trim()));
+                None
+            }
+            Err(error) => {
+                support::lab::skipped(&format!("no tmpfs: {error}"));
+                None
+            }
+        }
+    }
+
+    /// Not one byte is left.
+    fn fill(&self) {
+        use std::io::Write;
+        let mut file = fs::File::options().create(true).append(true).open(self.0.path().join("ballast")).unwrap();
+        for size in [65_536, 4096, 1] {
+            while file.write_all(&vec![0; size]).is_ok() {}
+        }
+    }
+
+    fn remount(&self, how: &str) {
+        let mut mount = Command::new("mount");
+        let status = mount.args(["-o", &format!("remount,{how}")]).arg(self.0.path()).status().unwrap();
+        assert!(status.success(), "remount {how}");
+    }
+
+    fn free(&self) {
+        fs::remove_file(self.0.path().join("ballast")).unwrap();
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // A process that just ended may hold it for a moment; lazily, it goes with its last user.
+        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
+    }
+}
+
+#[test]
+fn a_disk_that_is_full() {
+    let Some(lab) = Lab::new(Families::Both) else { return };
+    let Some(disk) = SmallDisk::new("4m") else { return };
+    let storage = tempfile::tempdir().unwrap();
+    let device = VirtualDevice::start(&lab, storage.path(), &["--port", "5650", "--serial-number", "DISK1"]);
+    let mut hub = Hub::new(&lab, Options { state_dir: Some(disk.0.path().join("state")), ..hasty() });
+    hub.start_cloud();
+    hub.start_daemon();
+
+    // Before the attempt.
+    disk.fill();
+    let (exit, failure) = hub.commission(&device.qr, &[]);
+    let step = failure["step"].as_str().unwrap_or_default().to_owned();
+    hub.check_failure(exit, &failure, &step, "disk-full", 1);
+    assert_eq!(failure["disposition"], "user-action");
+    disk.free();
+    no_nodes(&hub);
+
+    // In the middle of it: what cannot be recorded is undone on the device.
+    let link = SlowLink::to(&lab, 5650);
+    let mut attempt = hub.spawn_cli(["commission", &device.qr, "--events", "--address", &link.address()]);
+    attempt.wait_for_step("operational");
+    disk.fill();
+    let (exit, failure) = attempt.result();
+    let step = failure["step"].as_str().unwrap_or_default().to_owned();
+    hub.check_failure(exit, &failure, &step, "disk-full", 1);
+    no_nodes(&hub);
+    // It restarts on the full disk or says why not; with room it goes on as if nothing had been.
+    disk.free();
+    hub.kill_daemon();
+    hub.start_daemon();
+    no_nodes(&hub);
+    hub.commission_and_bind(&device.qr);
+}
+
+/// A daemon that must not start: it ends by itself with an error that says what to do.
+fn refuses_to_start(hub: &mut Hub<'_>, hint: &str) {
+    let before = hub.whole_daemon_log().len();
+    let status = hub.try_start_daemon().expect_err("it must not start");
+    assert_eq!(status.code(), Some(1));
+    let log = hub.whole_daemon_log();
+    assert!(log[before..].contains(hint), "no {hint:?} in:\n{}", &log[before..]);
+}
+
+/// Runs `act` while the daemon holds at its failpoint.
+fn while_it_holds(fifo: &Path, act: impl FnOnce()) {
+    let (reached, wait) = channel();
+    let path = fifo.to_owned();
+    // Opens only when the daemon opens it too.
+    std::thread::spawn(move || reached.send(fs::File::options().write(true).open(path)));
+    let held = wait.recv_timeout(PATIENCE).expect("the daemon reaches the point").unwrap();
+    act();
+    drop(held);
+}
+
+/// The device has completed and is ours for good, and there is no room to record it: it is let go again.
+#[test]
+fn a_disk_that_fills_up_just_before_the_record() {
+    let Some(lab) = Lab::new(Families::Both) else { return };
+    let Some(disk) = SmallDisk::new("4m") else { return };
+    let storage = tempfile::tempdir().unwrap();
+    let device = VirtualDevice::start(&lab, storage.path(), &["--serial-number", "DISK2"]);
+    let fifo = storage.path().join("hold");
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0).unwrap();
+    let environment = vec![(failpoint::VARIABLE.to_owned(), format!("complete.after@{}", fifo.display()))];
+    let state_dir = Some(disk.0.path().join("state"));
+    let mut hub = Hub::new(&lab, Options { state_dir, environment, ..hasty() });
+    hub.start_cloud();
+    hub.start_daemon();
+
+    let attempt = hub.spawn_cli(["commission", &device.qr, "--json"]);
+    while_it_holds(&fifo, || disk.fill());
+    let (exit, failure) = attempt.result();
+    hub.check_failure(exit, &failure, "record", "disk-full", 1);
+    assert_eq!(failure["disposition"], "user-action");
+    disk.free();
+    no_nodes(&hub);
+    // Nothing is left on the device, and nothing stands in the way here.
+    hub.kill_daemon();
+    hub.environment.clear();
+    hub.start_daemon();
+    no_nodes(&hub);
+    hub.commission_and_bind(&device.qr);
+    assert_eq!(hub.nodes().len(), 1);
+}
+
+#[test]
+fn a_disk_that_is_read_only_and_a_database_from_the_future() {
+    let Some(lab) = Lab::new(Families::Both) else { return };
+    let Some(disk) = SmallDisk::new("4m") else { return };
+    let mut hub = Hub::new(&lab, Options { state_dir: Some(disk.0.path().join("state")), ..hasty() });
+    hub.start_cloud();
+    hub.start_daemon();
+    let fabric = hub.ask(&["fabric", "show"]);
+    assert!(hub.stop_daemon().success());
+
+    disk.remount("ro");
+    refuses_to_start(&mut hub, "cannot be written: check mount and owner");
+    disk.remount("rw");
+
+    let database = hub.state_dir().join("matterbind.db");
+    let set = |version: i64, written_by: &str| {
+        let connection = Connection::open(&database).unwrap();
+        connection.pragma_update(None, "user_version", version).unwrap();
+        connection.execute("UPDATE meta SET value = ?1 WHERE name = 'written_by'", [written_by]).unwrap();
+    };
+    let version: i64 =
+        Connection::open(&database).unwrap().pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
+    set(version + 1, "matterbind 9.1.0");
+    refuses_to_start(&mut hub, "start matterbind 9.1.0 or a later one");
+    set(version, "matterbind 0.0.1");
+
+    hub.start_daemon();
+    assert_eq!(hub.ask(&["fabric", "show"]), fabric);
+}
