@@ -391,23 +391,6 @@ impl Drop for Turn<'_> {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_node_has_one_turn_at_a_time() {
-        let busy = Mutex::default();
-        let turn = Turn::take(&busy, NodeId(1001));
-        assert!(turn.is_some());
-        assert!(Turn::take(&busy, NodeId(1001)).is_none());
-        assert!(Turn::take(&busy, NodeId(1001)).is_none(), "a turn that was refused gives nothing free");
-        assert!(Turn::take(&busy, NodeId(1002)).is_some());
-        drop(turn);
-        assert!(Turn::take(&busy, NodeId(1001)).is_some());
-    }
-}
-
 fn sorted(cats: &[CatGrant]) -> Vec<CatGrant> {
     let mut cats = cats.to_vec();
     cats.sort_unstable();
@@ -436,5 +419,22 @@ fn plan_error(error: &PlanError) -> ApiError {
             let hint = "remove the entry with the controller that wrote it, then `matterbind access apply`";
             ApiError::new("foreign-access-entry", Disposition::UserAction, error.to_string(), hint)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_has_one_turn_at_a_time() {
+        let busy = Mutex::default();
+        let turn = Turn::take(&busy, NodeId(1001));
+        assert!(turn.is_some());
+        assert!(Turn::take(&busy, NodeId(1001)).is_none());
+        assert!(Turn::take(&busy, NodeId(1001)).is_none(), "a turn that was refused gives nothing free");
+        assert!(Turn::take(&busy, NodeId(1002)).is_some());
+        drop(turn);
+        assert!(Turn::take(&busy, NodeId(1001)).is_some());
     }
 }
