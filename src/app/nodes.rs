@@ -1,6 +1,7 @@
 //! What the admin API asks of one node: check, identify, share, remove. Every call has a deadline; a removal is resumable.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
@@ -123,6 +124,8 @@ impl Hub {
 
     /// Device, cloud, record, in that order. What could not be done is resumed.
     pub(super) async fn remove_node(&self, node: NodeId, force: bool) -> Result<RemoveResult, ApiError> {
+        // A command and the resumption, or two commands: the second finds what the first has left to do.
+        let _turn = self.removing.take(node).await;
         let removal = match self.store.removals().await?.into_iter().find(|removal| removal.node_id == node) {
             Some(under_way) if under_way.forced || !force => under_way,
             _ => {
@@ -206,6 +209,23 @@ impl Hub {
             Ok(())
         };
         within(remove).await
+    }
+}
+
+/// Whose turn it is with a node; who comes second waits.
+#[derive(Default)]
+pub(super) struct Turns(Mutex<HashMap<NodeId, Weak<tokio::sync::Mutex<()>>>>);
+
+impl Turns {
+    async fn take(&self, node: NodeId) -> tokio::sync::OwnedMutexGuard<()> {
+        let turn = {
+            let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            turns.retain(|_, turn| turn.strong_count() > 0);
+            let turn = turns.get(&node).and_then(Weak::upgrade).unwrap_or_default();
+            turns.insert(node, Arc::downgrade(&turn));
+            turn
+        };
+        turn.lock_owned().await
     }
 }
 

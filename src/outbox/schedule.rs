@@ -28,6 +28,8 @@ pub const OPERATOR_RECHECK: Duration = Duration::from_secs(24 * 3600);
 const BACK_OFF_BASE: Duration = Duration::from_secs(2);
 /// The longest back-off.
 const BACK_OFF_CAP: Duration = Duration::from_secs(15 * 60);
+/// How long a read-back may be refused before a person is asked.
+const READ_BACK_PATIENCE: Duration = Duration::from_secs(15 * 60);
 /// How often a bind that the cloud acknowledged, but does not show, is sent again.
 const ACKNOWLEDGED_TRIES: u32 = 3;
 const ACKNOWLEDGED: i64 = 200;
@@ -183,9 +185,7 @@ pub fn advance(entry: &OutboxEntry, outcome: &Outcome, now: Timestamp, seed: u64
         (Pending | Sending, Outcome::Ambiguous { cause }) => row.transport(Unsettled, cause),
         // The cloud was only asked what it holds, or answered for something that was not asked: look again.
         (Unsettled | WaitingForOperator, Outcome::Accepted) => row.acknowledged(),
-        (Unsettled | WaitingForOperator, Outcome::Refused { code, message }) => {
-            row.look_again(&format!("reading back was refused: {code} {message}"))
-        }
+        (Unsettled | WaitingForOperator, Outcome::Refused { code, message }) => row.read_back_refused(*code, message),
         (Unsettled | WaitingForOperator, Outcome::NotSent { cause } | Outcome::Ambiguous { cause }) => {
             row.look_again(cause)
         }
@@ -406,14 +406,31 @@ impl Move {
     }
 
     /// The read-back failed: what is known of the row stays, and the pause grows with the time that the row has taken.
+    /// The cloud answers, but not the question. That may pass; what does not is for a person.
+    fn read_back_refused(mut self, code: i64, message: &str) -> Verdict {
+        let cause = format!("reading back was refused: {code} {message}");
+        if self.entry.state == OutboxState::Unsettled && self.taken() >= READ_BACK_PATIENCE {
+            self.entry.last_message = cause;
+            let (why, row) = (meaning_of(code).meaning, self.entry.id.0);
+            return self.operator(format!(
+                "the cloud refuses to say whether this took effect ({why}): mend that, then `matterbind outbox retry {row}`"
+            ));
+        }
+        self.look_again(&cause)
+    }
+
+    /// How long ago the row was first sent.
+    fn taken(&self) -> Duration {
+        let since = self.entry.first_sent_at.unwrap_or(self.entry.created_at);
+        Duration::try_from(self.now.duration_since(since)).unwrap_or_default()
+    }
+
     fn look_again(mut self, cause: &str) -> Verdict {
         cause.clone_into(&mut self.entry.last_message);
         if self.entry.state == OutboxState::Unsettled {
             "the cloud could not be asked whether this took effect; it is asked again".clone_into(&mut self.entry.hint);
         }
-        let since = self.entry.first_sent_at.unwrap_or(self.entry.created_at);
-        let taken = Duration::try_from(self.now.duration_since(since)).unwrap_or_default();
-        let wait = (taken / 2).clamp(BACK_OFF_BASE, BACK_OFF_CAP);
+        let wait = (self.taken() / 2).clamp(BACK_OFF_BASE, BACK_OFF_CAP);
         let (state, wait) = (self.entry.state, jitter(wait, self.seed));
         self.stand(state, wait)
     }

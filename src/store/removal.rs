@@ -87,7 +87,8 @@ impl Store {
 
     /// The device stage is over: `on_device` is true where a forced removal goes on without the device. Drops the node's
     /// waiting cloud work and, where the cloud may hold the device, queues its unbind, in the same transaction. Answers the
-    /// unbind's row. Calling it again changes nothing.
+    /// unbind's row. A device that was commissioned again in the meantime keeps its binding: the cloud knows it by its keys,
+    /// which are the same. Calling it again changes nothing.
     ///
     /// # Errors
     /// No removal of this node is under way, or the store fails.
@@ -103,7 +104,7 @@ impl Store {
                 return Ok(outbox::unbind_row(tx, node)?);
             }
             // Before the rows are dropped: one that was sent says that the cloud may know the device.
-            let known = outbox::cloud_may_know(tx, &removal.record)?;
+            let known = outbox::cloud_may_know(tx, &removal.record)? && !is_someone_elses(tx, &removal.record)?;
             outbox::drop_work(tx, node)?;
             let device = outbox::cloud_device(&removal.record).filter(|_| known);
             let row = match outbox::unbind_row(tx, node)? {
@@ -171,6 +172,20 @@ impl Store {
         })
         .await
     }
+}
+
+/// Whether another record that stays is about the same device in the cloud.
+fn is_someone_elses(tx: &Transaction<'_>, removed: &NodeRecord) -> Result<bool, Failure> {
+    let Some(device) = outbox::cloud_device(removed) else { return Ok(false) };
+    let mut statement = tx.prepare_cached("SELECT record FROM nodes WHERE node_id <> ?1")?;
+    let records = statement.query_map([id(removed.node_id.0)?], |row| row.get::<_, String>(0))?;
+    for record in records {
+        let record: NodeRecord = from_json(&record?)?;
+        if record.state != NodeState::Removing && outbox::cloud_device(&record).as_ref() == Some(&device) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn find(tx: &Transaction<'_>, node: NodeId) -> Result<Option<Removal>, Failure> {

@@ -412,6 +412,25 @@ async fn a_removal_is_resumed_and_remembers_what_it_left() {
     assert!(store.removals().await.unwrap().is_empty());
 }
 
+/// The cloud knows a device by its keys only, which a second commissioning does not change.
+#[tokio::test]
+async fn the_removal_of_an_old_record_leaves_the_newer_binding_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = with_fabric(&dir, 1000).await;
+    commit(&store, 1001).await;
+    let again = NodeRecord { device_key: record(1001).device_key, ..record(1002) };
+    store.commit_commissioned(Uuid::now_v7(), &again, None, "{}").await.unwrap();
+    store.begin_removal(NodeId(1001), true, NOW).await.unwrap();
+    assert_eq!(store.advance_removal(NodeId(1001), false, at(1)).await.unwrap(), None);
+    store.finish_removal(NodeId(1001)).await.unwrap();
+    assert!(store.outbox_entries().await.unwrap().is_empty());
+    assert_eq!(store.nodes().await.unwrap(), vec![again]);
+    // Alone, it is unbound.
+    store.begin_removal(NodeId(1002), false, at(2)).await.unwrap();
+    store.advance_removal(NodeId(1002), false, at(3)).await.unwrap();
+    assert_eq!(store.outbox_entries().await.unwrap().len(), usize::from(record(1002).bind.state == BindState::Bound));
+}
+
 #[tokio::test]
 async fn the_journal_is_queried_streamed_and_kept_within_its_limits() {
     let dir = tempfile::tempdir().unwrap();

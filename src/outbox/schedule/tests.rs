@@ -318,3 +318,34 @@ proptest! {
         prop_assert!(step == Step::Done || entry.state != OutboxState::Sending);
     }
 }
+
+/// An outage passes by itself; a refusal that stays is somebody's work.
+#[test]
+fn a_read_back_that_keeps_being_refused_ends_with_a_person() {
+    let mut entry = OutboxEntry { first_sent_at: Some(NOW), ..bind() };
+    entry.state = OutboxState::Unsettled;
+    let mut now = NOW;
+    for _ in 0..100 {
+        entry = advance(&entry, &refused(5041), now, 1).entry;
+        if entry.state != OutboxState::Unsettled {
+            break;
+        }
+        now = entry.next_try_at.unwrap();
+    }
+    assert_eq!(entry.state, OutboxState::WaitingForOperator);
+    assert!(entry.hint.contains("outbox retry 1"), "{}", entry.hint);
+    assert!(entry.last_message.contains("5041"), "{}", entry.last_message);
+    let taken = Duration::try_from(now.duration_since(NOW)).unwrap();
+    assert!(taken >= READ_BACK_PATIENCE && taken < 2 * READ_BACK_PATIENCE, "{taken:?}");
+}
+
+#[test]
+fn a_cloud_that_cannot_be_reached_is_asked_for_ever() {
+    let mut entry = OutboxEntry { first_sent_at: Some(NOW), ..bind() };
+    entry.state = OutboxState::Unsettled;
+    for _ in 0..100 {
+        let now = entry.next_try_at.unwrap();
+        entry = advance(&entry, &Outcome::NotSent { cause: "no route".to_owned() }, now, 1).entry;
+    }
+    assert_eq!(entry.state, OutboxState::Unsettled);
+}
