@@ -2,7 +2,7 @@
 //!
 //! `fabric` opens or makes the fabric, `judge` joins verification and policy, `bind` joins store and cloud, `backend`
 //! answers the admin API, `nodes` talks to devices on its behalf, `presence` follows what the LAN shows, `probe` asks who is
-//! silent, `reconcile` compares device, record and cloud. Nothing imports this module but the command line.
+//! silent, `reconcile` compares device, record and cloud, `refresh` keeps the trust store current. Nothing imports this module but the command line.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -45,6 +45,7 @@ mod probe;
 mod profiles;
 mod reconcile;
 mod recovery;
+mod refresh;
 
 use bind::StoredTokenStore;
 use judge::Judge;
@@ -240,6 +241,7 @@ impl Hub {
         tasks.spawn(access::follow(Arc::clone(self)));
         tasks.spawn(probe::watch(Arc::clone(self)));
         tasks.spawn(reconcile::follow(Arc::clone(self)));
+        tasks.spawn(refresh::follow(Arc::clone(self)));
         tasks.spawn(reconcile::follow_rejections(Arc::clone(self)));
         tasks.spawn(nodes::follow_unbinds(Arc::clone(self)));
         let hub = Arc::clone(self);

@@ -128,13 +128,24 @@ pub struct AttestationConfig {
     pub policy: AttestationPolicy,
     /// Directories of trusted PAA certificates; empty: `<state_dir>/paa`.
     pub paa_dirs: Vec<PathBuf>,
+    /// The ledger (DCL) that PAAs and revocations are fetched from in the background; empty: none.
+    pub paa_source: String,
+    /// How often.
+    #[serde(with = "humantime_serde")]
+    pub paa_refresh: Duration,
     /// Devices that may show a test certification declaration or a test PAA.
     pub allow_test: Vec<AllowTest>,
 }
 
 impl Default for AttestationConfig {
     fn default() -> Self {
-        Self { policy: AttestationPolicy::Require, paa_dirs: Vec::new(), allow_test: Vec::new() }
+        Self {
+            policy: AttestationPolicy::Require,
+            paa_dirs: Vec::new(),
+            paa_source: String::new(),
+            paa_refresh: Duration::from_secs(24 * 3600),
+            allow_test: Vec::new(),
+        }
     }
 }
 

@@ -1,8 +1,11 @@
 //! A client of the Distributed Compliance Ledger's REST interface: which PAAs there are, and which certificates are revoked.
 //!
 //! It runs in the background or on request, never in the way of start-up. What it fetches is judged like any other file
-//! (`paa`), and a fetch is recorded only when all of it succeeded. Not here: what a PAA must look like (`attestation`).
+//! (`paa`), and a fetch is recorded only when all of it succeeded. `schedule` says when to ask again, `refresh` asks and
+//! remembers how it ended. Not here: what a PAA must look like (`attestation`).
 
+pub mod refresh;
+pub mod schedule;
 mod wire;
 
 use std::collections::{BTreeMap, HashSet};
@@ -47,6 +50,9 @@ pub enum DclError {
         /// What was given.
         url: String,
     },
+    /// There can be no client, for instance because this machine has no trusted certificates for TLS.
+    #[error("no HTTP client can be made")]
+    Client(#[source] reqwest::Error),
     /// Nothing answered, or the connection broke.
     #[error("{url} did not answer")]
     Request {
@@ -119,6 +125,18 @@ impl DclClient {
     pub fn new(http: Client, base: &str) -> Result<Self, DclError> {
         let parsed = Url::parse(base).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
         Ok(Self { http, base: parsed.ok_or_else(|| DclError::Url { url: base.to_owned() })? })
+    }
+
+    /// A client of its own for the ledger at `base`: made when it is needed, since it is needed once a day.
+    pub fn connect(base: &str) -> Result<Self, DclError> {
+        // Installed already: just as well.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let mut builder = Client::builder().connect_timeout(REQUEST_TIMEOUT);
+        if base.starts_with("http:") {
+            // Without TLS there is no need to read the machine's trust store, which may not even exist.
+            builder = builder.tls_certs_only([]);
+        }
+        Self::new(builder.build().map_err(DclError::Client)?, base)
     }
 
     /// Fetches every approved PAA into `directory`, each judged alone; the success is recorded last.

@@ -359,8 +359,8 @@ pub fn verify_files(
     let report = verify_material(&material, &loaded.trust);
     let config = AttestationConfig {
         policy: AttestationPolicy::Require,
-        paa_dirs: Vec::new(),
         allow_test: vec![AllowTest { vendor_id: files.vendor_id, product_id: Some(files.product_id) }],
+        ..AttestationConfig::default()
     };
     let verdict = decide(&report, &config, None);
     Ok(OfflineResult {

@@ -70,7 +70,7 @@ const FENCES: &[(&str, &str, &str)] = &[
     ("rusqlite", "store", "SQL in one place"),
     ("mdns_sd", "discovery", "one mDNS actor"),
     ("axum", "admin sim", "servers"),
-    ("reqwest", "cloud dcl cli/client config/validate cli/attestation sim/cloud", "clients, and the URL type"),
+    ("reqwest", "cloud dcl cli/client config/validate sim/cloud", "clients, and the URL type"),
     (
         "rs_matter",
         "matter sim onboarding attestation app",
@@ -80,7 +80,7 @@ const FENCES: &[(&str, &str, &str)] = &[
 
 /// Pure modules: time is an argument, nothing waits.
 const PURE: &str = "secret node onboarding fabric bind durable journal attestation commissioning/attempt \
-                    commissioning/step reconcile/compare outbox/schedule discovery/search \
+                    commissioning/step reconcile/compare outbox/schedule dcl/schedule discovery/search \
                     discovery/cache discovery/txt config/validate";
 
 /// Files over 500 lines, and why they are whole.

@@ -39,7 +39,11 @@ impl Judge {
             journal,
         };
         if judge.trust().paa_count() == 0 {
-            tracing::warn!("no PAA is trusted: every device will be refused until `matterbind attestation update-paa`");
+            let until = match config.attestation.paa_source.as_str() {
+                "" => "`matterbind attestation update-paa`, or attestation.paa_source is set",
+                _ => "attestation.paa_source was asked",
+            };
+            tracing::warn!("no PAA is trusted: every device will be refused until {until}");
         }
         judge
     }

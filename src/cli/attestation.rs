@@ -1,18 +1,14 @@
 //! `matterbind attestation …`: works without the daemon.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use jiff::Timestamp;
 
 use super::daemon::load_config;
 use super::exit::{CliError, ExitCode};
 use super::{Global, block_on, numbers, output};
-use crate::dcl::{self, DclClient};
+use crate::dcl::{self, refresh::Refresh};
 use crate::paa::{self, EvidenceFiles};
-
-/// One answer of the DCL.
-const DCL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// `attestation`
 #[derive(Debug, clap::Args)]
@@ -60,7 +56,7 @@ pub struct VerifyArgs {
 /// `attestation update-paa`
 #[derive(Debug, clap::Args)]
 pub struct UpdatePaaArgs {
-    /// Where from: a DCL's REST address, or a directory [default: the main net of the DCL]
+    /// Where from: a DCL's REST address, or a directory [default: attestation.paa_source, else the DCL's main net]
     #[arg(long, value_name = "URL|DIR")]
     pub from: Option<String>,
     /// The configuration
@@ -119,22 +115,19 @@ fn update_paa(global: &Global, args: &UpdatePaaArgs) -> Result<ExitCode, CliErro
         .into_iter()
         .next()
         .ok_or_else(|| CliError::Usage("attestation.paa_dirs names no directory".to_owned()))?;
-    let source = args.from.as_deref().unwrap_or(dcl::PRODUCTION_URL);
+    let configured = Some(config.attestation.paa_source.as_str()).filter(|source| !source.is_empty());
+    let source = args.from.as_deref().or(configured).unwrap_or(dcl::PRODUCTION_URL);
     let now = Timestamp::now();
     if !source.contains("://") {
         let fetched = paa::import(Path::new(source), &directory, now).map_err(anyhow::Error::new)?;
         return fetched_line(&directory, &fetched);
     }
-    // Installed already: just as well.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let http = reqwest::Client::builder().timeout(DCL_TIMEOUT).build().map_err(anyhow::Error::new)?;
-    let client = DclClient::new(http, source).map_err(anyhow::Error::new)?;
+    let mut refresh = Refresh::new(source, directory.clone(), &config.state_dir);
     block_on(async {
-        let fetched = client.update_paas(&directory, now).await.map_err(anyhow::Error::new)?;
+        let refreshed = refresh.attempt(now).await.map_err(anyhow::Error::new)?;
+        fetched_line(&directory, &refreshed.fetched)?;
         let revocations = paa::revocation_dir(&config.state_dir);
-        let revoked = client.update_revocations(&revocations).await.map_err(anyhow::Error::new)?;
-        fetched_line(&directory, &fetched)?;
-        output::line(&format!("{} revocation sets in {}", revoked.sets, revocations.display()))?;
+        output::line(&format!("{} revocation sets in {}", refreshed.revocations.sets, revocations.display()))?;
         Ok(ExitCode::Done)
     })
 }

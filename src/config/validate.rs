@@ -45,6 +45,8 @@ pub(crate) fn example_of(key: &str) -> Option<&'static str> {
         "device_key" => "device_key = \"serial-number\", \"unique-id\" or { attribute = \"0/0x28/0x0f\" }",
         "binding_code" => "binding_code = \"random\", { write = \"1/0x1234/0\" } or { attribute = \"1/0x1234/0\" }",
         "interfaces" => "interfaces = [\"eth0\"]",
+        "paa_source" => "paa_source = \"https://on.dcl.csa-iot.org\"",
+        "paa_refresh" => "paa_refresh = \"24h\"",
         "paa_dirs" => "paa_dirs = [\"/var/lib/matterbind/paa\"]",
         "level" => "level = \"info\"",
         "log" => "level = \"info\" under [log], or MATTERBIND_LOG__LEVEL=info",
@@ -63,6 +65,7 @@ pub(crate) fn judge(config: &Config) -> Vec<Mistake> {
     let mut judge = Judge::default();
     judge.top_level(config);
     judge.commissioning(config);
+    judge.attestation(config);
     judge.access(config);
     if let Some(cloud) = &config.cloud {
         judge.cloud(cloud);
@@ -164,6 +167,36 @@ impl Judge {
         );
     }
 
+    fn attestation(&mut self, config: &Config) {
+        let source = &config.attestation.paa_source;
+        if !source.is_empty() {
+            let url = reqwest::Url::parse(source).ok().filter(|url| matches!(url.scheme(), "https" | "http"));
+            let plain = url.as_ref().is_some_and(|url| url.scheme() == "http" && !is_near(url));
+            self.demand(
+                url.is_some(),
+                "attestation.paa_source",
+                || format!("{source:?} is no ledger's address"),
+                "write for instance https://on.dcl.csa-iot.org; a directory belongs into paa_dirs",
+            );
+            self.demand(
+                !plain,
+                "attestation.paa_source",
+                || "over plain http anybody on the way could say whom to trust".to_owned(),
+                "write https://; http:// is for localhost and private addresses",
+            );
+        }
+        self.within("attestation.paa_refresh", config.attestation.paa_refresh, 3600..=90 * 86_400);
+        let mut allowed = HashSet::new();
+        for (i, line) in config.attestation.allow_test.iter().enumerate() {
+            self.demand(
+                allowed.insert((line.vendor_id, line.product_id)),
+                &format!("attestation.allow_test[{i}]"),
+                || "the same vendor and product stand in an earlier line".to_owned(),
+                "remove one of them",
+            );
+        }
+    }
+
     fn access(&mut self, config: &Config) {
         let access = &config.access;
         let mut seen = HashSet::from([access.admin_cat.identifier()]);
@@ -182,15 +215,6 @@ impl Judge {
                 "access.grants",
                 || format!("{error}, and the specification asks no more of a device"),
                 "configure fewer grants, or give several users one tag",
-            );
-        }
-        let mut allowed = HashSet::new();
-        for (i, line) in config.attestation.allow_test.iter().enumerate() {
-            self.demand(
-                allowed.insert((line.vendor_id, line.product_id)),
-                &format!("attestation.allow_test[{i}]"),
-                || "the same vendor and product stand in an earlier line".to_owned(),
-                "remove one of them",
             );
         }
     }

@@ -19,6 +19,7 @@ use x509_cert::crl::{RevokedCert, TbsCertList};
 use x509_cert::serial_number::SerialNumber;
 use x509_cert::spki::AlgorithmIdentifierOwned;
 
+use super::refresh::{RECORD_FILE, Refresh};
 use super::*;
 use crate::sim::evidence::{Builder, test_key};
 
@@ -169,6 +170,49 @@ async fn a_list_that_does_not_end_is_not_followed() {
     let result = client.update_paas(directory.path(), Timestamp::UNIX_EPOCH).await;
     assert!(matches!(result, Err(DclError::Endless { .. })));
     assert!(DclClient::new(Client::new(), "file:///etc").is_err());
+}
+
+#[tokio::test]
+async fn a_refresh_outlives_restarts_and_names_what_is_new() {
+    const DAY: Duration = Duration::from_secs(86_400);
+    const MINUTE: Duration = Duration::from_secs(60);
+    let (base, shared, _) = serve(ledger()).await;
+    let no_points = json!({ "PkiRevocationDistributionPoint": [], "pagination": { "next_key": null } });
+    shared.lock().unwrap().pages.insert(("revocation-points".to_owned(), String::new()), no_points);
+    let state = tempfile::tempdir().unwrap();
+    let paas = state.path().join("paa");
+    // As after each restart of the daemon.
+    let refresh = || Refresh::new(&base, paas.clone(), state.path());
+    let start: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+    let at = |time: Duration| start + time;
+
+    assert_eq!(refresh().wait(DAY, start), Duration::ZERO);
+    let first = refresh().attempt(start).await.unwrap();
+    assert_eq!((first.fetched.paas, first.rejected.keys().map(String::as_str).collect()), (2, vec!["AA:02"]));
+    assert_eq!(refresh().wait(DAY, at(MINUTE)), DAY - MINUTE);
+    let again = refresh().attempt(at(DAY)).await.unwrap();
+    assert_eq!((again.fetched.rejected.len(), again.rejected.len()), (1, 0), "it was named already");
+
+    shared.lock().unwrap().down = true;
+    let failed = refresh().attempt(at(2 * DAY)).await.unwrap_err();
+    assert!(failed.first && matches!(failed.source, DclError::Status { .. }), "{failed:?}");
+    assert_eq!(refresh().wait(DAY, at(2 * DAY)), 5 * MINUTE);
+    assert!(!refresh().attempt(at(2 * DAY + 5 * MINUTE)).await.unwrap_err().first, "told once for each outage");
+    assert_eq!(refresh().wait(DAY, at(2 * DAY + 5 * MINUTE)), 10 * MINUTE);
+    assert_eq!(paa::last_fetched(&paas).unwrap().fetched_at, at(DAY), "fetched is recorded on success only");
+    shared.lock().unwrap().down = false;
+    refresh().attempt(at(3 * DAY)).await.unwrap();
+    assert_eq!(refresh().wait(DAY, at(3 * DAY)), DAY);
+
+    assert_eq!(Refresh::new("http://[::1]:1", paas.clone(), state.path()).wait(DAY, at(3 * DAY)), Duration::ZERO);
+    std::fs::remove_dir_all(&paas).unwrap();
+    assert_eq!(refresh().wait(DAY, at(3 * DAY)), Duration::ZERO, "what was fetched is gone");
+    // A disk that does not take the record: back-off goes on in memory.
+    std::fs::remove_file(state.path().join(RECORD_FILE)).unwrap();
+    std::fs::create_dir(state.path().join(RECORD_FILE)).unwrap();
+    let mut running = refresh();
+    assert!(matches!(running.attempt(at(4 * DAY)).await.unwrap_err().source, DclError::Store(_)));
+    assert_eq!(running.wait(DAY, at(4 * DAY)), 5 * MINUTE);
 }
 
 /// A revocation list by the PAA `paa`, which revokes `serial`.

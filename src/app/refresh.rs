@@ -1,0 +1,69 @@
+//! Keeps the trust store current where `attestation.paa_source` names a ledger: asks it in the background, and says once
+//! that it cannot be had. Attempts notice what is new by themselves (`judge`). Not here: when to ask (`dcl::schedule`).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::Hub;
+use crate::dcl::refresh::{Refresh, RefreshError, Refreshed};
+use crate::journal::{Event, EventSink, Level};
+use crate::paa;
+
+/// The clock may be set while we sleep, so that we look at it so often at least.
+const LOOK: Duration = Duration::from_secs(3600);
+/// And two tries are never closer, whatever the clock and the disk do.
+const BETWEEN: Duration = Duration::from_secs(60);
+
+/// Runs until the daemon stops; not at all without a source.
+pub(super) async fn follow(hub: Arc<Hub>) {
+    let config = &hub.config.attestation;
+    let Some(directory) = paa::paa_dirs(config, &hub.config.state_dir).into_iter().next() else { return };
+    if config.paa_source.is_empty() {
+        return;
+    }
+    let mut refresh = Refresh::new(&config.paa_source, directory, &hub.config.state_dir);
+    loop {
+        let wait = refresh.wait(config.paa_refresh, Timestamp::now());
+        let next = async {
+            if !wait.is_zero() {
+                return tokio::time::sleep(wait.min(LOOK)).await;
+            }
+            match refresh.attempt(Timestamp::now()).await {
+                Ok(refreshed) => refreshed_line(&hub, &refreshed),
+                Err(error) => failed_line(&hub, error),
+            }
+            tokio::time::sleep(BETWEEN).await;
+        };
+        tokio::select! {
+            () = hub.stop.cancelled() => return,
+            () = next => {}
+        }
+    }
+}
+
+fn refreshed_line(hub: &Hub, refreshed: &Refreshed) {
+    let note = |level, kind, message| hub.journal.record(Event::new(Timestamp::now(), level, kind, message));
+    let source = &refreshed.fetched.source;
+    for (name, why) in &refreshed.rejected {
+        note(Level::Warn, "paa-quarantined", format!("left out of the trust store: {name} of {source}: {why}"));
+    }
+    for (name, why) in &refreshed.missed {
+        let message = format!("the revocation list {name} cannot be used, what was known of it stays in force: {why}");
+        note(Level::Warn, "revocations-missed", message);
+    }
+    let (paas, sets) = (refreshed.fetched.paas, refreshed.revocations.sets);
+    note(Level::Info, "paa-refreshed", format!("{paas} PAA certificates and {sets} revocation sets from {source}"));
+}
+
+fn failed_line(hub: &Hub, error: RefreshError) {
+    let first = error.first;
+    let error = anyhow::Error::new(error);
+    if first {
+        let message = format!("{error:#}; what was trusted before stays so, and it is tried again");
+        hub.journal.record(Event::new(Timestamp::now(), Level::Warn, "paa-refresh-failed", message));
+    } else {
+        tracing::debug!(error = format!("{error:#}"), "the trust store still cannot be refreshed");
+    }
+}
