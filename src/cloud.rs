@@ -9,7 +9,6 @@
 mod client;
 mod health;
 pub mod login;
-mod secrets;
 mod session;
 mod tokens;
 mod transport;
@@ -17,5 +16,4 @@ pub mod wire;
 
 pub use client::{BuildError, Client};
 pub use health::CloudHealth;
-pub use secrets::{ReadSecretError, read_secret};
 pub use tokens::{MemoryTokens, SignInBlock, StoredTokens, TokenPair, TokenStore};

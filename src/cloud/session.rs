@@ -16,11 +16,11 @@ use tokio::time::Instant;
 
 use super::health::HealthCell;
 use super::login;
-use super::secrets::read_secret;
 use super::tokens::{SignInBlock, StoredTokens, TokenPair, TokenStore};
 use super::transport::Transport;
 use super::wire::TokensData;
 use crate::config::CloudConfig;
+use crate::config::secret_file::{self, SecretFileError};
 use crate::failpoint;
 use crate::outbox::ports::CloudError;
 use crate::secret::{AccessToken, OperatorSecret, RefreshToken};
@@ -267,11 +267,12 @@ impl<T: TokenStore> Session<T> {
 
     async fn read_secrets(&self) -> Result<(OperatorSecret, OperatorSecret), CloudError> {
         let (secret, password) = (self.account.secret_file.clone(), self.account.password_file.clone());
-        let read = tokio::task::spawn_blocking(move || Ok((read_secret(&secret)?, read_secret(&password)?)));
+        let read =
+            tokio::task::spawn_blocking(move || Ok((secret_file::read(&secret)?, secret_file::read(&password)?)));
         let refused = |message: String| CloudError::SignIn { code: None, message, not_before: None };
         match read.await {
             Ok(Ok(secrets)) => Ok(secrets),
-            Ok(Err::<_, super::ReadSecretError>(error)) => Err(refused(error.to_string())),
+            Ok(Err::<_, SecretFileError>(error)) => Err(refused(error.to_string())),
             Err(error) => Err(refused(format!("the secrets could not be read: {error}"))),
         }
     }

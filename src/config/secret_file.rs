@@ -47,7 +47,7 @@ pub fn resolve(value: &Path, credentials: Option<&OsStr>) -> PathBuf {
     }
 }
 
-/// Reads a secret; one line end at its end is not part of it.
+/// Reads a secret; line ends at its end are not part of it, everything else is.
 ///
 /// # Errors
 /// The file is missing, unreadable, empty, too long or not text.
@@ -66,7 +66,7 @@ pub fn read_from(value: &Path, credentials: Option<&OsStr>) -> Result<OperatorSe
         return Err(SecretFileError::NotText { path });
     }
     let mut bytes = std::fs::read(&path).map_err(unreadable)?;
-    let secret = std::str::from_utf8(&bytes).map(|text| OperatorSecret::new(without_line_end(text)));
+    let secret = std::str::from_utf8(&bytes).map(|text| OperatorSecret::new(text.trim_end_matches(['\r', '\n'])));
     let answer = match secret {
         Ok(secret) if secret.expose().is_empty() => Err(SecretFileError::Empty { path }),
         Ok(secret) => Ok(secret),
@@ -74,11 +74,6 @@ pub fn read_from(value: &Path, credentials: Option<&OsStr>) -> Result<OperatorSe
     };
     bytes.zeroize();
     answer
-}
-
-fn without_line_end(text: &str) -> &str {
-    let text = text.strip_suffix('\n').unwrap_or(text);
-    text.strip_suffix('\r').unwrap_or(text)
 }
 
 #[cfg(test)]
@@ -98,10 +93,17 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_file_is_no_secret() {
+    fn only_line_ends_are_dropped_and_what_is_no_secret_is_refused() {
         let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("empty");
-        std::fs::write(&path, "\n").unwrap();
-        assert!(matches!(read_from(&path, None), Err(SecretFileError::Empty { .. })));
+        let path = directory.path().join("password");
+        let read = |content: &[u8]| {
+            std::fs::write(&path, content).unwrap();
+            read_from(&path, None)
+        };
+        assert_eq!(read(b" pass word \r\n").unwrap().expose(), " pass word ");
+        assert!(matches!(read(b"\n"), Err(SecretFileError::Empty { .. })));
+        assert!(matches!(read(&[0xFF; 4]), Err(SecretFileError::NotText { .. })));
+        assert!(matches!(read(&[b'a'; 17 * 1024]), Err(SecretFileError::NotText { .. })));
+        assert!(matches!(read_from(&path.with_extension("none"), None), Err(SecretFileError::Unreadable { .. })));
     }
 }
