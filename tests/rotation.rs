@@ -1,5 +1,6 @@
 //! `access rotate`: a second controller of our fabric, with its own certificate and a tag of its own, is let in by a matter.js
-//! light for as long as its tag's version is the one in force, and refused once the version was raised.
+//! light for as long as its tag's version is the one in force, and refused once the version was raised. A node that was away
+//! meanwhile is told when it returns.
 
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
@@ -21,7 +22,7 @@ use matterbind::matter::{Credentials, Link, Stack, StackOptions};
 use matterbind::node::NodeId;
 use serde_json::json;
 
-use support::daemon::{Hub, Options};
+use support::daemon::{Hub, Options, VirtualDevice};
 use support::lab::{Families, Lab};
 use support::matterjs::Lights;
 
@@ -73,4 +74,59 @@ fn a_controller_with_the_old_version_is_refused_after_a_rotation() {
     // What is recorded and bound is what the light holds.
     let check = hub.ask(&["node", "check", &light.to_string()]);
     assert_eq!((&check["reachable"], &check["differences"]), (&json!(true), &json!([])), "{check:#}");
+}
+
+/// Two nodes, one of which has no power while the hub's own tag and a controller's are rotated, and while the hub is
+/// restarted. The other one is done at once, this one as soon as it is back.
+#[test]
+fn a_node_that_was_away_is_done_when_it_returns() {
+    let Some(lab) = Lab::new(Families::Both) else { return };
+    let variables = [("SERIAL", "ROTATE02"), ("DISCRIMINATOR", "1111")];
+    let Some(lights) = Lights::start(&lab, &variables) else { return };
+    let storage = tempfile::tempdir().unwrap();
+    let device = VirtualDevice::start(&lab, storage.path(), &["--discriminator", "2222", "--port", "0"]);
+    let mut hub = Hub::start(&lab, Options::default());
+    let id = |node: serde_json::Value| NodeId(node["node_id"].as_u64().unwrap());
+    let here = id(hub.commission_and_bind(&device.qr));
+    let away = id(hub.commission_and_bind(&lights.lights[0].qr));
+    let address: SocketAddr = format!("10.77.0.2:{}", lights.lights[0].port).parse().unwrap();
+    let one = |list: &serde_json::Value, node: NodeId| {
+        let nodes = list["nodes"].as_array().unwrap();
+        nodes.iter().find(|entry| entry["node_id"] == node.0).cloned().unwrap()
+    };
+
+    let left = lights.kill();
+    for (tag, version) in [("0x0001", 0x0001_0002), ("0x0002", 0x0002_0002)] {
+        let rotated = hub.cli(["access", "rotate", tag, "--json"]);
+        let told = (rotated.code, &rotated.json["rotated"], &rotated.json["complete"]);
+        assert_eq!(told, (6, &json!(version), &json!(false)), "{rotated:?}");
+        assert_eq!(one(&rotated.json, here)["outcome"], "written", "{rotated:?}");
+        assert_eq!(one(&rotated.json, away)["outcome"], "pending", "{rotated:?}");
+    }
+    hub.kill_daemon();
+    hub.start_daemon();
+    let held = hub.ask(&["access", "show"]);
+    assert_eq!(one(&held, here)["state"], "as-wanted", "{held:#}");
+    assert_eq!(one(&held, away)["state"], "pending", "{held:#}");
+    // A later version does what the earlier one does, so that the earlier is dropped at once and the light lets us in.
+    assert_eq!(held["hub_cats"], json!([0x0001_0002]), "{held:#}");
+
+    let mut log = hub.follow();
+    let Some(lights) = Lights::start_on(&lab, &variables, left) else { return };
+    log.wait_for("the light's list", |line| line["kind"] == "access-written" && line["node_id"] == away.0);
+    let held = hub.ask(&["access", "show"]);
+    let cats = json!([
+        { "cat": 0x0001_0002, "privilege": "Administer" },
+        { "cat": 0x0002_0002, "privilege": "Operate" },
+        { "cat": 0x0003_0001, "privilege": "View" },
+    ]);
+    let light = one(&held, away);
+    assert_eq!((&light["state"], &light["cats"]), (&json!("as-wanted"), &cats), "{held:#}");
+    let check = hub.ask(&["node", "check", &away.to_string()]);
+    assert_eq!((&check["reachable"], &check["differences"]), (&json!(true), &json!([])), "{check:#}");
+    let read = |id: u64, tag: u32| read_label(&lab, controller(&hub, id, tag), away, address);
+    let old = read(2_000_000_005, 0x0002_0001);
+    assert!(matches!(old, Err(LinkError::Status { status: UNSUPPORTED_ACCESS, .. })), "{old:?}");
+    assert_eq!(read(2_000_000_006, 0x0002_0002), Ok("light".to_owned()));
+    drop(lights);
 }

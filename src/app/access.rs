@@ -1,7 +1,8 @@
 //! Brings what each device holds to what is in force. What must still be told is durable before anybody is told, so that a
 //! crash, an absent device or a lost answer costs nothing but time.
 
-use std::collections::HashSet;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -37,7 +38,8 @@ pub(super) struct Access {
     overlay: RwLock<AccessOverlay>,
     hub_cats: RwLock<Vec<Cat>>,
     turn: tokio::sync::Mutex<()>,
-    busy: Mutex<HashSet<NodeId>>,
+    /// Nodes that are being told, and whether somebody else came meanwhile.
+    busy: Mutex<HashMap<NodeId, bool>>,
     heard: Mutex<HashSet<NodeId>>,
     wake: Notify,
 }
@@ -67,7 +69,9 @@ impl Access {
     }
 
     fn take_heard(&self) -> Vec<NodeId> {
-        self.heard.lock().unwrap_or_else(PoisonError::into_inner).drain().collect()
+        let heard: Vec<_> = self.heard.lock().unwrap_or_else(PoisonError::into_inner).drain().collect();
+        let overlay = self.overlay.read().unwrap_or_else(PoisonError::into_inner);
+        heard.into_iter().filter(|node| overlay.is_pending(*node)).collect()
     }
 
     pub(super) fn hub_cats(&self) -> Vec<Cat> {
@@ -222,7 +226,7 @@ impl Hub {
             }
             Err(error) => return pending(node, Vec::new(), &error.into()),
         };
-        let Some(_turn) = Turn::take(&self.access.busy, node) else {
+        let Some(_turn) = Turn::take(&self.access, node) else {
             return pending(node, record.cats, &ApiError::not_ready("another change of this node"));
         };
         let wanted = self.wanted(Some(node));
@@ -374,20 +378,30 @@ pub(super) async fn follow(hub: Arc<Hub>) {
     }
 }
 
-/// One change of a node at a time.
-struct Turn<'a>(&'a Mutex<HashSet<NodeId>>, NodeId);
+/// One change of a node at a time. Whoever came meanwhile went away again; what they came for is done after this one.
+struct Turn<'a>(&'a Access, NodeId);
 
 impl<'a> Turn<'a> {
-    fn take(busy: &'a Mutex<HashSet<NodeId>>, node: NodeId) -> Option<Self> {
-        let free = busy.lock().unwrap_or_else(PoisonError::into_inner).insert(node);
-        // Only now and only if it is ours: dropping a turn takes the lock and gives the node free.
-        free.then(|| Self(busy, node))
+    fn take(access: &'a Access, node: NodeId) -> Option<Self> {
+        match access.busy.lock().unwrap_or_else(PoisonError::into_inner).entry(node) {
+            Entry::Occupied(mut busy) => {
+                busy.insert(true);
+                None
+            }
+            Entry::Vacant(free) => {
+                free.insert(false);
+                Some(Self(access, node))
+            }
+        }
     }
 }
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.1);
+        let again = self.0.busy.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.1);
+        if again == Some(true) {
+            self.0.heard_of(self.1);
+        }
     }
 }
 
@@ -428,13 +442,17 @@ mod tests {
 
     #[test]
     fn a_node_has_one_turn_at_a_time() {
-        let busy = Mutex::default();
-        let turn = Turn::take(&busy, NodeId(1001));
+        let mut overlay = AccessOverlay::default();
+        overlay.add_pending([NodeId(1001), NodeId(1002)]);
+        let access = Access::new(overlay, Vec::new());
+        let turn = Turn::take(&access, NodeId(1001));
         assert!(turn.is_some());
-        assert!(Turn::take(&busy, NodeId(1001)).is_none());
-        assert!(Turn::take(&busy, NodeId(1001)).is_none(), "a turn that was refused gives nothing free");
-        assert!(Turn::take(&busy, NodeId(1002)).is_some());
+        assert!(Turn::take(&access, NodeId(1001)).is_none());
+        assert!(Turn::take(&access, NodeId(1001)).is_none(), "a turn that was refused gives nothing free");
+        assert!(Turn::take(&access, NodeId(1002)).is_some());
+        assert!(access.take_heard().is_empty());
         drop(turn);
-        assert!(Turn::take(&busy, NodeId(1001)).is_some());
+        assert_eq!(access.take_heard(), [NodeId(1001)], "it still has to be told, and somebody had come to do that");
+        assert!(Turn::take(&access, NodeId(1001)).is_some());
     }
 }

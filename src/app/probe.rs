@@ -169,7 +169,11 @@ impl Hub {
         };
         let failed = || self.probes.liveness().failed(node, turn, Instant::now(), announced());
         match answer {
-            Answer::Alive => self.note_contact(node).await,
+            Answer::Alive => {
+                self.note_contact(node).await;
+                // Also where it came back before anybody had flagged it.
+                self.access.heard_of(node);
+            }
             Answer::NotAsked => self.probes.liveness().later(node, turn, Instant::now()),
             Answer::Silent(why) => {
                 if failed().is_some() {
