@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use crate::keystore::KeyBundle;
-use crate::matter::credentials::Credentials;
+use crate::matter::credentials::{Credentials, is_root_key};
 use crate::secret::OperatorSecret;
 use crate::store::{SCHEMA_VERSION, Snapshot};
 
@@ -25,6 +25,8 @@ const MAGIC: &str = "matterbind-backup";
 const ROOT_MAGIC: &str = "matterbind-root-key";
 /// The format that this binary writes and reads.
 pub const FORMAT: u32 = 1;
+/// Far above what a root key's file takes; a whole backup is longer.
+pub const ROOT_FILE_MAX: usize = 16 * 1024;
 /// 2^18 rounds of scrypt: about a second, and 256 MB of memory for each guess.
 pub const WORK_FACTOR: u8 = 18;
 /// A file that asks for more is not ours: it would stop the machine.
@@ -105,6 +107,12 @@ pub enum BackupError {
     /// Keys and manifest are of two fabrics.
     #[error("the parts of this file belong to different fabrics")]
     MixedFabrics,
+    /// Not a file of a root key.
+    #[error("this file is no root key of matterbind")]
+    NotARootKey,
+    /// A root key, but not of this fabric's root certificate.
+    #[error("this is not the root key of this fabric")]
+    OtherRoot,
 }
 
 impl BackupError {
@@ -116,6 +124,8 @@ impl BackupError {
             Self::Damaged(_) => "backup-damaged",
             Self::OtherFormat { .. } | Self::NewerSchema { .. } => "backup-of-another-version",
             Self::MixedFabrics => "backup-of-another-fabric",
+            Self::NotARootKey => "not-a-root-key",
+            Self::OtherRoot => "root-key-of-another-fabric",
         }
     }
 
@@ -125,6 +135,9 @@ impl BackupError {
             Self::NotABackup => "name the file that `matterbind fabric backup` wrote",
             Self::WrongKey => "try again; a backup for a recipient opens with --identity FILE",
             Self::Damaged(_) | Self::MixedFabrics => "copy it again from where it was kept, or use an earlier backup",
+            Self::NotARootKey | Self::OtherRoot => {
+                "name the file that `matterbind fabric export-root` wrote on this hub"
+            }
             Self::OtherFormat { .. } | Self::NewerSchema { .. } => {
                 "install the matterbind that made it, or a later one"
             }
@@ -273,7 +286,7 @@ pub fn export_root(keys: &KeyBundle, lock: &Lock) -> Result<Option<Vec<u8>>, Enc
     encrypt(content.as_bytes(), lock).map(Some)
 }
 
-/// Reads [`export_root`] back: the key, if the file is of the same root.
+/// Reads [`export_root`] back: the key, if it is the one of this fabric's root certificate.
 ///
 /// # Errors
 /// See [`BackupError`].
@@ -282,16 +295,21 @@ pub fn read_root(
     unlock: &Unlock,
     keys: &KeyBundle,
 ) -> Result<crate::secret::OperationalSigningKey, BackupError> {
-    let content = decrypt(file, unlock)?;
-    let json = after_header(&content, ROOT_MAGIC)?;
+    if file.len() > ROOT_FILE_MAX {
+        return Err(BackupError::NotARootKey);
+    }
+    let none = |error| if matches!(error, BackupError::NotABackup) { BackupError::NotARootKey } else { error };
+    let content = decrypt(file, unlock).map_err(none)?;
+    let json = after_header(&content, ROOT_MAGIC).map_err(none)?;
     let damaged = || BackupError::Damaged("the root key does not decode".to_owned());
     let root: RootKey = serde_json::from_slice(json).map_err(|_| damaged())?;
     if root.fabric_id != keys.fabric_id.0 || BASE64.decode(&root.rcac).ok().as_ref() != Some(&keys.rcac) {
-        return Err(BackupError::MixedFabrics);
+        return Err(BackupError::OtherRoot);
     }
     let key = Zeroizing::new(BASE64.decode(&root.rcac_key).map_err(|_| damaged())?);
     let key: [u8; 32] = key.as_slice().try_into().map_err(|_| damaged())?;
-    Ok(crate::secret::OperationalSigningKey::new(key))
+    let key = crate::secret::OperationalSigningKey::new(key);
+    if is_root_key(&keys.rcac, &key) { Ok(key) } else { Err(BackupError::OtherRoot) }
 }
 
 fn encrypt(content: &[u8], lock: &Lock) -> Result<Vec<u8>, EncryptFailed> {

@@ -14,7 +14,7 @@ use fake_backend::{ABSENT, GOOD, PENDING, REJECTED, Running, SLOW, TOKEN, entry,
 use futures_util::StreamExt;
 use matterbind::admin::auth::Guard;
 use matterbind::admin::server::{AdminOptions, AdminServer, BindError};
-use matterbind::cli::client::AdminClient;
+use matterbind::cli::client::{self, AdminClient};
 use matterbind::journal::Level;
 use serde_json::{Value, json};
 
@@ -145,10 +145,8 @@ async fn every_path_of_the_description_answers() {
             match path.as_str() {
                 "/v1/commission" => request = request.json(&json!({ "setup_code": GOOD })),
                 "/v1/nodes/{node}/action" => request = request.json(&json!({ "action": "check" })),
-                "/v1/fabric/backup" | "/v1/fabric/export-root" => {
-                    request = request.json(&json!({ "passphrase": "a word" }))
-                }
-                "/v1/fabric/remove-root" => request = request.json(&json!({ "sha256": "0".repeat(64) })),
+                // They are on the Unix socket only, as the next test says.
+                path if path.starts_with("/v1/fabric/") => continue,
                 "/v1/access" if method == reqwest::Method::POST => {
                     request = request.json(&json!({ "action": "apply" }))
                 }
@@ -158,6 +156,29 @@ async fn every_path_of_the_description_answers() {
             let status = request.send().await.unwrap().status();
             assert!(status.is_success(), "{method} {path} answers {status}");
         }
+    }
+}
+
+#[tokio::test]
+async fn keys_and_their_passphrases_stay_off_the_network() {
+    let running = start().await;
+    let http = reqwest_client();
+    let unix = AdminClient::new(&running.socket).unwrap();
+    let bodies = [
+        ("backup", json!({ "passphrase": "a word" })),
+        ("export-root", json!({ "passphrase": "a word" })),
+        ("import-root", json!({ "file": "YWdlIHJvb3Qga2V5", "passphrase": "a word" })),
+        ("remove-root", json!({ "sha256": "0".repeat(64) })),
+    ];
+    for (name, body) in bodies {
+        let url = format!("http://{}/v1/fabric/{name}", running.tcp);
+        assert_eq!(http.post(&url).json(&body).send().await.unwrap().status(), 401, "{name} without the token");
+        let answer = http.post(&url).bearer_auth(TOKEN).json(&body).send().await.unwrap();
+        assert_eq!(answer.status(), 403, "{name}");
+        let error: Value = answer.json().await.unwrap();
+        assert_eq!(error["code"], "local-only");
+        assert!(error["hint"].as_str().unwrap().contains("matterbind fabric"), "{error}");
+        unix.post_bytes(&["fabric", name], &body, client::SLOW).await.unwrap();
     }
 }
 
@@ -422,6 +443,8 @@ async fn a_backup_is_written_whole_for_its_owner_only() {
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "age backup for correct horse", "the earlier one stands");
     let ran = matterbind(&running, &["fabric", "export-root", path], "correct horse\n").await;
     assert_eq!((ran.code, std::fs::read_to_string(&file).unwrap().as_str()), (0, "age root key"));
+    let ran = matterbind(&running, &["fabric", "import-root", path, "--json"], "correct horse\n").await;
+    assert_eq!((ran.code, &ran.document()["root_key_online"]), (0, &json!(true)), "{}", ran.stderr);
     let empty = running.directory.path().join("state");
     let restore = ["fabric", "restore", path, "--state-dir", empty.to_str().unwrap()];
     let ran = matterbind(&running, &restore, "correct horse\n").await;

@@ -11,6 +11,9 @@ mod support {
 }
 
 use age::secrecy::ExposeSecret;
+use matterbind::backup::{Lock, export_root};
+use matterbind::keystore::Keystore;
+use matterbind::secret::OperationalSigningKey;
 use serde_json::json;
 
 use support::daemon::{Hub, Options};
@@ -51,6 +54,23 @@ fn a_wiped_hub_is_restored_from_before_a_rotation() {
     let exported = hub.cli(["fabric", "export-root", root, "--recipient", &recipient]);
     assert_eq!(exported.code, 0, "{exported:?}");
     assert_eq!(hub.ask(&["fabric", "show"])["root_key_online"], false);
+    // It comes back from its own file only, and goes again.
+    let import = |file: &str| hub.cli(["fabric", "import-root", file, "--identity", word, "--json"]);
+    let wrong = import(file);
+    assert_eq!((wrong.code, &wrong.json["code"]), (2, &json!("not-a-root-key")), "{wrong:?}");
+    let mut keys = Keystore::new(hub.state_dir(), None).load().unwrap().bundle;
+    keys.rcac_key = Some(OperationalSigningKey::new([7; 32]));
+    let forged = hub.path().join("forged.age");
+    let lock = Lock::recipient(&recipient).unwrap_or_else(|error| panic!("{error}"));
+    std::fs::write(&forged, export_root(&keys, &lock).unwrap().unwrap()).unwrap();
+    let wrong = import(forged.to_str().unwrap());
+    assert_eq!((wrong.code, &wrong.json["code"]), (2, &json!("root-key-of-another-fabric")), "{wrong:?}");
+    assert_eq!(Keystore::new(hub.state_dir(), None).load().unwrap().bundle.rcac_key, None, "nothing was written");
+    let back = import(root);
+    assert_eq!((back.code, &back.json["root_key_online"]), (0, &json!(true)), "{back:?}");
+    assert!(Keystore::new(hub.state_dir(), None).load().unwrap().bundle.rcac_key.is_some());
+    let exported = hub.cli(["fabric", "export-root", root, "--recipient", &recipient]);
+    assert_eq!(exported.code, 0, "{exported:?}");
 
     // All of it must be there again after a crash.
     hub.kill_daemon();

@@ -1,5 +1,5 @@
 //! Who may use the admin API: on the Unix socket root, the service's user and members of the group `matterbind`; on TCP
-//! whoever shows the token.
+//! whoever shows the token, but for the routes about keys.
 
 use std::io;
 use std::net::SocketAddr;
@@ -182,6 +182,17 @@ pub async fn check(
             ([(header::WWW_AUTHENTICATE, "Basic realm=\"matterbind\"")], answer).into_response()
         }
     }
+}
+
+/// A further middleware, for routes with keys and passphrases: TCP is not encrypted, so there the answer is 403.
+pub async fn only_local(ConnectInfo(peer): ConnectInfo<Peer>, request: Request, next: Next) -> Response {
+    if matches!(peer, Peer::Local { .. }) {
+        return next.run(request).await;
+    }
+    let message =
+        "the fabric's keys are handled on the Unix socket only: over TCP everybody on the way could read along";
+    let hint = "run `matterbind fabric` on the hub itself; a passphrase that was sent here should not be used again";
+    error_response(StatusCode::FORBIDDEN, &ApiError::new("local-only", Disposition::UserAction, message, hint))
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use super::wire::{
     DiscoverQuery, Discovered, FabricInfo, LogQuery, NodeCheck, NodeDetail, NodeRef, Nodes, Outbox, RemoveResult,
     ShareResult, Status, SyncReport,
 };
-use crate::backup::Lock;
+use crate::backup::{Lock, Unlock};
 use crate::fabric::CatGrant;
 use crate::journal::Event;
 use crate::node::{NodeId, NodeRecord};
@@ -97,6 +97,8 @@ pub trait Backend: Send + Sync + 'static {
     fn export_root(&self, lock: Lock) -> impl Future<Output = Result<Vec<u8>, ApiError>> + Send;
     /// Removes the root key from this hub, if `sha256` is that of the file that was exported last.
     fn remove_root(&self, sha256: &str) -> impl Future<Output = Result<FabricInfo, ApiError>> + Send;
+    /// Brings the root key of an exported file back, if it is the key of this fabric's root certificate.
+    fn import_root(&self, file: Vec<u8>, unlock: Unlock) -> impl Future<Output = Result<FabricInfo, ApiError>> + Send;
 
     /// Who may do what, in force and on the nodes.
     fn access(&self) -> impl Future<Output = Result<AccessView, ApiError>> + Send;

@@ -3,11 +3,14 @@
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 
 use super::backend::Backend;
 use super::routes::{Answer, Api, Body, Refused, json, node_id};
-use super::wire::{AccessAction, AccessReport, AccessView, ApiError, Encryption, FabricInfo, RemoveRoot};
-use crate::backup::Lock;
+use super::wire::{AccessAction, AccessReport, AccessView, ApiError, Encryption, FabricInfo, ImportRoot, RemoveRoot};
+use crate::backup::{Lock, Unlock};
+use crate::secret::OperatorSecret;
 
 fn lock(asked: Encryption) -> Result<Lock, Refused> {
     match (asked.passphrase, asked.recipient) {
@@ -15,6 +18,15 @@ fn lock(asked: Encryption) -> Result<Lock, Refused> {
         (None, Some(recipient)) => Lock::recipient(&recipient)
             .map_err(|why| Refused(ApiError::bad_request(format!("this is no age recipient: {why}")))),
         _ => Err(Refused(ApiError::bad_request("give a passphrase or a recipient, one of the two"))),
+    }
+}
+
+fn unlock(passphrase: Option<OperatorSecret>, identity: Option<OperatorSecret>) -> Result<Unlock, Refused> {
+    let refused = |why: &str| Refused(ApiError::bad_request(why));
+    match (passphrase, identity) {
+        (Some(secret), None) => Ok(Unlock::Passphrase(secret)),
+        (None, Some(identity)) => Unlock::identity(identity.expose()).ok_or_else(|| refused("this is no age identity")),
+        _ => Err(refused("give a passphrase or an identity, one of the two")),
     }
 }
 
@@ -41,6 +53,14 @@ pub(super) async fn remove_root<B: Backend>(
     Body(asked): Body<RemoveRoot>,
 ) -> Answer<FabricInfo> {
     json(api.backend.remove_root(&asked.sha256).await)
+}
+
+pub(super) async fn import_root<B: Backend>(
+    State(api): State<Api<B>>,
+    Body(asked): Body<ImportRoot>,
+) -> Answer<FabricInfo> {
+    let file = STANDARD.decode(&asked.file).map_err(|_| Refused(ApiError::bad_request("the file is not base64")))?;
+    json(api.backend.import_root(file, unlock(asked.passphrase, asked.identity)?).await)
 }
 
 pub(super) async fn access<B: Backend>(State(api): State<Api<B>>) -> Answer<AccessView> {

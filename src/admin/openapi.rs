@@ -19,6 +19,7 @@ use super::wire;
     wire::Discovered,
     wire::Encryption,
     wire::FabricInfo,
+    wire::ImportRoot,
     wire::NodeAction,
     wire::NodeCheck,
     wire::NodeDetail,
@@ -64,17 +65,21 @@ const ROUTES: &[Route] = &[
         body: Some("Encryption"),
         answer: None,
         content: BYTES,
-        ..acting("/v1/fabric/backup", "Keys, nodes, counters and outbox in one age-encrypted file", "")
+        ..acting("/v1/fabric/backup", "Keys, nodes, counters and outbox in one age-encrypted file; not on TCP", "")
     },
     Route {
         body: Some("Encryption"),
         answer: None,
         content: BYTES,
-        ..acting("/v1/fabric/export-root", "The root key in an age-encrypted file", "")
+        ..acting("/v1/fabric/export-root", "The root key in an age-encrypted file; not on TCP", "")
     },
     Route {
         body: Some("RemoveRoot"),
-        ..acting("/v1/fabric/remove-root", "Removes the root key that was exported last", "FabricInfo")
+        ..acting("/v1/fabric/remove-root", "Removes the root key that was exported last; not on TCP", "FabricInfo")
+    },
+    Route {
+        body: Some("ImportRoot"),
+        ..acting("/v1/fabric/import-root", "Brings an exported root key back; not on TCP", "FabricInfo")
     },
     reading("/v1/access", "Who may do what, in force and on the nodes", "AccessView"),
     Route { body: Some("AccessAction"), ..acting("/v1/access", "set, apply or rotate", "AccessReport") },

@@ -56,13 +56,17 @@ impl<B> Clone for Api<B> {
 
 /// All routes, behind the guard.
 pub fn router<B: Backend>(api: Api<B>, guard: Guard) -> Router {
+    let key_routes = Router::new()
+        .route("/fabric/backup", post(keys::backup::<B>))
+        .route("/fabric/export-root", post(keys::export_root::<B>))
+        .route("/fabric/import-root", post(keys::import_root::<B>))
+        .route("/fabric/remove-root", post(keys::remove_root::<B>))
+        .route_layer(middleware::from_fn(auth::only_local));
     let v1 = Router::new()
         .route("/openapi.json", get(openapi::document))
         .route("/status", get(status::<B>))
         .route("/fabric", get(fabric::<B>))
-        .route("/fabric/backup", post(keys::backup::<B>))
-        .route("/fabric/export-root", post(keys::export_root::<B>))
-        .route("/fabric/remove-root", post(keys::remove_root::<B>))
+        .merge(key_routes)
         .route("/access", get(keys::access::<B>).post(keys::change_access::<B>))
         .route("/commission", post(events::commission::<B>))
         .route("/nodes", get(nodes::<B>))

@@ -19,7 +19,9 @@ mod access;
 mod commission;
 mod query;
 
-pub use access::{AccessAction, AccessOutcome, AccessReport, AccessView, Encryption, NodeAccess, RemoveRoot};
+pub use access::{
+    AccessAction, AccessOutcome, AccessReport, AccessView, Encryption, ImportRoot, NodeAccess, RemoveRoot,
+};
 pub use commission::{
     AttestationOverride, CommissionEvent, CommissionLine, CommissionRequest, CommissionResult, Failure, Timings,
 };

@@ -17,7 +17,7 @@ use crate::admin::wire::{
     NodeCheck, NodeCounts, NodeDetail, NodeRef, Nodes, Outbox, OutboxCounts, RemoveResult, ShareResult, Status,
     SyncReport, Timings,
 };
-use crate::backup::Lock;
+use crate::backup::{Lock, Unlock};
 use crate::bind::BindState;
 use crate::commissioning::driver::{self, Commissioned, Order};
 use crate::commissioning::error::CommissioningError;
@@ -414,6 +414,10 @@ impl Backend for Hub {
 
     async fn remove_root(&self, sha256: &str) -> Result<FabricInfo, ApiError> {
         self.take_root_offline(sha256).await
+    }
+
+    async fn import_root(&self, file: Vec<u8>, unlock: Unlock) -> Result<FabricInfo, ApiError> {
+        self.bring_root_back(file, unlock).await
     }
 
     async fn access(&self) -> Result<AccessView, ApiError> {

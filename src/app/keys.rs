@@ -1,4 +1,5 @@
-//! The fabric's keys while the daemon runs: backup, the root key that goes offline, the hub's NOC when its tags change.
+//! The fabric's keys while the daemon runs: backup, the root key that goes offline and comes back, the
+//! hub's NOC when its tags change.
 //!
 //! The root key is on disk only, never in the credentials that the stack and commissioning work with. Every reader and
 //! writer of the bundle holds the lock, so that a backup has keys and records of one instant.
@@ -11,7 +12,7 @@ use sha2::{Digest, Sha256};
 use super::Hub;
 use crate::access;
 use crate::admin::wire::{ApiError, FabricInfo};
-use crate::backup::{self, Lock};
+use crate::backup::{self, Lock, Unlock};
 use crate::commissioning::error::Disposition;
 use crate::failpoint;
 use crate::journal::{Event, EventSink, Level};
@@ -96,6 +97,34 @@ impl Hub {
         Ok(self.fabric_info())
     }
 
+    /// The opposite: the key of a file that was exported, once it is known to be the root certificate's.
+    pub(super) async fn bring_root_back(&self, file: Vec<u8>, unlock: Unlock) -> Result<FabricInfo, ApiError> {
+        let stored = self.keys.store.lock().await;
+        let mut keys = stored.keystore.load().map_err(|error| failed("the fabric's keys", &error))?.bundle;
+        // A second of scrypt: not on tokio's workers.
+        let read = tokio::task::spawn_blocking(move || {
+            backup::read_root(&file, &unlock, &keys).map(|key| {
+                keys.rcac_key = Some(key);
+                keys
+            })
+        });
+        let keys = match read.await {
+            Ok(Ok(keys)) => keys,
+            Ok(Err(error)) => {
+                let message = error.to_string();
+                return Err(ApiError::new(error.code(), Disposition::UserAction, message, error.hint()));
+            }
+            Err(error) => return Err(failed("the root key", &error)),
+        };
+        if !self.keys.root_online() {
+            stored.keystore.replace(&keys).map_err(|error| failed("the fabric's keys", &error))?;
+            self.keys.root_online.store(true, Ordering::Relaxed);
+            let message = "the root key was brought back to this hub";
+            self.journal.record(Event::new(Timestamp::now(), Level::Warn, "root-key-imported", message));
+        }
+        Ok(self.fabric_info())
+    }
+
     /// Gives the hub a NOC with its tag in the version in force, where it does not have it: first on disk, then in the
     /// stack. Devices that know an earlier version let it in as before.
     pub(super) async fn renew_hub(&self) -> Result<(), ApiError> {
@@ -120,7 +149,7 @@ fn checksum(bytes: &[u8]) -> String {
 }
 
 fn root_offline() -> ApiError {
-    let hint = "its file is where `fabric export-root` wrote it";
+    let hint = "its file is where `fabric export-root` wrote it; `fabric import-root` brings it back";
     ApiError::new("root-key-offline", Disposition::UserAction, "the root key is not on this hub any more", hint)
 }
 

@@ -11,6 +11,7 @@ use crate::fabric::Cat;
 use crate::keystore::{Keystore, SealKey};
 use crate::matter::credentials::mint;
 use crate::node::{FabricId, NodeId, OWN_ID_MAX};
+use crate::secret::OperationalSigningKey;
 use crate::store::{NewFabric, OpenError, Store};
 
 const NOW: Timestamp = Timestamp::constant(1_795_000_000, 0);
@@ -211,7 +212,11 @@ async fn the_root_key_goes_into_a_file_of_its_own_and_the_icac_goes_on() {
     let root = keys.rcac_key.take();
     assert_eq!(Some(read_root(&file, &unlock("x"), &keys).unwrap()), root);
     let other = mint(FabricId(78), NodeId(10), &keys.hub_cats.clone(), NOW).unwrap();
-    assert!(matches!(read_root(&file, &unlock("x"), &other), Err(BackupError::MixedFabrics)));
+    assert!(matches!(read_root(&file, &unlock("x"), &other), Err(BackupError::OtherRoot)));
+    // The right certificate with another's key.
+    let forged = KeyBundle { rcac_key: Some(OperationalSigningKey::new([7; 32])), ..keys.clone() };
+    let forged = export_root(&forged, &lock("x")).unwrap().unwrap();
+    assert!(matches!(read_root(&forged, &unlock("x"), &keys), Err(BackupError::OtherRoot)));
     assert!(export_root(&keys, &lock("x")).unwrap().is_none());
     Keystore::new(dir.path(), None).replace(&keys).unwrap();
     let loaded = Keystore::new(dir.path(), None).load().unwrap().bundle;

@@ -39,7 +39,7 @@ impl ExitCode {
     /// For a failure, by its stable word first, then by the step, then by who can do something about it.
     pub fn of_failure(step: Option<Step>, code: &str, disposition: Disposition) -> Self {
         match code {
-            "attestation-rejected" | "cloud-would-refuse" | "forbidden" => return Self::Refused,
+            "attestation-rejected" | "cloud-would-refuse" | "forbidden" | "local-only" => return Self::Refused,
             "daemon-unreachable" | "daemon-stopping" | "not-ready" => return Self::Unreachable,
             "bad-request"
             | "access-does-not-fit"
@@ -55,7 +55,9 @@ impl ExitCode {
             | "state-exists"
             | "daemon-running"
             | "root-key-not-exported"
-            | "root-key-offline" => return Self::Usage,
+            | "root-key-offline"
+            | "not-a-root-key"
+            | "root-key-of-another-fabric" => return Self::Usage,
             "disk-full" | "state-read-only" | "store-failed" | "stack-failed" | "discovery-unavailable" => {
                 return Self::Internal;
             }

@@ -5,6 +5,8 @@ use std::io::{BufRead, IsTerminal, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
@@ -14,7 +16,7 @@ use super::exit::{CliError, ExitCode};
 use super::output;
 use super::{Global, block_on};
 use crate::admin::wire::{ApiError, FabricInfo, RemoveRoot};
-use crate::backup::{self, Unlock};
+use crate::backup::{self, BackupError, Unlock};
 use crate::commissioning::error::Disposition;
 use crate::config::secret_file;
 use crate::keystore::SealKey;
@@ -50,6 +52,19 @@ pub enum FabricCommand {
     Restore(RestoreArgs),
     /// Write the root key into an encrypted file and remove it from the hub
     ExportRoot(ExportRootArgs),
+    /// Bring an exported root key back to the hub
+    ImportRoot(ImportRootArgs),
+}
+
+/// How a file opens
+#[derive(Debug, clap::Args)]
+pub struct DecryptArgs {
+    /// A file with the passphrase; else it is asked for, or read from stdin's first line
+    #[arg(long, value_name = "FILE", conflicts_with = "identity")]
+    pub passphrase_file: Option<PathBuf>,
+    /// The age identity behind the file's recipient
+    #[arg(long, value_name = "FILE")]
+    pub identity: Option<PathBuf>,
 }
 
 /// How a file is encrypted
@@ -80,12 +95,9 @@ pub struct BackupArgs {
 pub struct RestoreArgs {
     /// The file to read
     pub file: PathBuf,
-    /// A file with the passphrase; else it is asked for, or read from stdin's first line
-    #[arg(long, value_name = "FILE", conflicts_with = "identity")]
-    pub passphrase_file: Option<PathBuf>,
-    /// The age identity behind the backup's recipient
-    #[arg(long, value_name = "FILE")]
-    pub identity: Option<PathBuf>,
+    /// How it opens.
+    #[command(flatten)]
+    pub decrypt: DecryptArgs,
     /// The configuration [default: $MATTERBIND_CONFIG, else /etc/matterbind/matterbind.toml if it exists]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -113,9 +125,27 @@ pub struct ExportRootArgs {
     pub keep: bool,
 }
 
+/// `fabric import-root`
+#[derive(Debug, clap::Args)]
+pub struct ImportRootArgs {
+    /// The file that `export-root` wrote
+    pub file: PathBuf,
+    /// How it opens.
+    #[command(flatten)]
+    pub decrypt: DecryptArgs,
+    /// Print one JSON document
+    #[arg(long)]
+    pub json: bool,
+}
+
 impl FabricCommand {
     pub(super) fn json(&self) -> bool {
-        matches!(self, Self::Show { json: true } | Self::Restore(RestoreArgs { json: true, .. }))
+        matches!(
+            self,
+            Self::Show { json: true }
+                | Self::Restore(RestoreArgs { json: true, .. })
+                | Self::ImportRoot(ImportRootArgs { json: true, .. })
+        )
     }
 }
 
@@ -125,6 +155,7 @@ pub(super) fn run(global: &Global, args: FabricArgs) -> Result<ExitCode, CliErro
         FabricCommand::Backup(args) => backup(global, &args),
         FabricCommand::Restore(args) => restore(global, args),
         FabricCommand::ExportRoot(args) => export_root(global, &args),
+        FabricCommand::ImportRoot(args) => import_root(global, &args),
     }
 }
 
@@ -174,17 +205,56 @@ fn export_root(global: &Global, args: &ExportRootArgs) -> Result<ExitCode, CliEr
     Ok(ExitCode::Done)
 }
 
-fn restore(global: &Global, args: RestoreArgs) -> Result<ExitCode, CliError> {
-    let state_dir = load_config(global, args.config, args.state_dir)?.state_dir;
-    let reading = |source| CliError::Io { what: format!("reading {}", args.file.display()), source };
-    let file = std::fs::read(&args.file).map_err(reading)?;
-    let unlock = match &args.identity {
+fn import_root(global: &Global, args: &ImportRootArgs) -> Result<ExitCode, CliError> {
+    let file = read_file(&args.file)?;
+    if file.len() > backup::ROOT_FILE_MAX {
+        let error = BackupError::NotARootKey;
+        return Err(refused(error.code(), &error, error.hint()));
+    }
+    let file = STANDARD.encode(file);
+    let body = match key(&args.decrypt)? {
+        Key::Passphrase(secret) => serde_json::json!({ "file": file, "passphrase": secret.expose() }),
+        Key::Identity(_, text) => serde_json::json!({ "file": file, "identity": text.expose() }),
+    };
+    let client = global.client()?;
+    let fabric: FabricInfo = block_on(client.post(&["fabric", "import-root"], &body, SLOW))?;
+    if args.json {
+        output::json(&fabric)?;
+    } else {
+        output::line("The root key is on the hub again. `matterbind fabric export-root FILE` takes it off.")?;
+    }
+    Ok(ExitCode::Done)
+}
+
+fn read_file(path: &Path) -> Result<Vec<u8>, CliError> {
+    std::fs::read(path).map_err(|source| CliError::Io { what: format!("reading {}", path.display()), source })
+}
+
+/// What opens a file.
+enum Key {
+    Passphrase(OperatorSecret),
+    Identity(PathBuf, OperatorSecret),
+}
+
+fn key(args: &DecryptArgs) -> Result<Key, CliError> {
+    Ok(match &args.identity {
         Some(path) => {
             let text = secret_file::read(path).map_err(|error| CliError::Usage(error.to_string()))?;
+            Key::Identity(path.clone(), text)
+        }
+        None => Key::Passphrase(passphrase(args.passphrase_file.as_deref(), false)?),
+    })
+}
+
+fn restore(global: &Global, args: RestoreArgs) -> Result<ExitCode, CliError> {
+    let state_dir = load_config(global, args.config, args.state_dir)?.state_dir;
+    let file = read_file(&args.file)?;
+    let unlock = match key(&args.decrypt)? {
+        Key::Passphrase(secret) => Unlock::Passphrase(secret),
+        Key::Identity(path, text) => {
             let none = || CliError::Usage(format!("{} holds no age identity", path.display()));
             Unlock::identity(text.expose()).ok_or_else(none)?
         }
-        None => Unlock::Passphrase(passphrase(args.passphrase_file.as_deref(), false)?),
     };
     let backup = backup::read(&file, &unlock).map_err(|error| refused(error.code(), &error, error.hint()))?;
     let manifest = &backup.manifest;

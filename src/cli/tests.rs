@@ -22,7 +22,7 @@ fn every_promised_command_is_there() {
         ("node", "show check identify rename share remove"),
         ("outbox", "retry drop"),
         ("access", "show set apply rotate"),
-        ("fabric", "show backup restore export-root"),
+        ("fabric", "show backup restore export-root import-root"),
         ("attestation", "verify update-paa"),
     ];
     for (group, expected) in promised {
@@ -64,6 +64,7 @@ fn every_promised_command_is_there() {
 #[case("fabric restore x")]
 #[case("fabric restore x --identity y --force --state-dir z")]
 #[case("fabric export-root x --passphrase-file y --keep")]
+#[case("fabric import-root x --identity y --json")]
 #[case("access show --json")]
 #[case("access show lamp")]
 #[case("access set lamp --grant 0x0002_0001=Operate --grant 196609=view")]

@@ -11,8 +11,8 @@ use rs_matter::cert::MAX_CERT_TLV_AND_ASN1_LEN;
 use rs_matter::cert::r#gen::VALID_FOREVER;
 use rs_matter::crypto::backend::rustcrypto::RustCrypto;
 use rs_matter::crypto::{
-    CanonPkcSecretKey, CanonPkcSecretKeyRef, CanonUint320Ref, Crypto, CryptoSensitive, CryptoSensitiveRef, EcPoint,
-    EcScalar, PbKdf, Rng, SecretKey, SigningSecretKey,
+    CanonPkcPublicKey, CanonPkcSecretKey, CanonPkcSecretKeyRef, CanonUint320Ref, Crypto, CryptoSensitive,
+    CryptoSensitiveRef, EcPoint, EcScalar, PbKdf, PublicKey, Rng, SecretKey, SigningSecretKey,
 };
 use rs_matter::error::Error;
 use rs_matter::onboard::cac::{IcacGenerator, RcacGenerator};
@@ -192,6 +192,17 @@ impl Credentials {
         request.verify(&crypto).map_err(|_| CredentialError::Csr)?;
         sign(&self.bundle, &crypto, csr, node, &[])
     }
+}
+
+/// Whether `key` is the private half of the key that the root certificate shows.
+pub fn is_root_key(rcac: &[u8], key: &OperationalSigningKey) -> bool {
+    let same = || -> Result<bool, Error> {
+        let secret = backend().secret_key(CanonPkcSecretKeyRef::try_new(key.expose())?)?;
+        let mut public = CanonPkcPublicKey::new();
+        secret.pub_key()?.write_canon(&mut public)?;
+        Ok(CertRef::new(TLVElement::new(rcac)).pubkey()? == public.access().as_slice())
+    };
+    same().unwrap_or(false)
 }
 
 /// HKDF-SHA256 over the root public key without its leading 0x04, salted with the fabric id (Matter Core 4.3.2.2).

@@ -13,7 +13,7 @@ use matterbind::admin::wire::{
     Failure, LogQuery, NodeAccess, NodeCheck, NodeCounts, NodeDetail, NodeRef, NodeSync, Nodes, Outbox, OutboxCounts,
     OutboxItem, RemoveResult, ShareResult, Status, SyncReport, Timings, Verdict,
 };
-use matterbind::backup::Lock;
+use matterbind::backup::{Lock, Unlock};
 use matterbind::bind::{BindState, BindStatus};
 use matterbind::commissioning::error::CommissioningError;
 use matterbind::commissioning::ports::DiscoverError;
@@ -343,6 +343,11 @@ impl Backend for Fake {
     async fn remove_root(&self, sha256: &str) -> Result<FabricInfo, ApiError> {
         assert_eq!(sha256.len(), 64);
         Ok(FabricInfo { root_key_online: false, ..self.fabric().await? })
+    }
+
+    async fn import_root(&self, file: Vec<u8>, _: Unlock) -> Result<FabricInfo, ApiError> {
+        assert_eq!(file, b"age root key");
+        self.fabric().await
     }
 
     async fn access(&self) -> Result<AccessView, ApiError> {

@@ -117,3 +117,17 @@ pub struct RemoveRoot {
     /// SHA-256 of the exported file, hex: shows that it arrived.
     pub sha256: String,
 }
+
+/// `POST /v1/fabric/import-root`. The file, and one of the other two.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ImportRoot {
+    /// What `export-root` answered, base64; encrypted.
+    pub file: String,
+    /// Its passphrase; a secret.
+    #[schema(value_type = Option<String>)]
+    pub passphrase: Option<OperatorSecret>,
+    /// The age identity behind its recipient; a secret.
+    #[schema(value_type = Option<String>)]
+    pub identity: Option<OperatorSecret>,
+}
