@@ -40,6 +40,10 @@ use crate::outbox::ports::{OutboxId, OutboxTask};
 const ROLLBACK: Duration = Duration::from_secs(5);
 /// CASE with the address that PASE used normally succeeds at once; only after this is mDNS asked.
 const OPERATIONAL_LOOKUP: Duration = Duration::from_secs(5);
+/// How long a device that announces its commissioning window may still refuse.
+const WINDOW_OPENS: Duration = Duration::from_secs(3);
+/// How often it is asked then.
+const WINDOW_POLL: Duration = Duration::from_millis(300);
 
 /// What does not change from attempt to attempt.
 #[derive(Debug, Clone)]
@@ -315,6 +319,18 @@ where
         run.step(Step::Discover, async { Ok(self.discovery.find(discriminator, vid_pid, budget).await?) }).await
     }
 
+    /// PASE. An announced window that turns out closed is asked again for a moment: a device that was just reset announces
+    /// before it lets anybody in, and no try of the passcode is counted until it does.
+    async fn prove(&self, order: &Order, sockets: &[SocketAddr]) -> Result<L::Pase, LinkError> {
+        let give_up = Instant::now() + if order.address.is_some() { Duration::ZERO } else { WINDOW_OPENS };
+        loop {
+            match self.link.open_pase(sockets, &order.payload.passcode).await {
+                Err(LinkError::WindowClosed) if Instant::now() < give_up => tokio::time::sleep(WINDOW_POLL).await,
+                opened => return opened,
+            }
+        }
+    }
+
     /// PASE, fail-safe, description, attestation.
     async fn attest(
         &self,
@@ -325,9 +341,7 @@ where
         let link = |step| move |source| CommissioningError::Link { step, source };
         let sockets = found.sockets();
         let pase = run
-            .step(Step::Pase, async {
-                self.link.open_pase(&sockets, &order.payload.passcode).await.map_err(link(Step::Pase))
-            })
+            .step(Step::Pase, async { self.prove(order, &sockets).await.map_err(link(Step::Pase)) })
             .await
             .map_err(|error| (None, error))?;
         let expiry = self.settings.limits.fail_safe;
