@@ -26,6 +26,9 @@
 //!   drops every other service of that host: a device that has just left a fabric says goodbye for its operational
 //!   instance and so takes its commissionable one along. What follows is the case above, missing addresses behind a
 //!   known PTR record; a plain repetition of the query could not heal it for up to an hour.
+//! - A device that loses its power and comes back before its records expire (two minutes for most) announces nothing that
+//!   mdns-sd does not know, and so there is no event. Whoever finds that a node does not answer therefore has its records
+//!   confirmed ([`LanDiscovery::confirm`]).
 //! - A second `browse` of the same type silently replaces the first; a full event channel ends it. So there is one, the
 //!   actor's, and it is opened again whenever it ends.
 
@@ -45,7 +48,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Notify, broadcast, watch};
+use tokio::sync::{Notify, broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use self::cache::{Cache, Kind};
@@ -71,6 +74,8 @@ pub enum StartError {
 #[derive(Debug, Clone)]
 pub struct LanDiscovery {
     shared: Arc<Shared>,
+    /// Instances to be confirmed.
+    doubts: mpsc::UnboundedSender<String>,
     _stop: Arc<tokio_util::sync::DropGuard>,
 }
 
@@ -104,8 +109,9 @@ impl LanDiscovery {
         });
         let stop = CancellationToken::new();
         let actor = actor::Actor::start(config, Arc::clone(&shared)).map_err(StartError::Mdns)?;
-        tokio::spawn(actor.run(stop.clone()));
-        Ok(Self { shared, _stop: Arc::new(stop.drop_guard()) })
+        let (doubts, doubted) = mpsc::unbounded_channel();
+        tokio::spawn(actor.run(stop.clone(), doubted));
+        Ok(Self { shared, doubts, _stop: Arc::new(stop.drop_guard()) })
     }
 
     /// What appears, changes and goes from now on.
@@ -121,6 +127,13 @@ impl LanDiscovery {
     /// The operational nodes now, of every fabric on the LAN.
     pub fn operational_nodes(&self) -> Vec<OperationalNode> {
         self.shared.cache().operational_nodes()
+    }
+
+    /// A node does not answer although its records are still valid: they are asked for, and go where nobody answers within
+    /// ten seconds (RFC 6762 10.4). Otherwise its return would announce nothing new, and not be heard for minutes.
+    pub fn confirm(&self, node: &OperationalNode) {
+        // An actor that has gone confirms nothing.
+        let _ = self.doubts.send(format!("{}.{}", node.instance(), Kind::Operational.service_type()));
     }
 
     /// Keeps asking the LAN for as long as the guard lives: for a listing that should be complete.

@@ -153,6 +153,11 @@ pub struct OperationalNode {
 }
 
 impl OperationalNode {
+    /// The DNS-SD instance name, `<compressed fabric id>-<node id>` (Matter Core 4.3.2.1).
+    pub fn instance(&self) -> String {
+        format!("{:016X}-{:016X}", self.compressed_fabric_id, self.node_id.0)
+    }
+
     /// All socket addresses, best first.
     pub fn sockets(&self) -> Vec<SocketAddr> {
         self.addresses.iter().map(|address| address.socket(self.port)).collect()

@@ -25,12 +25,22 @@ fn a_light_without_power_is_flagged_and_its_return_is_noticed() {
     let other = hub.commission_and_bind(&neighbour.lights[0].qr)["node_id"].clone();
     let state = || hub.ask(&["node", "show", &node.to_string()])["state"].clone();
     let mut log = hub.follow();
+    let mut lan = hub.spawn_cli(["discover", "--watch", "--operational", "--json"]);
+    let on_the_lan = |event: &'static str| {
+        let node = node.clone();
+        move |line: &serde_json::Value| line["event"] == event && line["node_id"] == node
+    };
+    lan.wait_for("the light", on_the_lan("appeared"));
 
-    for _ in 0..2 {
+    for forgotten in [false, true] {
         // Without a goodbye, so that mDNS remembers it.
         let storage = light.kill();
         log.wait_for("the flag", |line| line["kind"] == "node-unreachable" && line["node_id"] == node);
         assert_eq!(state(), "unreachable");
+        if forgotten {
+            // Its records would be good for longer, but who does not answer is not left there.
+            lan.wait_for("the end of its records", on_the_lan("disappeared"));
+        }
         light = Lights::start_on(&lab, &variables, storage).unwrap();
         log.wait_for("its return", |line| line["kind"] == "node-returned" && line["node_id"] == node);
         assert_eq!(state(), "operational");

@@ -448,7 +448,7 @@ impl From<&CommissionableNode> for DiscoveredNode {
 impl From<&OperationalNode> for DiscoveredNode {
     fn from(node: &OperationalNode) -> Self {
         Self {
-            instance: format!("{:016X}-{:016X}", node.compressed_fabric_id, node.node_id.0),
+            instance: node.instance(),
             compressed_fabric_id: Some(node.compressed_fabric_id),
             node_id: Some(node.node_id),
             addresses: node.addresses.iter().map(ToString::to_string).collect(),

@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(8);
 /// The same while others wait: MRP has sent the first message four times by then.
 const HURRIED: Duration = Duration::from_secs(4);
 /// The pause before a silent node that announces itself is asked again: it is about to come back, or its announcement is
-/// a memory of mDNS that fades within minutes.
+/// a memory of mDNS, which fades within seconds now that it is doubted.
 const SOON: Duration = Duration::from_secs(1);
 /// Tries with that pause.
 const SOON_TRIES: u32 = 60;

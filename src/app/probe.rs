@@ -163,11 +163,12 @@ impl Hub {
     async fn probe(&self, Question { node, turn, patience }: Question) {
         let answer = self.ask(node, patience).await;
         let ours = self.link.credentials().compressed_fabric_id();
-        let announced = || {
+        let failed = || {
             let nodes = self.discovery.operational_nodes();
-            nodes.iter().any(|seen| seen.compressed_fabric_id == ours && seen.node_id == node)
+            let seen = nodes.iter().find(|seen| seen.compressed_fabric_id == ours && seen.node_id == node);
+            seen.inspect(|seen| self.discovery.confirm(seen));
+            self.probes.liveness().failed(node, turn, Instant::now(), seen.is_some())
         };
-        let failed = || self.probes.liveness().failed(node, turn, Instant::now(), announced());
         match answer {
             Answer::Alive => {
                 self.note_contact(node).await;
@@ -183,7 +184,7 @@ impl Hub {
             Answer::Refused => {
                 let Some(failures) = failed() else { return };
                 self.note_silence(node, "it refuses us").await;
-                // Whether that is for good becomes clear when mDNS has forgotten it, some minutes later at most.
+                // Whether that is for good becomes clear when mDNS has forgotten it, some seconds later.
                 if failures.is_power_of_two() {
                     self.syncing.ask(node);
                 }

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use mdns_sd::{IfKind, IfPredicate, ResolvedService, ScopedIp, ServiceDaemon, ServiceEvent};
+use mdns_sd::{IfKind, IfPredicate, ResolvedService, ScopedIp, ServiceDaemon, ServiceEvent, VERIFY_TIMEOUT_DEFAULT};
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
@@ -51,8 +52,8 @@ impl Actor {
         Ok(Self { mdns, shared, browses, restarted: [None; 2], schedule: Schedule::new(Instant::now()) })
     }
 
-    /// Runs until `stop`.
-    pub async fn run(mut self, stop: CancellationToken) {
+    /// Runs until `stop`. What comes through `doubted` are full instance names.
+    pub async fn run(mut self, stop: CancellationToken, mut doubted: UnboundedReceiver<String>) {
         loop {
             let due = self.due();
             let browses = &mut self.browses;
@@ -67,12 +68,20 @@ impl Actor {
             tokio::select! {
                 () = stop.cancelled() => break,
                 (index, event) = heard => self.handle_event(index, event),
+                Some(instance) = doubted.recv() => self.confirm(instance),
                 () = self.shared.search_began.notified() => self.schedule.handle_search(Instant::now()),
                 () = tokio::time::sleep_until(due.into()) => self.ask(),
             }
         }
         // The answer would tell when the thread has ended; nothing waits for that.
         let _ = self.mdns.shutdown();
+    }
+
+    fn confirm(&self, instance: String) {
+        if let Err(error) = self.mdns.verify(instance, VERIFY_TIMEOUT_DEFAULT) {
+            // Whoever doubts asks again.
+            tracing::debug!(%error, "the records of a node cannot be confirmed now");
+        }
     }
 
     /// When to ask next: as scheduled, or sooner where records of a node were lost.
