@@ -7,6 +7,7 @@ use matterbind::bind::BindState;
 use matterbind::cli::client::{AdminClient, PLAIN, SLOW};
 use matterbind::commissioning::ports::NodeStore;
 use matterbind::node::{NodeRecord, NodeState};
+use matterbind::sim::cloud::{Fault, FaultKind};
 use matterbind::store::{AttemptState, FabricState, Store};
 use serde_json::{Value, json};
 
@@ -105,6 +106,10 @@ pub async fn play(point: &str, play: Play, directory: &Path) -> Result<u32> {
         }
     }
     story.play = play;
+    if point == "answer.saved" {
+        // An answer that says yes is not written, for the disk says enough; one that is lost is.
+        rig.cloud.fault(Fault::of_bind(FaultKind::Http { status: 500 }).after_commit());
+    }
     let mut reached = 0;
     if let Some(prelude) = play.prelude()
         && !story.tell(&mut rig, Some(prelude)).await?

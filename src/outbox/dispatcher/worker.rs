@@ -76,6 +76,7 @@ impl<S: OutboxStore, B: BindApi, C: BindingCodeSource, E: EventSink> Worker<S, B
                 Action::Nothing => break,
             };
             let now = (self.clock)();
+            let accepted = matches!(outcome, Outcome::Accepted);
             if let Some(alarm) = report::alarm(&entry, &outcome, now) {
                 self.events.record(alarm);
             }
@@ -83,6 +84,8 @@ impl<S: OutboxStore, B: BindApi, C: BindingCodeSource, E: EventSink> Worker<S, B
             entry = verdict.entry;
             match verdict.step {
                 Step::Done => return self.settle(&entry, given, now).await,
+                // The disk says "sending", and whoever finds that reads back too: not worth a write.
+                Step::Keep if accepted => continue,
                 Step::Keep => {}
                 Step::FreshCode => {
                     self.store.update(&entry).await?;
