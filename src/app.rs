@@ -46,6 +46,7 @@ mod profiles;
 mod reconcile;
 mod recovery;
 mod refresh;
+mod review;
 
 use bind::StoredTokenStore;
 use judge::Judge;
@@ -89,6 +90,7 @@ pub struct Hub {
     link: Arc<Link>,
     discovery: LanDiscovery,
     commissioner: Commissioning,
+    judge: Arc<Judge>,
     keys: keys::Keys,
     access: access::Access,
     removing: nodes::Turns,
@@ -201,6 +203,7 @@ async fn build(
         link,
         discovery,
         commissioner: Commissioning(RwLock::new(Arc::new(commissioner))),
+        judge,
         keys: keys::Keys::new(keystore, root_online),
         access: access::Access::new(overlay, hub_cats),
         removing: nodes::Turns::default(),
@@ -242,6 +245,7 @@ impl Hub {
         tasks.spawn(probe::watch(Arc::clone(self)));
         tasks.spawn(reconcile::follow(Arc::clone(self)));
         tasks.spawn(refresh::follow(Arc::clone(self)));
+        tasks.spawn(review::follow(Arc::clone(self)));
         tasks.spawn(reconcile::follow_rejections(Arc::clone(self)));
         tasks.spawn(nodes::follow_unbinds(Arc::clone(self)));
         let hub = Arc::clone(self);

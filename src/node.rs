@@ -237,9 +237,10 @@ impl NodeState {
 /// Attestation as it is kept with the node.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AttestationSummary {
-    /// `accepted`, `accepted-with-warnings` or `accepted-by-override`.
+    /// `accepted`, `accepted-with-warnings` or `accepted-by-override`; `rejected` where it would not be accepted by what is
+    /// known today.
     pub verdict: String,
-    /// Findings that policy let pass, as `{code, severity, message}`.
+    /// Every finding, as `{code, severity, message, values}`.
     pub findings: Vec<serde_json::Value>,
 }
 

@@ -1,5 +1,6 @@
 //! The trust store is kept current in the background: a hub that trusts nobody yet is ready at once, fetches the PAAs from
-//! its ledger, names the certificate that is none, and takes a device that it could not have taken before.
+//! its ledger, names the certificate that is none, and takes a device that it could not have taken before. And who joined is
+//! judged again by what became known since.
 
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
@@ -113,4 +114,47 @@ fn a_hub_fetches_whom_to_trust_and_keeps_it_through_an_outage() {
     let storage = tempfile::tempdir().unwrap();
     let other = VirtualDevice::start(&lab, storage.path(), &["--discriminator", "1234"]);
     hub.commission_and_bind(&other.qr);
+}
+
+#[test]
+fn a_device_that_is_revoked_after_it_joined_is_named() {
+    let Some(lab) = Lab::new(Families::Both) else { return };
+    let mut hub = Hub::start(&lab, Options::default());
+    let storage = tempfile::tempdir().unwrap();
+    let device = VirtualDevice::start(&lab, storage.path(), &[]);
+    let node = hub.commission_and_bind(&device.qr);
+    assert_eq!(node["attestation"]["verdict"], "accepted");
+    let show = || hub.ask(&["node", "show", &node["node_id"].to_string()]);
+    let dac = show()["attestation_evidence"]["report"]["dac"].clone();
+    let set = |serial: &Value| {
+        json!([{ "type": "revocation_set", "issuer_subject_key_id": dac["authority_key_id"],
+                 "revoked_serial_numbers": [serial] }])
+    };
+    let revocations = hub.state_dir().join("revocation");
+    std::fs::create_dir_all(&revocations).unwrap();
+    // As `attestation update-paa` does it: complete before it has its name.
+    let publish = |sets: &Value| {
+        std::fs::write(revocations.join("new"), sets.to_string()).unwrap();
+        std::fs::rename(revocations.join("new"), revocations.join("dcl.json")).unwrap();
+    };
+
+    let mut log = hub.follow();
+    publish(&set(&dac["serial_number"]));
+    let named = log.wait_for_event("attestation-changed");
+    assert_eq!((&named["level"], &named["node_id"]), (&json!("warn"), &node["node_id"]), "{named:#}");
+    assert!(named["message"].as_str().unwrap().contains("certificate-revoked"), "{named:#}");
+    let now = show();
+    assert_eq!(now["attestation"]["verdict"], "rejected");
+    assert_eq!(now["attestation_evidence"]["verdict"]["outcome"], "accepted", "what was decided then stays known");
+    assert_eq!(hub.ask(&["node", "check", &node["node_id"].to_string()])["reachable"], true);
+
+    // It was another one; the daemon hears of that while it is down.
+    hub.stop_daemon();
+    publish(&set(&json!("01")));
+    hub.start_daemon();
+    let mut log = hub.follow();
+    let cleared = log.wait_for("its return to grace", |line| {
+        line["kind"] == "attestation-changed" && line["level"] == "info" && line["node_id"] == node["node_id"]
+    });
+    assert!(cleared["message"].as_str().unwrap().contains("is accepted"), "{cleared:#}");
 }

@@ -5,8 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
-use crate::attestation::{self, Evidence, TrustStore, csr, policy};
+use crate::attestation::policy::{self, Override, Verdict};
+use crate::attestation::{self, Evidence, Report, TrustStore, csr};
 use crate::commissioning::ports::{AttestationJudge, AttestationOverride, CollectedEvidence, CsrResponse, Judgement};
 use crate::config::{AttestationConfig, Config};
 use crate::journal::{Event, EventSink, Level};
@@ -26,6 +28,14 @@ struct Loaded {
     trust: Arc<TrustStore>,
     /// When each directory last changed; files are put there by rename, which changes it.
     changed: Vec<Option<SystemTime>>,
+}
+
+/// What is kept with a node: the decision when it joined, and all that it rested on.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    evidence: Evidence,
+    report: Report,
+    verdict: Verdict,
 }
 
 impl Judge {
@@ -50,7 +60,7 @@ impl Judge {
 
     /// The trust store, loaded again where a directory has changed, for instance by `attestation update-paa`. Each bad file
     /// is named in the admin log, and the rest counts.
-    fn trust(&self) -> Arc<TrustStore> {
+    pub(super) fn trust(&self) -> Arc<TrustStore> {
         let directories = self.paa_dirs.iter().chain([&self.revocation_dir]);
         let changed: Vec<_> =
             directories.map(|path| std::fs::metadata(path).and_then(|found| found.modified()).ok()).collect();
@@ -64,6 +74,15 @@ impl Judge {
             *loaded = Loaded { trust: Arc::new(fresh.trust), changed };
         }
         Arc::clone(&loaded.trust)
+    }
+
+    /// Judges what was kept of a device again, as of the time when it joined; a person's override then counts now too.
+    /// `None` where nothing was kept that can be read.
+    pub(super) fn again(&self, kept: &str, trust: &TrustStore) -> Option<(Report, Verdict)> {
+        let kept: Kept = serde_json::from_str(kept).ok()?;
+        let report = attestation::verify(&kept.evidence, trust);
+        let verdict = policy::decide(&report, &self.policy, kept.verdict.overridden);
+        Some((report, verdict))
     }
 }
 
@@ -81,15 +100,16 @@ impl AttestationJudge for Judge {
             at: collected.at,
         };
         let report = attestation::verify(&evidence, &self.trust());
-        let overridden = overridden.map(|by| policy::Override { who: by.who.clone(), why: by.why.clone() });
+        let overridden = overridden.map(|by| Override { who: by.who.clone(), why: by.why.clone() });
         let verdict = policy::decide(&report, &self.policy, overridden);
         let summary = verdict.summary(&report);
-        let kept = serde_json::json!({ "evidence": evidence, "report": report, "verdict": verdict });
+        let (accepted, reasons) = (verdict.is_accepted(), verdict.reasons());
+        let kept = serde_json::json!(Kept { evidence, report, verdict });
         Judgement {
-            accepted: verdict.is_accepted(),
+            accepted,
             verdict: summary.verdict,
             findings: summary.findings,
-            reasons: verdict.reasons(),
+            reasons,
             evidence: kept.to_string(),
         }
     }
