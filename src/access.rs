@@ -2,7 +2,7 @@
 //! list that one device shall hold. Pure.
 //!
 //! The configuration says which tags there are; the overlay, kept in the store, says their versions since, other grants,
-//! and which nodes still have to be told. Not here: reading and writing a device's list (`app::access`).
+//! and which nodes still have to be told. Not here: reading and writing a device's list (`hub::access`).
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,11 +1,9 @@
 //! The composition root: configuration and the outside world in, a running daemon out; and its orderly end.
 //!
-//! `fabric` opens or makes the fabric, `judge` joins verification and policy, `bind` joins store and cloud, `backend`
-//! answers the admin API, `nodes` talks to devices on its behalf, `presence` follows what the LAN shows, `probe` asks who is
-//! silent, `reconcile` compares device, record and cloud, `refresh` keeps the trust store current. Nothing imports this module but the command line.
+//! `fabric` opens or makes the fabric, `profiles` reads what is configured of products. Not here: what the hub does (`hub`).
+//! Nothing imports this module but the command line.
 
-use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -22,88 +20,22 @@ use crate::commissioning::driver::{Commissioner, Settings};
 use crate::commissioning::identity::Profile;
 use crate::config::Config;
 use crate::discovery::LanDiscovery;
+use crate::hub::bind::{DeviceCodes, StoredTokenStore};
+use crate::hub::trust::judge::Judge;
+use crate::hub::{Commissioning, Hub, access, keys, preflight, probe, recovery, removal, sync};
 use crate::journal::{Event, EventSink, Level};
 use crate::matter::link::Link;
 use crate::matter::stack::{Stack, StackHealth, StackOptions};
-use crate::outbox::dispatcher::{DispatchOptions, Dispatcher, OutboxHandle};
-use crate::store::Store;
-use crate::store::{JournalHandle, JournalLimits};
+use crate::outbox::dispatcher::{DispatchOptions, Dispatcher};
+use crate::store::{JournalHandle, JournalLimits, Store};
 use crate::systemd;
 use crate::telemetry::metrics::Metrics;
 
-mod access;
-mod backend;
-mod bind;
 mod fabric;
-mod judge;
-mod keys;
-mod liveness;
-mod nodes;
-mod preflight;
-mod presence;
-mod probe;
 mod profiles;
-mod reconcile;
-mod recovery;
-mod refresh;
-mod review;
-
-use bind::StoredTokenStore;
-use judge::Judge;
 
 /// The deadline of an orderly end: below the unit's TimeoutStopSec.
 const DRAIN: Duration = Duration::from_secs(20);
-
-type CloudClient = cloud::Client<StoredTokenStore>;
-
-/// What attempts are made with. They go on with what was in force when they began.
-struct Commissioning(RwLock<Arc<Commissioner<Link, LanDiscovery, Store, Judge>>>);
-
-impl Commissioning {
-    fn get(&self) -> Arc<Commissioner<Link, LanDiscovery, Store, Judge>> {
-        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn set(&self, access: Wanted) {
-        let now = self.get();
-        let settings = Settings { admin_cat: access.admin, grants: access.grants, ..now.settings.clone() };
-        let next = Commissioner {
-            link: Arc::clone(&now.link),
-            discovery: Arc::clone(&now.discovery),
-            store: Arc::clone(&now.store),
-            judge: Arc::clone(&now.judge),
-            preflight: now.preflight.clone(),
-            journal: Arc::clone(&now.journal),
-            settings,
-            stop: now.stop.clone(),
-        };
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(next);
-    }
-}
-
-/// The running daemon, as its own parts and the admin API see it.
-pub struct Hub {
-    config: Config,
-    store: Store,
-    journal: JournalHandle,
-    stack: Stack,
-    link: Arc<Link>,
-    discovery: LanDiscovery,
-    commissioner: Commissioning,
-    judge: Arc<Judge>,
-    keys: keys::Keys,
-    access: access::Access,
-    removing: nodes::Turns,
-    turns: Semaphore,
-    attempts: Mutex<HashSet<uuid::Uuid>>,
-    cloud: Option<Arc<CloudClient>>,
-    outbox: Option<OutboxHandle>,
-    syncing: reconcile::Syncing,
-    probes: probe::Probes,
-    metrics: Arc<Metrics>,
-    started_at: Timestamp,
-    stop: CancellationToken,
-}
 
 /// Runs the daemon until `stop`.
 ///
@@ -176,7 +108,7 @@ async fn build(
     };
     let outbox = cloud.as_ref().map(|client| {
         let codes =
-            bind::DeviceCodes { store: store.clone(), link: Arc::clone(&link), discovery: discovery.clone(), profiles };
+            DeviceCodes { store: store.clone(), link: Arc::clone(&link), discovery: discovery.clone(), profiles };
         let options = DispatchOptions { seed: rand::random(), ..DispatchOptions::default() };
         let (dispatcher, handle) = Dispatcher::new(
             Arc::new(store.clone()),
@@ -206,11 +138,11 @@ async fn build(
         judge,
         keys: keys::Keys::new(keystore, root_online),
         access: access::Access::new(overlay, hub_cats),
-        removing: nodes::Turns::default(),
+        removing: removal::Turns::default(),
         attempts: Mutex::default(),
         cloud,
         outbox,
-        syncing: reconcile::Syncing::default(),
+        syncing: sync::Syncing::default(),
         probes: probe::Probes::default(),
         metrics,
         started_at: Timestamp::now(),
@@ -239,23 +171,6 @@ fn settings(config: &Config, link: &Link, profiles: Vec<Profile>, access: Wanted
 }
 
 impl Hub {
-    fn spawn_followers(self: &Arc<Self>, tasks: &TaskTracker) {
-        tasks.spawn(presence::follow(Arc::clone(self)));
-        tasks.spawn(access::follow(Arc::clone(self)));
-        tasks.spawn(probe::watch(Arc::clone(self)));
-        tasks.spawn(reconcile::follow(Arc::clone(self)));
-        tasks.spawn(refresh::follow(Arc::clone(self)));
-        tasks.spawn(review::follow(Arc::clone(self)));
-        tasks.spawn(reconcile::follow_rejections(Arc::clone(self)));
-        tasks.spawn(nodes::follow_unbinds(Arc::clone(self)));
-        let hub = Arc::clone(self);
-        let alive = move || {
-            let hub = Arc::clone(&hub);
-            async move { hub.stack.health() == StackHealth::Running && hub.store.counts().await.is_ok() }
-        };
-        tasks.spawn(systemd::watchdog(self.stop.clone(), alive));
-    }
-
     fn announce(&self, took: Duration) {
         let fabric = self.link.credentials().bundle().fabric_id.0;
         let message = format!("ready after {} ms on fabric {fabric}", took.as_millis());

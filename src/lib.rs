@@ -18,6 +18,7 @@ pub mod discovery;
 pub mod durable;
 pub mod fabric;
 pub mod failpoint;
+pub mod hub;
 pub mod journal;
 pub mod keystore;
 pub mod matter;

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use tokio::sync::Notify;
 
 use super::Hub;
-use super::nodes::{device_error, within};
+use super::reach::{device_error, within};
 use crate::access::{self, AccessOverlay, Base, PlanError, PolicyError, Wanted, expected_cats};
 use crate::admin::wire::{AccessOutcome, AccessReport, AccessView, ApiError, NodeAccess};
 use crate::bind::{BindState, CapabilityMask, CloudDevice};
@@ -34,7 +34,7 @@ const ASK_AGAIN: Duration = Duration::from_secs(300);
 const REQUEST: Duration = Duration::from_secs(150);
 
 /// The overlay in force, and who is being told right now.
-pub(super) struct Access {
+pub(crate) struct Access {
     overlay: RwLock<AccessOverlay>,
     hub_cats: RwLock<Vec<Cat>>,
     turn: tokio::sync::Mutex<()>,
@@ -45,7 +45,7 @@ pub(super) struct Access {
 }
 
 impl Access {
-    pub(super) fn new(overlay: AccessOverlay, hub_cats: Vec<Cat>) -> Self {
+    pub(crate) fn new(overlay: AccessOverlay, hub_cats: Vec<Cat>) -> Self {
         Self {
             overlay: RwLock::new(overlay),
             hub_cats: RwLock::new(hub_cats),

@@ -20,7 +20,7 @@ use crate::node::{CommissionableNode, NodeRecord, NodeState};
 const LOOKUP: Duration = Duration::from_secs(5);
 
 /// At start, before any attempt can run: the rows whose device cannot have completed. Its fail-safe takes it back.
-pub(super) async fn abandon_unready(hub: &Hub) {
+pub(crate) async fn abandon_unready(hub: &Hub) {
     let Ok(open) = hub.store.provisional_nodes().await else { return };
     for provisional in open.iter().filter(|provisional| !provisional.may_be_complete()) {
         abandon(hub, provisional).await;

@@ -20,7 +20,7 @@ use crate::keystore::Keystore;
 use crate::matter::credentials::reissue_hub_noc;
 
 /// The bundle on disk and what is known about it.
-pub(super) struct Keys {
+pub(crate) struct Keys {
     store: tokio::sync::Mutex<Stored>,
     root_online: AtomicBool,
 }
@@ -32,7 +32,7 @@ struct Stored {
 }
 
 impl Keys {
-    pub(super) fn new(keystore: Keystore, root_online: bool) -> Self {
+    pub(crate) fn new(keystore: Keystore, root_online: bool) -> Self {
         let stored = Stored { keystore, exported: None };
         Self { store: tokio::sync::Mutex::new(stored), root_online: AtomicBool::new(root_online) }
     }

@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
-use super::{Hub, nodes, recovery};
+use super::{Hub, recovery, removal};
 use crate::commissioning::ports::{LinkError, OperationalSession};
 use crate::discovery::{DiscoveryEvent, Seen};
 use crate::journal::{Event, EventSink, Level};
@@ -67,7 +67,7 @@ async fn listen(hub: &Arc<Hub>, jobs: UnboundedSender<Job>) {
 
 async fn settle_strangers(hub: &Arc<Hub>, mut work: UnboundedReceiver<Job>) {
     // Here and not beside this: a removal that is resumed twice at once asks a device that has just forgotten us.
-    tokio::join!(recovery::settle_all(hub), nodes::resume_removals(Arc::clone(hub)));
+    tokio::join!(recovery::settle_all(hub), removal::resume_removals(Arc::clone(hub)));
     let mut ask_again = tokio::time::interval(ASK_AGAIN);
     ask_again.tick().await;
     loop {
@@ -78,7 +78,7 @@ async fn settle_strangers(hub: &Arc<Hub>, mut work: UnboundedReceiver<Job>) {
                     recovery::settle_all(hub).await;
                     finish_leftover(hub, node).await;
                 }
-                Some(Job::Removals) => nodes::resume_removals(Arc::clone(hub)).await,
+                Some(Job::Removals) => removal::resume_removals(Arc::clone(hub)).await,
                 Some(Job::Waiting(node)) => recovery::commissionable_seen(hub, &node).await,
                 None => return,
             },

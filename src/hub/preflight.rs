@@ -21,7 +21,7 @@ const BAD_DEVICE_KEY: i64 = 5361;
 const ROTATION: u8 = 3;
 
 /// The question as the driver asks it; `None` where the configuration does not want it asked.
-pub(super) fn preflight(policy: BeforeCommissioning, cloud: &Arc<CloudClient>) -> Option<Preflight> {
+pub(crate) fn preflight(policy: BeforeCommissioning, cloud: &Arc<CloudClient>) -> Option<Preflight> {
     if policy == BeforeCommissioning::Skip {
         return None;
     }

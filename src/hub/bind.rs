@@ -21,12 +21,12 @@ const FRESH_CODE: Duration = Duration::from_secs(20);
 const LOOKUP: Duration = Duration::from_secs(3);
 
 /// Tokens in the database.
-pub(super) struct StoredTokenStore {
+pub(crate) struct StoredTokenStore {
     store: Store,
 }
 
 impl StoredTokenStore {
-    pub(super) fn new(store: Store) -> Self {
+    pub(crate) fn new(store: Store) -> Self {
         Self { store }
     }
 }
@@ -43,11 +43,11 @@ impl TokenStore for StoredTokenStore {
 }
 
 /// Fresh binding codes, by the product's profile.
-pub(super) struct DeviceCodes {
-    pub(super) store: Store,
-    pub(super) link: Arc<Link>,
-    pub(super) discovery: LanDiscovery,
-    pub(super) profiles: Vec<Profile>,
+pub(crate) struct DeviceCodes {
+    pub(crate) store: Store,
+    pub(crate) link: Arc<Link>,
+    pub(crate) discovery: LanDiscovery,
+    pub(crate) profiles: Vec<Profile>,
 }
 
 impl BindingCodeSource for DeviceCodes {

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::Hub;
 use crate::dcl::refresh::{Refresh, RefreshError, Refreshed};
+use crate::hub::Hub;
 use crate::journal::{Event, EventSink, Level};
 use crate::paa;
 
@@ -17,7 +17,7 @@ const LOOK: Duration = Duration::from_secs(3600);
 const BETWEEN: Duration = Duration::from_secs(60);
 
 /// Runs until the daemon stops; not at all without a source.
-pub(super) async fn follow(hub: Arc<Hub>) {
+pub(in crate::hub) async fn follow(hub: Arc<Hub>) {
     let config = &hub.config.attestation;
     let Some(directory) = paa::paa_dirs(config, &hub.config.state_dir).into_iter().next() else { return };
     if config.paa_source.is_empty() {

@@ -16,7 +16,7 @@ use crate::paa;
 use crate::store::JournalHandle;
 
 /// See the module.
-pub(super) struct Judge {
+pub(crate) struct Judge {
     loaded: Mutex<Loaded>,
     policy: AttestationConfig,
     paa_dirs: Vec<PathBuf>,
@@ -40,7 +40,7 @@ struct Kept {
 
 impl Judge {
     /// Loads the PAA directories and the revocation sets.
-    pub(super) fn load(config: &Config, journal: JournalHandle) -> Self {
+    pub(crate) fn load(config: &Config, journal: JournalHandle) -> Self {
         let judge = Self {
             loaded: Mutex::new(Loaded { trust: Arc::default(), changed: Vec::new() }),
             policy: config.attestation.clone(),
@@ -60,7 +60,7 @@ impl Judge {
 
     /// The trust store, loaded again where a directory has changed, for instance by `attestation update-paa`. Each bad file
     /// is named in the admin log, and the rest counts.
-    pub(super) fn trust(&self) -> Arc<TrustStore> {
+    pub(in crate::hub) fn trust(&self) -> Arc<TrustStore> {
         let directories = self.paa_dirs.iter().chain([&self.revocation_dir]);
         let changed: Vec<_> =
             directories.map(|path| std::fs::metadata(path).and_then(|found| found.modified()).ok()).collect();
@@ -78,7 +78,7 @@ impl Judge {
 
     /// Judges what was kept of a device again, as of the time when it joined; a person's override then counts now too.
     /// `None` where nothing was kept that can be read.
-    pub(super) fn again(&self, kept: &str, trust: &TrustStore) -> Option<(Report, Verdict)> {
+    pub(in crate::hub) fn again(&self, kept: &str, trust: &TrustStore) -> Option<(Report, Verdict)> {
         let kept: Kept = serde_json::from_str(kept).ok()?;
         let report = attestation::verify(&kept.evidence, trust);
         let verdict = policy::decide(&report, &self.policy, kept.verdict.overridden);

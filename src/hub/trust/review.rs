@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::Hub;
 use crate::attestation::TrustStore;
 use crate::attestation::policy::Outcome;
 use crate::durable::StoreError;
+use crate::hub::Hub;
 use crate::journal::{Event, EventSink, Level};
 use crate::node::NodeRecord;
 
@@ -19,7 +19,7 @@ use crate::node::NodeRecord;
 const LOOK: Duration = Duration::from_secs(15);
 
 /// Runs until the daemon stops.
-pub(super) async fn follow(hub: Arc<Hub>) {
+pub(in crate::hub) async fn follow(hub: Arc<Hub>) {
     let mut look = tokio::time::interval(LOOK);
     let mut reviewed: Option<Arc<TrustStore>> = None;
     loop {

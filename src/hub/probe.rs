@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use super::Hub;
 use super::liveness::{Liveness, Question};
-use super::nodes::last_known;
+use super::reach::last_known;
 use crate::commissioning::ports::{AttributePath, Discovery, LinkError, MatterLink, OperationalSession};
 use crate::journal::{Event, EventSink, Level};
 use crate::matter::operational::CaseLink;
@@ -42,7 +42,7 @@ enum Answer {
 
 /// The state of all probes.
 #[derive(Default)]
-pub(super) struct Probes {
+pub(crate) struct Probes {
     liveness: Mutex<Liveness>,
     kept: Mutex<BTreeMap<NodeId, CaseLink>>,
     /// Who was asked last in which task.

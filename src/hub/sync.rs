@@ -11,7 +11,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
 
 use super::Hub;
 use super::bind::DeviceCodes;
-use super::nodes::last_known;
+use super::reach::last_known;
 use crate::access;
 use crate::admin::wire::{ApiError, Difference, NodeSync, SyncReport, Verdict};
 use crate::bind::MatterInfo;
@@ -46,7 +46,7 @@ const RESTORE: Duration = Duration::from_secs(20);
 
 /// What outlives a run.
 #[derive(Default)]
-pub(super) struct Syncing {
+pub(crate) struct Syncing {
     memory: Memory,
     /// One run at a time: two would mend the same things.
     turn: tokio::sync::Mutex<()>,

@@ -1,0 +1,115 @@
+//! What the hub does: its use cases, each in a room of its own. Not here: how they are put together (`app`), how clients ask for
+//! them (`admin`).
+//!
+//! `commission` takes devices in, `removal` takes them away, `inventory` asks one node, `access` writes who may do what, `keys`
+//! backs up, `sync` compares device, record and cloud, `trust` judges who joins, `recovery` settles what a crash interrupted,
+//! `presence` follows what the LAN shows, `probe` and `liveness` ask who is silent, and `reach` is the way to a node.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use jiff::Timestamp;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::access::Wanted;
+use crate::cloud;
+use crate::commissioning::driver::{Commissioner, Settings};
+use crate::config::Config;
+use crate::discovery::LanDiscovery;
+use crate::matter::link::Link;
+use crate::matter::stack::{Stack, StackHealth};
+use crate::outbox::dispatcher::OutboxHandle;
+use crate::store::{JournalHandle, Store};
+use crate::systemd;
+use crate::telemetry::metrics::Metrics;
+
+pub(crate) mod access;
+mod backend;
+pub(crate) mod bind;
+mod inventory;
+pub(crate) mod keys;
+mod liveness;
+pub(crate) mod preflight;
+mod presence;
+pub(crate) mod probe;
+mod reach;
+pub(crate) mod recovery;
+pub(crate) mod removal;
+pub(crate) mod sync;
+pub(crate) mod trust;
+
+use bind::StoredTokenStore;
+use trust::judge::Judge;
+use trust::{refresh, review};
+
+pub(crate) type CloudClient = cloud::Client<StoredTokenStore>;
+
+/// What attempts are made with. They go on with what was in force when they began.
+pub(crate) struct Commissioning(pub(crate) RwLock<Arc<Commissioner<Link, LanDiscovery, Store, Judge>>>);
+
+impl Commissioning {
+    pub(super) fn get(&self) -> Arc<Commissioner<Link, LanDiscovery, Store, Judge>> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn set(&self, access: Wanted) {
+        let now = self.get();
+        let settings = Settings { admin_cat: access.admin, grants: access.grants, ..now.settings.clone() };
+        let next = Commissioner {
+            link: Arc::clone(&now.link),
+            discovery: Arc::clone(&now.discovery),
+            store: Arc::clone(&now.store),
+            judge: Arc::clone(&now.judge),
+            preflight: now.preflight.clone(),
+            journal: Arc::clone(&now.journal),
+            settings,
+            stop: now.stop.clone(),
+        };
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(next);
+    }
+}
+
+/// The running daemon, as its own parts and the admin API see it.
+pub struct Hub {
+    pub(crate) config: Config,
+    pub(crate) store: Store,
+    pub(crate) journal: JournalHandle,
+    pub(crate) stack: Stack,
+    pub(crate) link: Arc<Link>,
+    pub(crate) discovery: LanDiscovery,
+    pub(crate) commissioner: Commissioning,
+    pub(crate) judge: Arc<Judge>,
+    pub(crate) keys: keys::Keys,
+    pub(crate) access: access::Access,
+    pub(crate) removing: removal::Turns,
+    pub(crate) turns: Semaphore,
+    pub(crate) attempts: Mutex<HashSet<uuid::Uuid>>,
+    pub(crate) cloud: Option<Arc<CloudClient>>,
+    pub(crate) outbox: Option<OutboxHandle>,
+    pub(crate) syncing: sync::Syncing,
+    pub(crate) probes: probe::Probes,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) started_at: Timestamp,
+    pub(crate) stop: CancellationToken,
+}
+
+impl Hub {
+    pub(crate) fn spawn_followers(self: &Arc<Self>, tasks: &TaskTracker) {
+        tasks.spawn(presence::follow(Arc::clone(self)));
+        tasks.spawn(access::follow(Arc::clone(self)));
+        tasks.spawn(probe::watch(Arc::clone(self)));
+        tasks.spawn(sync::follow(Arc::clone(self)));
+        tasks.spawn(refresh::follow(Arc::clone(self)));
+        tasks.spawn(review::follow(Arc::clone(self)));
+        tasks.spawn(sync::follow_rejections(Arc::clone(self)));
+        tasks.spawn(removal::follow_unbinds(Arc::clone(self)));
+        let hub = Arc::clone(self);
+        let alive = move || {
+            let hub = Arc::clone(&hub);
+            async move { hub.stack.health() == StackHealth::Running && hub.store.counts().await.is_ok() }
+        };
+        tasks.spawn(systemd::watchdog(self.stop.clone(), alive));
+    }
+}

@@ -1,0 +1,135 @@
+//! What is asked of one recorded node: check, identify, share. Every call has a deadline. Not here: finding and opening it
+//! (`reach`), taking it away (`removal`).
+
+use std::time::{Duration, Instant};
+
+use jiff::{SignedDuration, Timestamp};
+use rs_matter::BasicCommData;
+use rs_matter::pairing::DiscoveryCapabilities;
+use rs_matter::pairing::qr::{CommFlowType, QrPayload, no_optional_data};
+
+use super::Hub;
+use super::reach::{device_error, within};
+use crate::admin::wire::{ApiError, Difference, NodeCheck, ShareResult};
+use crate::commissioning::error::Disposition;
+use crate::commissioning::ports::{LinkError, OperationalSession};
+use crate::fabric::granted_cats;
+use crate::journal::{Event, EventSink, Level};
+use crate::node::{NodeId, NodeRecord, NodeState};
+use crate::onboarding::{MAX_DISCRIMINATOR, check_passcode};
+use crate::secret::Passcode;
+
+impl Hub {
+    pub(super) async fn record(&self, node: NodeId) -> Result<NodeRecord, ApiError> {
+        self.store.node(node).await?.ok_or_else(|| ApiError::unknown_node(&crate::admin::wire::NodeRef::Id(node)))
+    }
+
+    pub(super) async fn check_node(&self, node: NodeId) -> Result<NodeCheck, ApiError> {
+        let record = self.record(node).await?;
+        let began = Instant::now();
+        let answer = within(self.ask_device(&record)).await;
+        let mut check = NodeCheck {
+            node_id: node,
+            reachable: answer.is_ok(),
+            address: record.addresses.first().cloned().filter(|_| answer.is_ok()),
+            duration_ms: began.elapsed().as_millis() as u64,
+            message: String::new(),
+            device: serde_json::Value::Null,
+            differences: Vec::new(),
+        };
+        match answer {
+            Ok(device) => {
+                self.store.touch_node(node, Some(Timestamp::now()), None, NodeState::Operational).await?;
+                check.differences = differing(&device, &record);
+                check.device = device;
+            }
+            Err(error) => check.message = error.to_string(),
+        }
+        Ok(check)
+    }
+
+    /// What the device says about itself, by the names of the node record.
+    async fn ask_device(&self, record: &NodeRecord) -> Result<serde_json::Value, LinkError> {
+        let session = self.meet(record).await?;
+        let basic = session.describe().await?.basic;
+        let acl = session.read_acl().await?;
+        let index = session.current_fabric_index().await?;
+        let fabric = session.fabrics().await?.into_iter().find(|fabric| fabric.index == index);
+        Ok(serde_json::json!({
+            "fabric_id": fabric.as_ref().map(|fabric| fabric.fabric_id),
+            "node_id": fabric.as_ref().map(|fabric| fabric.node_id),
+            "fabric_index": index,
+            "vendor_id": basic.vendor_id,
+            "product_id": basic.product_id,
+            "serial_number": basic.serial_number,
+            "matter_version": basic.matter_version(),
+            "cats": granted_cats(&acl),
+        }))
+    }
+
+    pub(super) async fn identify_node(&self, node: NodeId, seconds: u16) -> Result<(), ApiError> {
+        let record = self.record(node).await?;
+        let identify = async { self.meet(&record).await?.identify(Duration::from_secs(u64::from(seconds))).await };
+        within(identify).await.map_err(|error| device_error(&error))
+    }
+
+    pub(super) async fn share_node(&self, node: NodeId, seconds: u16) -> Result<ShareResult, ApiError> {
+        let record = self.record(node).await?;
+        let (passcode, discriminator) = fresh_window();
+        let secret = Passcode::new(passcode);
+        let open = async {
+            let window = Duration::from_secs(u64::from(seconds));
+            self.meet(&record).await?.open_window(window, discriminator, &secret).await
+        };
+        within(open).await.map_err(|error| device_error(&error))?;
+        let expires_at = Timestamp::now() + SignedDuration::from_secs(i64::from(seconds));
+        let message = format!("commissioning window open until {expires_at:.0}");
+        self.journal.record(Event::new(Timestamp::now(), Level::Info, "node-shared", message).with_node(node));
+        let (manual_code, qr_payload) = codes(passcode, discriminator, &record)
+            .ok_or_else(|| internal("the onboarding codes could not be written"))?;
+        Ok(ShareResult { node_id: node, manual_code, qr_payload, discriminator, expires_at })
+    }
+}
+
+fn differing(device: &serde_json::Value, record: &NodeRecord) -> Vec<Difference> {
+    let local = serde_json::to_value(record).unwrap_or_default();
+    let fields = device.as_object().into_iter().flatten();
+    fields
+        .filter(|(field, value)| local[field.as_str()] != **value)
+        .map(|(field, value)| Difference {
+            field: field.clone(),
+            device: value.clone(),
+            local: local[field.as_str()].clone(),
+            cloud: serde_json::Value::Null,
+        })
+        .collect()
+}
+
+/// A passcode and a discriminator for an enhanced window (Matter Core 5.1.7, 11.19.8.1).
+fn fresh_window() -> (u32, u16) {
+    let passcode = std::iter::repeat_with(|| rand::random_range(1..=99_999_998))
+        .find(|passcode| check_passcode(*passcode).is_ok())
+        .expect("nearly every number of the range is a passcode");
+    (passcode, rand::random_range(0..=MAX_DISCRIMINATOR))
+}
+
+fn codes(passcode: u32, discriminator: u16, record: &NodeRecord) -> Option<(String, String)> {
+    let data = BasicCommData { password: passcode.to_le_bytes().into(), discriminator };
+    let manual = data.compute_pairing_code().to_string();
+    let qr = QrPayload::new(
+        DiscoveryCapabilities::IP,
+        CommFlowType::Standard,
+        data,
+        record.vendor_id,
+        record.product_id,
+        "",
+        no_optional_data,
+    );
+    let mut buffer = [0; 256];
+    let (text, _) = qr.as_str(&mut buffer).ok()?;
+    Some((manual, text.to_owned()))
+}
+
+fn internal(message: &str) -> ApiError {
+    ApiError::new("internal", Disposition::Bug, message, "`matterbind logs` has the details; report it")
+}
