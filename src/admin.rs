@@ -1,10 +1,9 @@
 //! The admin API: HTTP/1.1 and JSON on a Unix socket, optionally on TCP with a token; and the web page.
 //!
-//! `wire` has every document, `backend` what the daemon must answer, `server` listens, `auth` decides who may ask,
-//! `routes` and `streams` answer, `page` draws. Not here: how anything is done (`app`), the command line (`cli`).
+//! `wire` has every document, `server` listens, `auth` decides who may ask,
+//! `routes` and `streams` answer, `page` draws. Not here: how anything is done (`hub`), the command line (`cli`).
 
 pub mod auth;
-pub mod backend;
 pub mod events;
 mod keys;
 pub mod metrics;

@@ -44,11 +44,7 @@ const ALLOWED: &[(&str, &str, &str)] = &[
     ("dcl", "attestation paa", "fetches what attestation trusts"),
     ("backup", "access keystore matter store", "reads and writes a whole state directory, offline"),
     // The outside.
-    (
-        "admin",
-        "backup commissioning config outbox telemetry",
-        "speaks of attempts and rows; handles come through Backend",
-    ),
+    ("admin", "backup commissioning config hub outbox telemetry", "translates between HTTP and the hub's use cases"),
     ("cli", "admin commissioning config telemetry", "a client of the admin API"),
     ("cli/attestation", "dcl paa", "offline verification needs no daemon"),
     ("cli/daemon", "app config telemetry", "starts the daemon"),
@@ -64,7 +60,7 @@ const ALLOWED: &[(&str, &str, &str)] = &[
     ("main", "", "calls the command line"),
     (
         "hub",
-        "access admin attestation backup cloud commissioning config dcl discovery keystore matter outbox paa reconcile store \
+        "access attestation backup cloud commissioning config dcl discovery keystore matter outbox paa reconcile store \
          systemd telemetry",
         "the use cases, on every adapter that they need",
     ),

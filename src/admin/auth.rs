@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use tokio::net::UnixStream;
 
 use super::routes::error_response;
-use super::wire::ApiError;
+use super::wire::Refusal;
 use crate::commissioning::error::Disposition;
 use crate::secret::OperatorSecret;
 
@@ -167,7 +167,7 @@ pub async fn check(
     next: Next,
 ) -> Response {
     let refuse = |status, message: &str, hint: &str| {
-        error_response(status, &ApiError::new("forbidden", Disposition::UserAction, message, hint))
+        error_response(status, &Refusal::new("forbidden", Disposition::UserAction, message, hint))
     };
     match guard.admits(&peer, &request) {
         Verdict::Admitted => next.run(request).await,
@@ -192,7 +192,7 @@ pub async fn only_local(ConnectInfo(peer): ConnectInfo<Peer>, request: Request, 
     let message =
         "the fabric's keys are handled on the Unix socket only: over TCP everybody on the way could read along";
     let hint = "run `matterbind fabric` on the hub itself; a passphrase that was sent here should not be used again";
-    error_response(StatusCode::FORBIDDEN, &ApiError::new("local-only", Disposition::UserAction, message, hint))
+    error_response(StatusCode::FORBIDDEN, &Refusal::new("local-only", Disposition::UserAction, message, hint))
 }
 
 #[cfg(test)]

@@ -18,9 +18,9 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::oneshot;
 
 use super::auth::Peer;
-use super::backend::{Backend, Progress};
 use super::routes::{Api, Asked, Body, Refused};
-use super::wire::{ApiError, CommissionLine, CommissionRequest, CommissionResult, DiscoverQuery, LogQuery, NodeRef};
+use super::wire::{CommissionLine, CommissionRequest, CommissionResult, DiscoverQuery, LogQuery, NodeRef, Refusal};
+use crate::hub::door::{Backend, Progress};
 use crate::journal::Event;
 use crate::telemetry::metrics::Metrics;
 
@@ -56,11 +56,11 @@ pub(super) async fn commission<B: Backend>(
     Body(mut request): Body<CommissionRequest>,
 ) -> Result<Response, Refused> {
     if request.wait_bind_ms > MAX_WAIT_BIND_MS {
-        return Err(ApiError::bad_request(format!("wait_bind_ms is at most {MAX_WAIT_BIND_MS}")).into());
+        return Err(Refusal::bad_request(format!("wait_bind_ms is at most {MAX_WAIT_BIND_MS}")).into());
     }
     if let Some(given) = &mut request.attestation_override {
         if given.why.trim().is_empty() {
-            return Err(ApiError::bad_request("an override of attestation needs a reason").into());
+            return Err(Refusal::bad_request("an override of attestation needs a reason").into());
         }
         given.who = peer.describe();
     }
@@ -79,7 +79,7 @@ pub(super) async fn commission<B: Backend>(
         match result.await {
             Ok(Ok(result)) => Line::Commission(CommissionLine::Result(result)),
             Ok(Err(error)) => Line::Error(error),
-            Err(_) => Line::Error(ApiError::not_ready("the attempt's task")),
+            Err(_) => Line::Error(Refusal::not_ready("the attempt's task")),
         }
     });
     Ok(ndjson(events.map(|event| Line::Commission(CommissionLine::Event(event))).chain(last)))
@@ -89,10 +89,10 @@ pub(super) async fn commission<B: Backend>(
 #[serde(untagged)]
 enum Line {
     Commission(CommissionLine),
-    Error(ApiError),
+    Error(Refusal),
 }
 
-fn count(metrics: &Metrics, answer: &Result<CommissionResult, ApiError>) {
+fn count(metrics: &Metrics, answer: &Result<CommissionResult, Refusal>) {
     match answer {
         Ok(CommissionResult::Commissioned { timings_ms, .. }) => {
             metrics.count_attempt("commissioned", "", Some(Duration::from_millis(timings_ms.total)));
@@ -108,7 +108,7 @@ pub(super) async fn discover<B: Backend>(
     Asked(query): Asked<DiscoverQuery>,
 ) -> Result<Response, Refused> {
     if query.timeout_ms > MAX_DISCOVER_MS {
-        return Err(ApiError::bad_request(format!("timeout_ms is at most {MAX_DISCOVER_MS}")).into());
+        return Err(Refusal::bad_request(format!("timeout_ms is at most {MAX_DISCOVER_MS}")).into());
     }
     if !query.watch {
         return Ok(Json(api.backend.discover(&query).await?).into_response());
@@ -165,7 +165,7 @@ pub(super) async fn server_sent<B: Backend>(
 async fn follow<B: Backend>(
     backend: &B,
     query: LogQuery,
-) -> Result<impl Stream<Item = Event> + Send + use<B>, ApiError> {
+) -> Result<impl Stream<Item = Event> + Send + use<B>, Refusal> {
     // Listen first: an entry between reading and listening would be lost.
     let live = backend.subscribe();
     let kept = if query.limit == Some(0) { Vec::new() } else { backend.logs(&query).await? };

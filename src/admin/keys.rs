@@ -6,23 +6,23 @@ use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::backend::Backend;
 use super::routes::{Answer, Api, Body, Refused, json, node_id};
-use super::wire::{AccessAction, AccessReport, AccessView, ApiError, Encryption, FabricInfo, ImportRoot, RemoveRoot};
+use super::wire::{AccessAction, AccessReport, AccessView, Encryption, FabricInfo, ImportRoot, Refusal, RemoveRoot};
 use crate::backup::{Lock, Unlock};
+use crate::hub::door::Backend;
 use crate::secret::OperatorSecret;
 
 fn lock(asked: Encryption) -> Result<Lock, Refused> {
     match (asked.passphrase, asked.recipient) {
         (Some(secret), None) if !secret.expose().is_empty() => Ok(Lock::passphrase(secret)),
         (None, Some(recipient)) => Lock::recipient(&recipient)
-            .map_err(|why| Refused(ApiError::bad_request(format!("this is no age recipient: {why}")))),
-        _ => Err(Refused(ApiError::bad_request("give a passphrase or a recipient, one of the two"))),
+            .map_err(|why| Refused(Refusal::bad_request(format!("this is no age recipient: {why}")))),
+        _ => Err(Refused(Refusal::bad_request("give a passphrase or a recipient, one of the two"))),
     }
 }
 
 fn unlock(passphrase: Option<OperatorSecret>, identity: Option<OperatorSecret>) -> Result<Unlock, Refused> {
-    let refused = |why: &str| Refused(ApiError::bad_request(why));
+    let refused = |why: &str| Refused(Refusal::bad_request(why));
     match (passphrase, identity) {
         (Some(secret), None) => Ok(Unlock::Passphrase(secret)),
         (None, Some(identity)) => Unlock::identity(identity.expose()).ok_or_else(|| refused("this is no age identity")),
@@ -59,7 +59,7 @@ pub(super) async fn import_root<B: Backend>(
     State(api): State<Api<B>>,
     Body(asked): Body<ImportRoot>,
 ) -> Answer<FabricInfo> {
-    let file = STANDARD.decode(&asked.file).map_err(|_| Refused(ApiError::bad_request("the file is not base64")))?;
+    let file = STANDARD.decode(&asked.file).map_err(|_| Refused(Refusal::bad_request("the file is not base64")))?;
     json(api.backend.import_root(file, unlock(asked.passphrase, asked.identity)?).await)
 }
 

@@ -11,7 +11,7 @@ use super::wire;
     wire::AccessAction,
     wire::AccessReport,
     wire::AccessView,
-    wire::ApiError,
+    wire::Refusal,
     wire::CommissionEvent,
     wire::CommissionRequest,
     wire::CommissionResult,

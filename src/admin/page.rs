@@ -5,10 +5,10 @@ use axum::response::Html;
 use jiff::{Timestamp, Unit};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use super::backend::Backend;
 use super::routes::Api;
-use super::wire::{ApiError, LogQuery, Nodes, Outbox, Status};
+use super::wire::{LogQuery, Nodes, Outbox, Refusal, Status};
 use crate::bind::BindState;
+use crate::hub::door::Backend;
 use crate::journal::{Event, Level};
 use crate::node::{NodeId, NodeRecord, NodeState};
 use crate::outbox::ports::OutboxState;
@@ -29,9 +29,9 @@ pub(super) async fn page<B: Backend>(State(api): State<Api<B>>) -> Html<String> 
 
 fn render(
     status: &Status,
-    nodes: &Result<Nodes, ApiError>,
-    outbox: &Result<Outbox, ApiError>,
-    entries: &Result<Vec<Event>, ApiError>,
+    nodes: &Result<Nodes, Refusal>,
+    outbox: &Result<Outbox, Refusal>,
+    entries: &Result<Vec<Event>, Refusal>,
     now: Timestamp,
 ) -> Markup {
     html! {
@@ -72,7 +72,7 @@ fn render(
     }
 }
 
-fn shown<T>(answer: &Result<T, ApiError>, draw: impl FnOnce(&T) -> Markup) -> Markup {
+fn shown<T>(answer: &Result<T, Refusal>, draw: impl FnOnce(&T) -> Markup) -> Markup {
     match answer {
         Ok(value) => draw(value),
         Err(error) => html! { p.bad { (error.message) "; " (error.hint) } },

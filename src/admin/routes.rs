@@ -14,10 +14,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::auth::{self, Guard};
-use super::backend::Backend;
-use super::wire::{ApiError, NodeAction, NodeRef};
+use super::wire::{NodeAction, NodeRef, Refusal};
 use super::{events, keys, metrics, openapi, page};
 use crate::commissioning::error::Disposition;
+use crate::hub::door::Backend;
 use crate::node::NodeId;
 use crate::telemetry::metrics::Metrics;
 
@@ -108,10 +108,10 @@ async fn observe(State(metrics): State<Arc<Metrics>>, request: Request, next: Ne
 
 /// An error as the client gets it.
 #[derive(Debug)]
-pub struct Refused(pub ApiError);
+pub struct Refused(pub Refusal);
 
-impl From<ApiError> for Refused {
-    fn from(error: ApiError) -> Self {
+impl From<Refusal> for Refused {
+    fn from(error: Refusal) -> Self {
         Self(error)
     }
 }
@@ -123,7 +123,7 @@ impl IntoResponse for Refused {
 }
 
 /// The HTTP status that goes with an error; the body says more.
-fn status_of(error: &ApiError) -> StatusCode {
+fn status_of(error: &Refusal) -> StatusCode {
     match (error.code.as_str(), error.disposition) {
         ("bad-request", _) => StatusCode::BAD_REQUEST,
         ("unknown-node" | "unknown-outbox-entry" | "not-found" | "unknown-path", _) => StatusCode::NOT_FOUND,
@@ -134,14 +134,14 @@ fn status_of(error: &ApiError) -> StatusCode {
     }
 }
 
-pub(super) fn error_response(status: StatusCode, error: &ApiError) -> Response {
+pub(super) fn error_response(status: StatusCode, error: &Refusal) -> Response {
     (status, Json(error)).into_response()
 }
 
 /// What a handler answers.
 pub(super) type Answer<T> = Result<Json<T>, Refused>;
 
-pub(super) fn json<T: Serialize>(answer: Result<T, ApiError>) -> Answer<T> {
+pub(super) fn json<T: Serialize>(answer: Result<T, Refusal>) -> Answer<T> {
     answer.map(Json).map_err(Refused)
 }
 
@@ -153,7 +153,7 @@ impl<T: serde::de::DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Ask
 
     async fn from_request_parts(parts: &mut axum::http::request::Parts, state: &S) -> Result<Self, Refused> {
         let parsed = Query::<T>::from_request_parts(parts, state).await;
-        parsed.map(|Query(query)| Self(query)).map_err(|e| Refused(ApiError::bad_request(e.body_text())))
+        parsed.map(|Query(query)| Self(query)).map_err(|e| Refused(Refusal::bad_request(e.body_text())))
     }
 }
 
@@ -166,14 +166,14 @@ impl<T: serde::de::DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> 
     async fn from_request(request: Request, state: &S) -> Result<Self, Refused> {
         let bytes = axum::body::Bytes::from_request(request, state)
             .await
-            .map_err(|e| Refused(ApiError::bad_request(e.body_text())))?;
+            .map_err(|e| Refused(Refusal::bad_request(e.body_text())))?;
         serde_json::from_slice(&bytes).map(Self).map_err(|error| {
             let place = format!("line {} column {}", error.line(), error.column());
             let what = match error.classify() {
                 serde_json::error::Category::Data => "a key is unknown, missing or of the wrong type",
                 _ => "it is not JSON",
             };
-            Refused(ApiError::bad_request(format!("the request's body is wrong: {what} ({place})")))
+            Refused(Refusal::bad_request(format!("the request's body is wrong: {what} ({place})")))
         })
     }
 }
@@ -228,14 +228,14 @@ async fn node_action<B: Backend>(
             let length = name.chars().count();
             if !(1..=64).contains(&length) || name.chars().any(char::is_control) {
                 return Err(
-                    ApiError::bad_request("a name has 1 to 64 characters, none of them a control character").into()
+                    Refusal::bad_request("a name has 1 to 64 characters, none of them a control character").into()
                 );
             }
             Json(backend.rename(id, name).await?).into_response()
         }
         NodeAction::Share { seconds } => {
             if !(180..=900).contains(&seconds) {
-                return Err(ApiError::bad_request("a window stays open for 180 to 900 seconds").into());
+                return Err(Refusal::bad_request("a window stays open for 180 to 900 seconds").into());
             }
             Json(backend.share(id, seconds).await?).into_response()
         }
@@ -266,10 +266,10 @@ async fn sync_one<B: Backend>(State(api): State<Api<B>>, Path(node): Path<String
 
 async fn unknown_path() -> Refused {
     let hint = "GET /v1/openapi.json lists every path";
-    Refused(ApiError::new("unknown-path", Disposition::UserAction, "there is nothing at this path", hint))
+    Refused(Refusal::new("unknown-path", Disposition::UserAction, "there is nothing at this path", hint))
 }
 
 async fn wrong_method() -> Refused {
     let hint = "GET /v1/openapi.json lists every path with its methods";
-    Refused(ApiError::new("method-not-allowed", Disposition::UserAction, "this path has another method", hint))
+    Refused(Refusal::new("method-not-allowed", Disposition::UserAction, "this path has another method", hint))
 }

@@ -14,9 +14,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::auth::{self, Guard, Peer};
-use super::backend::Backend;
 use super::routes::{Api, router};
 use crate::config::{Config, secret_file};
+use crate::hub::door::Backend;
 use crate::secret::OperatorSecret;
 use crate::telemetry::metrics::Metrics;
 

@@ -107,7 +107,7 @@ fn show(mut view: AccessView, node: Option<NodeRef>, json: bool) -> Result<ExitC
             NodeRef::Name(name) => held.name == *name,
         });
         if view.nodes.is_empty() {
-            return Err(CliError::Api(crate::admin::wire::ApiError::unknown_node(&node)));
+            return Err(CliError::Api(crate::admin::wire::Refusal::unknown_node(&node)));
         }
     }
     if json {

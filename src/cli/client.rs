@@ -14,7 +14,7 @@ use tokio_util::io::StreamReader;
 
 use super::exit::CliError;
 use crate::admin::events::HEARTBEAT;
-use crate::admin::wire::ApiError;
+use crate::admin::wire::Refusal;
 
 /// A plain answer takes no longer.
 pub const PLAIN: Duration = Duration::from_secs(30);
@@ -128,7 +128,7 @@ impl AdminClient {
             return Ok(response);
         }
         let body = response.bytes().await.unwrap_or_default();
-        let error = serde_json::from_slice::<ApiError>(&body);
+        let error = serde_json::from_slice::<Refusal>(&body);
         Err(error.map_or_else(|_| CliError::Answer(format!("was HTTP {status}")), CliError::Api))
     }
 

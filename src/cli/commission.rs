@@ -13,7 +13,7 @@ use super::output::{self, Paint, Tone};
 use super::progress::Progress;
 use super::{Global, block_on, manifest, numbers};
 use crate::admin::wire::{
-    ApiError, AttestationOverride, CommissionEvent, CommissionLine, CommissionRequest, CommissionResult, Failure,
+    AttestationOverride, CommissionEvent, CommissionLine, CommissionRequest, CommissionResult, Failure, Refusal,
 };
 use crate::bind::{BindState, BindStatus};
 use crate::onboarding::SetupCode;
@@ -187,7 +187,7 @@ async fn follow(
             Ok(CommissionLine::Result(result)) => return Ok(result),
             Ok(CommissionLine::Event(event)) => progress.show(&event)?,
             // The error document, or an event of a newer daemon.
-            Err(_) => match serde_json::from_str::<ApiError>(&line) {
+            Err(_) => match serde_json::from_str::<Refusal>(&line) {
                 Ok(error) => return Err(error.into()),
                 Err(_) => {
                     progress.show(&CommissionEvent::Note { message: "(news of a kind unknown here)".to_owned() })?

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::admin::wire::{ApiError, CommissionResult, Failure};
+use crate::admin::wire::{CommissionResult, Failure, Refusal};
 use crate::bind::BindState;
 use crate::commissioning::error::Disposition;
 use crate::commissioning::step::Step;
@@ -73,7 +73,7 @@ impl ExitCode {
     }
 
     /// For an error of the admin API.
-    pub fn of_api(error: &ApiError) -> Self {
+    pub fn of_api(error: &Refusal) -> Self {
         Self::of_failure(error.step, &error.code, error.disposition)
     }
 
@@ -133,7 +133,7 @@ pub enum CliError {
     },
     /// The daemon refused or failed.
     #[error("{0}")]
-    Api(#[from] ApiError),
+    Api(#[from] Refusal),
     /// The daemon's answer makes no sense, or broke off.
     #[error("the daemon's answer {0}")]
     Answer(String),
@@ -180,7 +180,7 @@ impl CliError {
     }
 
     /// As the error document of `--json`.
-    pub fn document(&self) -> ApiError {
+    pub fn document(&self) -> Refusal {
         let (code, disposition) = match self {
             Self::Api(error) => return error.clone(),
             Self::Unreachable { .. } => ("daemon-unreachable", Disposition::UserAction),
@@ -190,7 +190,7 @@ impl CliError {
             Self::Io { .. } => ("io", Disposition::UserAction),
             Self::Answer(_) | Self::Other(_) => ("internal", Disposition::Bug),
         };
-        ApiError::new(code, disposition, self.to_string(), self.hint())
+        Refusal::new(code, disposition, self.to_string(), self.hint())
     }
 }
 

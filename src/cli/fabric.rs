@@ -15,7 +15,7 @@ use super::daemon::load_config;
 use super::exit::{CliError, ExitCode};
 use super::output;
 use super::{Global, block_on};
-use crate::admin::wire::{ApiError, FabricInfo, RemoveRoot};
+use crate::admin::wire::{FabricInfo, Refusal, RemoveRoot};
 use crate::backup::{self, BackupError, Unlock};
 use crate::commissioning::error::Disposition;
 use crate::config::secret_file;
@@ -298,7 +298,7 @@ fn restore(global: &Global, args: RestoreArgs) -> Result<ExitCode, CliError> {
 }
 
 fn refused(code: &str, error: &dyn std::error::Error, hint: &str) -> CliError {
-    CliError::Api(ApiError::new(code, Disposition::UserAction, error.to_string(), hint))
+    CliError::Api(Refusal::new(code, Disposition::UserAction, error.to_string(), hint))
 }
 
 /// The request's body. It holds the passphrase, and goes nowhere but to the daemon's socket.

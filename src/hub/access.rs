@@ -12,8 +12,8 @@ use tokio::sync::Notify;
 
 use super::Hub;
 use super::reach::{device_error, within};
+use super::refusal::Refusal;
 use crate::access::{self, AccessOverlay, Base, PlanError, PolicyError, Wanted, expected_cats};
-use crate::admin::wire::{AccessOutcome, AccessReport, AccessView, ApiError, NodeAccess};
 use crate::bind::{BindState, CapabilityMask, CloudDevice};
 use crate::commissioning::driver::bind_task;
 use crate::commissioning::error::Disposition;
@@ -25,6 +25,10 @@ use crate::failpoint;
 use crate::journal::{Event, EventSink, Level};
 use crate::node::{NodeId, NodeRecord, NodeState};
 use crate::outbox::ports::OutboxTask;
+
+mod report;
+
+pub use report::{AccessOutcome, AccessReport, AccessView, NodeAccess};
 
 /// Devices that are told at the same time.
 const AT_ONCE: usize = 8;
@@ -88,9 +92,9 @@ enum Told {
     Written(Vec<CatGrant>, bool),
     Unchanged(Vec<CatGrant>, bool),
     /// It does not answer now.
-    Away(ApiError),
+    Away(Refusal),
     /// It cannot hold the list; only a person can change that.
-    Never(ApiError),
+    Never(Refusal),
 }
 
 impl Hub {
@@ -103,10 +107,7 @@ impl Hub {
     }
 
     /// Changes the overlay: first on disk, then in memory, then for attempts that begin from now on.
-    async fn mutate<T>(
-        &self,
-        change: impl FnOnce(&mut AccessOverlay) -> Result<T, PolicyError>,
-    ) -> Result<T, ApiError> {
+    async fn mutate<T>(&self, change: impl FnOnce(&mut AccessOverlay) -> Result<T, PolicyError>) -> Result<T, Refusal> {
         let _turn = self.access.turn.lock().await;
         let before = self.access.overlay();
         let mut next = before.clone();
@@ -120,7 +121,7 @@ impl Hub {
         Ok(value)
     }
 
-    pub(super) async fn show_access(&self) -> Result<AccessView, ApiError> {
+    pub(super) async fn show_access(&self) -> Result<AccessView, Refusal> {
         let overlay = self.access.overlay();
         let Wanted { admin, grants } = self.wanted(None);
         let nodes = self.store.nodes().await?.into_iter().map(|record| {
@@ -141,7 +142,7 @@ impl Hub {
         &self,
         node: Option<NodeId>,
         grants: Option<Vec<CatGrant>>,
-    ) -> Result<AccessReport, ApiError> {
+    ) -> Result<AccessReport, Refusal> {
         let told = self.addressed(node).await?;
         if let Some(grants) = &grants {
             plan_acl(self.base().admin, grants, AclLimits::default()).map_err(|error| does_not_fit(&error))?;
@@ -158,7 +159,7 @@ impl Hub {
         self.tell(told).await
     }
 
-    pub(super) async fn apply_grants(&self, node: Option<NodeId>) -> Result<AccessReport, ApiError> {
+    pub(super) async fn apply_grants(&self, node: Option<NodeId>) -> Result<AccessReport, Refusal> {
         let told = self.addressed(node).await?;
         self.mutate(|overlay| {
             overlay.add_pending(told.clone());
@@ -168,7 +169,7 @@ impl Hub {
         self.tell(told).await
     }
 
-    pub(super) async fn rotate(&self, identifier: u16) -> Result<AccessReport, ApiError> {
+    pub(super) async fn rotate(&self, identifier: u16) -> Result<AccessReport, Refusal> {
         let told = self.addressed(None).await?;
         let base = self.base();
         let cat = self
@@ -186,7 +187,7 @@ impl Hub {
     }
 
     /// The nodes that an action is about.
-    async fn addressed(&self, node: Option<NodeId>) -> Result<Vec<NodeId>, ApiError> {
+    async fn addressed(&self, node: Option<NodeId>) -> Result<Vec<NodeId>, Refusal> {
         match node {
             Some(node) => self.record(node).await.map(|record| vec![record.node_id]),
             None => {
@@ -196,13 +197,13 @@ impl Hub {
         }
     }
 
-    async fn tell(&self, nodes: Vec<NodeId>) -> Result<AccessReport, ApiError> {
+    async fn tell(&self, nodes: Vec<NodeId>) -> Result<AccessReport, Refusal> {
         let end = tokio::time::sleep(REQUEST);
         let told = futures_util::stream::iter(nodes.clone()).map(|node| self.tell_node(node)).buffer_unordered(AT_ONCE);
         let mut outcomes: Vec<AccessOutcome> = told.take_until(end).collect().await;
         for node in nodes {
             if !outcomes.iter().any(|outcome| outcome.node_id == node) {
-                outcomes.push(pending(node, Vec::new(), &ApiError::not_ready("telling this node")));
+                outcomes.push(pending(node, Vec::new(), &Refusal::not_ready("telling this node")));
             }
         }
         outcomes.sort_by_key(|outcome| outcome.node_id);
@@ -221,13 +222,13 @@ impl Hub {
                         Ok(())
                     })
                     .await;
-                let gone = ApiError::unknown_node(&crate::admin::wire::NodeRef::Id(node));
+                let gone = Refusal::unknown_node(&super::inventory::NodeRef::Id(node));
                 return pending(node, Vec::new(), &forgotten.err().unwrap_or(gone));
             }
             Err(error) => return pending(node, Vec::new(), &error.into()),
         };
         let Some(_turn) = Turn::take(&self.access, node) else {
-            return pending(node, record.cats, &ApiError::not_ready("another change of this node"));
+            return pending(node, record.cats, &Refusal::not_ready("another change of this node"));
         };
         let wanted = self.wanted(Some(node));
         // Whoever was quicker than the rotation itself: a device that is told the new version lets the old one in no more,
@@ -278,7 +279,7 @@ impl Hub {
         record: &NodeRecord,
         cats: &[CatGrant],
         session: &impl OperationalSession,
-    ) -> Result<bool, ApiError> {
+    ) -> Result<bool, Refusal> {
         if sorted(&record.cats) == sorted(cats) {
             return Ok(false);
         }
@@ -411,27 +412,27 @@ fn sorted(cats: &[CatGrant]) -> Vec<CatGrant> {
     cats
 }
 
-fn pending(node_id: NodeId, cats: Vec<CatGrant>, error: &ApiError) -> AccessOutcome {
+fn pending(node_id: NodeId, cats: Vec<CatGrant>, error: &Refusal) -> AccessOutcome {
     let (code, message) = (error.code.clone(), error.message.clone());
     AccessOutcome { node_id, outcome: "pending".to_owned(), cats, cloud_queued: false, code, message }
 }
 
-fn policy_error(error: &PolicyError) -> ApiError {
+fn policy_error(error: &PolicyError) -> Refusal {
     let hint = "`matterbind access show` lists the tags in force";
-    ApiError::new("bad-request", Disposition::UserAction, error.to_string(), hint)
+    Refusal::new("bad-request", Disposition::UserAction, error.to_string(), hint)
 }
 
-fn does_not_fit(error: &dyn std::error::Error) -> ApiError {
+fn does_not_fit(error: &dyn std::error::Error) -> Refusal {
     let hint = "grant fewer tags, or give several users one tag";
-    ApiError::new("access-does-not-fit", Disposition::UserAction, error.to_string(), hint)
+    Refusal::new("access-does-not-fit", Disposition::UserAction, error.to_string(), hint)
 }
 
-fn plan_error(error: &PlanError) -> ApiError {
+fn plan_error(error: &PlanError) -> Refusal {
     match error {
         PlanError::DoesNotFit(error) => does_not_fit(error),
         PlanError::ForeignEntry => {
             let hint = "remove the entry with the controller that wrote it, then `matterbind access apply`";
-            ApiError::new("foreign-access-entry", Disposition::UserAction, error.to_string(), hint)
+            Refusal::new("foreign-access-entry", Disposition::UserAction, error.to_string(), hint)
         }
     }
 }

@@ -10,13 +10,18 @@ use tokio::sync::{broadcast, mpsc};
 use uuid::Uuid;
 
 use super::Hub;
-use crate::admin::backend::{Backend, Progress};
-use crate::admin::wire::{
-    AccessReport, AccessView, ApiError, CloudStatus, CommissionEvent, CommissionRequest, CommissionResult,
-    DiscoverChange, DiscoverChangeKind, DiscoverQuery, Discovered, DiscoveredNode, FabricInfo, Failure, LogQuery,
-    NodeCheck, NodeCounts, NodeDetail, NodeRef, Nodes, Outbox, OutboxCounts, RemoveResult, ShareResult, Status,
-    SyncReport, Timings,
-};
+use super::access::{AccessReport, AccessView};
+use super::commission::{CommissionEvent, CommissionRequest, CommissionResult, Failure, Timings};
+use super::discover::{DiscoverChange, DiscoverChangeKind, DiscoverQuery, Discovered, DiscoveredNode};
+use super::door::{Backend, Progress};
+use super::inventory::{NodeCheck, NodeDetail, NodeRef, Nodes, ShareResult};
+use super::keys::FabricInfo;
+use super::log::LogQuery;
+use super::outbox::Outbox;
+use super::refusal::Refusal;
+use super::removal::RemoveResult;
+use super::status::{CloudStatus, NodeCounts, OutboxCounts, Status};
+use super::sync::SyncReport;
 use crate::backup::{Lock, Unlock};
 use crate::bind::BindState;
 use crate::commissioning::driver::{self, Commissioned, Order};
@@ -221,11 +226,11 @@ impl Backend for Hub {
         }
     }
 
-    async fn commission(&self, request: CommissionRequest, progress: Progress) -> Result<CommissionResult, ApiError> {
+    async fn commission(&self, request: CommissionRequest, progress: Progress) -> Result<CommissionResult, Refusal> {
         let attempt_id = Uuid::now_v7();
         progress.report(CommissionEvent::Accepted { attempt_id });
         let _turn = tokio::select! {
-            turn = self.turns.acquire() => turn.map_err(|_| ApiError::not_ready("commissioning"))?,
+            turn = self.turns.acquire() => turn.map_err(|_| Refusal::not_ready("commissioning"))?,
             () = self.stop.cancelled() => {
                 let error = CommissioningError::Stopped { step: Step::Parse };
                 return Ok(CommissionResult::Failed(Failure::new(attempt_id, &error)));
@@ -237,27 +242,27 @@ impl Backend for Hub {
         Ok(result)
     }
 
-    async fn nodes(&self) -> Result<Nodes, ApiError> {
+    async fn nodes(&self) -> Result<Nodes, Refusal> {
         let mut nodes = self.store.nodes().await?;
         nodes.iter_mut().for_each(|node| self.freshen(node));
         Ok(Nodes { nodes })
     }
 
-    async fn resolve(&self, node: &NodeRef) -> Result<NodeId, ApiError> {
+    async fn resolve(&self, node: &NodeRef) -> Result<NodeId, Refusal> {
         match node {
             NodeRef::Id(id) => Ok(*id),
             NodeRef::Name(name) => {
                 let found: Vec<NodeId> = self.store.nodes_by_name(name).await?.iter().map(|n| n.node_id).collect();
                 match found.as_slice() {
-                    [] => Err(ApiError::unknown_node(node)),
+                    [] => Err(Refusal::unknown_node(node)),
                     [one] => Ok(*one),
-                    several => Err(ApiError::ambiguous_node(name, several)),
+                    several => Err(Refusal::ambiguous_node(name, several)),
                 }
             }
         }
     }
 
-    async fn node(&self, node: NodeId) -> Result<NodeDetail, ApiError> {
+    async fn node(&self, node: NodeId) -> Result<NodeDetail, Refusal> {
         let mut record = self.record(node).await?;
         self.freshen(&mut record);
         let evidence = self.store.evidence(node).await?;
@@ -265,15 +270,15 @@ impl Backend for Hub {
         Ok(NodeDetail { node: record, attestation_evidence })
     }
 
-    async fn check(&self, node: NodeId) -> Result<NodeCheck, ApiError> {
+    async fn check(&self, node: NodeId) -> Result<NodeCheck, Refusal> {
         self.check_node(node).await
     }
 
-    async fn identify(&self, node: NodeId, seconds: u16) -> Result<(), ApiError> {
+    async fn identify(&self, node: NodeId, seconds: u16) -> Result<(), Refusal> {
         self.identify_node(node, seconds).await
     }
 
-    async fn rename(&self, node: NodeId, name: String) -> Result<NodeRecord, ApiError> {
+    async fn rename(&self, node: NodeId, name: String) -> Result<NodeRecord, Refusal> {
         self.record(node).await?;
         self.store.rename_node(node, &name, Timestamp::now()).await?;
         failpoint::reach("rename.saved");
@@ -282,21 +287,21 @@ impl Backend for Hub {
         self.record(node).await
     }
 
-    async fn share(&self, node: NodeId, seconds: u16) -> Result<ShareResult, ApiError> {
+    async fn share(&self, node: NodeId, seconds: u16) -> Result<ShareResult, Refusal> {
         self.share_node(node, seconds).await
     }
 
-    async fn remove(&self, node: NodeId, force: bool) -> Result<RemoveResult, ApiError> {
+    async fn remove(&self, node: NodeId, force: bool) -> Result<RemoveResult, Refusal> {
         self.remove_node(node, force).await
     }
 
-    async fn outbox(&self) -> Result<Outbox, ApiError> {
+    async fn outbox(&self) -> Result<Outbox, Refusal> {
         Ok(Outbox { entries: self.store.outbox_entries().await?.iter().map(Into::into).collect() })
     }
 
-    async fn outbox_retry(&self, id: i64) -> Result<Outbox, ApiError> {
+    async fn outbox_retry(&self, id: i64) -> Result<Outbox, Refusal> {
         if self.store.outbox_entry(OutboxId(id)).await?.is_none() {
-            return Err(ApiError::unknown_outbox_entry(id));
+            return Err(Refusal::unknown_outbox_entry(id));
         }
         // A person asks: what blocked the sign-in may have been mended.
         if let Some(client) = &self.cloud {
@@ -306,9 +311,9 @@ impl Backend for Hub {
         self.outbox().await
     }
 
-    async fn outbox_drop(&self, id: i64) -> Result<Outbox, ApiError> {
+    async fn outbox_drop(&self, id: i64) -> Result<Outbox, Refusal> {
         let Some(entry) = self.store.outbox_entry(OutboxId(id)).await? else {
-            return Err(ApiError::unknown_outbox_entry(id));
+            return Err(Refusal::unknown_outbox_entry(id));
         };
         self.store.drop_outbox(OutboxId(id)).await?;
         let message = format!("outbox row {id} ({}) was given up by an operator", entry.task.kind());
@@ -318,7 +323,7 @@ impl Backend for Hub {
         self.outbox().await
     }
 
-    async fn discover(&self, query: &DiscoverQuery) -> Result<Discovered, ApiError> {
+    async fn discover(&self, query: &DiscoverQuery) -> Result<Discovered, Refusal> {
         let listening = self.discovery.ask();
         tokio::time::sleep(Duration::from_millis(query.timeout_ms).min(LISTEN_MAX)).await;
         drop(listening);
@@ -332,7 +337,7 @@ impl Backend for Hub {
         Ok(Discovered { nodes })
     }
 
-    async fn watch(&self, query: &DiscoverQuery) -> Result<mpsc::Receiver<DiscoverChange>, ApiError> {
+    async fn watch(&self, query: &DiscoverQuery) -> Result<mpsc::Receiver<DiscoverChange>, Refusal> {
         let mut events = self.discovery.subscribe();
         let there = self.discover(&DiscoverQuery { timeout_ms: 0, ..query.clone() }).await?;
         let (sender, receiver) = mpsc::channel(WATCHED);
@@ -375,7 +380,7 @@ impl Backend for Hub {
         Ok(receiver)
     }
 
-    async fn logs(&self, query: &LogQuery) -> Result<Vec<Event>, ApiError> {
+    async fn logs(&self, query: &LogQuery) -> Result<Vec<Event>, Refusal> {
         let node = match &query.node {
             None => None,
             Some(NodeRef::Id(id)) => Some(*id),
@@ -396,43 +401,43 @@ impl Backend for Hub {
         self.journal.subscribe()
     }
 
-    async fn sync(&self, node: Option<NodeId>) -> Result<SyncReport, ApiError> {
+    async fn sync(&self, node: Option<NodeId>) -> Result<SyncReport, Refusal> {
         self.reconcile(node).await
     }
 
-    async fn fabric(&self) -> Result<FabricInfo, ApiError> {
+    async fn fabric(&self) -> Result<FabricInfo, Refusal> {
         Ok(self.fabric_info())
     }
 
-    async fn backup(&self, lock: Lock) -> Result<Vec<u8>, ApiError> {
+    async fn backup(&self, lock: Lock) -> Result<Vec<u8>, Refusal> {
         self.make_backup(lock).await
     }
 
-    async fn export_root(&self, lock: Lock) -> Result<Vec<u8>, ApiError> {
+    async fn export_root(&self, lock: Lock) -> Result<Vec<u8>, Refusal> {
         self.make_root_export(lock).await
     }
 
-    async fn remove_root(&self, sha256: &str) -> Result<FabricInfo, ApiError> {
+    async fn remove_root(&self, sha256: &str) -> Result<FabricInfo, Refusal> {
         self.take_root_offline(sha256).await
     }
 
-    async fn import_root(&self, file: Vec<u8>, unlock: Unlock) -> Result<FabricInfo, ApiError> {
+    async fn import_root(&self, file: Vec<u8>, unlock: Unlock) -> Result<FabricInfo, Refusal> {
         self.bring_root_back(file, unlock).await
     }
 
-    async fn access(&self) -> Result<AccessView, ApiError> {
+    async fn access(&self) -> Result<AccessView, Refusal> {
         self.show_access().await
     }
 
-    async fn set_access(&self, node: Option<NodeId>, grants: Option<Vec<CatGrant>>) -> Result<AccessReport, ApiError> {
+    async fn set_access(&self, node: Option<NodeId>, grants: Option<Vec<CatGrant>>) -> Result<AccessReport, Refusal> {
         self.set_grants(node, grants).await
     }
 
-    async fn apply_access(&self, node: Option<NodeId>) -> Result<AccessReport, ApiError> {
+    async fn apply_access(&self, node: Option<NodeId>) -> Result<AccessReport, Refusal> {
         self.apply_grants(node).await
     }
 
-    async fn rotate_cat(&self, identifier: u16) -> Result<AccessReport, ApiError> {
+    async fn rotate_cat(&self, identifier: u16) -> Result<AccessReport, Refusal> {
         self.rotate(identifier).await
     }
 }

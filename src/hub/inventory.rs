@@ -1,16 +1,23 @@
 //! What is asked of one recorded node: check, identify, share. Every call has a deadline. Not here: finding and opening it
 //! (`reach`), taking it away (`removal`).
 
+use std::convert::Infallible;
+use std::fmt;
+use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 use rs_matter::BasicCommData;
 use rs_matter::pairing::DiscoveryCapabilities;
 use rs_matter::pairing::qr::{CommFlowType, QrPayload, no_optional_data};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::ToSchema;
 
 use super::Hub;
 use super::reach::{device_error, within};
-use crate::admin::wire::{ApiError, Difference, NodeCheck, ShareResult};
+use super::refusal::Refusal;
+use super::sync::Difference;
 use crate::commissioning::error::Disposition;
 use crate::commissioning::ports::{LinkError, OperationalSession};
 use crate::fabric::granted_cats;
@@ -19,12 +26,113 @@ use crate::node::{NodeId, NodeRecord, NodeState};
 use crate::onboarding::{MAX_DISCRIMINATOR, check_passcode};
 use crate::secret::Passcode;
 
+/// A node as people name it: by id (decimal or 0x hex), else by its unique name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum NodeRef {
+    /// By id.
+    Id(NodeId),
+    /// By name.
+    Name(String),
+}
+
+/// Never: every text is an id or a name.
+pub type NodeRefError = Infallible;
+
+impl FromStr for NodeRef {
+    type Err = NodeRefError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(text.parse().map_or_else(|_| Self::Name(text.to_owned()), Self::Id))
+    }
+}
+
+impl fmt::Display for NodeRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Id(id) => write!(f, "{id}"),
+            Self::Name(name) => f.write_str(name),
+        }
+    }
+}
+
+impl Serialize for NodeRef {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for NodeRef {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Ok(text.parse().unwrap_or_else(|never: Infallible| match never {}))
+    }
+}
+
+/// `nodes --json`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Nodes {
+    /// All node records, by node id.
+    #[schema(value_type = Vec<Object>)]
+    pub nodes: Vec<NodeRecord>,
+}
+
+/// `node show --json`: the record, and the evidence it was accepted on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NodeDetail {
+    /// The node record.
+    #[serde(flatten)]
+    #[schema(value_type = Object)]
+    pub node: NodeRecord,
+    /// Attestation evidence: certificates, declaration, elements; `null` where none was kept.
+    #[schema(value_type = Object)]
+    pub attestation_evidence: Value,
+}
+
+/// `node check`: what a CASE session with the node showed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NodeCheck {
+    /// The node.
+    #[schema(value_type = u64)]
+    pub node_id: NodeId,
+    /// Whether it answered on our fabric.
+    pub reachable: bool,
+    /// The address that answered.
+    pub address: Option<String>,
+    /// From the first datagram to the answer.
+    pub duration_ms: u64,
+    /// Why it did not answer; empty if it did.
+    pub message: String,
+    /// What the device itself says, by the names of the node record; `null` if it did not answer.
+    #[serde(default)]
+    #[schema(value_type = Object)]
+    pub device: Value,
+    /// Where its Basic Information or access list is not as recorded.
+    pub differences: Vec<Difference>,
+}
+
+/// `node share`: a window is open, and this opens it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ShareResult {
+    /// The node.
+    #[schema(value_type = u64)]
+    pub node_id: NodeId,
+    /// 11 digits.
+    pub manual_code: String,
+    /// `MT:…`
+    pub qr_payload: String,
+    /// Discriminator of the window.
+    pub discriminator: u16,
+    /// When the window closes by itself.
+    #[schema(value_type = String)]
+    pub expires_at: Timestamp,
+}
+
 impl Hub {
-    pub(super) async fn record(&self, node: NodeId) -> Result<NodeRecord, ApiError> {
-        self.store.node(node).await?.ok_or_else(|| ApiError::unknown_node(&crate::admin::wire::NodeRef::Id(node)))
+    pub(super) async fn record(&self, node: NodeId) -> Result<NodeRecord, Refusal> {
+        self.store.node(node).await?.ok_or_else(|| Refusal::unknown_node(&NodeRef::Id(node)))
     }
 
-    pub(super) async fn check_node(&self, node: NodeId) -> Result<NodeCheck, ApiError> {
+    pub(super) async fn check_node(&self, node: NodeId) -> Result<NodeCheck, Refusal> {
         let record = self.record(node).await?;
         let began = Instant::now();
         let answer = within(self.ask_device(&record)).await;
@@ -67,13 +175,13 @@ impl Hub {
         }))
     }
 
-    pub(super) async fn identify_node(&self, node: NodeId, seconds: u16) -> Result<(), ApiError> {
+    pub(super) async fn identify_node(&self, node: NodeId, seconds: u16) -> Result<(), Refusal> {
         let record = self.record(node).await?;
         let identify = async { self.meet(&record).await?.identify(Duration::from_secs(u64::from(seconds))).await };
         within(identify).await.map_err(|error| device_error(&error))
     }
 
-    pub(super) async fn share_node(&self, node: NodeId, seconds: u16) -> Result<ShareResult, ApiError> {
+    pub(super) async fn share_node(&self, node: NodeId, seconds: u16) -> Result<ShareResult, Refusal> {
         let record = self.record(node).await?;
         let (passcode, discriminator) = fresh_window();
         let secret = Passcode::new(passcode);
@@ -130,6 +238,6 @@ fn codes(passcode: u32, discriminator: u16, record: &NodeRecord) -> Option<(Stri
     Some((manual, text.to_owned()))
 }
 
-fn internal(message: &str) -> ApiError {
-    ApiError::new("internal", Disposition::Bug, message, "`matterbind logs` has the details; report it")
+fn internal(message: &str) -> Refusal {
+    Refusal::new("internal", Disposition::Bug, message, "`matterbind logs` has the details; report it")
 }

@@ -7,17 +7,43 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use utoipa::ToSchema;
 
 use super::Hub;
+use super::refusal::Refusal;
 use crate::access;
-use crate::admin::wire::{ApiError, FabricInfo};
 use crate::backup::{self, Lock, Unlock};
 use crate::commissioning::error::Disposition;
 use crate::failpoint;
 use crate::journal::{Event, EventSink, Level};
 use crate::keystore::Keystore;
 use crate::matter::credentials::reissue_hub_noc;
+use crate::node::NodeId;
+
+/// `fabric show --json`: what may be known of our fabric.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FabricInfo {
+    /// Fabric id.
+    pub fabric_id: u64,
+    /// Compressed fabric id.
+    pub compressed_fabric_id: u64,
+    /// The hub's own node id.
+    #[schema(value_type = u64)]
+    pub node_id: NodeId,
+    /// The label on devices.
+    pub label: String,
+    /// AdminVendorId.
+    pub admin_vendor_id: u16,
+    /// The tag in the hub's certificate.
+    pub admin_cat: u32,
+    /// The root's public key, 65 bytes in hex.
+    pub root_public_key: String,
+    /// Whether the root's private key is on this hub; it is only needed to sign another intermediate certificate.
+    #[serde(default)]
+    pub root_key_online: bool,
+}
 
 /// The bundle on disk and what is known about it.
 pub(crate) struct Keys {
@@ -43,7 +69,7 @@ impl Keys {
 }
 
 impl Hub {
-    pub(super) async fn make_backup(&self, lock: Lock) -> Result<Vec<u8>, ApiError> {
+    pub(super) async fn make_backup(&self, lock: Lock) -> Result<Vec<u8>, Refusal> {
         let stored = self.keys.store.lock().await;
         let keys = stored.keystore.load().map_err(|error| failed("the fabric's keys", &error))?.bundle;
         let snapshot = self.store.snapshot().await?;
@@ -61,7 +87,7 @@ impl Hub {
         Ok(file)
     }
 
-    pub(super) async fn make_root_export(&self, lock: Lock) -> Result<Vec<u8>, ApiError> {
+    pub(super) async fn make_root_export(&self, lock: Lock) -> Result<Vec<u8>, Refusal> {
         let mut stored = self.keys.store.lock().await;
         let keys = stored.keystore.load().map_err(|error| failed("the fabric's keys", &error))?.bundle;
         let made = tokio::task::spawn_blocking(move || backup::export_root(&keys, &lock)).await;
@@ -77,10 +103,10 @@ impl Hub {
         Ok(file)
     }
 
-    pub(super) async fn take_root_offline(&self, sha256: &str) -> Result<FabricInfo, ApiError> {
+    pub(super) async fn take_root_offline(&self, sha256: &str) -> Result<FabricInfo, Refusal> {
         let mut stored = self.keys.store.lock().await;
         if stored.exported.as_deref() != Some(sha256) {
-            return Err(ApiError::new(
+            return Err(Refusal::new(
                 "root-key-not-exported",
                 Disposition::UserAction,
                 "this is not the checksum of the root key's file that was made last",
@@ -98,7 +124,7 @@ impl Hub {
     }
 
     /// The opposite: the key of a file that was exported, once it is known to be the root certificate's.
-    pub(super) async fn bring_root_back(&self, file: Vec<u8>, unlock: Unlock) -> Result<FabricInfo, ApiError> {
+    pub(super) async fn bring_root_back(&self, file: Vec<u8>, unlock: Unlock) -> Result<FabricInfo, Refusal> {
         let stored = self.keys.store.lock().await;
         let mut keys = stored.keystore.load().map_err(|error| failed("the fabric's keys", &error))?.bundle;
         // A second of scrypt: not on tokio's workers.
@@ -112,7 +138,7 @@ impl Hub {
             Ok(Ok(keys)) => keys,
             Ok(Err(error)) => {
                 let message = error.to_string();
-                return Err(ApiError::new(error.code(), Disposition::UserAction, message, error.hint()));
+                return Err(Refusal::new(error.code(), Disposition::UserAction, message, error.hint()));
             }
             Err(error) => return Err(failed("the root key", &error)),
         };
@@ -127,7 +153,7 @@ impl Hub {
 
     /// Gives the hub a NOC with its tag in the version in force, where it does not have it: first on disk, then in the
     /// stack. Devices that know an earlier version let it in as before.
-    pub(super) async fn renew_hub(&self) -> Result<(), ApiError> {
+    pub(super) async fn renew_hub(&self) -> Result<(), Refusal> {
         let stored = self.keys.store.lock().await;
         let Some(cats) = access::hub_cats(&self.access.hub_cats(), self.wanted(None).admin) else { return Ok(()) };
         let mut keys = stored.keystore.load().map_err(|error| failed("the fabric's keys", &error))?.bundle;
@@ -148,12 +174,12 @@ fn checksum(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn root_offline() -> ApiError {
+fn root_offline() -> Refusal {
     let hint = "its file is where `fabric export-root` wrote it; `fabric import-root` brings it back";
-    ApiError::new("root-key-offline", Disposition::UserAction, "the root key is not on this hub any more", hint)
+    Refusal::new("root-key-offline", Disposition::UserAction, "the root key is not on this hub any more", hint)
 }
 
-fn failed(what: &str, error: &dyn std::error::Error) -> ApiError {
+fn failed(what: &str, error: &dyn std::error::Error) -> Refusal {
     let hint = "`matterbind logs` and the system's journal have the details";
-    ApiError::new("keys-failed", Disposition::Bug, format!("{what}: {error}"), hint)
+    Refusal::new("keys-failed", Disposition::Bug, format!("{what}: {error}"), hint)
 }

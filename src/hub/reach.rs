@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Hub;
-use crate::admin::wire::ApiError;
+use super::refusal::Refusal;
 use crate::commissioning::error::Disposition;
 use crate::commissioning::ports::{Discovery, LinkError, MatterLink};
 use crate::matter::operational::CaseLink;
@@ -47,7 +47,7 @@ pub(super) fn last_known(record: &NodeRecord) -> Vec<std::net::SocketAddr> {
         .collect()
 }
 
-pub(super) fn device_error(error: &LinkError) -> ApiError {
+pub(super) fn device_error(error: &LinkError) -> Refusal {
     let (code, hint) = match error {
         LinkError::CaseRefused => ("case-refused", "the device was reset or removed us; `matterbind sync` tells"),
         LinkError::Unreachable { .. } | LinkError::SessionLost => {
@@ -57,5 +57,5 @@ pub(super) fn device_error(error: &LinkError) -> ApiError {
         LinkError::Stack { .. } => ("stack-failed", "restart the daemon; `matterbind logs` has the details"),
         _ => ("device-error", "try again; `matterbind logs` has the details"),
     };
-    ApiError::new(code, Disposition::Retry, error.to_string(), hint)
+    Refusal::new(code, Disposition::Retry, error.to_string(), hint)
 }

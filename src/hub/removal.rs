@@ -5,11 +5,13 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
+use utoipa::ToSchema;
 
 use super::Hub;
 use super::reach::{device_error, within};
-use crate::admin::wire::{ApiError, RemoveResult};
+use super::refusal::Refusal;
 use crate::commissioning::ports::{LinkError, OperationalSession};
 use crate::failpoint;
 use crate::journal::{Event, EventSink, Level};
@@ -18,12 +20,28 @@ use crate::outbox::dispatcher::wait_for;
 use crate::outbox::ports::OutboxId;
 use crate::store::RemovalStage;
 
+/// `node remove`: how far it came. It goes on by itself where something is left.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RemoveResult {
+    /// The node.
+    #[schema(value_type = u64)]
+    pub node_id: NodeId,
+    /// Whether the device forgot us; false where it could not be reached and `force` was given.
+    pub device_removed: bool,
+    /// Whether the cloud forgot it: `removed`, `pending` or `not-bound`.
+    pub cloud: String,
+    /// Whether the record is gone.
+    pub record_deleted: bool,
+    /// What is left to do; empty if nothing.
+    pub message: String,
+}
+
 /// How long `node remove` waits for the cloud before it says that the rest goes on by itself.
 const UNBIND: Duration = Duration::from_secs(10);
 
 impl Hub {
     /// Device, cloud, record, in that order. What could not be done is resumed.
-    pub(super) async fn remove_node(&self, node: NodeId, force: bool) -> Result<RemoveResult, ApiError> {
+    pub(super) async fn remove_node(&self, node: NodeId, force: bool) -> Result<RemoveResult, Refusal> {
         // A command and the resumption, or two commands: the second finds what the first has left to do.
         let _turn = self.removing.take(node).await;
         let removal = match self.store.removals().await?.into_iter().find(|removal| removal.node_id == node) {
@@ -70,12 +88,12 @@ impl Hub {
         Ok(RemoveResult { node_id: node, device_removed, cloud, record_deleted: true, message: String::new() })
     }
 
-    async fn unbind_row(&self, node: NodeId) -> Result<Option<OutboxId>, ApiError> {
+    async fn unbind_row(&self, node: NodeId) -> Result<Option<OutboxId>, Refusal> {
         let rows = self.store.outbox_entries().await?;
         Ok(rows.iter().find(|row| row.node_id == node && row.task.kind() == "unbind").map(|row| row.id))
     }
 
-    async fn finish_removal(&self, node: NodeId, name: &str) -> Result<(), ApiError> {
+    async fn finish_removal(&self, node: NodeId, name: &str) -> Result<(), Refusal> {
         self.store.finish_removal(node).await?;
         failpoint::reach("finish.after");
         let message = format!("node {node} ({name}) removed");
@@ -160,7 +178,7 @@ pub(super) async fn resume_removals(hub: Arc<Hub>) {
     }
 }
 
-fn not_removed(error: &LinkError) -> ApiError {
+fn not_removed(error: &LinkError) -> Refusal {
     let mut refused = device_error(error);
     refused.hint = "it is removed when it is seen again; to forget it without the device, use --force".to_owned();
     refused

@@ -6,14 +6,17 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tokio::sync::{Notify, broadcast};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
+use utoipa::ToSchema;
 
 use super::Hub;
 use super::bind::DeviceCodes;
 use super::reach::last_known;
+use super::refusal::Refusal;
 use crate::access;
-use crate::admin::wire::{ApiError, Difference, NodeSync, SyncReport, Verdict};
 use crate::bind::MatterInfo;
 use crate::commissioning::path::set_access;
 use crate::commissioning::ports::{Discovery, LinkError, MatterLink, OperationalSession};
@@ -30,6 +33,75 @@ use crate::reconcile::driver::{Finding, Limits, Memory, Reconciler};
 use crate::reconcile::mend::Policy;
 use crate::reconcile::ports::{Devices, Located};
 use crate::secret::BindingCode;
+
+/// `sync --json`
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct SyncReport {
+    /// Whether device, record and cloud agree for every node.
+    pub in_sync: bool,
+    /// Node by node.
+    pub nodes: Vec<NodeSync>,
+}
+
+/// One node of a [`SyncReport`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct NodeSync {
+    /// The node.
+    #[schema(value_type = u64)]
+    pub node_id: NodeId,
+    /// What came out.
+    pub verdict: Verdict,
+    /// Where the three disagree.
+    pub differences: Vec<Difference>,
+}
+
+/// The verdict on one node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// All agree.
+    Match,
+    /// The device is not as recorded.
+    Drift,
+    /// The device does not answer.
+    DeviceUnreachable,
+    /// The cloud does not have it.
+    CloudMissing,
+    /// The cloud shows something else.
+    CloudDiffers,
+    /// It has no identity in the cloud.
+    NotEligible,
+}
+
+impl Verdict {
+    /// The word in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Match => "match",
+            Self::Drift => "drift",
+            Self::DeviceUnreachable => "device-unreachable",
+            Self::CloudMissing => "cloud-missing",
+            Self::CloudDiffers => "cloud-differs",
+            Self::NotEligible => "not-eligible",
+        }
+    }
+}
+
+/// One field, as each of the three holds it; `null` where one does not know it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Difference {
+    /// The field's name in the node record.
+    pub field: String,
+    /// On the device.
+    #[schema(value_type = Object)]
+    pub device: Value,
+    /// In the record.
+    #[schema(value_type = Object)]
+    pub local: Value,
+    /// In the cloud.
+    #[schema(value_type = Object)]
+    pub cloud: Value,
+}
 
 /// Announcements and the outbox's own work come first after a start.
 const SETTLE: Duration = Duration::from_secs(5);
@@ -126,7 +198,7 @@ fn is_bind(kind: &str) -> bool {
 }
 
 impl Hub {
-    pub(super) async fn reconcile(&self, node: Option<NodeId>) -> Result<SyncReport, ApiError> {
+    pub(super) async fn reconcile(&self, node: Option<NodeId>) -> Result<SyncReport, Refusal> {
         if let Some(node) = node {
             self.record(node).await?;
         }

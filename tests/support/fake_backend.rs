@@ -5,13 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use jiff::Timestamp;
-use matterbind::admin::backend::{Backend, Progress};
 use matterbind::admin::server::{AdminOptions, AdminServer};
 use matterbind::admin::wire::{
-    AccessOutcome, AccessReport, AccessView, ApiError, CloudStatus, CommissionEvent, CommissionRequest,
-    CommissionResult, DiscoverChange, DiscoverChangeKind, DiscoverQuery, Discovered, DiscoveredNode, FabricInfo,
-    Failure, LogQuery, NodeAccess, NodeCheck, NodeCounts, NodeDetail, NodeRef, NodeSync, Nodes, Outbox, OutboxCounts,
-    OutboxItem, RemoveResult, ShareResult, Status, SyncReport, Timings, Verdict,
+    AccessOutcome, AccessReport, AccessView, CloudStatus, CommissionEvent, CommissionRequest, CommissionResult,
+    DiscoverChange, DiscoverChangeKind, DiscoverQuery, Discovered, DiscoveredNode, FabricInfo, Failure, LogQuery,
+    NodeAccess, NodeCheck, NodeCounts, NodeDetail, NodeRef, NodeSync, Nodes, Outbox, OutboxCounts, OutboxItem, Refusal,
+    RemoveResult, ShareResult, Status, SyncReport, Timings, Verdict,
 };
 use matterbind::backup::{Lock, Unlock};
 use matterbind::bind::{BindState, BindStatus};
@@ -19,6 +18,7 @@ use matterbind::commissioning::error::CommissioningError;
 use matterbind::commissioning::ports::DiscoverError;
 use matterbind::commissioning::step::Step;
 use matterbind::fabric::{Cat, CatGrant, Privilege};
+use matterbind::hub::door::{Backend, Progress};
 use matterbind::journal::{Event, Level};
 use matterbind::node::{
     AttestationSummary, CommissionableNode, CommissionableTxt, FabricId, NodeId, NodeRecord, NodeState, ScopedAddress,
@@ -160,9 +160,9 @@ impl Fake {
         ]
     }
 
-    fn known(id: NodeId) -> Result<NodeRecord, ApiError> {
+    fn known(id: NodeId) -> Result<NodeRecord, Refusal> {
         let found = Self::all().into_iter().find(|node| node.node_id == id);
-        found.ok_or_else(|| ApiError::unknown_node(&NodeRef::Id(id)))
+        found.ok_or_else(|| Refusal::unknown_node(&NodeRef::Id(id)))
     }
 }
 
@@ -188,7 +188,7 @@ impl Backend for Fake {
         }
     }
 
-    async fn commission(&self, request: CommissionRequest, progress: Progress) -> Result<CommissionResult, ApiError> {
+    async fn commission(&self, request: CommissionRequest, progress: Progress) -> Result<CommissionResult, Refusal> {
         self.attempts.fetch_add(1, Ordering::SeqCst);
         let result = self.attempt(&request, &progress).await;
         *self.last_request.lock().unwrap() = Some(request);
@@ -196,25 +196,25 @@ impl Backend for Fake {
         Ok(result)
     }
 
-    async fn nodes(&self) -> Result<Nodes, ApiError> {
+    async fn nodes(&self) -> Result<Nodes, Refusal> {
         Ok(Nodes { nodes: Self::all() })
     }
 
-    async fn resolve(&self, node: &NodeRef) -> Result<NodeId, ApiError> {
+    async fn resolve(&self, node: &NodeRef) -> Result<NodeId, Refusal> {
         match node {
             NodeRef::Id(id) => Ok(*id),
             NodeRef::Name(name) => {
                 let found = Self::all().into_iter().find(|node| node.name == *name);
-                found.map(|node| node.node_id).ok_or_else(|| ApiError::unknown_node(node))
+                found.map(|node| node.node_id).ok_or_else(|| Refusal::unknown_node(node))
             }
         }
     }
 
-    async fn node(&self, node: NodeId) -> Result<NodeDetail, ApiError> {
+    async fn node(&self, node: NodeId) -> Result<NodeDetail, Refusal> {
         Ok(NodeDetail { node: Self::known(node)?, attestation_evidence: serde_json::json!({ "dac": "MIIB" }) })
     }
 
-    async fn check(&self, node: NodeId) -> Result<NodeCheck, ApiError> {
+    async fn check(&self, node: NodeId) -> Result<NodeCheck, Refusal> {
         let record = Self::known(node)?;
         let reachable = record.state == NodeState::Operational;
         Ok(NodeCheck {
@@ -228,15 +228,15 @@ impl Backend for Fake {
         })
     }
 
-    async fn identify(&self, node: NodeId, _: u16) -> Result<(), ApiError> {
+    async fn identify(&self, node: NodeId, _: u16) -> Result<(), Refusal> {
         Self::known(node).map(|_| ())
     }
 
-    async fn rename(&self, node: NodeId, name: String) -> Result<NodeRecord, ApiError> {
+    async fn rename(&self, node: NodeId, name: String) -> Result<NodeRecord, Refusal> {
         Ok(NodeRecord { name, ..Self::known(node)? })
     }
 
-    async fn share(&self, node: NodeId, _: u16) -> Result<ShareResult, ApiError> {
+    async fn share(&self, node: NodeId, _: u16) -> Result<ShareResult, Refusal> {
         Self::known(node)?;
         Ok(ShareResult {
             node_id: node,
@@ -247,7 +247,7 @@ impl Backend for Fake {
         })
     }
 
-    async fn remove(&self, node: NodeId, force: bool) -> Result<RemoveResult, ApiError> {
+    async fn remove(&self, node: NodeId, force: bool) -> Result<RemoveResult, Refusal> {
         let reached = Self::known(node)?.state == NodeState::Operational;
         Ok(RemoveResult {
             node_id: node,
@@ -258,7 +258,7 @@ impl Backend for Fake {
         })
     }
 
-    async fn outbox(&self) -> Result<Outbox, ApiError> {
+    async fn outbox(&self) -> Result<Outbox, Refusal> {
         Ok(Outbox {
             entries: vec![OutboxItem {
                 id: 12,
@@ -274,28 +274,28 @@ impl Backend for Fake {
         })
     }
 
-    async fn outbox_retry(&self, id: i64) -> Result<Outbox, ApiError> {
-        if id == 12 { self.outbox().await } else { Err(ApiError::unknown_outbox_entry(id)) }
+    async fn outbox_retry(&self, id: i64) -> Result<Outbox, Refusal> {
+        if id == 12 { self.outbox().await } else { Err(Refusal::unknown_outbox_entry(id)) }
     }
 
-    async fn outbox_drop(&self, id: i64) -> Result<Outbox, ApiError> {
-        if id == 12 { Ok(Outbox::default()) } else { Err(ApiError::unknown_outbox_entry(id)) }
+    async fn outbox_drop(&self, id: i64) -> Result<Outbox, Refusal> {
+        if id == 12 { Ok(Outbox::default()) } else { Err(Refusal::unknown_outbox_entry(id)) }
     }
 
-    async fn discover(&self, query: &DiscoverQuery) -> Result<Discovered, ApiError> {
+    async fn discover(&self, query: &DiscoverQuery) -> Result<Discovered, Refusal> {
         if query.operational {
             return Ok(Discovered::default());
         }
         Ok(Discovered { nodes: vec![commissionable()] })
     }
 
-    async fn watch(&self, _: &DiscoverQuery) -> Result<mpsc::Receiver<DiscoverChange>, ApiError> {
+    async fn watch(&self, _: &DiscoverQuery) -> Result<mpsc::Receiver<DiscoverChange>, Refusal> {
         let (sender, receiver) = mpsc::channel(2);
         let _ = sender.send(DiscoverChange { event: DiscoverChangeKind::Appeared, node: commissionable() }).await;
         Ok(receiver)
     }
 
-    async fn logs(&self, query: &LogQuery) -> Result<Vec<Event>, ApiError> {
+    async fn logs(&self, query: &LogQuery) -> Result<Vec<Event>, Refusal> {
         let kept = [
             entry(1, Level::Info, 1000, "node 1000 is commissioned"),
             entry(2, Level::Warn, 1001, "node 1001 does not answer"),
@@ -307,7 +307,7 @@ impl Backend for Fake {
         self.events.subscribe()
     }
 
-    async fn sync(&self, node: Option<NodeId>) -> Result<SyncReport, ApiError> {
+    async fn sync(&self, node: Option<NodeId>) -> Result<SyncReport, Refusal> {
         let matches = NodeSync { node_id: NodeId(1000), verdict: Verdict::Match, differences: Vec::new() };
         let missing = NodeSync { node_id: NodeId(1001), verdict: Verdict::CloudMissing, differences: Vec::new() };
         Ok(match node {
@@ -316,7 +316,7 @@ impl Backend for Fake {
         })
     }
 
-    async fn fabric(&self) -> Result<FabricInfo, ApiError> {
+    async fn fabric(&self) -> Result<FabricInfo, Refusal> {
         Ok(FabricInfo {
             fabric_id: 1_234_567,
             compressed_fabric_id: 0x87E1_B004_E235_A130,
@@ -329,28 +329,28 @@ impl Backend for Fake {
         })
     }
 
-    async fn backup(&self, lock: Lock) -> Result<Vec<u8>, ApiError> {
+    async fn backup(&self, lock: Lock) -> Result<Vec<u8>, Refusal> {
         Ok(match lock {
             Lock::Passphrase { secret, .. } => format!("age backup for {}", secret.expose()).into_bytes(),
             Lock::Recipient(recipient) => format!("age backup for {recipient}").into_bytes(),
         })
     }
 
-    async fn export_root(&self, _: Lock) -> Result<Vec<u8>, ApiError> {
+    async fn export_root(&self, _: Lock) -> Result<Vec<u8>, Refusal> {
         Ok(b"age root key".to_vec())
     }
 
-    async fn remove_root(&self, sha256: &str) -> Result<FabricInfo, ApiError> {
+    async fn remove_root(&self, sha256: &str) -> Result<FabricInfo, Refusal> {
         assert_eq!(sha256.len(), 64);
         Ok(FabricInfo { root_key_online: false, ..self.fabric().await? })
     }
 
-    async fn import_root(&self, file: Vec<u8>, _: Unlock) -> Result<FabricInfo, ApiError> {
+    async fn import_root(&self, file: Vec<u8>, _: Unlock) -> Result<FabricInfo, Refusal> {
         assert_eq!(file, b"age root key");
         self.fabric().await
     }
 
-    async fn access(&self) -> Result<AccessView, ApiError> {
+    async fn access(&self) -> Result<AccessView, Refusal> {
         let nodes = Self::all().into_iter().map(|node| NodeAccess {
             node_id: node.node_id,
             name: node.name,
@@ -366,11 +366,11 @@ impl Backend for Fake {
         })
     }
 
-    async fn set_access(&self, node: Option<NodeId>, _: Option<Vec<CatGrant>>) -> Result<AccessReport, ApiError> {
+    async fn set_access(&self, node: Option<NodeId>, _: Option<Vec<CatGrant>>) -> Result<AccessReport, Refusal> {
         self.apply_access(node).await
     }
 
-    async fn apply_access(&self, node: Option<NodeId>) -> Result<AccessReport, ApiError> {
+    async fn apply_access(&self, node: Option<NodeId>) -> Result<AccessReport, Refusal> {
         let asked = Self::all().into_iter().filter(|record| node.is_none_or(|node| node == record.node_id));
         let nodes: Vec<AccessOutcome> = asked
             .map(|record| AccessOutcome {
@@ -385,7 +385,7 @@ impl Backend for Fake {
         Ok(AccessReport { complete: nodes.iter().all(|node| node.outcome == "written"), rotated: None, nodes })
     }
 
-    async fn rotate_cat(&self, identifier: u16) -> Result<AccessReport, ApiError> {
+    async fn rotate_cat(&self, identifier: u16) -> Result<AccessReport, Refusal> {
         let rotated = Some(u32::from(identifier) << 16 | 2);
         Ok(AccessReport { rotated, ..self.apply_access(None).await? })
     }

@@ -1,12 +1,10 @@
-//! Access control, backup and root key: what is asked and what is answered.
+//! Who may do what, and what became of a change.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::query::NodeRef;
 use crate::fabric::CatGrant;
 use crate::node::NodeId;
-use crate::secret::OperatorSecret;
 
 /// `access show --json`
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -40,35 +38,6 @@ pub struct NodeAccess {
     pub wanted: Vec<CatGrant>,
 }
 
-/// `POST /v1/access`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(tag = "action", rename_all = "kebab-case")]
-pub enum AccessAction {
-    /// Sets the grants of one node, or of all, and writes them.
-    Set {
-        /// Which node; left out: all.
-        #[serde(default)]
-        #[schema(value_type = Option<String>)]
-        node: Option<NodeRef>,
-        /// The grants; left out: back to those for all, or to the configuration's.
-        #[serde(default)]
-        #[schema(value_type = Option<Vec<Object>>)]
-        grants: Option<Vec<CatGrant>>,
-    },
-    /// Writes what is in force to one node, or to all.
-    Apply {
-        /// Which node; left out: all.
-        #[serde(default)]
-        #[schema(value_type = Option<String>)]
-        node: Option<NodeRef>,
-    },
-    /// Raises the version of a tag and writes it to every node.
-    Rotate {
-        /// The tag's identifier, its upper 16 bits.
-        identifier: u16,
-    },
-}
-
 /// What became of an [`AccessAction`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct AccessReport {
@@ -98,36 +67,4 @@ pub struct AccessOutcome {
     pub code: String,
     /// Why it was not done; else empty.
     pub message: String,
-}
-
-/// To whom a file is encrypted: `POST /v1/fabric/backup` and `/v1/fabric/export-root`. One of the two.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Encryption {
-    /// A passphrase; a secret.
-    #[schema(value_type = Option<String>)]
-    pub passphrase: Option<OperatorSecret>,
-    /// An age recipient, `age1…`.
-    pub recipient: Option<String>,
-}
-
-/// `POST /v1/fabric/remove-root`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct RemoveRoot {
-    /// SHA-256 of the exported file, hex: shows that it arrived.
-    pub sha256: String,
-}
-
-/// `POST /v1/fabric/import-root`. The file, and one of the other two.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct ImportRoot {
-    /// What `export-root` answered, base64; encrypted.
-    pub file: String,
-    /// Its passphrase; a secret.
-    #[schema(value_type = Option<String>)]
-    pub passphrase: Option<OperatorSecret>,
-    /// The age identity behind its recipient; a secret.
-    #[schema(value_type = Option<String>)]
-    pub identity: Option<OperatorSecret>,
 }

@@ -4,11 +4,17 @@ use std::future::Future;
 
 use tokio::sync::{broadcast, mpsc};
 
-use super::wire::{
-    AccessReport, AccessView, ApiError, CommissionEvent, CommissionRequest, CommissionResult, DiscoverChange,
-    DiscoverQuery, Discovered, FabricInfo, LogQuery, NodeCheck, NodeDetail, NodeRef, Nodes, Outbox, RemoveResult,
-    ShareResult, Status, SyncReport,
-};
+use super::access::{AccessReport, AccessView};
+use super::commission::{CommissionEvent, CommissionRequest, CommissionResult};
+use super::discover::{DiscoverChange, DiscoverQuery, Discovered};
+use super::inventory::{NodeCheck, NodeDetail, NodeRef, Nodes, ShareResult};
+use super::keys::FabricInfo;
+use super::log::LogQuery;
+use super::outbox::Outbox;
+use super::refusal::Refusal;
+use super::removal::RemoveResult;
+use super::status::Status;
+use super::sync::SyncReport;
 use crate::backup::{Lock, Unlock};
 use crate::fabric::CatGrant;
 use crate::journal::Event;
@@ -48,68 +54,68 @@ pub trait Backend: Send + Sync + 'static {
         &self,
         request: CommissionRequest,
         progress: Progress,
-    ) -> impl Future<Output = Result<CommissionResult, ApiError>> + Send;
+    ) -> impl Future<Output = Result<CommissionResult, Refusal>> + Send;
 
     /// All node records.
-    fn nodes(&self) -> impl Future<Output = Result<Nodes, ApiError>> + Send;
+    fn nodes(&self) -> impl Future<Output = Result<Nodes, Refusal>> + Send;
     /// The id that a name stands for; ids are passed through, known or not.
-    fn resolve(&self, node: &NodeRef) -> impl Future<Output = Result<NodeId, ApiError>> + Send;
+    fn resolve(&self, node: &NodeRef) -> impl Future<Output = Result<NodeId, Refusal>> + Send;
     /// One record with its evidence.
-    fn node(&self, node: NodeId) -> impl Future<Output = Result<NodeDetail, ApiError>> + Send;
+    fn node(&self, node: NodeId) -> impl Future<Output = Result<NodeDetail, Refusal>> + Send;
     /// Talks to the node now. Not answering is a result, not an error.
-    fn check(&self, node: NodeId) -> impl Future<Output = Result<NodeCheck, ApiError>> + Send;
+    fn check(&self, node: NodeId) -> impl Future<Output = Result<NodeCheck, Refusal>> + Send;
     /// Lets the node identify itself for `seconds`.
-    fn identify(&self, node: NodeId, seconds: u16) -> impl Future<Output = Result<(), ApiError>> + Send;
+    fn identify(&self, node: NodeId, seconds: u16) -> impl Future<Output = Result<(), Refusal>> + Send;
     /// Renames in the record and queues the cloud's.
-    fn rename(&self, node: NodeId, name: String) -> impl Future<Output = Result<NodeRecord, ApiError>> + Send;
+    fn rename(&self, node: NodeId, name: String) -> impl Future<Output = Result<NodeRecord, Refusal>> + Send;
     /// Opens a commissioning window for `seconds`, 180 to 900.
-    fn share(&self, node: NodeId, seconds: u16) -> impl Future<Output = Result<ShareResult, ApiError>> + Send;
+    fn share(&self, node: NodeId, seconds: u16) -> impl Future<Output = Result<ShareResult, Refusal>> + Send;
     /// Device, cloud, record, in that order; resumable.
-    fn remove(&self, node: NodeId, force: bool) -> impl Future<Output = Result<RemoveResult, ApiError>> + Send;
+    fn remove(&self, node: NodeId, force: bool) -> impl Future<Output = Result<RemoveResult, Refusal>> + Send;
 
     /// What the cloud has not acknowledged.
-    fn outbox(&self) -> impl Future<Output = Result<Outbox, ApiError>> + Send;
+    fn outbox(&self) -> impl Future<Output = Result<Outbox, Refusal>> + Send;
     /// Makes a row due now.
-    fn outbox_retry(&self, id: i64) -> impl Future<Output = Result<Outbox, ApiError>> + Send;
+    fn outbox_retry(&self, id: i64) -> impl Future<Output = Result<Outbox, Refusal>> + Send;
     /// Gives a row up; the node stays, its bind is `rejected` or `disabled`.
-    fn outbox_drop(&self, id: i64) -> impl Future<Output = Result<Outbox, ApiError>> + Send;
+    fn outbox_drop(&self, id: i64) -> impl Future<Output = Result<Outbox, Refusal>> + Send;
 
     /// Listens for `timeout_ms` and lists what is there.
-    fn discover(&self, query: &DiscoverQuery) -> impl Future<Output = Result<Discovered, ApiError>> + Send;
+    fn discover(&self, query: &DiscoverQuery) -> impl Future<Output = Result<Discovered, Refusal>> + Send;
     /// What is there, then every change, until the receiver is dropped.
     fn watch(
         &self,
         query: &DiscoverQuery,
-    ) -> impl Future<Output = Result<mpsc::Receiver<DiscoverChange>, ApiError>> + Send;
+    ) -> impl Future<Output = Result<mpsc::Receiver<DiscoverChange>, Refusal>> + Send;
 
     /// Entries of the admin log, oldest first; with a `limit`, the newest of them. `query.node` is an id here.
-    fn logs(&self, query: &LogQuery) -> impl Future<Output = Result<Vec<Event>, ApiError>> + Send;
+    fn logs(&self, query: &LogQuery) -> impl Future<Output = Result<Vec<Event>, Refusal>> + Send;
     /// Every entry from now on, after it is durable.
     fn subscribe(&self) -> broadcast::Receiver<Event>;
 
     /// Compares device, record and cloud now and mends what policy says; `None`: every node.
-    fn sync(&self, node: Option<NodeId>) -> impl Future<Output = Result<SyncReport, ApiError>> + Send;
+    fn sync(&self, node: Option<NodeId>) -> impl Future<Output = Result<SyncReport, Refusal>> + Send;
     /// What may be known of our fabric.
-    fn fabric(&self) -> impl Future<Output = Result<FabricInfo, ApiError>> + Send;
+    fn fabric(&self) -> impl Future<Output = Result<FabricInfo, Refusal>> + Send;
     /// The encrypted backup, of one instant.
-    fn backup(&self, lock: Lock) -> impl Future<Output = Result<Vec<u8>, ApiError>> + Send;
+    fn backup(&self, lock: Lock) -> impl Future<Output = Result<Vec<u8>, Refusal>> + Send;
     /// The root key in an encrypted file.
-    fn export_root(&self, lock: Lock) -> impl Future<Output = Result<Vec<u8>, ApiError>> + Send;
+    fn export_root(&self, lock: Lock) -> impl Future<Output = Result<Vec<u8>, Refusal>> + Send;
     /// Removes the root key from this hub, if `sha256` is that of the file that was exported last.
-    fn remove_root(&self, sha256: &str) -> impl Future<Output = Result<FabricInfo, ApiError>> + Send;
+    fn remove_root(&self, sha256: &str) -> impl Future<Output = Result<FabricInfo, Refusal>> + Send;
     /// Brings the root key of an exported file back, if it is the key of this fabric's root certificate.
-    fn import_root(&self, file: Vec<u8>, unlock: Unlock) -> impl Future<Output = Result<FabricInfo, ApiError>> + Send;
+    fn import_root(&self, file: Vec<u8>, unlock: Unlock) -> impl Future<Output = Result<FabricInfo, Refusal>> + Send;
 
     /// Who may do what, in force and on the nodes.
-    fn access(&self) -> impl Future<Output = Result<AccessView, ApiError>> + Send;
+    fn access(&self) -> impl Future<Output = Result<AccessView, Refusal>> + Send;
     /// Sets the grants of one node or of all, and writes them; `None` for the grants: as configured.
     fn set_access(
         &self,
         node: Option<NodeId>,
         grants: Option<Vec<CatGrant>>,
-    ) -> impl Future<Output = Result<AccessReport, ApiError>> + Send;
+    ) -> impl Future<Output = Result<AccessReport, Refusal>> + Send;
     /// Writes what is in force to one node or to all; what cannot be written now is written when the node is seen.
-    fn apply_access(&self, node: Option<NodeId>) -> impl Future<Output = Result<AccessReport, ApiError>> + Send;
+    fn apply_access(&self, node: Option<NodeId>) -> impl Future<Output = Result<AccessReport, Refusal>> + Send;
     /// Raises the version of the tag with this identifier, and writes it to all.
-    fn rotate_cat(&self, identifier: u16) -> impl Future<Output = Result<AccessReport, ApiError>> + Send;
+    fn rotate_cat(&self, identifier: u16) -> impl Future<Output = Result<AccessReport, Refusal>> + Send;
 }

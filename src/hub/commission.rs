@@ -205,13 +205,3 @@ pub struct Timings {
     /// From the record to the cloud's acknowledgement.
     pub bind: u64,
 }
-
-/// One line of the answer to `POST /v1/commission`: progress, and last the result.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum CommissionLine {
-    /// The last line.
-    Result(CommissionResult),
-    /// Any other.
-    Event(CommissionEvent),
-}

@@ -1,0 +1,119 @@
+//! What is on the LAN, as people see it. Not here: who listens (`discovery`).
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::{IntoParams, ToSchema};
+
+use crate::node::{CommissionableNode, NodeId, OperationalNode, ScopedAddress};
+
+/// `GET /v1/discover`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
+#[serde(default, deny_unknown_fields)]
+pub struct DiscoverQuery {
+    /// How long to listen, milliseconds; at most 60000.
+    pub timeout_ms: u64,
+    /// Nodes of our fabric instead of commissionable ones.
+    pub operational: bool,
+    /// Go on, one change a line.
+    pub watch: bool,
+}
+
+impl Default for DiscoverQuery {
+    fn default() -> Self {
+        Self { timeout_ms: 3000, operational: false, watch: false }
+    }
+}
+
+/// `discover --json`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Discovered {
+    /// What was seen.
+    pub nodes: Vec<DiscoveredNode>,
+}
+
+/// One node as its DNS-SD records describe it: commissionable, or operational on our fabric.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DiscoveredNode {
+    /// DNS-SD instance name.
+    pub instance: String,
+    /// Every TXT key that the node shows, decoded: `discriminator`, `vendor_id`, `device_name`, ….
+    #[serde(flatten)]
+    #[schema(value_type = Object)]
+    pub txt: BTreeMap<String, Value>,
+    /// Compressed fabric id, of an operational node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compressed_fabric_id: Option<u64>,
+    /// Node id, of an operational node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u64>)]
+    pub node_id: Option<NodeId>,
+    /// Addresses, best first; link-local ones with their interface.
+    pub addresses: Vec<String>,
+    /// UDP port.
+    pub port: u16,
+    /// Interfaces it was seen on.
+    pub interfaces: Vec<String>,
+}
+
+impl From<&CommissionableNode> for DiscoveredNode {
+    fn from(node: &CommissionableNode) -> Self {
+        let txt = match serde_json::to_value(&node.txt) {
+            Ok(Value::Object(fields)) => fields.into_iter().collect(),
+            _ => BTreeMap::new(),
+        };
+        Self {
+            instance: node.instance.clone(),
+            txt,
+            addresses: node.addresses.iter().map(ToString::to_string).collect(),
+            port: node.port,
+            interfaces: interfaces(&node.addresses),
+            ..Self::default()
+        }
+    }
+}
+
+impl From<&OperationalNode> for DiscoveredNode {
+    fn from(node: &OperationalNode) -> Self {
+        Self {
+            instance: node.instance(),
+            compressed_fabric_id: Some(node.compressed_fabric_id),
+            node_id: Some(node.node_id),
+            addresses: node.addresses.iter().map(ToString::to_string).collect(),
+            port: node.port,
+            interfaces: interfaces(&node.addresses),
+            ..Self::default()
+        }
+    }
+}
+
+fn interfaces(addresses: &[ScopedAddress]) -> Vec<String> {
+    let mut names: Vec<String> =
+        addresses.iter().filter_map(|a| a.scope.as_ref().map(|(name, _)| name.clone())).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+/// One line of `discover --watch --json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DiscoverChange {
+    /// What happened.
+    pub event: DiscoverChangeKind,
+    /// To which node.
+    #[serde(flatten)]
+    pub node: DiscoveredNode,
+}
+
+/// What happened to a node that is watched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum DiscoverChangeKind {
+    /// It was not there before.
+    Appeared,
+    /// It was there, and something about it is new.
+    Changed,
+    /// It is gone.
+    Disappeared,
+}

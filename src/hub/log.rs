@@ -1,0 +1,55 @@
+//! Which entries of the admin log are asked for. Not here: the log (`journal`, `store::journal`).
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::IntoParams;
+use uuid::Uuid;
+
+use super::inventory::NodeRef;
+use crate::journal::{Event, Level};
+
+/// `GET /v1/logs` and `GET /v1/events`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogQuery {
+    /// Not before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(value_type = Option<String>)]
+    pub since: Option<Timestamp>,
+    /// Only entries after this id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after: Option<i64>,
+    /// Only about this node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(value_type = Option<String>)]
+    pub node: Option<NodeRef>,
+    /// Only of this attempt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(value_type = Option<String>)]
+    pub attempt: Option<Uuid>,
+    /// This level and above.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(value_type = Option<String>)]
+    pub level: Option<Level>,
+    /// The newest so many; all if left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+    /// Go on with what happens from now on.
+    pub follow: bool,
+}
+
+impl LogQuery {
+    /// Whether an entry is asked for. Names must have been resolved: a [`NodeRef::Name`] fits nothing.
+    pub fn wants(&self, event: &Event) -> bool {
+        let node_fits = match &self.node {
+            None => true,
+            Some(NodeRef::Id(id)) => event.node_id == Some(*id),
+            Some(NodeRef::Name(_)) => false,
+        };
+        node_fits
+            && self.since.is_none_or(|since| event.at >= since)
+            && self.after.is_none_or(|after| event.id > after)
+            && self.attempt.is_none_or(|attempt| event.attempt_id == Some(attempt))
+            && self.level.is_none_or(|level| event.level >= level)
+    }
+}
