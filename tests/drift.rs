@@ -12,7 +12,7 @@ mod support {
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use matterbind::commissioning::ports::{MatterLink, OperationalSession};
 use matterbind::fabric::{Cat, Privilege};
@@ -70,7 +70,7 @@ fn take_view_away(lab: &Lab, hub: &Hub<'_>, light: NodeId, address: SocketAddr) 
     lab.in_hub(|| async move {
         let stack = Stack::start(&StackOptions::default(), &bundle).unwrap();
         let link = Link::new(stack.clone(), Arc::new(Credentials::new(bundle).unwrap()));
-        let session = link.open_case(light, &[address]).await.unwrap();
+        let session = link.open_case(light, &[address], Duration::from_secs(15)).await.unwrap();
         let mut entries = session.read_acl().await.unwrap();
         entries.retain(|entry| entry.privilege != Privilege::View.wire());
         session.write_acl(&entries).await.unwrap();

@@ -12,7 +12,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use matterbind::commissioning::ports::{AttributePath, LinkError, MatterLink, OperationalSession, PaseSession};
+use matterbind::commissioning::ports::{AttributePath, LinkError, MatterLink, NoAnswer, OperationalSession, PaseSession};
 use matterbind::fabric::{AclEntry, AclLimits, Cat, CatGrant, Privilege, granted_cats, plan_acl};
 use matterbind::matter::credentials::reissue_hub_noc;
 use matterbind::matter::{CaseLink, Credentials, Link, PaseLink, Stack, StackOptions, mint};
@@ -20,6 +20,8 @@ use matterbind::node::{FabricId, NodeId};
 use matterbind::onboarding::SetupCode;
 use matterbind::secret::Passcode;
 
+/// For one session, whatever comes.
+const BUDGET: Duration = Duration::from_secs(15);
 const PASSCODE: u32 = 34_567_890;
 const ADMIN_CAT: u32 = 0x0001_0001;
 
@@ -130,7 +132,7 @@ async fn to_case(
     qr: &str,
     watch: &mut Stopwatch,
 ) -> (PaseLink, CaseLink) {
-    let pase = link.open_pase(&[address], &passcode(qr)).await.unwrap();
+    let pase = link.open_pase(&[address], &passcode(qr), BUDGET).await.unwrap();
     watch.lap("pase");
     assert_eq!(pase.peer(), address);
     assert_ne!(pase.attestation_challenge(), [0; 16]);
@@ -160,7 +162,7 @@ async fn to_case(
     let index = pase.add_noc(&issued, admin.subject()).await.unwrap();
     assert!(index > 0);
     watch.lap("noc");
-    let case = link.open_case(node, &[address]).await.unwrap();
+    let case = link.open_case(node, &[address], BUDGET).await.unwrap();
     watch.lap("case");
     (pase, case)
 }
@@ -232,23 +234,23 @@ async fn a_light_is_commissioned_and_administered() {
     let mut bundle = link.credentials().bundle().clone();
     reissue_hub_noc(&mut bundle, &[Cat::new(ADMIN_CAT + 1).unwrap()]).unwrap();
     link.stack().renew_hub_noc(&bundle).await.unwrap();
-    let renewed = link.open_case(NodeId(1001), &[address]).await.unwrap();
+    let renewed = link.open_case(NodeId(1001), &[address], BUDGET).await.unwrap();
     assert_eq!(renewed.read_acl().await.unwrap().len(), 3);
 
     // Commissioned, so its window is closed.
-    let closed = link.open_pase(&[address], &passcode(&qr)).await.err();
+    let closed = link.open_pase(&[address], &passcode(&qr), BUDGET).await.err();
     assert_eq!(closed, Some(LinkError::WindowClosed));
     // Opened again by us, with a passcode of our own.
     let fresh = Passcode::new(20_202_021u32);
     case.open_window(Duration::from_secs(180), 321, &fresh).await.unwrap();
-    let pase = link.open_pase(&[address], &fresh).await.unwrap();
+    let pase = link.open_pase(&[address], &fresh, BUDGET).await.unwrap();
     drop(pase);
 
-    let unknown = link.open_case(NodeId(4242), &[address]).await.err();
-    assert_eq!(unknown, Some(LinkError::CaseRefused));
+    let unknown = link.open_case(NodeId(4242), &[address], BUDGET).await.err();
+    assert_eq!(unknown, Some(LinkError::NoSharedTrustRoots { peer: address }));
     case.remove_fabric(index).await.unwrap();
-    let gone = link.open_case(NodeId(1001), &[address]).await.err();
-    assert_eq!(gone, Some(LinkError::CaseRefused));
+    let gone = link.open_case(NodeId(1001), &[address], BUDGET).await.err();
+    assert_eq!(gone, Some(LinkError::NoSharedTrustRoots { peer: address }));
     link.stack().stop().await;
     let stopped = case.read_acl().await.unwrap_err();
     assert!(matches!(stopped, LinkError::Stack { .. }), "{stopped:?}");
@@ -261,10 +263,10 @@ async fn a_wrong_passcode_is_said_fast_and_leaves_the_window_open() {
     let link = hub();
     let begin = Instant::now();
     // The second address is the same device: it must not be tried after the device has answered.
-    let wrong = link.open_pase(&[address, address], &Passcode::new(20_202_021u32)).await.err();
+    let wrong = link.open_pase(&[address, address], &Passcode::new(20_202_021u32), BUDGET).await.err();
     eprintln!("wrong passcode after {} ms", begin.elapsed().as_millis());
     assert_eq!(wrong, Some(LinkError::WrongPasscode));
-    let pase = link.open_pase(&[address], &passcode(&qr)).await.unwrap();
+    let pase = link.open_pase(&[address], &passcode(&qr), BUDGET).await.unwrap();
     pase.arm_fail_safe(Duration::from_secs(60)).await.unwrap();
     pase.arm_fail_safe(Duration::ZERO).await.unwrap();
 }
@@ -277,12 +279,12 @@ async fn nobody_there_is_unreachable_and_the_next_address_is_tried() {
     let silent = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let dead = silent.local_addr().unwrap();
     let begin = Instant::now();
-    let absent = link.open_pase(&[dead], &passcode(&qr)).await.err();
+    let absent = link.open_pase(&[dead], &passcode(&qr), BUDGET).await.err();
     eprintln!("PASE with nobody given up after {} ms", begin.elapsed().as_millis());
-    assert_eq!(absent, Some(LinkError::Unreachable { addresses: vec![dead] }));
-    let absent = link.open_case(NodeId(1001), &[dead]).await.err();
-    assert_eq!(absent, Some(LinkError::Unreachable { addresses: vec![dead] }));
-    let pase = link.open_pase(&[dead, address], &passcode(&qr)).await.unwrap();
+    assert_eq!(absent, Some(LinkError::Unreachable { tried: vec![(dead, NoAnswer::Silent)] }));
+    let absent = link.open_case(NodeId(1001), &[dead], BUDGET).await.err();
+    assert_eq!(absent, Some(LinkError::Unreachable { tried: vec![(dead, NoAnswer::Silent)] }));
+    let pase = link.open_pase(&[dead, address], &passcode(&qr), BUDGET).await.unwrap();
     assert_eq!(pase.peer(), address);
 }
 
@@ -313,7 +315,7 @@ async fn two_hundred_sessions_one_after_the_other() {
     let (kept, _) = commission(&link, NodeId(1001), address, &qr).await;
     let begin = Instant::now();
     for _ in 0..200 {
-        let case = link.open_case(NodeId(1001), &[address]).await.unwrap();
+        let case = link.open_case(NodeId(1001), &[address], BUDGET).await.unwrap();
         assert!(case.current_fabric_index().await.unwrap() > 0);
     }
     eprintln!("200 CASE sessions: {} ms; {}", begin.elapsed().as_millis(), usage());

@@ -43,7 +43,7 @@ fn read_label(lab: &Lab, bundle: KeyBundle, light: NodeId, address: SocketAddr) 
     lab.in_hub(|| async move {
         let stack = Stack::start(&StackOptions::default(), &bundle).unwrap();
         let link = Link::new(stack.clone(), Arc::new(Credentials::new(bundle).unwrap()));
-        let session = link.open_case(light, &[address]).await?;
+        let session = link.open_case(light, &[address], std::time::Duration::from_secs(15)).await?;
         let label = session.read_text(NODE_LABEL).await;
         drop(session);
         stack.stop().await;

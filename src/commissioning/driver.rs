@@ -324,7 +324,7 @@ where
     async fn prove(&self, order: &Order, sockets: &[SocketAddr]) -> Result<L::Pase, LinkError> {
         let give_up = Instant::now() + if order.address.is_some() { Duration::ZERO } else { WINDOW_OPENS };
         loop {
-            match self.link.open_pase(sockets, &order.payload.passcode).await {
+            match self.link.open_pase(sockets, &order.payload.passcode, self.settings.limits.step).await {
                 Err(LinkError::WindowClosed) if Instant::now() < give_up => tokio::time::sleep(WINDOW_POLL).await,
                 opened => return opened,
             }
@@ -442,14 +442,21 @@ where
     /// CASE with the new node: at the address that PASE used, and where that fails, wherever it announces itself.
     async fn meet(&self, node: NodeId, peer: SocketAddr) -> Result<L::Case, CommissioningError> {
         let at_operational = |source| CommissioningError::Link { step: Step::Operational, source };
-        match self.link.open_case(node, &[peer]).await {
-            Err(LinkError::Unreachable { .. } | LinkError::SessionLost | LinkError::Busy) => {
+        // The half of the step each: where the address does not answer any more, there must be time to look elsewhere.
+        let budget = self.settings.limits.step / 2;
+        match self.link.open_case(node, &[peer], budget).await {
+            Err(
+                LinkError::Unreachable { .. }
+                | LinkError::SessionLost
+                | LinkError::Busy
+                | LinkError::HandshakeRefused { .. },
+            ) => {
                 let compressed = self.settings.compressed_fabric_id;
                 let mut announced = self.discovery.operational(compressed, node, OPERATIONAL_LOOKUP).await;
                 if announced.is_empty() {
                     announced.push(peer);
                 }
-                self.link.open_case(node, &announced).await.map_err(at_operational)
+                self.link.open_case(node, &announced, budget).await.map_err(at_operational)
             }
             other => other.map_err(at_operational),
         }

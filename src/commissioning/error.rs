@@ -210,6 +210,7 @@ impl CommissioningError {
             "wrong-passcode" => "check the code on the device: each wrong try counts, after twenty the device locks",
             "device-unreachable" => "check that the device has power and is near enough, then try again",
             "device-busy" => "another commissioner is at work on the device; wait a minute, then try again",
+            "handshake-refused" => "packets may get lost on the way; try again nearer to the device, then reset it",
             "attestation-rejected" => {
                 "the device cannot prove that it is genuine. If it is a development device, allow it under \
                  attestation.allow_test; if it is new, run `matterbind attestation update-paa`"
@@ -249,7 +250,8 @@ fn link_code(step: Step, error: &LinkError) -> &'static str {
         LinkError::WindowClosed => "window-closed",
         LinkError::Busy => "device-busy",
         LinkError::Unreachable { .. } | LinkError::SessionLost => "device-unreachable",
-        LinkError::CaseRefused => "case-refused",
+        LinkError::NoSharedTrustRoots { .. } | LinkError::NotThatNode { .. } => "case-refused",
+        LinkError::HandshakeRefused { .. } => "handshake-refused",
         LinkError::NocStatus { code: TABLE_FULL, .. } => "fabric-table-full",
         LinkError::NocStatus { code: FABRIC_CONFLICT, .. } => "already-on-this-fabric",
         LinkError::NocStatus { .. } => "certificate-refused",

@@ -26,15 +26,34 @@ pub enum LinkError {
     /// Another commissioner is at work, or the device asked us to wait.
     #[error("the device is busy")]
     Busy,
-    /// Nothing came back in time from any of the addresses.
-    #[error("no answer from {}", list(.addresses))]
+    /// No session came about at any of the addresses, and nobody refused one.
+    #[error("no answer: {}", list(.tried))]
     Unreachable {
-        /// What was tried.
-        addresses: Vec<SocketAddr>,
+        /// Every address that was tried, in that order, and what became of it.
+        tried: Vec<(SocketAddr, NoAnswer)>,
     },
-    /// CASE was refused: the device does not know us (any more).
-    #[error("the device refused CASE: it is not on our fabric, or our access was taken away")]
-    CaseRefused,
+    /// NO_SHARED_TRUST_ROOTS in answer to this very handshake (Matter Core 4.14.2.2): what is at that address holds no
+    /// certificate of our fabric for this node. Whether it is our device is another question: addresses are given away.
+    #[error("what answers at {peer} is not on our fabric")]
+    NoSharedTrustRoots {
+        /// Who says so.
+        peer: SocketAddr,
+    },
+    /// The handshake was refused in another way (INVALID_PARAMETER and the like). A lost or repeated datagram is enough for
+    /// that, so it proves nothing about what the device holds; it was tried again in fresh handshakes.
+    #[error("the handshake was refused by {peer} with status {code}")]
+    HandshakeRefused {
+        /// By whom.
+        peer: SocketAddr,
+        /// The secure channel's ProtocolCode: 2 is INVALID_PARAMETER.
+        code: u16,
+    },
+    /// Somebody answers who cannot show the certificate of that node.
+    #[error("what answers at {peer} is another node")]
+    NotThatNode {
+        /// Who answers.
+        peer: SocketAddr,
+    },
     /// The session was closed or has expired while a command was under way.
     #[error("the session with the device is gone")]
     SessionLost,
@@ -78,8 +97,28 @@ pub enum LinkError {
     },
 }
 
-fn list(addresses: &[SocketAddr]) -> String {
-    addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+/// Why an address gave no session.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NoAnswer {
+    /// Not a single datagram came back.
+    #[error("is silent")]
+    Silent,
+    /// The handshake began and did not come to its end.
+    #[error("answered, but not to the end")]
+    Incomplete,
+    /// The hub has no way there: no route, no such interface.
+    #[error("cannot be reached from here ({0})")]
+    NoRoute(String),
+    /// The time was over before its turn came.
+    #[error("was not tried in time")]
+    NotTried,
+}
+
+fn list(tried: &[(SocketAddr, NoAnswer)]) -> String {
+    if tried.is_empty() {
+        return "no address of the device is known, or the time was over".to_owned();
+    }
+    tried.iter().map(|(address, why)| format!("{address} {why}")).collect::<Vec<_>>().join(", ")
 }
 
 fn quoted(text: &str) -> String {
@@ -226,17 +265,21 @@ pub trait MatterLink: Send + Sync + 'static {
     /// See [`OperationalSession`].
     type Case: OperationalSession;
 
-    /// A new PASE session with the first address that answers. One try of the passcode only, whatever happens.
+    /// A new PASE session with the first address that answers. The device counts one try of the passcode at most, and none
+    /// where no answer came. Ends within `budget`, as an error that says what became of each address.
     fn open_pase(
         &self,
         addresses: &[SocketAddr],
         passcode: &Passcode,
+        budget: Duration,
     ) -> impl Future<Output = Result<Self::Pase, LinkError>> + Send;
-    /// A new CASE session with the first address that answers.
+    /// A new CASE session with that node, at the first of the addresses at which it proves to be it. They are tried in this
+    /// order, side by side; an address at which somebody else answers does not spoil the others. Ends within `budget`.
     fn open_case(
         &self,
         node: NodeId,
         addresses: &[SocketAddr],
+        budget: Duration,
     ) -> impl Future<Output = Result<Self::Case, LinkError>> + Send;
     /// Signs a NOC for the key in `csr` (PKCS#10, DER; its own signature is checked here).
     fn issue_noc(&self, node: NodeId, csr: &[u8]) -> impl Future<Output = Result<IssuedNoc, LinkError>> + Send;

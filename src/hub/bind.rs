@@ -58,7 +58,7 @@ impl BindingCodeSource for DeviceCodes {
             let record = self.store.node(node).await.ok().flatten()?;
             let compressed = self.link.credentials().compressed_fabric_id();
             let addresses = self.discovery.operational(compressed, record.node_id, LOOKUP).await;
-            let session = self.link.open_case(node, &addresses).await.ok()?;
+            let session = self.link.open_case(node, &addresses, FRESH_CODE).await.ok()?;
             binding_code_from(profile.binding_code, &session).await.ok()
         };
         tokio::time::timeout(FRESH_CODE, fresh).await.ok().flatten()

@@ -131,7 +131,7 @@ async fn finish_leftover(hub: &Arc<Hub>, node: NodeId) {
     let Some(leftover) = removals.into_iter().find(|removal| removal.node_id == node) else { return };
     let told = async {
         let session = match hub.meet(&leftover.record).await {
-            Err(LinkError::CaseRefused) => return Ok(()),
+            Err(LinkError::NoSharedTrustRoots { .. }) => return Ok(()),
             session => session?,
         };
         let index = session.current_fabric_index().await?;

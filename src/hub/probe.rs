@@ -206,14 +206,14 @@ impl Hub {
         if addresses.is_empty() {
             addresses = last_known(&record);
         }
-        match timeout(patience, self.link.open_case(node, &addresses)).await {
+        match timeout(patience, self.link.open_case(node, &addresses, patience)).await {
             Ok(Ok(session)) => {
                 self.probes.keep(node, session);
                 Answer::Alive
             }
             // It says so itself.
             Ok(Err(LinkError::Busy)) => Answer::Alive,
-            Ok(Err(LinkError::CaseRefused)) => Answer::Refused,
+            Ok(Err(LinkError::NoSharedTrustRoots { .. } | LinkError::NotThatNode { .. })) => Answer::Refused,
             Ok(Err(LinkError::Stack { what })) => {
                 tracing::debug!(node.id = node.0, what, "a node could not be asked");
                 Answer::NotAsked

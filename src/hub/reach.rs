@@ -11,6 +11,8 @@ use crate::node::NodeRecord;
 
 /// How long a node's announcement is waited for before its last known addresses are tried.
 const LOOKUP: Duration = Duration::from_secs(2);
+/// A session with it, wherever it is.
+pub(super) const OPEN: Duration = Duration::from_secs(8);
 /// Everything that one request asks of a device.
 const DEVICE: Duration = Duration::from_secs(20);
 
@@ -24,7 +26,7 @@ impl Hub {
                 addresses.push(known);
             }
         }
-        let session = self.link.open_case(record.node_id, &addresses).await;
+        let session = self.link.open_case(record.node_id, &addresses, OPEN).await;
         match &session {
             Ok(_) => self.note_contact(record.node_id).await,
             Err(LinkError::Unreachable { .. }) => self.doubt(record.node_id),
@@ -35,7 +37,7 @@ impl Hub {
 }
 
 pub(super) async fn within<T>(work: impl Future<Output = Result<T, LinkError>>) -> Result<T, LinkError> {
-    let late = LinkError::Unreachable { addresses: Vec::new() };
+    let late = LinkError::Unreachable { tried: Vec::new() };
     tokio::time::timeout(DEVICE, work).await.unwrap_or(Err(late))
 }
 
@@ -49,7 +51,10 @@ pub(super) fn last_known(record: &NodeRecord) -> Vec<std::net::SocketAddr> {
 
 pub(super) fn device_error(error: &LinkError) -> Refusal {
     let (code, hint) = match error {
-        LinkError::CaseRefused => ("case-refused", "the device was reset or removed us; `matterbind sync` tells"),
+        LinkError::NoSharedTrustRoots { .. } | LinkError::NotThatNode { .. } => {
+            ("case-refused", "another device may have its address, or it was reset; `matterbind sync` tells")
+        }
+        LinkError::HandshakeRefused { .. } => ("handshake-refused", "packets may get lost on the way; try again"),
         LinkError::Unreachable { .. } | LinkError::SessionLost => {
             ("device-unreachable", "check that the device has power and is near enough, then try again")
         }

@@ -10,6 +10,7 @@ use futures_util::future::join_all;
 use jiff::Timestamp;
 
 use super::Hub;
+use super::reach::OPEN;
 use crate::commissioning::ports::{Discovery, LinkError, MatterLink, NodeStore, OperationalSession, ProvisionalNode};
 use crate::fabric::granted_cats;
 use crate::failpoint;
@@ -61,7 +62,7 @@ async fn settle(hub: &Hub, provisional: ProvisionalNode) {
 /// Asks the device: it is on our fabric (then it is completed and recorded), or it is not (then it was rolled back).
 async fn ask(hub: &Hub, provisional: ProvisionalNode, addresses: &[SocketAddr]) {
     let node = provisional.record.node_id;
-    match hub.link.open_case(node, addresses).await {
+    match hub.link.open_case(node, addresses, OPEN).await {
         Ok(session) => match promote(hub, &provisional, &session).await {
             Ok(()) => {
                 let message = format!("node {node} was complete when the attempt was interrupted, and is recorded now");
@@ -69,7 +70,7 @@ async fn ask(hub: &Hub, provisional: ProvisionalNode, addresses: &[SocketAddr]) 
             }
             Err(error) => tracing::warn!(node.id = node.0, %error, "an interrupted attempt cannot be settled yet"),
         },
-        Err(LinkError::CaseRefused) => abandon(hub, &provisional).await,
+        Err(LinkError::NoSharedTrustRoots { .. }) => abandon(hub, &provisional).await,
         Err(error) => tracing::debug!(node.id = node.0, %error, "an interrupted attempt's device does not answer yet"),
     }
 }

@@ -117,7 +117,7 @@ impl Hub {
         let remove = async {
             let session = match self.meet(record).await {
                 // It does not know us any more, which is what is wanted.
-                Err(LinkError::CaseRefused) => return Ok(()),
+                Err(LinkError::NoSharedTrustRoots { .. }) => return Ok(()),
                 session => session?,
             };
             let index = session.current_fabric_index().await?;

@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 
 use super::Hub;
 use super::bind::DeviceCodes;
-use super::reach::last_known;
+use super::reach::{OPEN, last_known};
 use super::refusal::Refusal;
 use crate::access;
 use crate::bind::MatterInfo;
@@ -287,10 +287,10 @@ impl LanDevices<'_> {
     }
 
     async fn open(&self, record: &NodeRecord, located: &Located) -> Result<CaseLink, LinkError> {
-        match self.0.link.open_case(record.node_id, &located.addresses).await {
-            Err(LinkError::CaseRefused) => {
+        match self.0.link.open_case(record.node_id, &located.addresses, OPEN).await {
+            Err(LinkError::NoSharedTrustRoots { .. }) => {
                 sleep(ASK_TWICE).await;
-                self.0.link.open_case(record.node_id, &located.addresses).await
+                self.0.link.open_case(record.node_id, &located.addresses, OPEN).await
             }
             other => other,
         }
@@ -312,7 +312,7 @@ impl Devices for LanDevices<'_> {
         let asked = async { facts(&self.open(record, located).await?).await };
         match asked.await {
             Ok(facts) => DeviceView::Seen(Box::new(facts)),
-            Err(LinkError::CaseRefused) => {
+            Err(LinkError::NoSharedTrustRoots { .. }) => {
                 // What mDNS remembers outlives a reset by minutes, unless the device says that it is new.
                 let for_good = !located.announced || located.commissionable_again.is_some();
                 DeviceView::Refused { for_good }

@@ -16,7 +16,7 @@ use rs_matter::im::{AttrData, AttrPath, AttrResp, CmdResp, IMStatusCode};
 use rs_matter::tlv::{TLVElement, TLVTag, TLVWrite};
 use rs_matter::transport::exchange::Exchange;
 
-use crate::commissioning::ports::{AttributePath, LinkError};
+use crate::commissioning::ports::{AttributePath, LinkError, NoAnswer};
 use crate::matter::session::Session;
 use crate::matter::stack::Context;
 
@@ -97,7 +97,7 @@ impl Session {
                 .map_err(|error| link_error(&error, peer))?;
             match select(Box::pin(transaction(exchange, peer)), Timer::after(TRANSACTION)).await {
                 Either::Left((result, _)) => result,
-                Either::Right(_) => Err(LinkError::Unreachable { addresses: vec![peer] }),
+                Either::Right(_) => Err(unanswered(peer)),
             }
         };
         self.stack.run(job).await
@@ -265,12 +265,17 @@ pub(super) fn status_error(status: IMStatusCode, cluster: Option<u16>) -> LinkEr
     }
 }
 
+/// The peer of a session stopped answering.
+pub(super) fn unanswered(peer: SocketAddr) -> LinkError {
+    LinkError::Unreachable { tried: vec![(peer, NoAnswer::Silent)] }
+}
+
 /// An rs-matter error as the ports have it. A device's StatusResponse arrives as one of these, too: rs-matter folds the
 /// status into its own code.
 pub(super) fn link_error(error: &Error, peer: SocketAddr) -> LinkError {
     use ErrorCode as E;
     match error.code() {
-        E::TxTimeout | E::RxTimeout => LinkError::Unreachable { addresses: vec![peer] },
+        E::TxTimeout | E::RxTimeout => unanswered(peer),
         E::NoSession | E::NoExchange | E::InvalidPeerAddr => LinkError::SessionLost,
         E::Busy => LinkError::Busy,
         E::Failure => status_error(IMStatusCode::Failure, None),

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::commissioning::ports::{IssuedNoc, LinkError, MatterLink};
 use crate::matter::credentials::{CredentialError, Credentials};
@@ -40,22 +41,22 @@ impl MatterLink for Link {
     type Pase = PaseLink;
     type Case = CaseLink;
 
-    async fn open_pase(&self, addresses: &[SocketAddr], passcode: &Passcode) -> Result<PaseLink, LinkError> {
+    async fn open_pase(&self, addresses: &[SocketAddr], passcode: &Passcode, budget: Duration) -> Result<PaseLink, LinkError> {
         let (stack, credentials) = (self.stack.clone(), Arc::clone(&self.credentials));
         let (addresses, passcode) = (addresses.to_vec(), passcode.clone());
         self.stack
             .run(move |context| async move {
-                let (id, challenge, peer) = session::open_pase(&context, &addresses, &passcode).await?;
+                let (id, challenge, peer) = session::open_pase(&context, &addresses, &passcode, budget).await?;
                 Ok(PaseLink { session: Session { stack, id, peer }, challenge, credentials })
             })
             .await
     }
 
-    async fn open_case(&self, node: NodeId, addresses: &[SocketAddr]) -> Result<CaseLink, LinkError> {
+    async fn open_case(&self, node: NodeId, addresses: &[SocketAddr], budget: Duration) -> Result<CaseLink, LinkError> {
         let (stack, addresses) = (self.stack.clone(), addresses.to_vec());
         self.stack
             .run(move |context| async move {
-                let (id, peer) = session::open_case(&context, node, &addresses).await?;
+                let (id, peer) = session::open_case(&context, node, &addresses, budget).await?;
                 Ok(CaseLink { session: Session { stack, id, peer } })
             })
             .await

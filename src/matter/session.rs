@@ -19,10 +19,10 @@ use rs_matter::transport::exchange::Exchange;
 use rs_matter::transport::network::Address;
 use rs_matter::transport::session::ReservedSession;
 
-use crate::commissioning::ports::LinkError;
+use crate::commissioning::ports::{LinkError, NoAnswer};
 use crate::matter::challenge::{PaseProgress, WatchedCrypto};
-use crate::matter::command::link_error;
-use crate::matter::socket::{Heard, canonical};
+use crate::matter::command::{link_error, unanswered};
+use crate::matter::socket::{Heard, Refusal, canonical};
 use crate::matter::stack::{Context, Stack};
 use crate::node::NodeId;
 use crate::secret::Passcode;
@@ -36,6 +36,8 @@ const LAST_ANSWER: Duration = Duration::from_secs(6);
 const HANDSHAKE: Duration = Duration::from_secs(20);
 /// How long to wait for a place among rs-matter's 64 sessions.
 const ROOM: Duration = Duration::from_secs(5);
+/// ProtocolCode of the secure channel (Matter Core 4.11.1.2).
+const NO_SHARED_TRUST_ROOTS: u16 = 1;
 /// rs-matter keeps the upper four bits of its own session ids for the exchange.
 const SESSION_ID_MASK: u32 = 0x0FFF_FFFF;
 
@@ -70,8 +72,11 @@ pub(super) async fn open_pase(
     context: &Context,
     addresses: &[SocketAddr],
     passcode: &Passcode,
+    budget: Duration,
 ) -> Result<(u32, [u8; 16], SocketAddr), LinkError> {
+    let deadline = Instant::now() + budget;
     for (peer, patience) in candidates(addresses) {
+        let patience = patience.min(deadline.saturating_duration_since(Instant::now()));
         let crypto = WatchedCrypto::new(context.crypto);
         let handshake = |exchange| PaseInitiator::perform(exchange, &crypto, *passcode.expose());
         match establish(context, peer, patience, handshake).await? {
@@ -84,10 +89,10 @@ pub(super) async fn open_pase(
                 return Ok((id, challenge, peer));
             }
             (_, Attempt::Ended(Err(error), heard)) => return Err(pase_refused(&error, crypto.progress(), heard, peer)),
-            (_, Attempt::TooSlow) => return Err(LinkError::Unreachable { addresses: vec![peer] }),
+            (_, Attempt::TooSlow) => return Err(unanswered(peer)),
         }
     }
-    Err(LinkError::Unreachable { addresses: addresses.to_vec() })
+    Err(silent(addresses))
 }
 
 /// A new CASE session with the first address that answers.
@@ -95,8 +100,11 @@ pub(super) async fn open_case(
     context: &Context,
     node: NodeId,
     addresses: &[SocketAddr],
+    budget: Duration,
 ) -> Result<(u32, SocketAddr), LinkError> {
+    let deadline = Instant::now() + budget;
     for (peer, patience) in candidates(addresses) {
+        let patience = patience.min(deadline.saturating_duration_since(Instant::now()));
         let handshake = |exchange| CaseInitiator::perform(exchange, &context.crypto, context.fabric, node.0);
         match establish(context, peer, patience, handshake).await? {
             (_, Attempt::Silent) => {}
@@ -105,10 +113,14 @@ pub(super) async fn open_case(
                 return Ok((id, peer));
             }
             (_, Attempt::Ended(Err(error), heard)) => return Err(case_refused(&error, heard, peer)),
-            (_, Attempt::TooSlow) => return Err(LinkError::Unreachable { addresses: vec![peer] }),
+            (_, Attempt::TooSlow) => return Err(unanswered(peer)),
         }
     }
-    Err(LinkError::Unreachable { addresses: addresses.to_vec() })
+    Err(silent(addresses))
+}
+
+fn silent(addresses: &[SocketAddr]) -> LinkError {
+    LinkError::Unreachable { tried: addresses.iter().map(|address| (*address, NoAnswer::Silent)).collect() }
 }
 
 /// The addresses as rs-matter compares them, each with how long it may stay silent.
@@ -216,7 +228,7 @@ fn pin_session(context: &Context, id: u32) -> Result<(), LinkError> {
 
 fn pase_refused(error: &Error, progress: PaseProgress, heard: Heard, peer: SocketAddr) -> LinkError {
     if error.is_peer_unresponsive() {
-        return LinkError::Unreachable { addresses: vec![peer] };
+        return unanswered(peer);
     }
     match (heard.refusal, progress) {
         (Some(refusal), _) if refusal.busy => LinkError::Busy,
@@ -229,11 +241,12 @@ fn pase_refused(error: &Error, progress: PaseProgress, heard: Heard, peer: Socke
 
 fn case_refused(error: &Error, heard: Heard, peer: SocketAddr) -> LinkError {
     if error.is_peer_unresponsive() {
-        return LinkError::Unreachable { addresses: vec![peer] };
+        return unanswered(peer);
     }
     match (heard.refusal, error.code()) {
         (Some(refusal), _) if refusal.busy => LinkError::Busy,
-        (Some(_), _) => LinkError::CaseRefused,
+        (Some(Refusal { code: NO_SHARED_TRUST_ROOTS, .. }), _) => LinkError::NoSharedTrustRoots { peer },
+        (Some(Refusal { code, .. }), _) => LinkError::HandshakeRefused { peer, code },
         // What answers has no certificate of our fabric for this node: it is not the node we look for.
         (
             None,
@@ -242,7 +255,7 @@ fn case_refused(error: &Error, heard: Heard, peer: SocketAddr) -> LinkError {
             | ErrorCode::InvalidAuthKey
             | ErrorCode::InvalidAAD
             | ErrorCode::InvalidData,
-        ) => LinkError::CaseRefused,
+        ) => LinkError::NotThatNode { peer },
         _ => link_error(error, peer),
     }
 }
@@ -250,7 +263,6 @@ fn case_refused(error: &Error, heard: Heard, peer: SocketAddr) -> LinkError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::matter::socket::Refusal;
 
     #[test]
     fn refusals_are_told_apart_by_what_was_heard_and_how_far_pase_got() {
@@ -263,7 +275,10 @@ mod tests {
         assert_eq!(pase_refused(&invalid, asked, heard(true), peer), LinkError::Busy);
         assert_eq!(pase_refused(&invalid, PaseProgress::Confirming, silent, peer), LinkError::WrongPasscode);
         let timeout = Error::from(ErrorCode::TxTimeout);
-        assert_eq!(pase_refused(&timeout, asked, silent, peer), LinkError::Unreachable { addresses: vec![peer] });
-        assert_eq!(case_refused(&invalid, heard(false), peer), LinkError::CaseRefused);
+        assert_eq!(pase_refused(&timeout, asked, silent, peer), unanswered(peer));
+        assert_eq!(case_refused(&invalid, heard(false), peer), LinkError::HandshakeRefused { peer, code: 2 });
+        let no_root = Heard { anything: true, refusal: Some(Refusal { busy: false, code: 1 }) };
+        assert_eq!(case_refused(&invalid, no_root, peer), LinkError::NoSharedTrustRoots { peer });
+        assert_eq!(case_refused(&invalid, silent, peer), LinkError::NotThatNode { peer });
     }
 }
