@@ -12,7 +12,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use matterbind::commissioning::ports::{AttributePath, LinkError, MatterLink, NoAnswer, OperationalSession, PaseSession};
+use matterbind::commissioning::ports::{
+    AttributePath, LinkError, MatterLink, NoAnswer, OperationalSession, PaseSession,
+};
 use matterbind::fabric::{AclEntry, AclLimits, Cat, CatGrant, Privilege, granted_cats, plan_acl};
 use matterbind::matter::credentials::reissue_hub_noc;
 use matterbind::matter::{CaseLink, Credentials, Link, PaseLink, Stack, StackOptions, mint};

@@ -41,7 +41,12 @@ impl MatterLink for Link {
     type Pase = PaseLink;
     type Case = CaseLink;
 
-    async fn open_pase(&self, addresses: &[SocketAddr], passcode: &Passcode, budget: Duration) -> Result<PaseLink, LinkError> {
+    async fn open_pase(
+        &self,
+        addresses: &[SocketAddr],
+        passcode: &Passcode,
+        budget: Duration,
+    ) -> Result<PaseLink, LinkError> {
         let (stack, credentials) = (self.stack.clone(), Arc::clone(&self.credentials));
         let (addresses, passcode) = (addresses.to_vec(), passcode.clone());
         self.stack
