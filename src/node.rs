@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::str::FromStr;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -139,6 +140,83 @@ pub struct CommissionableTxt {
     pub icd: Option<bool>,
 }
 
+impl CommissionableTxt {
+    /// The node's rhythm, with the specification's defaults for what it does not say.
+    pub fn session(&self) -> SessionParameters {
+        SessionParameters::new(
+            self.session_idle_interval_ms,
+            self.session_active_interval_ms,
+            self.session_active_threshold_ms,
+            self.icd,
+        )
+    }
+}
+
+/// Every TXT key of an operational node (Matter Core 4.3.4).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperationalTxt {
+    /// `SII`: session idle interval, milliseconds.
+    pub session_idle_interval_ms: Option<u32>,
+    /// `SAI`: session active interval, milliseconds.
+    pub session_active_interval_ms: Option<u32>,
+    /// `SAT`: session active threshold, milliseconds.
+    pub session_active_threshold_ms: Option<u32>,
+    /// `T`: TCP support bits.
+    pub tcp: Option<u32>,
+    /// `ICD`: long idle time operating mode.
+    pub icd: Option<bool>,
+}
+
+impl OperationalTxt {
+    /// The node's rhythm, with the specification's defaults for what it does not say.
+    pub fn session(&self) -> SessionParameters {
+        SessionParameters::new(
+            self.session_idle_interval_ms,
+            self.session_active_interval_ms,
+            self.session_active_threshold_ms,
+            self.icd,
+        )
+    }
+}
+
+/// How a node listens: a sleepy one hears nothing between two looks at its radio (Matter Core 4.12.8).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionParameters {
+    /// SESSION_IDLE_INTERVAL: the longest time until it hears what is sent while it is idle.
+    pub idle_interval: Duration,
+    /// SESSION_ACTIVE_INTERVAL: the same while it is active.
+    pub active_interval: Duration,
+    /// SESSION_ACTIVE_THRESHOLD: how long it stays active after it has heard something.
+    pub active_threshold: Duration,
+    /// Whether it is an intermittently connected device that operates with long idle times now.
+    pub long_idle: bool,
+}
+
+impl SessionParameters {
+    fn new(idle_ms: Option<u32>, active_ms: Option<u32>, threshold_ms: Option<u32>, icd: Option<bool>) -> Self {
+        let or = |said: Option<u32>, default: Duration| said.map_or(default, |ms| Duration::from_millis(ms.into()));
+        let default = Self::default();
+        Self {
+            idle_interval: or(idle_ms, default.idle_interval),
+            active_interval: or(active_ms, default.active_interval),
+            active_threshold: or(threshold_ms, default.active_threshold),
+            long_idle: icd == Some(true),
+        }
+    }
+}
+
+impl Default for SessionParameters {
+    /// What holds for a node that says nothing (Matter Core 4.12.8).
+    fn default() -> Self {
+        Self {
+            idle_interval: Duration::from_millis(500),
+            active_interval: Duration::from_millis(300),
+            active_threshold: Duration::from_millis(4000),
+            long_idle: false,
+        }
+    }
+}
+
 /// An operational node as DNS-SD announces it (Matter Core 4.3.2).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OperationalNode {
@@ -150,6 +228,8 @@ pub struct OperationalNode {
     pub addresses: Vec<ScopedAddress>,
     /// UDP port.
     pub port: u16,
+    /// What the TXT record says.
+    pub txt: OperationalTxt,
 }
 
 impl OperationalNode {
@@ -328,6 +408,16 @@ mod tests {
         assert_eq!(with(Some(0x0104_0100), 18), "1.4.1");
         assert_eq!(with(None, 17), "1.2");
         assert_eq!(with(None, 16), "1.0");
+    }
+
+    #[test]
+    fn a_node_that_says_nothing_has_the_specifications_rhythm() {
+        assert_eq!(OperationalTxt::default().session(), SessionParameters::default());
+        let sleepy =
+            CommissionableTxt { session_idle_interval_ms: Some(15_000), icd: Some(true), ..Default::default() };
+        let expected =
+            SessionParameters { idle_interval: Duration::from_secs(15), long_idle: true, ..Default::default() };
+        assert_eq!(sleepy.session(), expected);
     }
 
     #[test]

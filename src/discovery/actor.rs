@@ -18,7 +18,7 @@ use super::browse::Browse;
 use super::cache::{Kind, Seen};
 use super::interfaces::{local_prefixes, takes_part};
 use super::schedule::Schedule;
-use super::txt::{parse_commissionable, parse_operational_instance};
+use super::txt::{parse_commissionable, parse_operational, parse_operational_instance};
 use crate::config::NetworkConfig;
 use crate::node::{CommissionableNode, OperationalNode, ScopedAddress};
 
@@ -227,14 +227,16 @@ fn understand(kind: Kind, service: &ResolvedService, local: &[LocalPrefix]) -> O
     }
     let instance = instance_of(kind, &service.fullname);
     let port = service.port;
+    let properties = service.txt_properties.iter().map(|item| (item.key(), item.val()));
     match kind {
         Kind::Commissionable => {
-            let txt = parse_commissionable(service.txt_properties.iter().map(|item| (item.key(), item.val())))?;
+            let txt = parse_commissionable(properties)?;
             Some(Seen::Commissionable(CommissionableNode { instance: instance.to_owned(), addresses, port, txt }))
         }
         Kind::Operational => {
             let (compressed_fabric_id, node_id) = parse_operational_instance(instance)?;
-            Some(Seen::Operational(OperationalNode { compressed_fabric_id, node_id, addresses, port }))
+            let txt = parse_operational(properties);
+            Some(Seen::Operational(OperationalNode { compressed_fabric_id, node_id, addresses, port, txt }))
         }
     }
 }

@@ -241,7 +241,7 @@ fn same_socket(a: &CommissionableNode, b: &CommissionableNode) -> bool {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::node::CommissionableTxt;
+    use crate::node::{CommissionableTxt, OperationalTxt};
 
     pub fn commissionable(instance: &str, discriminator: u16, host: u8) -> CommissionableNode {
         let ip = format!("fe80::{host}").parse().expect("an address");
@@ -327,6 +327,7 @@ pub(super) mod tests {
                 node_id: NodeId(n as u64),
                 addresses: Vec::new(),
                 port: 5540,
+                txt: OperationalTxt::default(),
             };
             cache.handle_sighting(Seen::Operational(node), now);
         }

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use crate::node::{CommissionableTxt, NodeId};
+use crate::node::{CommissionableTxt, NodeId, OperationalTxt};
 use crate::onboarding::MAX_DISCRIMINATOR;
 
 /// `DN` and `PI` are at most 32 and 128 bytes, `RI` at most 100 hex digits (Matter Core 4.3.1.9 to 4.3.1.12).
@@ -25,6 +25,7 @@ pub fn parse_commissionable<'a>(
     let record = Record::new(properties);
     let discriminator = record.number("D").and_then(|d| u16::try_from(d).ok()).filter(|d| *d <= MAX_DISCRIMINATOR)?;
     let (vendor_id, product_id) = record.vendor_and_product();
+    let common = record.common();
     Some(CommissionableTxt {
         discriminator,
         // "The absence of key CM SHALL imply a value of 0" (Matter Core 4.3.1.7).
@@ -40,16 +41,17 @@ pub fn parse_commissionable<'a>(
         pairing_hint: record.number("PH"),
         pairing_instruction: record.text("PI", MAX_PAIRING_INSTRUCTION),
         joint_fabric: record.number("JF"),
-        session_idle_interval_ms: record.number("SII").filter(|ms| *ms <= MAX_INTERVAL_MS),
-        session_active_interval_ms: record.number("SAI").filter(|ms| *ms <= MAX_INTERVAL_MS),
-        session_active_threshold_ms: record.number("SAT").filter(|ms| *ms <= u32::from(u16::MAX)),
-        tcp: record.number("T"),
-        icd: record.number("ICD").and_then(|icd| match icd {
-            0 => Some(false),
-            1 => Some(true),
-            _ => None,
-        }),
+        session_idle_interval_ms: common.session_idle_interval_ms,
+        session_active_interval_ms: common.session_active_interval_ms,
+        session_active_threshold_ms: common.session_active_threshold_ms,
+        tcp: common.tcp,
+        icd: common.icd,
     })
+}
+
+/// Reads the TXT record of an operational node (Matter Core 4.3.4). Each key may be absent, and so may the whole record.
+pub fn parse_operational<'a>(properties: impl IntoIterator<Item = (&'a str, Option<&'a [u8]>)>) -> OperationalTxt {
+    Record::new(properties).common()
 }
 
 /// Reads `<compressed fabric id>-<node id>`, 16 hex digits each (Matter Core 4.3.2.1).
@@ -73,6 +75,21 @@ impl<'a> Record<'a> {
             first.entry(key.to_ascii_uppercase()).or_insert(value.unwrap_or_default());
         }
         Self(first)
+    }
+
+    /// The keys that both kinds of node have.
+    fn common(&self) -> OperationalTxt {
+        OperationalTxt {
+            session_idle_interval_ms: self.number("SII").filter(|ms| *ms <= MAX_INTERVAL_MS),
+            session_active_interval_ms: self.number("SAI").filter(|ms| *ms <= MAX_INTERVAL_MS),
+            session_active_threshold_ms: self.number("SAT").filter(|ms| *ms <= u32::from(u16::MAX)),
+            tcp: self.number("T"),
+            icd: self.number("ICD").and_then(|icd| match icd {
+                0 => Some(false),
+                1 => Some(true),
+                _ => None,
+            }),
+        }
     }
 
     /// A decimal number. Leading zeros are wrong by the specification, but nothing is gained by refusing them.
@@ -157,6 +174,20 @@ mod tests {
             icd: Some(true),
         };
         assert_eq!(txt, Some(expected));
+    }
+
+    #[test]
+    fn an_operational_node_tells_its_rhythm() {
+        let record = [("SII", "15000"), ("sai", "300"), ("SAT", "70000"), ("T", "6"), ("ICD", "1")];
+        let txt = parse_operational(record.iter().map(|(key, value)| (*key, Some(value.as_bytes()))));
+        let expected = OperationalTxt {
+            session_idle_interval_ms: Some(15_000),
+            session_active_interval_ms: Some(300),
+            session_active_threshold_ms: None,
+            tcp: Some(6),
+            icd: Some(true),
+        };
+        assert_eq!(txt, expected);
     }
 
     #[test]

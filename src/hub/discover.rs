@@ -59,13 +59,9 @@ pub struct DiscoveredNode {
 
 impl From<&CommissionableNode> for DiscoveredNode {
     fn from(node: &CommissionableNode) -> Self {
-        let txt = match serde_json::to_value(&node.txt) {
-            Ok(Value::Object(fields)) => fields.into_iter().collect(),
-            _ => BTreeMap::new(),
-        };
         Self {
             instance: node.instance.clone(),
-            txt,
+            txt: decoded(&node.txt),
             addresses: node.addresses.iter().map(ToString::to_string).collect(),
             port: node.port,
             interfaces: interfaces(&node.addresses),
@@ -78,13 +74,20 @@ impl From<&OperationalNode> for DiscoveredNode {
     fn from(node: &OperationalNode) -> Self {
         Self {
             instance: node.instance(),
+            txt: decoded(&node.txt),
             compressed_fabric_id: Some(node.compressed_fabric_id),
             node_id: Some(node.node_id),
             addresses: node.addresses.iter().map(ToString::to_string).collect(),
             port: node.port,
             interfaces: interfaces(&node.addresses),
-            ..Self::default()
         }
+    }
+}
+
+fn decoded(txt: &impl Serialize) -> BTreeMap<String, Value> {
+    match serde_json::to_value(txt) {
+        Ok(Value::Object(fields)) => fields.into_iter().collect(),
+        _ => BTreeMap::new(),
     }
 }
 
