@@ -3,6 +3,8 @@
 //! Everything that can be known to be wrong about a code is refused here, before anything is sent. Base38 and Verhoeff
 //! are rs-matter's. Not here: finding the device (`discovery`), proving the passcode (`matter`).
 
+mod typed;
+
 use std::fmt;
 
 use rs_matter::pairing::qr::{CommFlowType, QrPayload};
@@ -100,6 +102,12 @@ pub enum PayloadError {
         /// How many digits were given.
         digits: usize,
     },
+    /// A QR code for several devices (Matter Core 5.1.5).
+    #[error("the code holds the payloads of {count} devices, and one is taken in at a time")]
+    SeveralPayloads {
+        /// How many.
+        count: usize,
+    },
     /// Verhoeff check failed (Matter Core 5.1.4.1.5).
     #[error("the check digit is wrong: one of the digits was mistyped")]
     WrongCheckDigit,
@@ -129,6 +137,7 @@ impl PayloadError {
         match self {
             Self::Empty | Self::UnknownForm | Self::Malformed { .. } => "malformed-setup-code",
             Self::WrongLength { .. } => "wrong-code-length",
+            Self::SeveralPayloads { .. } => "several-payloads",
             Self::WrongCheckDigit => "wrong-check-digit",
             Self::UnknownVersion { .. } => "unknown-code-version",
             Self::ReservedPasscode => "reserved-passcode",
@@ -138,9 +147,27 @@ impl PayloadError {
 }
 
 impl SetupCode {
-    /// Takes a code as typed; spaces around it are dropped.
+    /// Takes a code as typed, pasted or scanned.
     pub fn new(typed: &str) -> Self {
-        Self(typed.trim().to_owned())
+        Self(typed::cleaned(typed))
+    }
+
+    /// The codes of the single devices: more than one for a QR code that names several (`MT:A*B`, Matter Core 5.1.5).
+    pub fn each(&self) -> Vec<Self> {
+        if !self.is_qr() {
+            return vec![self.clone()];
+        }
+        let mut each: Vec<Self> = Vec::new();
+        for payload in typed::payloads(&self.0).map(|payload| Self(format!("MT:{payload}"))) {
+            if !each.contains(&payload) {
+                each.push(payload);
+            }
+        }
+        if each.is_empty() { vec![self.clone()] } else { each }
+    }
+
+    fn is_qr(&self) -> bool {
+        self.0.starts_with("MT:")
     }
 
     /// The code itself, for the wire between command line and daemon. Never pass it to a format string.
@@ -156,11 +183,7 @@ impl SetupCode {
         if self.0.is_empty() {
             return Err(PayloadError::Empty);
         }
-        let payload = if self.0.get(..3).is_some_and(|prefix| prefix.eq_ignore_ascii_case("MT:")) {
-            parse_qr(&self.0)?
-        } else {
-            parse_manual(&self.0)?
-        };
+        let payload = if self.is_qr() { parse_qr(&self.0)? } else { parse_manual(&self.0)? };
         check_passcode(*payload.passcode.expose())?;
         Ok(payload)
     }
@@ -181,15 +204,13 @@ pub fn check_passcode(passcode: u32) -> Result<(), PayloadError> {
 }
 
 fn parse_qr(code: &str) -> Result<OnboardingPayload, PayloadError> {
-    // Base38 has upper-case letters only; a code that was typed in lower case means the same.
-    let code = code.to_ascii_uppercase();
-    // Several payloads in one code ("MT:A*B", Matter Core 5.1.3.2) would name several devices: not one attempt.
-    if code.contains('*') {
-        return Err(PayloadError::Malformed { what: "it holds several payloads, give one at a time" });
+    let count = typed::payloads(code).count();
+    if count > 1 {
+        return Err(PayloadError::SeveralPayloads { count });
     }
     // The packed payload is never longer than its base38 text.
     let mut packed = vec![0; code.len()];
-    let qr = QrPayload::parse(&code, &mut packed).map_err(|_| PayloadError::Malformed { what: "the QR payload" })?;
+    let qr = QrPayload::parse(code, &mut packed).map_err(|_| PayloadError::Malformed { what: "the QR payload" })?;
     if qr.version() != 0 {
         return Err(PayloadError::UnknownVersion { version: qr.version() });
     }
@@ -204,7 +225,7 @@ fn parse_qr(code: &str) -> Result<OnboardingPayload, PayloadError> {
 }
 
 fn parse_manual(code: &str) -> Result<OnboardingPayload, PayloadError> {
-    let digits: String = code.chars().filter(|c| !matches!(c, '-' | ' ')).collect();
+    let digits: String = code.chars().filter(|c| !typed::is_separator(*c)).collect();
     if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
         return Err(PayloadError::UnknownForm);
     }
@@ -252,6 +273,7 @@ impl From<CommFlowType> for CommissioningFlow {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rstest::rstest;
 
     fn parse(code: &str) -> Result<OnboardingPayload, PayloadError> {
         SetupCode::new(code).parse()
@@ -281,7 +303,63 @@ mod tests {
         assert_eq!(parse("34970112333"), Err(PayloadError::WrongCheckDigit));
         assert_eq!(parse("84970112332"), Err(PayloadError::UnknownVersion { version: 8 }));
         assert!(matches!(parse("MT:Y.K9"), Err(PayloadError::Malformed { .. })));
-        assert!(matches!(parse("MT:Y.K90AFN00KA0648G00*Y.K90"), Err(PayloadError::Malformed { .. })));
+        assert_eq!(parse("MT:Y.K90AFN00KA0648G00*Y.K90"), Err(PayloadError::SeveralPayloads { count: 2 }));
+    }
+
+    #[rstest]
+    #[case::plain("34970112332")]
+    #[case::grouped("3497-011-2332")]
+    #[case::no_break_hyphen("3497\u{2011}011\u{2011}2332")]
+    #[case::en_dash("3497\u{2013}011\u{2013}2332")]
+    #[case::bar("3497\u{2015}011\u{2015}2332")]
+    #[case::minus("3497\u{2212}011\u{2212}2332")]
+    #[case::long_vowel("3497\u{30FC}011\u{30FC}2332")]
+    #[case::soft_hyphen("3497\u{AD}011\u{AD}2332")]
+    #[case::no_break_space("3497\u{A0}011\u{A0}2332")]
+    #[case::narrow_no_break_space("3497\u{202F}011\u{202F}2332")]
+    #[case::thin_space("3497\u{2009}011\u{2009}2332")]
+    #[case::wide_space("3497\u{3000}011\u{3000}2332")]
+    #[case::zero_width("\u{FEFF}\u{200B}3497011\u{200D}2332\u{2060}")]
+    #[case::full_width("３４９７－０１１－２３３２")]
+    #[case::dots("3497.011.2332")]
+    #[case::line_breaks("3497\r\n011\n2332\r\n")]
+    #[case::tabs("\t3497\t011\t2332")]
+    #[case::quotes(" \"3497-011-2332\" ")]
+    #[case::typographic_quotes("“3497-011-2332”")]
+    #[case::angle_quotes("«3497 011 2332»")]
+    fn a_manual_code_as_people_paste_it(#[case] pasted: &str) {
+        assert_eq!(parse(pasted), parse("34970112332"));
+    }
+
+    #[rstest]
+    #[case::lower("mt:y.k90afn00ka0648g00")]
+    #[case::space("MT: Y.K90AFN00KA0648G00")]
+    #[case::broken("MT:Y.K90AFN00\r\n  KA0648G00\n")]
+    #[case::marked("\u{FEFF}MT:Y.K90AFN00KA0648G00\u{200B}")]
+    #[case::full_width("ＭＴ：Ｙ．Ｋ９０ＡＦＮ００ＫＡ０６４８Ｇ００")]
+    #[case::quotes("'MT:Y.K90AFN00KA0648G00'")]
+    fn a_qr_payload_as_people_paste_it(#[case] pasted: &str) {
+        assert!(parse(pasted).is_ok());
+        assert_eq!(parse(pasted), parse("MT:Y.K90AFN00KA0648G00"));
+    }
+
+    #[test]
+    fn a_hyphen_that_belongs_to_a_payload_stays() {
+        let payload = "MT:-24J0AFN00KA0648G00";
+        assert_eq!(SetupCode::new("MT:\u{2011}24J0AFN00KA0648G00"), SetupCode::new(payload));
+        assert_eq!(SetupCode::new(payload).expose(), payload);
+    }
+
+    #[rstest]
+    #[case::one("MT:AAA", &["MT:AAA"])]
+    #[case::joined("MT:AAA*BBB*CCC", &["MT:AAA", "MT:BBB", "MT:CCC"])]
+    #[case::the_same_twice("MT:AAA*AAA", &["MT:AAA"])]
+    #[case::one_after_the_other("mt:aaa\nmt:bbb", &["MT:AAA", "MT:BBB"])]
+    #[case::nothing_in_it("MT:*", &["MT:*"])]
+    #[case::manual("34970112332", &["34970112332"])]
+    fn a_code_for_several_devices_is_taken_apart(#[case] typed: &str, #[case] single: &[&str]) {
+        let each = SetupCode::new(typed).each();
+        assert_eq!(each.iter().map(SetupCode::expose).collect::<Vec<_>>(), single);
     }
 
     #[test]

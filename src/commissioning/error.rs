@@ -227,6 +227,7 @@ impl CommissioningError {
             "malformed-setup-code" | "wrong-code-length" | "wrong-check-digit" | "unknown-code-version" => {
                 "check the code on the device or its box; nothing was sent"
             }
+            "several-payloads" => "`matterbind commission` takes such a code and brings in each device in turn",
             _ => match self {
                 Self::Store { source, .. } => source.hint(),
                 _ => "try again; `matterbind logs` has the details",
