@@ -30,6 +30,7 @@ pub mod reconcile;
 pub mod secret;
 #[cfg(feature = "sim")]
 pub mod sim;
+pub mod standing;
 pub mod store;
 pub mod systemd;
 pub mod telemetry;

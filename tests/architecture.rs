@@ -10,7 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The vocabulary: no clock, no I/O, no runtime. And the points at which the crash tests end the process.
-const CORE: &str = "secret node onboarding fabric bind durable journal failpoint";
+const CORE: &str = "secret node onboarding fabric bind durable journal failpoint standing";
 
 /// A module (the longest prefix of a path counts), what it may import beside itself and `CORE`, and why.
 const ALLOWED: &[(&str, &str, &str)] = &[
@@ -20,6 +20,7 @@ const ALLOWED: &[(&str, &str, &str)] = &[
     ("onboarding", "", "types only"),
     ("fabric", "", "types only"),
     ("bind", "", "types only"),
+    ("standing", "", "what proves that a node has left, for all who destroy anything on that proof"),
     ("durable", "", "the error that every store port shares"),
     ("journal", "", "the event and the sink that takes it"),
     ("failpoint", "", "names points, does nothing in the product"),
@@ -81,7 +82,7 @@ const FENCES: &[(&str, &str, &str)] = &[
 ];
 
 /// Pure modules: time is an argument, nothing waits.
-const PURE: &str = "secret node onboarding fabric bind durable journal attestation commissioning/attempt \
+const PURE: &str = "secret node onboarding fabric bind durable journal standing attestation commissioning/attempt \
                     commissioning/step reconcile/compare outbox/schedule dcl/schedule discovery/search \
                     discovery/cache discovery/txt config/validate";
 
