@@ -36,6 +36,8 @@ mod actor;
 mod address;
 mod browse;
 mod cache;
+mod candidates;
+mod health;
 mod interfaces;
 #[cfg(feature = "sim")]
 pub mod register;
@@ -44,15 +46,17 @@ mod search;
 pub mod txt;
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Notify, broadcast, mpsc, watch};
+use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use self::cache::{Cache, Kind};
 pub use self::cache::{DiscoveryEvent, Seen};
+pub use self::candidates::Candidates;
+pub use self::health::Health;
 use self::search::{Finding, Wanted};
 use crate::commissioning::ports::{DiscoverError, Discovery};
 use crate::config::NetworkConfig;
@@ -61,6 +65,9 @@ use crate::onboarding::Discriminator;
 
 /// A subscriber that falls behind by more than this loses the oldest events; a snapshot tells the rest.
 const EVENT_BACKLOG: usize = 1024;
+
+/// How long discovery has to answer the hub itself: it never does anything that takes long.
+const ROUND_TRIP: Duration = Duration::from_secs(5);
 
 /// mDNS could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -74,14 +81,23 @@ pub enum StartError {
 #[derive(Debug, Clone)]
 pub struct LanDiscovery {
     shared: Arc<Shared>,
-    /// Instances to be confirmed.
-    doubts: mpsc::UnboundedSender<String>,
+    commands: mpsc::UnboundedSender<Command>,
     _stop: Arc<tokio_util::sync::DropGuard>,
+}
+
+/// What the actor is told.
+#[derive(Debug)]
+enum Command {
+    /// The instance does not answer although its records are valid.
+    Confirm(Kind, String),
+    /// Whoever hears the answer knows that actor and mDNS run.
+    Ping(oneshot::Sender<()>),
 }
 
 /// What searches and the actor share.
 #[derive(Debug)]
 struct Shared {
+    config: NetworkConfig,
     cache: Mutex<Cache>,
     /// Counts changes of the cache and query rounds: a search looks again after each.
     changes: watch::Sender<u64>,
@@ -100,6 +116,7 @@ impl LanDiscovery {
     /// [`StartError`] where mDNS has no socket.
     pub fn start(config: &NetworkConfig) -> Result<Self, StartError> {
         let shared = Arc::new(Shared {
+            config: config.clone(),
             cache: Mutex::default(),
             changes: watch::Sender::new(0),
             events: broadcast::Sender::new(EVENT_BACKLOG),
@@ -109,9 +126,9 @@ impl LanDiscovery {
         });
         let stop = CancellationToken::new();
         let actor = actor::Actor::start(config, Arc::clone(&shared)).map_err(StartError::Mdns)?;
-        let (doubts, doubted) = mpsc::unbounded_channel();
-        tokio::spawn(actor.run(stop.clone(), doubted));
-        Ok(Self { shared, doubts, _stop: Arc::new(stop.drop_guard()) })
+        let (commands, orders) = mpsc::unbounded_channel();
+        tokio::spawn(actor.run(stop.clone(), orders));
+        Ok(Self { shared, commands, _stop: Arc::new(stop.drop_guard()) })
     }
 
     /// What appears, changes and goes from now on.
@@ -133,7 +150,55 @@ impl LanDiscovery {
     /// ten seconds (RFC 6762 10.4). Otherwise its return would announce nothing new, and not be heard for minutes.
     pub fn confirm(&self, node: &OperationalNode) {
         // An actor that has gone confirms nothing.
-        let _ = self.doubts.send(format!("{}.{}", node.instance(), Kind::Operational.service_type()));
+        let _ = self.commands.send(Command::Confirm(Kind::Operational, node.instance()));
+    }
+
+    /// The devices that a code may be for, one after the other; the LAN is asked for more while the answer lives.
+    /// `vid_pid` is from the code, where it has them.
+    pub fn candidates(&self, discriminator: Discriminator, vid_pid: Option<(u16, u16)>) -> Candidates {
+        Candidates::new(&self.shared, self.commands.clone(), Wanted { discriminator, vid_pid })
+    }
+
+    /// Who announces itself as commissionable at this address: what `--address` names. The one heard last, where several do.
+    /// Without a port, whichever it has. `None` where nobody does within `budget`; who is known is given at once.
+    ///
+    /// # Errors
+    /// [`DiscoverError::Unavailable`] where mDNS does not run.
+    pub async fn commissionable_at(
+        &self,
+        ip: IpAddr,
+        port: Option<u16>,
+        budget: Duration,
+    ) -> Result<Option<CommissionableNode>, DiscoverError> {
+        let deadline = tokio::time::Instant::now() + budget;
+        let mut changes = self.shared.changes.subscribe();
+        let mut asking = None;
+        loop {
+            changes.mark_unchanged();
+            self.shared.check_running()?;
+            if let Some(node) = self.shared.cache().commissionable_at(ip, port) {
+                return Ok(Some(node));
+            }
+            asking.get_or_insert_with(|| self.ask());
+            match tokio::time::timeout_at(deadline, changes.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) | Err(_) => return Ok(None),
+            }
+        }
+    }
+
+    /// Whether devices can be found: interfaces, and a round trip through everything that runs here.
+    pub async fn health(&self) -> Health {
+        let (interfaces, missing) = interfaces::survey(&self.shared.config);
+        let (ping, answer) = oneshot::channel();
+        // Where the actor has gone, the answer fails at once.
+        let _ = self.commands.send(Command::Ping(ping));
+        let failure = match (self.shared.check_running(), tokio::time::timeout(ROUND_TRIP, answer).await) {
+            (Err(error), _) => Some(error.to_string()),
+            (Ok(()), Ok(Ok(()))) => None,
+            (Ok(()), Ok(Err(_)) | Err(_)) => Some("discovery does not answer the hub itself".to_owned()),
+        };
+        Health { interfaces, missing, failure }
     }
 
     /// Keeps asking the LAN for as long as the guard lives: for a listing that should be complete.
@@ -228,10 +293,11 @@ impl Shared {
     }
 
     fn check_running(&self) -> Result<(), DiscoverError> {
-        match &*self.failure.lock().unwrap_or_else(PoisonError::into_inner) {
-            Some(failure) => Err(DiscoverError::Unavailable(failure.clone())),
-            None => Ok(()),
+        if let Some(failure) = &*self.failure.lock().unwrap_or_else(PoisonError::into_inner) {
+            return Err(DiscoverError::Unavailable(failure.clone()));
         }
+        let (usable, missing) = interfaces::survey(&self.config);
+        if usable.is_empty() { Err(DiscoverError::Unavailable(health::no_interface(&missing))) } else { Ok(()) }
     }
 
     fn set_failure(&self, failure: Option<String>) {

@@ -8,17 +8,19 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use mdns_sd::{IfKind, IfPredicate, ResolvedService, ScopedIp, ServiceDaemon, ServiceEvent, VERIFY_TIMEOUT_DEFAULT};
+use mdns_sd::{
+    DaemonStatus, IfKind, IfPredicate, ResolvedService, ScopedIp, ServiceDaemon, ServiceEvent, VERIFY_TIMEOUT_DEFAULT,
+};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio_util::sync::CancellationToken;
 
-use super::Shared;
 use super::address::{LocalPrefix, rank};
 use super::browse::Browse;
 use super::cache::{Kind, Seen};
 use super::interfaces::{local_prefixes, takes_part};
 use super::schedule::Schedule;
-use super::txt::{parse_commissionable, parse_operational, parse_operational_instance};
+use super::txt::{is_commissionable_instance, parse_commissionable, parse_operational, parse_operational_instance};
+use super::{Command, Shared};
 use crate::config::NetworkConfig;
 use crate::node::{CommissionableNode, OperationalNode, ScopedAddress};
 
@@ -52,8 +54,8 @@ impl Actor {
         Ok(Self { mdns, shared, browses, restarted: [None; 2], schedule: Schedule::new(Instant::now()) })
     }
 
-    /// Runs until `stop`. What comes through `doubted` are full instance names.
-    pub async fn run(mut self, stop: CancellationToken, mut doubted: UnboundedReceiver<String>) {
+    /// Runs until `stop`.
+    pub async fn run(mut self, stop: CancellationToken, mut commands: UnboundedReceiver<Command>) {
         loop {
             let due = self.due();
             let browses = &mut self.browses;
@@ -68,7 +70,7 @@ impl Actor {
             tokio::select! {
                 () = stop.cancelled() => break,
                 (index, event) = heard => self.handle_event(index, event),
-                Some(instance) = doubted.recv() => self.confirm(instance),
+                Some(command) = commands.recv() => self.handle_command(command),
                 () = self.shared.search_began.notified() => self.schedule.handle_search(Instant::now()),
                 () = tokio::time::sleep_until(due.into()) => self.ask(),
             }
@@ -77,10 +79,26 @@ impl Actor {
         let _ = self.mdns.shutdown();
     }
 
-    fn confirm(&self, instance: String) {
-        if let Err(error) = self.mdns.verify(instance, VERIFY_TIMEOUT_DEFAULT) {
-            // Whoever doubts asks again.
-            tracing::debug!(%error, "the records of a node cannot be confirmed now");
+    fn handle_command(&self, command: Command) {
+        match command {
+            Command::Confirm(kind, instance) => {
+                let instance = format!("{instance}.{}", kind.service_type());
+                if let Err(error) = self.mdns.verify(instance, VERIFY_TIMEOUT_DEFAULT) {
+                    // Whoever doubts asks again.
+                    tracing::debug!(%error, "the records of a node cannot be confirmed now");
+                }
+            }
+            Command::Ping(answer) => match self.mdns.status() {
+                Ok(status) => {
+                    tokio::spawn(async move {
+                        if let Ok(DaemonStatus::Running) = status.recv_async().await {
+                            // Whoever asked may have gone.
+                            let _ = answer.send(());
+                        }
+                    });
+                }
+                Err(error) => tracing::debug!(%error, "mDNS does not take a question"),
+            },
         }
     }
 
@@ -229,6 +247,7 @@ fn understand(kind: Kind, service: &ResolvedService, local: &[LocalPrefix]) -> O
     let port = service.port;
     let properties = service.txt_properties.iter().map(|item| (item.key(), item.val()));
     match kind {
+        Kind::Commissionable if !is_commissionable_instance(instance) => None,
         Kind::Commissionable => {
             let txt = parse_commissionable(properties)?;
             Some(Seen::Commissionable(CommissionableNode { instance: instance.to_owned(), addresses, port, txt }))

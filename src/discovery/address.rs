@@ -31,8 +31,8 @@ pub fn rank(mut addresses: Vec<ScopedAddress>, local: &[LocalPrefix]) -> Vec<Sco
             .scope
             .as_ref()
             .is_some_and(|(_, index)| local.iter().any(|own| own.loopback && own.interface == *index));
-        let usable = !address.ip.is_unspecified() && !address.ip.is_multicast();
-        usable
+        may_be_a_neighbours(address.ip)
+            && !local.iter().any(|own| is_broadcast_of(own, address.ip))
             && (!address.ip.is_loopback() || heard_on_loopback)
             && (!address.is_link_local() || address.scope.is_some())
     });
@@ -40,6 +40,27 @@ pub fn rank(mut addresses: Vec<ScopedAddress>, local: &[LocalPrefix]) -> Vec<Sco
     addresses.dedup();
     addresses.truncate(MAX_ADDRESSES);
     addresses
+}
+
+/// Whether one host can have the address at all. An IPv4 address in an AAAA record (RFC 4291 2.5.5) is nobody's: a socket
+/// would send it over IPv4, past every check of IPv4 addresses.
+fn may_be_a_neighbours(ip: IpAddr) -> bool {
+    match ip {
+        // 0.0.0.0/8 is "this network", 240.0.0.0/4 reserved, with the limited broadcast address at its end.
+        IpAddr::V4(v4) => v4.octets()[0] != 0 && !v4.is_multicast() && v4.octets()[0] < 240,
+        IpAddr::V6(v6) => {
+            let embeds_v4 = v6.segments()[..5] == [0; 5] && matches!(v6.segments()[5], 0 | 0xFFFF) && !v6.is_loopback();
+            !v6.is_multicast() && !embeds_v4
+        }
+    }
+}
+
+/// The network's own address and its broadcast address; a prefix of 31 bits or more has neither.
+fn is_broadcast_of(own: &LocalPrefix, ip: IpAddr) -> bool {
+    let (IpAddr::V4(_), IpAddr::V4(other)) = (own.ip, ip) else { return false };
+    let host_bits = u32::MAX.checked_shr(own.length.into()).unwrap_or(0);
+    let host = other.to_bits() & host_bits;
+    own.length > 0 && own.length < 31 && shares_prefix(own, ip) && !own.loopback && (host == 0 || host == host_bits)
 }
 
 fn preference(ip: IpAddr, local: &[LocalPrefix]) -> u8 {
@@ -109,6 +130,29 @@ mod tests {
         ];
         seen.push(ScopedAddress { ip: "fe80::1".parse().expect("an address"), scope: None });
         assert_eq!(rank(seen, &own), [address("127.0.0.1", "lo", 1)]);
+    }
+
+    #[test]
+    fn what_nobody_can_have_is_dropped() {
+        let own = [local("10.77.0.1", 24, 2, false), local("127.0.0.1", 8, 1, true), local("10.0.0.0", 31, 3, false)];
+        for ip in [
+            "::ffff:127.0.0.1",
+            "::ffff:10.77.0.9",
+            "::127.0.0.1",
+            "0.0.0.0",
+            "0.1.2.3",
+            "255.255.255.255",
+            "240.0.0.1",
+            "10.77.0.255",
+            "10.77.0.0",
+            "224.0.0.251",
+            "ff02::1",
+        ] {
+            assert_eq!(rank(vec![address(ip, "eth0", 2)], &own), [], "{ip}");
+        }
+        for ip in ["10.77.0.254", "10.77.1.255", "10.0.0.1", "fd77::ffff", "192.168.1.1"] {
+            assert_eq!(rank(vec![address(ip, "eth0", 2)], &own).len(), 1, "{ip}");
+        }
     }
 
     #[test]

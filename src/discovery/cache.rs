@@ -3,6 +3,7 @@
 //! mdns-sd has a cache of DNS records with their lifetimes; this one has nodes. Not here: sockets and queries (`actor`).
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::search::Rounds;
@@ -40,6 +41,8 @@ pub struct Entry<N> {
     pub node: N,
     /// When this instance name was first seen.
     pub first_seen: Instant,
+    /// When it last announced itself or answered.
+    pub last_heard: Instant,
     /// Since when it has to be confirmed.
     unconfirmed: Option<Instant>,
     /// A newer instance has the same socket: this is a device that restarted without a goodbye.
@@ -139,6 +142,15 @@ impl Cache {
         entries.into_iter()
     }
 
+    /// Who has this address, and this port where it is named; the one heard last, where several do.
+    pub fn commissionable_at(&self, ip: IpAddr, port: Option<u16>) -> Option<CommissionableNode> {
+        let there = |node: &CommissionableNode| {
+            port.is_none_or(|port| node.port == port) && node.addresses.iter().any(|address| address.ip == ip)
+        };
+        let entries = self.commissionable.values().filter(|entry| there(&entry.node));
+        entries.max_by_key(|entry| entry.last_heard).map(|entry| entry.node.clone())
+    }
+
     /// Every operational node, of any fabric, in the order of fabric and node id.
     pub fn operational_nodes(&self) -> Vec<OperationalNode> {
         let mut nodes: Vec<_> = self.operational.values().map(|entry| entry.node.clone()).collect();
@@ -220,6 +232,7 @@ fn note<K: std::hash::Hash + Eq, N: Clone + PartialEq>(
 ) -> Option<DiscoveryEvent> {
     if let Some(entry) = entries.get_mut(&key) {
         entry.unconfirmed = None;
+        entry.last_heard = now;
         if entry.node == node {
             return None;
         }
@@ -229,7 +242,10 @@ fn note<K: std::hash::Hash + Eq, N: Clone + PartialEq>(
     if entries.len() >= MAX_INSTANCES {
         return None;
     }
-    entries.insert(key, Entry { node: node.clone(), first_seen: now, unconfirmed: None, superseded: false });
+    entries.insert(
+        key,
+        Entry { node: node.clone(), first_seen: now, last_heard: now, unconfirmed: None, superseded: false },
+    );
     Some(DiscoveryEvent::Appeared(seen(node)))
 }
 
@@ -315,6 +331,19 @@ pub(super) mod tests {
         assert_eq!(cache.handle_timeout(start + RECONFIRM_WITHIN / 2), []);
         assert_eq!(cache.handle_timeout(start + RECONFIRM_WITHIN), [DiscoveryEvent::Gone(sighting(&a))]);
         assert_eq!(visible(&cache), ["B"]);
+    }
+
+    #[test]
+    fn who_is_at_an_address_is_told() {
+        let now = Instant::now();
+        let node = commissionable("A", 3840, 1);
+        let mut cache = Cache::default();
+        cache.handle_sighting(sighting(&node), now);
+        let ip = node.addresses[0].ip;
+        assert_eq!(cache.commissionable_at(ip, None), Some(node.clone()));
+        assert_eq!(cache.commissionable_at(ip, Some(5540)), Some(node));
+        assert_eq!(cache.commissionable_at(ip, Some(5541)), None);
+        assert_eq!(cache.commissionable_at("fe80::2".parse().expect("an address"), None), None);
     }
 
     #[test]

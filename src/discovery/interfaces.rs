@@ -17,6 +17,18 @@ pub fn takes_part(config: &NetworkConfig, interface: &Interface) -> bool {
     }
 }
 
+/// The names of the interfaces that take part now, and the configured ones of which there is nothing: no such interface,
+/// not up, or without an address.
+pub fn survey(config: &NetworkConfig) -> (Vec<String>, Vec<String>) {
+    let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
+    let mut usable: Vec<_> =
+        interfaces.iter().filter(|interface| takes_part(config, interface)).map(|i| i.name.clone()).collect();
+    usable.sort_unstable();
+    usable.dedup();
+    let missing = config.interfaces.iter().filter(|name| !usable.contains(name)).cloned().collect();
+    (usable, missing)
+}
+
 /// Our own addresses with their prefixes; empty where the system does not tell.
 pub fn local_prefixes() -> Vec<LocalPrefix> {
     let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
@@ -57,6 +69,12 @@ fn flags(name: &str) -> Option<libc::c_short> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_configured_interface_that_is_not_there_is_named() {
+        let config = NetworkConfig { interfaces: vec!["no-such".to_owned()] };
+        assert_eq!(survey(&config), (Vec::new(), vec!["no-such".to_owned()]));
+    }
 
     #[test]
     fn the_loopback_interface_takes_part_when_named() {

@@ -77,6 +77,14 @@ impl Wanted {
         }
     }
 
+    /// Every node that fits and has its window open, the one heard last first.
+    pub fn fitting(&self, cache: &Cache) -> Vec<CommissionableNode> {
+        let open = |node: &CommissionableNode| node.txt.commissioning_mode != 0 && self.fits(node);
+        let mut fitting: Vec<_> = cache.commissionable_entries().filter(|entry| open(&entry.node)).collect();
+        fitting.sort_by_key(|entry| std::cmp::Reverse(entry.last_heard));
+        fitting.into_iter().map(|entry| entry.node.clone()).collect()
+    }
+
     /// A node that would fit if its window were open.
     pub fn closed(&self, cache: &Cache) -> Option<CommissionableNode> {
         let fits = |node: &CommissionableNode| node.txt.commissioning_mode == 0 && self.fits(node);
@@ -175,6 +183,18 @@ mod tests {
         assert!(!wanted(0xFFF1, 0x8001).fits(&node) && !wanted(0xFFF2, 0x8000).fits(&node));
         node.txt.product_id = Some(0);
         assert!(wanted(0xFFF1, 0x8001).fits(&node));
+    }
+
+    #[test]
+    fn candidates_come_in_the_order_in_which_they_were_heard_last() {
+        let start = Instant::now();
+        let [a, b, mut closed] = ["A", "B", "C"].map(|name| commissionable(name, 3840, name.as_bytes()[0]));
+        closed.txt.commissioning_mode = 0;
+        let mut cache = cache(start, &[a.clone(), commissionable("D", 3841, 4), closed]);
+        cache.handle_sighting(sighting(&b), start + Duration::from_secs(1));
+        assert_eq!(LONG.fitting(&cache), [b.clone(), a.clone()]);
+        cache.handle_sighting(sighting(&a), start + Duration::from_secs(2));
+        assert_eq!(LONG.fitting(&cache), [a, b]);
     }
 
     #[test]

@@ -54,6 +54,11 @@ pub fn parse_operational<'a>(properties: impl IntoIterator<Item = (&'a str, Opti
     Record::new(properties).common()
 }
 
+/// Whether a commissionable instance name is Matter's: 16 hex digits (Matter Core 4.3.1.1).
+pub fn is_commissionable_instance(instance: &str) -> bool {
+    instance.len() == 16 && instance.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
 /// Reads `<compressed fabric id>-<node id>`, 16 hex digits each (Matter Core 4.3.2.1).
 pub fn parse_operational_instance(instance: &str) -> Option<(u64, NodeId)> {
     let (fabric, node) = instance.split_once('-')?;
@@ -97,11 +102,11 @@ impl<'a> Record<'a> {
         parse_number(self.0.get(key)?)
     }
 
-    /// Text without control characters, cut at a character boundary so that it has at most `max` bytes.
+    /// Text without what could mislead a reader, cut at a character boundary so that it has at most `max` bytes.
     fn text(&self, key: &str, max: usize) -> Option<String> {
         let text = std::str::from_utf8(self.0.get(key)?).ok()?;
         let mut kept = String::new();
-        for character in text.chars().filter(|character| !character.is_control()) {
+        for character in text.chars().filter(|character| is_harmless(*character)) {
             if kept.len() + character.len_utf8() > max {
                 break;
             }
@@ -120,6 +125,24 @@ impl<'a> Record<'a> {
             None => (None, None),
         }
     }
+}
+
+/// Whether a character shows as itself: no control character, no line or paragraph separator, nothing that turns the
+/// direction of the text beside it, nothing invisible.
+fn is_harmless(character: char) -> bool {
+    !character.is_control()
+        && !matches!(
+            character,
+            '\u{AD}'
+                | '\u{61C}'
+                | '\u{180E}'
+                | '\u{200B}'..='\u{200F}'
+                | '\u{2028}'..='\u{202E}'
+                | '\u{2060}'..='\u{206F}'
+                | '\u{FEFF}'
+                | '\u{FFF0}'..='\u{FFFB}'
+                | '\u{E0000}'..='\u{E0FFF}'
+        )
 }
 
 fn parse_number(value: &[u8]) -> Option<u32> {
@@ -210,6 +233,22 @@ mod tests {
         let long = format!("\u{1b}[31m{}", "ä".repeat(40));
         let name = parse(&[("D", "1"), ("DN", &long)]).and_then(|txt| txt.device_name);
         assert_eq!(name, Some(format!("[31m{}", "ä".repeat(14))));
+    }
+
+    #[test]
+    fn a_name_cannot_turn_or_hide_the_text_beside_it() {
+        let name = |text: &str| parse(&[("D", "1"), ("DN", text)]).and_then(|txt| txt.device_name);
+        assert_eq!(name("lamp\u{202e}gnp.exe\u{2066}\u{200b}\u{2028}\u{feff}"), Some("lampgnp.exe".to_owned()));
+        assert_eq!(name("\u{202e}\u{1b}\u{9b}\u{85}"), None);
+        assert_eq!(name("Küche 台所 مطبخ"), Some("Küche 台所 مطبخ".to_owned()));
+    }
+
+    #[test]
+    fn a_commissionable_instance_is_a_number_of_64_bits() {
+        assert!(is_commissionable_instance("A1b2C3D4E5F60718"));
+        for wrong in ["", "A1B2C3D4E5F6071", "A1B2C3D4E5F607180", "\u{1b}]52;c;AAAA\u{7}..", "A1B2C3D4-5F60718"] {
+            assert!(!is_commissionable_instance(wrong), "{wrong:?}");
+        }
     }
 
     #[test]
