@@ -96,6 +96,7 @@ fn three_views(node: u64) -> (NodeRecord, DeviceView, CloudView) {
         last_seen_at: None,
         state: NodeState::Operational,
         bind: BindStatus { state: BindState::Bound, ..BindStatus::default() },
+        replaces: None,
     };
     let held = CloudRecord {
         device: CloudDevice { product_key, device_key },

@@ -21,6 +21,7 @@ use crate::commissioning::identity::Profile;
 use crate::config::Config;
 use crate::discovery::LanDiscovery;
 use crate::hub::bind::{DeviceCodes, StoredTokenStore};
+use crate::hub::succession::Predecessors;
 use crate::hub::trust::judge::Judge;
 use crate::hub::{Commissioning, Hub, access, keys, preflight, probe, recovery, removal, sync};
 use crate::journal::{Event, EventSink, Level};
@@ -96,11 +97,18 @@ async fn build(
         None => None,
     };
     let asked = config.cloud.as_ref().map(|cloud| cloud.before_commissioning).zip(cloud.as_ref());
+    let predecessors = Predecessors {
+        store: store.clone(),
+        link: Arc::clone(&link),
+        discovery: discovery.clone(),
+        journal: journal.clone(),
+    };
     let commissioner = Commissioner {
         link: Arc::clone(&link),
         discovery: Arc::new(discovery.clone()),
         store: Arc::new(store.clone()),
         judge: Arc::clone(&judge),
+        predecessor: predecessors.finder(),
         preflight: asked.and_then(|(policy, cloud)| preflight::preflight(policy, cloud)),
         journal: Arc::new(journal.clone()),
         settings,

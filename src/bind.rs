@@ -209,6 +209,9 @@ pub struct BindStatus {
     pub tries: u32,
     /// When it was acknowledged.
     pub bound_at: Option<Timestamp>,
+    /// When the cloud last showed it. Written down rarely: asking every minute must not wear out the disk.
+    #[serde(default)]
+    pub confirmed_at: Option<Timestamp>,
 }
 
 #[cfg(test)]

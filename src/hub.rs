@@ -2,7 +2,7 @@
 //! them (`admin`).
 //!
 //! `commission` takes devices in, `removal` takes them away, `inventory` asks one node, `access` writes who may do what, `keys`
-//! backs up, `sync` compares device, record and cloud, `trust` judges who joins, `recovery` settles what a crash interrupted,
+//! backs up, `sync` compares device, record and cloud, `trust` judges who joins, `succession` knows devices again after a reset, `recovery` settles what a crash interrupted,
 //! `presence` follows what the LAN shows, `probe` and `liveness` ask who is silent, and `reach` is the way to a node.
 
 use std::collections::HashSet;
@@ -26,10 +26,11 @@ use crate::systemd;
 use crate::telemetry::metrics::Metrics;
 
 pub(crate) mod access;
+mod backend;
 pub(crate) mod bind;
 pub(crate) mod commission;
 pub(crate) mod discover;
-pub mod doors;
+pub mod door;
 pub(crate) mod inventory;
 pub(crate) mod keys;
 mod liveness;
@@ -43,6 +44,7 @@ pub(crate) mod recovery;
 pub(crate) mod refusal;
 pub(crate) mod removal;
 pub(crate) mod status;
+pub(crate) mod succession;
 pub(crate) mod sync;
 pub(crate) mod trust;
 
@@ -69,6 +71,7 @@ impl Commissioning {
             store: Arc::clone(&now.store),
             judge: Arc::clone(&now.judge),
             preflight: now.preflight.clone(),
+            predecessor: Arc::clone(&now.predecessor),
             journal: Arc::clone(&now.journal),
             settings,
             stop: now.stop.clone(),

@@ -33,6 +33,7 @@ mod outbox;
 mod reconcile;
 mod removal;
 mod snapshot;
+mod succession;
 mod task_row;
 
 #[cfg(test)]

@@ -201,12 +201,15 @@ async fn follow(
 /// The summary for a person: success on stdout, failure on stderr.
 fn tell(result: &CommissionResult, out: Paint, err: Paint) -> Result<(), CliError> {
     match result {
-        CommissionResult::Commissioned { node, bind, timings_ms, .. } => {
+        CommissionResult::Commissioned { node, bind, timings_ms, replaces, .. } => {
             let done = out.tone(Tone::Good, "Commissioned");
             let name = out.tone(Tone::Strong, &node.name);
             let product = format!("{} {}, Matter {}", node.vendor_name, node.product_name, node.matter_version);
             let took = output::duration(timings_ms.total);
             output::line(&format!("{done} {name} as node {} in {took} ({product}).", node.node_id))?;
+            if let Some(old) = replaces {
+                output::line(&format!("This device was node {old} before; that one has ended."))?;
+            }
             output::line(&bind_sentence(bind, out))
         }
         CommissionResult::Failed(failure) => {

@@ -31,7 +31,8 @@ use crate::fabric::{Cat, CatGrant, plan_acl};
 use crate::failpoint;
 use crate::journal::{Event, EventSink, Level};
 use crate::node::{
-    AttestationSummary, CommissionableNode, CommissionableTxt, FabricId, NodeId, NodeRecord, NodeState, ScopedAddress,
+    AttestationSummary, BasicInformation, CommissionableNode, CommissionableTxt, FabricId, NodeId, NodeRecord,
+    NodeState, ScopedAddress,
 };
 use crate::onboarding::{Discriminator, OnboardingPayload};
 use crate::outbox::ports::{OutboxId, OutboxTask};
@@ -130,6 +131,10 @@ pub enum PreflightAnswer {
 /// Asks the cloud about a device; answers within seconds, whatever the cloud does.
 pub type Preflight = Arc<dyn Fn(CloudDevice) -> BoxFuture<'static, PreflightAnswer> + Send + Sync>;
 
+/// Finds the record that a device had before it was reset: only one whose node surely does not answer any more, and that is
+/// flagged so. Answers within seconds.
+pub type FindPredecessor = Arc<dyn Fn(BasicInformation) -> BoxFuture<'static, Option<NodeRecord>> + Send + Sync>;
+
 /// Commissions devices.
 pub struct Commissioner<L, D, S, J> {
     /// The Matter stack.
@@ -142,6 +147,8 @@ pub struct Commissioner<L, D, S, J> {
     pub judge: Arc<J>,
     /// Whether the cloud would take the device; `None`: nobody is asked.
     pub preflight: Option<Preflight>,
+    /// Which record the device had before.
+    pub predecessor: FindPredecessor,
     /// The admin log.
     pub journal: Arc<dyn EventSink>,
     /// What does not change.
@@ -284,9 +291,12 @@ where
         rearmed?;
         failpoint::reach("case.opened");
         let accessed = run.step(Step::Access, async { set_access(case, &plan?).await }).await?;
+        let before = (self.predecessor)(description.basic.clone()).await;
+        let order = &succeeding(order, before.as_ref());
         let bind = self.bind_identity(order, &description, &accessed).await;
         let draft = Draft { order, found: &found, description: &description, judgement: &judgement, node, peer };
-        let record = self.record(&draft, sessions.fabric_index, accessed.cats(), &bind);
+        let replaces = before.map(|before| before.node_id);
+        let record = NodeRecord { replaces, ..self.record(&draft, sessions.fabric_index, accessed.cats(), &bind) };
         let task = bind.ok().map(|eligible| bind_task(&record, eligible));
         let ready = NodeRecord { state: NodeState::Provisional, ..record.clone() };
         let node = ProvisionalNode { attempt_id: order.attempt_id, record: ready, task, evidence: judgement.evidence };
@@ -614,6 +624,7 @@ where
                 Ok(_) => BindStatus { state: BindState::Pending, ..BindStatus::default() },
                 Err(status) => status.clone(),
             },
+            replaces: None,
         }
     }
 }
@@ -707,11 +718,24 @@ fn addresses(found: &CommissionableNode, peer: SocketAddr) -> Vec<String> {
 }
 
 fn name_for(order: &Order, description: &DeviceDescription, node: NodeId) -> String {
-    match &order.name {
-        Some(name) => name.clone(),
-        None if description.basic.product_name.is_empty() => format!("node {node}"),
-        None => format!("{} {node}", description.basic.product_name),
+    let default = || NodeRecord::default_name(&description.basic.product_name, node);
+    order.name.clone().unwrap_or_else(default)
+}
+
+/// The order with what its device had before, where the order says nothing.
+fn succeeding(order: &Order, before: Option<&NodeRecord>) -> Order {
+    let mut order = order.clone();
+    let Some(before) = before else { return order };
+    // A name that nobody gave has the old node's number in it.
+    let named = (!before.has_default_name()).then(|| before.name.clone());
+    order.name = order.name.or(named);
+    order.family_id = order.family_id.or_else(|| before.family_id.clone());
+    order.room_id = order.room_id.or_else(|| before.room_id.clone());
+    let GivenIdentity { product_key, device_key, .. } = &mut order.identity;
+    if product_key.is_none() && device_key.is_none() {
+        (*product_key, *device_key) = (before.product_key.clone(), before.device_key.clone());
     }
+    order
 }
 
 fn finding_line(finding: &serde_json::Value) -> String {

@@ -91,6 +91,7 @@ async fn promote(hub: &Hub, provisional: &ProvisionalNode, session: &impl Operat
     let attempt = provisional.attempt_id;
     hub.store.commit_commissioned(attempt, &record, provisional.task.as_ref(), &provisional.evidence).await?;
     failpoint::reach("recover.recorded");
+    hub.tell_succession(&record);
     Ok(())
 }
 

@@ -394,12 +394,7 @@ pub fn superseded<'a>(records: impl IntoIterator<Item = &'a NodeRecord>) -> BTre
     let mut newest: BTreeMap<_, &NodeRecord> = BTreeMap::new();
     let mut old = BTreeMap::new();
     for record in records {
-        let (tag, value) = match (&record.unique_id, &record.serial_number) {
-            (_, Some(serial)) => ("serial", serial),
-            (Some(unique), None) => ("unique", unique),
-            (None, None) => continue,
-        };
-        let key = (record.vendor_id, record.product_id, tag, value);
+        let Some(key) = record.marks().key() else { continue };
         let Some(other) = newest.insert(key, record) else { continue };
         let age = |record: &NodeRecord| (record.commissioned_at, record.node_id);
         let (older, newer) = if age(other) < age(record) { (other, record) } else { (record, other) };

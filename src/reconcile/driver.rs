@@ -141,7 +141,8 @@ impl<D: Devices, R: Records, B: BindApi, E: EventSink> Reconciler<'_, D, R, B, E
                 device: &device,
                 cloud: &cloud,
                 queued: queued.contains(&local.node_id),
-                superseded_by: replaced.get(&local.node_id).copied(),
+                // Two that answer are two devices, whatever they are numbered.
+                superseded_by: replaced.get(&local.node_id).filter(|_| !matches!(device, DeviceView::Seen(_))).copied(),
                 commissionable_again: located.commissionable_again.as_deref(),
             };
             let comparison = compare(views);

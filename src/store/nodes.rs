@@ -11,7 +11,9 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::fabric::{allocate, id};
-use super::{Failure, Store, from_json, from_word, micros, outbox, store_error, task_row, timestamp, to_json};
+use super::{
+    Failure, Store, from_json, from_word, micros, outbox, store_error, succession, task_row, timestamp, to_json,
+};
 use crate::commissioning::ports::{NodeStore, ProvisionalNode};
 use crate::durable::StoreError;
 use crate::failpoint;
@@ -112,8 +114,9 @@ impl NodeStore for Store {
         task: Option<&OutboxTask>,
         evidence: &str,
     ) -> Result<Option<OutboxId>, StoreError> {
-        let (record, task, evidence) = (record.clone(), task.cloned(), evidence.to_owned());
+        let (mut record, task, evidence) = (record.clone(), task.cloned(), evidence.to_owned());
         self.write_and_wake(move |tx| {
+            let task = succession::commit(tx, &mut record, task)?;
             tx.execute(
                 "INSERT INTO nodes (node_id, record) VALUES (?1, ?2)",
                 params![id(record.node_id.0)?, to_json(&record)?],

@@ -31,7 +31,10 @@ const BUSY_TIMEOUT: Duration = Duration::from_millis(1000);
 /// The header that every SQLite file begins with.
 const SQLITE_MAGIC: &[u8; 16] = b"SQLite format 3\0";
 
-pub(super) const MIGRATIONS: &[M<'static>] = &[M::up(include_str!("migrations/001_initial.sql")).foreign_key_check()];
+pub(super) const MIGRATIONS: &[M<'static>] = &[
+    M::up(include_str!("migrations/001_initial.sql")).foreign_key_check(),
+    M::up(include_str!("migrations/002_removal_told.sql")),
+];
 
 /// The schema that this binary writes.
 pub const SCHEMA_VERSION: i32 = MIGRATIONS.len() as i32;

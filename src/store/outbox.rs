@@ -82,9 +82,14 @@ impl OutboxStore for Store {
         receipt: Option<&BindReceipt>,
     ) -> Result<(), StoreError> {
         let (row, node, receipt) = (entry.id, entry.node_id, receipt.cloned());
+        let unbound = matches!(entry.task, OutboxTask::Unbind(_)).then(|| entry.task.device().clone());
         self.write_and_wake(move |tx| {
             tx.execute("DELETE FROM outbox WHERE id = ?1", [row.0])?;
-            note(tx, node, status)?;
+            // What was unbound may be what the node was bound as before it got other keys.
+            let current = super::nodes::record(tx, node)?.and_then(|record| cloud_device(&record));
+            if unbound.is_none_or(|unbound| current == Some(unbound)) {
+                note(tx, node, status)?;
+            }
             if let Some(receipt) = receipt {
                 // Nothing is written where the node is gone.
                 tx.execute(
@@ -201,6 +206,24 @@ pub(super) fn insert(
     )
     .map_err(store_error)?;
     Ok(OutboxId(tx.last_insert_rowid()))
+}
+
+/// Adds the unbind of a device, or answers the one that waits already.
+pub(super) fn insert_unbind(
+    tx: &Transaction<'_>,
+    node: NodeId,
+    device: CloudDevice,
+    now: Timestamp,
+) -> Result<OutboxId, StoreError> {
+    let sql = "SELECT id FROM outbox WHERE node_id = ?1 AND kind = 'unbind' AND product_key = ?2 AND device_key = ?3";
+    let waiting = tx
+        .query_row(sql, params![id(node.0)?, device.product_key, device.device_key], |row| row.get(0))
+        .optional()
+        .map_err(store_error)?;
+    match waiting {
+        Some(row) => Ok(OutboxId(row)),
+        None => insert(tx, node, &OutboxTask::Unbind(device), now),
+    }
 }
 
 /// Drops everything but an unbind: the node is going away.

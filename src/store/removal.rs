@@ -13,7 +13,7 @@ use super::{Failure, Store, from_json, from_word, micros, outbox, store_error, t
 use crate::durable::StoreError;
 use crate::failpoint;
 use crate::node::{NodeId, NodeRecord, NodeState};
-use crate::outbox::ports::{OutboxId, OutboxTask};
+use crate::outbox::ports::OutboxId;
 
 /// What a removal does next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,13 +51,22 @@ pub struct Removal {
     pub forced: bool,
     /// Whether our fabric is, as far as we know, still on the device.
     pub on_device: bool,
+    /// Whether the device may have been told to forget us.
+    pub told: bool,
     /// The record when it began: recognises the device later.
     pub record: NodeRecord,
     /// When it began.
     pub began_at: Timestamp,
 }
 
-const COLUMNS: &str = "SELECT node_id, stage, forced, on_device, record, began_at FROM removals";
+impl Removal {
+    /// Nobody outside has heard of it.
+    pub fn can_be_taken_back(&self) -> bool {
+        self.stage == RemovalStage::Device && !self.told
+    }
+}
+
+const COLUMNS: &str = "SELECT node_id, stage, forced, on_device, record, began_at, told FROM removals";
 
 impl Store {
     /// Begins a removal, or answers the one that is under way (with `forced` added where it is new). The record's state
@@ -85,6 +94,37 @@ impl Store {
         .await
     }
 
+    /// Notes that the device is about to be told: from now on the removal cannot be taken back.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn tell_removal(&self, node: NodeId) -> Result<(), StoreError> {
+        let node = id(node.0)?;
+        self.write(move |tx| {
+            tx.execute("UPDATE removals SET told = 1 WHERE node_id = ?1", [node])?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Takes a removal back, where its device has not been told yet. Answers how it stood; `None` where there is none. The
+    /// node is asked again before anybody says that it answers, so its state is `unreachable` until then.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn keep_node(&self, node: NodeId) -> Result<Option<Removal>, StoreError> {
+        self.write(move |tx| {
+            let found = find(tx, node)?;
+            if found.as_ref().is_some_and(Removal::can_be_taken_back) {
+                modify(tx, node, |record| record.state = NodeState::Unreachable)?;
+                tx.execute("DELETE FROM removals WHERE node_id = ?1", [id(node.0)?])?;
+                failpoint::reach("keep.in-transaction");
+            }
+            Ok(found)
+        })
+        .await
+    }
+
     /// The device stage is over: `on_device` is true where a forced removal goes on without the device. Drops the node's
     /// waiting cloud work and, where the cloud may hold the device, queues its unbind, in the same transaction. Answers the
     /// unbind's row. A device that was commissioned again in the meantime keeps its binding: the cloud knows it by its keys,
@@ -106,10 +146,10 @@ impl Store {
             // Before the rows are dropped: one that was sent says that the cloud may know the device.
             let known = outbox::cloud_may_know(tx, &removal.record)? && !is_someone_elses(tx, &removal.record)?;
             outbox::drop_work(tx, node)?;
-            let device = outbox::cloud_device(&removal.record).filter(|_| known);
-            let row = match outbox::unbind_row(tx, node)? {
-                Some(row) => Some(row),
-                None => device.map(|device| outbox::insert(tx, node, &OutboxTask::Unbind(device), now)).transpose()?,
+            // Another unbind may wait, of keys that the node had before.
+            let row = match outbox::cloud_device(&removal.record).filter(|_| known) {
+                Some(device) => Some(outbox::insert_unbind(tx, node, device, now)?),
+                None => outbox::unbind_row(tx, node)?,
             };
             let stage = if row.is_some() { RemovalStage::Cloud } else { RemovalStage::Record };
             tx.execute(
@@ -202,5 +242,6 @@ fn removal(row: &Row<'_>) -> Result<Removal, Failure> {
         on_device: row.get(3)?,
         record: from_json(&row.get::<_, String>(4)?)?,
         began_at: timestamp(row.get(5)?)?,
+        told: row.get(6)?,
     })
 }

@@ -51,6 +51,7 @@ fn record(node: u64) -> NodeRecord {
         last_seen_at: None,
         state: NodeState::Operational,
         bind: BindStatus { state: BindState::Pending, ..BindStatus::default() },
+        replaces: None,
     }
 }
 
@@ -304,6 +305,7 @@ async fn a_newer_version_is_refused_with_the_name_of_its_binary() {
 /// The fixtures are frozen: a new schema adds a file and a case here.
 #[rstest]
 #[case::v1(include_str!("fixtures/v1.sql"))]
+#[case::v2(include_str!("fixtures/v2.sql"))]
 #[tokio::test]
 async fn every_old_version_opens(#[case] dump: &str) {
     let dir = tempfile::tempdir().unwrap();

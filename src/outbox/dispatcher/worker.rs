@@ -167,6 +167,7 @@ impl<S: OutboxStore, B: BindApi, C: BindingCodeSource, E: EventSink> Worker<S, B
                     message: String::new(),
                     tries: entry.tries,
                     bound_at: Some(now),
+                    confirmed_at: Some(now),
                 };
                 (Some(status), Some(receipt_of(given)))
             }
@@ -192,6 +193,7 @@ impl<S: OutboxStore, B: BindApi, C: BindingCodeSource, E: EventSink> Worker<S, B
             message: entry.last_message.clone(),
             tries: entry.tries,
             bound_at: None,
+            confirmed_at: None,
         });
         if let Some(status) = status.clone().filter(|_| before != entry) {
             self.store.note_bind_status(entry.node_id, status).await?;
