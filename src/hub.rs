@@ -26,11 +26,10 @@ use crate::systemd;
 use crate::telemetry::metrics::Metrics;
 
 pub(crate) mod access;
-mod backend;
 pub(crate) mod bind;
 pub(crate) mod commission;
 pub(crate) mod discover;
-pub mod door;
+pub mod doors;
 pub(crate) mod inventory;
 pub(crate) mod keys;
 mod liveness;

@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 use super::auth::Peer;
 use super::routes::{Api, Asked, Body, Refused};
 use super::wire::{CommissionLine, CommissionRequest, CommissionResult, DiscoverQuery, LogQuery, NodeRef, Refusal};
-use crate::hub::door::{Backend, Progress};
+use crate::hub::doors::{CommissionDoor, DiscoverDoor, InventoryDoor, LogDoor, Progress};
 use crate::journal::Event;
 use crate::telemetry::metrics::Metrics;
 
@@ -50,8 +50,8 @@ fn ndjson<T: Serialize + Send + 'static>(items: impl Stream<Item = T> + Send + '
 }
 
 /// `POST /v1/commission`: the attempt is a task of its own and goes on when the client leaves.
-pub(super) async fn commission<B: Backend>(
-    State(api): State<Api<B>>,
+pub(super) async fn commission<H: CommissionDoor>(
+    State(api): State<Api<H>>,
     ConnectInfo(peer): ConnectInfo<Peer>,
     Body(mut request): Body<CommissionRequest>,
 ) -> Result<Response, Refused> {
@@ -66,9 +66,9 @@ pub(super) async fn commission<B: Backend>(
     }
     let (progress, events) = Progress::channel();
     let (result_sender, result) = oneshot::channel();
-    let (backend, metrics) = (api.backend.clone(), api.metrics.clone());
+    let (hub, metrics) = (api.hub.clone(), api.metrics.clone());
     api.tasks.spawn(async move {
-        let answer = backend.commission(request, progress).await;
+        let answer = hub.commission(request, progress).await;
         count(&metrics, &answer);
         // The client may have left.
         let _ = result_sender.send(answer);
@@ -103,55 +103,55 @@ fn count(metrics: &Metrics, answer: &Result<CommissionResult, Refusal>) {
 }
 
 /// `GET /v1/discover`
-pub(super) async fn discover<B: Backend>(
-    State(api): State<Api<B>>,
+pub(super) async fn discover<H: DiscoverDoor>(
+    State(api): State<Api<H>>,
     Asked(query): Asked<DiscoverQuery>,
 ) -> Result<Response, Refused> {
     if query.timeout_ms > MAX_DISCOVER_MS {
         return Err(Refusal::bad_request(format!("timeout_ms is at most {MAX_DISCOVER_MS}")).into());
     }
     if !query.watch {
-        return Ok(Json(api.backend.discover(&query).await?).into_response());
+        return Ok(Json(api.hub.discover(&query).await?).into_response());
     }
-    let changes = api.backend.watch(&query).await?;
+    let changes = api.hub.watch(&query).await?;
     let changes = stream::unfold(changes, async |mut changes| changes.recv().await.map(|change| (change, changes)));
     Ok(ndjson(changes.take_until(api.stop.cancelled_owned())))
 }
 
 /// Turns a name into an id, so that live entries can be compared with it.
-async fn resolved<B: Backend>(backend: &B, mut query: LogQuery) -> Result<LogQuery, Refused> {
+async fn resolved<H: InventoryDoor>(hub: &H, mut query: LogQuery) -> Result<LogQuery, Refused> {
     if let Some(node @ NodeRef::Name(_)) = &query.node {
-        query.node = Some(NodeRef::Id(backend.resolve(node).await?));
+        query.node = Some(NodeRef::Id(hub.resolve(node).await?));
     }
     Ok(query)
 }
 
 /// `GET /v1/logs`: NDJSON.
-pub(super) async fn logs<B: Backend>(
-    State(api): State<Api<B>>,
+pub(super) async fn logs<H: InventoryDoor + LogDoor>(
+    State(api): State<Api<H>>,
     Asked(query): Asked<LogQuery>,
 ) -> Result<Response, Refused> {
-    let query = resolved(&*api.backend, query).await?;
+    let query = resolved(&*api.hub, query).await?;
     if query.follow {
-        let entries = follow(&*api.backend, query).await?;
+        let entries = follow(&*api.hub, query).await?;
         return Ok(ndjson(entries.take_until(api.stop.cancelled_owned())));
     }
-    Ok(ndjson(stream::iter(api.backend.logs(&query).await?)))
+    Ok(ndjson(stream::iter(api.hub.logs(&query).await?)))
 }
 
 /// `GET /v1/events`: what happens from now on, and after a `Last-Event-ID` what was missed.
-pub(super) async fn server_sent<B: Backend>(
-    State(api): State<Api<B>>,
+pub(super) async fn server_sent<H: InventoryDoor + LogDoor>(
+    State(api): State<Api<H>>,
     headers: HeaderMap,
     Asked(query): Asked<LogQuery>,
 ) -> Result<Response, Refused> {
-    let mut query = resolved(&*api.backend, query).await?;
+    let mut query = resolved(&*api.hub, query).await?;
     let last_seen = headers.get("last-event-id").and_then(|value| value.to_str().ok()?.parse().ok());
     query.after = last_seen.or(query.after);
     if query.after.is_none() && query.since.is_none() && query.limit.is_none() {
         query.limit = Some(0);
     }
-    let entries = follow(&*api.backend, query).await?.take_until(api.stop.cancelled_owned());
+    let entries = follow(&*api.hub, query).await?.take_until(api.stop.cancelled_owned());
     let events = entries.map(|event| {
         let sent = sse::Event::default().event(event.kind.clone());
         // A browser comes back with the last id it saw; 0 is no place to go on from.
@@ -162,13 +162,10 @@ pub(super) async fn server_sent<B: Backend>(
 }
 
 /// The kept entries that `query` asks for, then the live ones, none of them twice.
-async fn follow<B: Backend>(
-    backend: &B,
-    query: LogQuery,
-) -> Result<impl Stream<Item = Event> + Send + use<B>, Refusal> {
+async fn follow<H: LogDoor>(hub: &H, query: LogQuery) -> Result<impl Stream<Item = Event> + Send + use<H>, Refusal> {
     // Listen first: an entry between reading and listening would be lost.
-    let live = backend.subscribe();
-    let kept = if query.limit == Some(0) { Vec::new() } else { backend.logs(&query).await? };
+    let live = hub.subscribe();
+    let kept = if query.limit == Some(0) { Vec::new() } else { hub.logs(&query).await? };
     let newest = kept.iter().map(|event| event.id).max().or(query.after).unwrap_or(i64::MIN);
     let live_query = LogQuery { after: (newest > i64::MIN).then_some(newest), since: None, ..query };
     let live = stream::unfold((live, live_query), async |(mut live, query)| {

@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use super::routes::{Answer, Api, Body, Refused, json, node_id};
 use super::wire::{AccessAction, AccessReport, AccessView, Encryption, FabricInfo, ImportRoot, Refusal, RemoveRoot};
 use crate::backup::{Lock, Unlock};
-use crate::hub::door::Backend;
+use crate::hub::doors::{AccessDoor, InventoryDoor, KeysDoor};
 use crate::secret::OperatorSecret;
 
 fn lock(asked: Encryption) -> Result<Lock, Refused> {
@@ -34,50 +34,50 @@ fn file(bytes: Vec<u8>) -> Response {
     ([(header::CONTENT_TYPE, "application/octet-stream")], bytes).into_response()
 }
 
-pub(super) async fn backup<B: Backend>(
-    State(api): State<Api<B>>,
+pub(super) async fn backup<H: KeysDoor>(
+    State(api): State<Api<H>>,
     Body(asked): Body<Encryption>,
 ) -> Result<Response, Refused> {
-    Ok(file(api.backend.backup(lock(asked)?).await?))
+    Ok(file(api.hub.backup(lock(asked)?).await?))
 }
 
-pub(super) async fn export_root<B: Backend>(
-    State(api): State<Api<B>>,
+pub(super) async fn export_root<H: KeysDoor>(
+    State(api): State<Api<H>>,
     Body(asked): Body<Encryption>,
 ) -> Result<Response, Refused> {
-    Ok(file(api.backend.export_root(lock(asked)?).await?))
+    Ok(file(api.hub.export_root(lock(asked)?).await?))
 }
 
-pub(super) async fn remove_root<B: Backend>(
-    State(api): State<Api<B>>,
+pub(super) async fn remove_root<H: KeysDoor>(
+    State(api): State<Api<H>>,
     Body(asked): Body<RemoveRoot>,
 ) -> Answer<FabricInfo> {
-    json(api.backend.remove_root(&asked.sha256).await)
+    json(api.hub.remove_root(&asked.sha256).await)
 }
 
-pub(super) async fn import_root<B: Backend>(
-    State(api): State<Api<B>>,
+pub(super) async fn import_root<H: KeysDoor>(
+    State(api): State<Api<H>>,
     Body(asked): Body<ImportRoot>,
 ) -> Answer<FabricInfo> {
     let file = STANDARD.decode(&asked.file).map_err(|_| Refused(Refusal::bad_request("the file is not base64")))?;
-    json(api.backend.import_root(file, unlock(asked.passphrase, asked.identity)?).await)
+    json(api.hub.import_root(file, unlock(asked.passphrase, asked.identity)?).await)
 }
 
-pub(super) async fn access<B: Backend>(State(api): State<Api<B>>) -> Answer<AccessView> {
-    json(api.backend.access().await)
+pub(super) async fn access<H: AccessDoor>(State(api): State<Api<H>>) -> Answer<AccessView> {
+    json(api.hub.access().await)
 }
 
-pub(super) async fn change_access<B: Backend>(
-    State(api): State<Api<B>>,
+pub(super) async fn change_access<H: AccessDoor + InventoryDoor>(
+    State(api): State<Api<H>>,
     Body(action): Body<AccessAction>,
 ) -> Answer<AccessReport> {
     let resolved = async |node: Option<super::wire::NodeRef>| match node {
-        Some(node) => node_id(&*api.backend, &node.to_string()).await.map(Some),
+        Some(node) => node_id(&*api.hub, &node.to_string()).await.map(Some),
         None => Ok(None),
     };
     json(match action {
-        AccessAction::Set { node, grants } => api.backend.set_access(resolved(node).await?, grants).await,
-        AccessAction::Apply { node } => api.backend.apply_access(resolved(node).await?).await,
-        AccessAction::Rotate { identifier } => api.backend.rotate_cat(identifier).await,
+        AccessAction::Set { node, grants } => api.hub.set_access(resolved(node).await?, grants).await,
+        AccessAction::Apply { node } => api.hub.apply_access(resolved(node).await?).await,
+        AccessAction::Rotate { identifier } => api.hub.rotate_cat(identifier).await,
     })
 }

@@ -5,13 +5,13 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 
 use super::routes::Api;
-use crate::hub::door::Backend;
+use crate::hub::doors::StatusDoor;
 
 /// OpenMetrics text, which Prometheus reads.
 const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-pub(super) async fn scrape<B: Backend>(State(api): State<Api<B>>) -> Response {
-    let status = api.backend.status().await;
+pub(super) async fn scrape<H: StatusDoor>(State(api): State<Api<H>>) -> Response {
+    let status = api.hub.status().await;
     let metrics = &api.metrics;
     metrics.set_ready(status.ready);
     for (state, count) in [

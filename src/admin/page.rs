@@ -8,7 +8,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use super::routes::Api;
 use super::wire::{LogQuery, Nodes, Outbox, Refusal, Status};
 use crate::bind::BindState;
-use crate::hub::door::Backend;
+use crate::hub::doors::{InventoryDoor, LogDoor, OutboxDoor, StatusDoor};
 use crate::journal::{Event, Level};
 use crate::node::{NodeId, NodeRecord, NodeState};
 use crate::outbox::ports::OutboxState;
@@ -19,11 +19,12 @@ const ENTRIES: u32 = 25;
 const RELOAD: &str = "10";
 const STYLE: &str = include_str!("page.css");
 
-pub(super) async fn page<B: Backend>(State(api): State<Api<B>>) -> Html<String> {
+pub(super) async fn page<H: InventoryDoor + LogDoor + OutboxDoor + StatusDoor>(
+    State(api): State<Api<H>>,
+) -> Html<String> {
     let query = LogQuery { limit: Some(ENTRIES), level: Some(Level::Info), ..LogQuery::default() };
-    let backend = &api.backend;
-    let (status, nodes, outbox, entries) =
-        tokio::join!(backend.status(), backend.nodes(), backend.outbox(), backend.logs(&query));
+    let hub = &api.hub;
+    let (status, nodes, outbox, entries) = tokio::join!(hub.status(), hub.nodes(), hub.outbox(), hub.logs(&query));
     Html(render(&status, &nodes, &outbox, &entries, Timestamp::now()).into_string())
 }
 

@@ -1,4 +1,4 @@
-//! The routes: takes requests apart, asks the backend, answers JSON. Streams are in `events`.
+//! The routes: takes requests apart, asks the hub, answers JSON. Streams are in `events`.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -17,7 +17,7 @@ use super::auth::{self, Guard};
 use super::wire::{NodeAction, NodeRef, Refusal};
 use super::{events, keys, metrics, openapi, page};
 use crate::commissioning::error::Disposition;
-use crate::hub::door::Backend;
+use crate::hub::doors::{Doors, InventoryDoor, KeysDoor, OutboxDoor, RemovalDoor, StatusDoor, SyncDoor};
 use crate::node::NodeId;
 use crate::telemetry::metrics::Metrics;
 
@@ -32,9 +32,9 @@ const HEADERS: [(HeaderName, &str); 4] = [
 ];
 
 /// What the handlers share.
-pub struct Api<B> {
+pub struct Api<H> {
     /// The daemon.
-    pub backend: Arc<B>,
+    pub hub: Arc<H>,
     /// Counters and gauges.
     pub metrics: Arc<Metrics>,
     /// Attempts that outlive their client.
@@ -43,10 +43,10 @@ pub struct Api<B> {
     pub stop: CancellationToken,
 }
 
-impl<B> Clone for Api<B> {
+impl<H> Clone for Api<H> {
     fn clone(&self) -> Self {
         Self {
-            backend: self.backend.clone(),
+            hub: self.hub.clone(),
             metrics: self.metrics.clone(),
             tasks: self.tasks.clone(),
             stop: self.stop.clone(),
@@ -55,37 +55,37 @@ impl<B> Clone for Api<B> {
 }
 
 /// All routes, behind the guard.
-pub fn router<B: Backend>(api: Api<B>, guard: Guard) -> Router {
+pub fn router<H: Doors>(api: Api<H>, guard: Guard) -> Router {
     let key_routes = Router::new()
-        .route("/fabric/backup", post(keys::backup::<B>))
-        .route("/fabric/export-root", post(keys::export_root::<B>))
-        .route("/fabric/import-root", post(keys::import_root::<B>))
-        .route("/fabric/remove-root", post(keys::remove_root::<B>))
+        .route("/fabric/backup", post(keys::backup::<H>))
+        .route("/fabric/export-root", post(keys::export_root::<H>))
+        .route("/fabric/import-root", post(keys::import_root::<H>))
+        .route("/fabric/remove-root", post(keys::remove_root::<H>))
         .route_layer(middleware::from_fn(auth::only_local));
     let v1 = Router::new()
         .route("/openapi.json", get(openapi::document))
-        .route("/status", get(status::<B>))
-        .route("/fabric", get(fabric::<B>))
+        .route("/status", get(status::<H>))
+        .route("/fabric", get(fabric::<H>))
         .merge(key_routes)
-        .route("/access", get(keys::access::<B>).post(keys::change_access::<B>))
-        .route("/commission", post(events::commission::<B>))
-        .route("/nodes", get(nodes::<B>))
-        .route("/nodes/{node}", get(node::<B>))
-        .route("/nodes/{node}/action", post(node_action::<B>))
-        .route("/outbox", get(outbox::<B>))
-        .route("/outbox/{id}/retry", post(outbox_retry::<B>))
-        .route("/outbox/{id}", axum::routing::delete(outbox_drop::<B>))
-        .route("/discover", get(events::discover::<B>))
-        .route("/logs", get(events::logs::<B>))
-        .route("/events", get(events::server_sent::<B>))
-        .route("/sync", post(sync_all::<B>))
-        .route("/sync/{node}", post(sync_one::<B>));
+        .route("/access", get(keys::access::<H>).post(keys::change_access::<H>))
+        .route("/commission", post(events::commission::<H>))
+        .route("/nodes", get(nodes::<H>))
+        .route("/nodes/{node}", get(node::<H>))
+        .route("/nodes/{node}/action", post(node_action::<H>))
+        .route("/outbox", get(outbox::<H>))
+        .route("/outbox/{id}/retry", post(outbox_retry::<H>))
+        .route("/outbox/{id}", axum::routing::delete(outbox_drop::<H>))
+        .route("/discover", get(events::discover::<H>))
+        .route("/logs", get(events::logs::<H>))
+        .route("/events", get(events::server_sent::<H>))
+        .route("/sync", post(sync_all::<H>))
+        .route("/sync/{node}", post(sync_one::<H>));
     Router::new()
         .nest("/v1", v1)
-        .route("/", get(page::page::<B>))
+        .route("/", get(page::page::<H>))
         .route("/healthz", get(async || "ok\n"))
-        .route("/readyz", get(readyz::<B>))
-        .route("/metrics", get(metrics::scrape::<B>))
+        .route("/readyz", get(readyz::<H>))
+        .route("/metrics", get(metrics::scrape::<H>))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn_with_state(api.metrics.clone(), observe))
@@ -178,12 +178,12 @@ impl<T: serde::de::DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> 
     }
 }
 
-async fn status<B: Backend>(State(api): State<Api<B>>) -> Response {
-    Json(api.backend.status().await).into_response()
+async fn status<H: StatusDoor>(State(api): State<Api<H>>) -> Response {
+    Json(api.hub.status().await).into_response()
 }
 
-async fn readyz<B: Backend>(State(api): State<Api<B>>) -> Response {
-    let status = api.backend.status().await;
+async fn readyz<H: StatusDoor>(State(api): State<Api<H>>) -> Response {
+    let status = api.hub.status().await;
     if status.ready {
         "ready\n".into_response()
     } else {
@@ -192,36 +192,39 @@ async fn readyz<B: Backend>(State(api): State<Api<B>>) -> Response {
     }
 }
 
-async fn fabric<B: Backend>(State(api): State<Api<B>>) -> Answer<super::wire::FabricInfo> {
-    json(api.backend.fabric().await)
+async fn fabric<H: KeysDoor>(State(api): State<Api<H>>) -> Answer<super::wire::FabricInfo> {
+    json(api.hub.fabric().await)
 }
 
-async fn nodes<B: Backend>(State(api): State<Api<B>>) -> Answer<super::wire::Nodes> {
-    json(api.backend.nodes().await)
+async fn nodes<H: InventoryDoor>(State(api): State<Api<H>>) -> Answer<super::wire::Nodes> {
+    json(api.hub.nodes().await)
 }
 
 /// The id behind a path segment.
-pub(super) async fn node_id<B: Backend>(backend: &B, text: &str) -> Result<NodeId, Refused> {
+pub(super) async fn node_id<H: InventoryDoor>(hub: &H, text: &str) -> Result<NodeId, Refused> {
     let Ok(node) = text.parse::<NodeRef>();
-    Ok(backend.resolve(&node).await?)
+    Ok(hub.resolve(&node).await?)
 }
 
-async fn node<B: Backend>(State(api): State<Api<B>>, Path(node): Path<String>) -> Answer<super::wire::NodeDetail> {
-    let id = node_id(&*api.backend, &node).await?;
-    json(api.backend.node(id).await)
+async fn node<H: InventoryDoor>(
+    State(api): State<Api<H>>,
+    Path(node): Path<String>,
+) -> Answer<super::wire::NodeDetail> {
+    let id = node_id(&*api.hub, &node).await?;
+    json(api.hub.node(id).await)
 }
 
-async fn node_action<B: Backend>(
-    State(api): State<Api<B>>,
+async fn node_action<H: InventoryDoor + RemovalDoor>(
+    State(api): State<Api<H>>,
     Path(node): Path<String>,
     Body(action): Body<NodeAction>,
 ) -> Result<Response, Refused> {
-    let id = node_id(&*api.backend, &node).await?;
-    let backend = &api.backend;
+    let id = node_id(&*api.hub, &node).await?;
+    let hub = &api.hub;
     Ok(match action {
-        NodeAction::Check => Json(backend.check(id).await?).into_response(),
+        NodeAction::Check => Json(hub.check(id).await?).into_response(),
         NodeAction::Identify { seconds } => {
-            backend.identify(id, seconds).await?;
+            hub.identify(id, seconds).await?;
             Json(serde_json::json!({ "node_id": id, "seconds": seconds })).into_response()
         }
         NodeAction::Rename { name } => {
@@ -231,37 +234,40 @@ async fn node_action<B: Backend>(
                     Refusal::bad_request("a name has 1 to 64 characters, none of them a control character").into()
                 );
             }
-            Json(backend.rename(id, name).await?).into_response()
+            Json(hub.rename(id, name).await?).into_response()
         }
         NodeAction::Share { seconds } => {
             if !(180..=900).contains(&seconds) {
                 return Err(Refusal::bad_request("a window stays open for 180 to 900 seconds").into());
             }
-            Json(backend.share(id, seconds).await?).into_response()
+            Json(hub.share(id, seconds).await?).into_response()
         }
-        NodeAction::Remove { force } => Json(backend.remove(id, force).await?).into_response(),
+        NodeAction::Remove { force } => Json(hub.remove(id, force).await?).into_response(),
     })
 }
 
-async fn outbox<B: Backend>(State(api): State<Api<B>>) -> Answer<super::wire::Outbox> {
-    json(api.backend.outbox().await)
+async fn outbox<H: OutboxDoor>(State(api): State<Api<H>>) -> Answer<super::wire::Outbox> {
+    json(api.hub.outbox().await)
 }
 
-async fn outbox_retry<B: Backend>(State(api): State<Api<B>>, Path(id): Path<i64>) -> Answer<super::wire::Outbox> {
-    json(api.backend.outbox_retry(id).await)
+async fn outbox_retry<H: OutboxDoor>(State(api): State<Api<H>>, Path(id): Path<i64>) -> Answer<super::wire::Outbox> {
+    json(api.hub.outbox_retry(id).await)
 }
 
-async fn outbox_drop<B: Backend>(State(api): State<Api<B>>, Path(id): Path<i64>) -> Answer<super::wire::Outbox> {
-    json(api.backend.outbox_drop(id).await)
+async fn outbox_drop<H: OutboxDoor>(State(api): State<Api<H>>, Path(id): Path<i64>) -> Answer<super::wire::Outbox> {
+    json(api.hub.outbox_drop(id).await)
 }
 
-async fn sync_all<B: Backend>(State(api): State<Api<B>>) -> Answer<super::wire::SyncReport> {
-    json(api.backend.sync(None).await)
+async fn sync_all<H: SyncDoor>(State(api): State<Api<H>>) -> Answer<super::wire::SyncReport> {
+    json(api.hub.sync(None).await)
 }
 
-async fn sync_one<B: Backend>(State(api): State<Api<B>>, Path(node): Path<String>) -> Answer<super::wire::SyncReport> {
-    let id = node_id(&*api.backend, &node).await?;
-    json(api.backend.sync(Some(id)).await)
+async fn sync_one<H: InventoryDoor + SyncDoor>(
+    State(api): State<Api<H>>,
+    Path(node): Path<String>,
+) -> Answer<super::wire::SyncReport> {
+    let id = node_id(&*api.hub, &node).await?;
+    json(api.hub.sync(Some(id)).await)
 }
 
 async fn unknown_path() -> Refused {

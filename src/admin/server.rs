@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 use super::auth::{self, Guard, Peer};
 use super::routes::{Api, router};
 use crate::config::{Config, secret_file};
-use crate::hub::door::Backend;
+use crate::hub::doors::Doors;
 use crate::secret::OperatorSecret;
 use crate::telemetry::metrics::Metrics;
 
@@ -123,14 +123,9 @@ impl AdminServer {
     ///
     /// # Errors
     /// A listener broke.
-    pub async fn serve<B: Backend>(
-        self,
-        backend: Arc<B>,
-        metrics: Arc<Metrics>,
-        stop: CancellationToken,
-    ) -> io::Result<()> {
+    pub async fn serve<H: Doors>(self, hub: Arc<H>, metrics: Arc<Metrics>, stop: CancellationToken) -> io::Result<()> {
         let tasks = TaskTracker::new();
-        let api = Api { backend, metrics, tasks: tasks.clone(), stop: stop.clone() };
+        let api = Api { hub, metrics, tasks: tasks.clone(), stop: stop.clone() };
         let router = router(api, self.guard);
         let unix = run_unix(self.unix, router.clone(), stop.clone());
         let tcp = run_tcp(self.tcp, router, stop);

@@ -18,7 +18,7 @@ use crate::bind::{BindState, CapabilityMask, CloudDevice};
 use crate::commissioning::driver::bind_task;
 use crate::commissioning::error::Disposition;
 use crate::commissioning::identity::{Eligible, binding_code_from};
-use crate::commissioning::path::set_access;
+use crate::commissioning::path;
 use crate::commissioning::ports::{LinkError, OperationalSession};
 use crate::fabric::{AclLimits, Cat, CatGrant, granted_cats, plan_acl};
 use crate::failpoint;
@@ -26,9 +26,9 @@ use crate::journal::{Event, EventSink, Level};
 use crate::node::{NodeId, NodeRecord, NodeState};
 use crate::outbox::ports::OutboxTask;
 
-mod report;
+mod door;
 
-pub use report::{AccessOutcome, AccessReport, AccessView, NodeAccess};
+pub use door::{AccessDoor, AccessOutcome, AccessReport, AccessView, NodeAccess};
 
 /// Devices that are told at the same time.
 const AT_ONCE: usize = 8;
@@ -97,6 +97,69 @@ enum Told {
     Never(Refusal),
 }
 
+impl AccessDoor for Hub {
+    async fn access(&self) -> Result<AccessView, Refusal> {
+        let overlay = self.access.overlay();
+        let Wanted { admin, grants } = self.wanted(None);
+        let nodes = self.store.nodes().await?.into_iter().map(|record| {
+            let wanted = expected_cats(&overlay.wanted(self.base(), Some(record.node_id)));
+            let state = match (overlay.is_pending(record.node_id), sorted(&record.cats) == wanted) {
+                (true, _) => "pending",
+                (false, true) => "as-wanted",
+                (false, false) => "differs",
+            };
+            let (node_id, name, cats) = (record.node_id, record.name, record.cats);
+            NodeAccess { node_id, name, state: state.to_owned(), cats, wanted }
+        });
+        let hub_cats = self.access.hub_cats().iter().map(|cat| cat.value()).collect();
+        Ok(AccessView { admin_cat: admin.value(), hub_cats, grants, nodes: nodes.collect() })
+    }
+
+    async fn set_access(&self, node: Option<NodeId>, grants: Option<Vec<CatGrant>>) -> Result<AccessReport, Refusal> {
+        let told = self.addressed(node).await?;
+        if let Some(grants) = &grants {
+            plan_acl(self.base().admin, grants, AclLimits::default()).map_err(|error| does_not_fit(&error))?;
+        }
+        let base = self.base();
+        self.mutate(|overlay| {
+            overlay.set_grants(base, node, grants)?;
+            overlay.add_pending(told.clone());
+            Ok(())
+        })
+        .await?;
+        let whom = node.map_or_else(|| "all nodes".to_owned(), |node| format!("node {node}"));
+        self.note(Level::Info, "access-set", format!("the grants of {whom} were changed"), node);
+        self.tell(told).await
+    }
+
+    async fn apply_access(&self, node: Option<NodeId>) -> Result<AccessReport, Refusal> {
+        let told = self.addressed(node).await?;
+        self.mutate(|overlay| {
+            overlay.add_pending(told.clone());
+            Ok(())
+        })
+        .await?;
+        self.tell(told).await
+    }
+
+    async fn rotate_cat(&self, identifier: u16) -> Result<AccessReport, Refusal> {
+        let told = self.addressed(None).await?;
+        let base = self.base();
+        let cat = self
+            .mutate(|overlay| {
+                let cat = overlay.rotate(base, identifier)?;
+                overlay.add_pending(told.clone());
+                Ok(cat)
+            })
+            .await?;
+        self.note(Level::Warn, "cat-rotated", format!("the tag {cat} replaces its earlier versions"), None);
+        // Before any node is told: a device that asks for the new version must find it in the hub's certificate.
+        self.renew_hub().await?;
+        let report = self.tell(told).await?;
+        Ok(AccessReport { rotated: Some(cat.value()), ..report })
+    }
+}
+
 impl Hub {
     fn base(&self) -> Base<'_> {
         Base { admin: self.config.access.admin_cat, grants: &self.config.access.grants }
@@ -119,71 +182,6 @@ impl Hub {
             self.commissioner.set(self.wanted(None));
         }
         Ok(value)
-    }
-
-    pub(super) async fn show_access(&self) -> Result<AccessView, Refusal> {
-        let overlay = self.access.overlay();
-        let Wanted { admin, grants } = self.wanted(None);
-        let nodes = self.store.nodes().await?.into_iter().map(|record| {
-            let wanted = expected_cats(&overlay.wanted(self.base(), Some(record.node_id)));
-            let state = match (overlay.is_pending(record.node_id), sorted(&record.cats) == wanted) {
-                (true, _) => "pending",
-                (false, true) => "as-wanted",
-                (false, false) => "differs",
-            };
-            let (node_id, name, cats) = (record.node_id, record.name, record.cats);
-            NodeAccess { node_id, name, state: state.to_owned(), cats, wanted }
-        });
-        let hub_cats = self.access.hub_cats().iter().map(|cat| cat.value()).collect();
-        Ok(AccessView { admin_cat: admin.value(), hub_cats, grants, nodes: nodes.collect() })
-    }
-
-    pub(super) async fn set_grants(
-        &self,
-        node: Option<NodeId>,
-        grants: Option<Vec<CatGrant>>,
-    ) -> Result<AccessReport, Refusal> {
-        let told = self.addressed(node).await?;
-        if let Some(grants) = &grants {
-            plan_acl(self.base().admin, grants, AclLimits::default()).map_err(|error| does_not_fit(&error))?;
-        }
-        let base = self.base();
-        self.mutate(|overlay| {
-            overlay.set_grants(base, node, grants)?;
-            overlay.add_pending(told.clone());
-            Ok(())
-        })
-        .await?;
-        let whom = node.map_or_else(|| "all nodes".to_owned(), |node| format!("node {node}"));
-        self.note(Level::Info, "access-set", format!("the grants of {whom} were changed"), node);
-        self.tell(told).await
-    }
-
-    pub(super) async fn apply_grants(&self, node: Option<NodeId>) -> Result<AccessReport, Refusal> {
-        let told = self.addressed(node).await?;
-        self.mutate(|overlay| {
-            overlay.add_pending(told.clone());
-            Ok(())
-        })
-        .await?;
-        self.tell(told).await
-    }
-
-    pub(super) async fn rotate(&self, identifier: u16) -> Result<AccessReport, Refusal> {
-        let told = self.addressed(None).await?;
-        let base = self.base();
-        let cat = self
-            .mutate(|overlay| {
-                let cat = overlay.rotate(base, identifier)?;
-                overlay.add_pending(told.clone());
-                Ok(cat)
-            })
-            .await?;
-        self.note(Level::Warn, "cat-rotated", format!("the tag {cat} replaces its earlier versions"), None);
-        // Before any node is told: a device that asks for the new version must find it in the hub's certificate.
-        self.renew_hub().await?;
-        let report = self.tell(told).await?;
-        Ok(AccessReport { rotated: Some(cat.value()), ..report })
     }
 
     /// The nodes that an action is about.
@@ -264,7 +262,7 @@ impl Hub {
             let queued = self.note_cats(record, &cats, &session).await;
             return Ok(queued.map_or_else(Told::Away, |queued| Told::Unchanged(cats, queued)));
         }
-        let accessed = match set_access(session, &plan.entries).await {
+        let accessed = match path::set_access(session, &plan.entries).await {
             Ok(accessed) => accessed,
             Err(error) => return Ok(Told::Away((&error).into())),
         };

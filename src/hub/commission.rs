@@ -1,211 +1,240 @@
-//! One commissioning attempt: request, progress, result.
+//! Takes devices in: a request becomes an order, waits for its turn, and is told and written down what came of it. The way of
+//! one device is `commissioning::driver`'s.
 
-use std::fmt;
+use std::collections::HashSet;
+use std::future::Future;
 use std::net::SocketAddr;
+use std::sync::{MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use jiff::Timestamp;
+use tokio::sync::{broadcast, mpsc};
 use uuid::Uuid;
 
-use crate::bind::{BindState, BindStatus};
-use crate::commissioning::error::{CommissioningError, Disposition};
+use super::Hub;
+use super::refusal::Refusal;
+use crate::bind::BindState;
+use crate::commissioning::driver::{self, Commissioned, Order};
+use crate::commissioning::error::CommissioningError;
+use crate::commissioning::identity::{GivenIdentity, is_binding_code};
+use crate::commissioning::ports;
 use crate::commissioning::step::Step;
-use crate::node::{NodeId, NodeRecord};
+use crate::journal::{Event, EventSink, Level};
+use crate::onboarding::{OnboardingPayload, SetupCode};
+use crate::outbox::dispatcher::{OutboxResult, wait_for};
+use crate::secret::BindingCode;
 
-/// `POST /v1/commission`. Holds the setup code and the binding code, so `Debug` shows neither.
-#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct CommissionRequest {
-    /// `MT:…` or 11 or 21 digits.
-    pub setup_code: String,
-    /// Product key in the cloud; else the product profile's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub product_key: Option<String>,
-    /// Device key in the cloud; else from the product profile.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub device_key: Option<String>,
-    /// 16 characters `0-9A-F`; else from the product profile.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub binding_code: Option<String>,
-    /// What people call it; else made from its product name.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
-    /// Family in the cloud; else the configured one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub family_id: Option<String>,
-    /// Room in the cloud; else the configured one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub room_id: Option<String>,
-    /// Where the device is: discovery is skipped. Port 5540 if none is given.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>)]
-    pub address: Option<SocketAddr>,
-    /// Leave the cloud alone.
-    #[serde(default)]
-    pub no_bind: bool,
-    /// How long the result may wait for the cloud, milliseconds.
-    #[serde(default)]
-    pub wait_bind_ms: u64,
-    /// Accept whatever attestation finds, for this attempt; goes into the admin log.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub attestation_override: Option<AttestationOverride>,
+mod answer;
+
+pub use answer::{AttestationOverride, CommissionEvent, CommissionRequest, CommissionResult, Failure, Timings};
+
+/// Takes devices in.
+pub trait CommissionDoor: Send + Sync + 'static {
+    /// One attempt, from the setup code to the record, and up to `wait_bind_ms` longer for the cloud. A failure is a result.
+    fn commission(
+        &self,
+        request: CommissionRequest,
+        progress: Progress,
+    ) -> impl Future<Output = Result<CommissionResult, Refusal>> + Send;
 }
 
-impl fmt::Debug for CommissionRequest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CommissionRequest")
-            .field("name", &self.name)
-            .field("no_bind", &self.no_bind)
-            .finish_non_exhaustive()
+/// Takes the progress of an attempt. Never blocks and never fails: an attempt goes on when nobody listens any more.
+#[derive(Debug, Clone)]
+pub struct Progress(mpsc::UnboundedSender<CommissionEvent>);
+
+impl Progress {
+    /// A sender and what comes out of it. An attempt sends a few dozen events, so the queue needs no bound.
+    pub fn channel() -> (Self, mpsc::UnboundedReceiver<CommissionEvent>) {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        (Self(sender), receiver)
+    }
+
+    /// Passes an event on.
+    pub fn report(&self, event: CommissionEvent) {
+        // The client may have left; the attempt goes on.
+        let _ = self.0.send(event);
     }
 }
 
-/// Who lets a device pass, and why.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct AttestationOverride {
-    /// Filled in by the server from the peer's credentials; what the client says is not believed.
-    #[serde(default)]
-    pub who: String,
-    /// In the operator's words.
-    pub why: String,
-}
+/// The longest that a client may let an attempt wait for the cloud.
+const WAIT_BIND_MAX: Duration = Duration::from_secs(600);
 
-/// A line of progress.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(tag = "event", rename_all = "kebab-case")]
-pub enum CommissionEvent {
-    /// The attempt has an id; it may wait for its turn.
-    Accepted {
-        /// The attempt.
-        #[schema(value_type = String)]
-        attempt_id: Uuid,
-    },
-    /// A step began.
-    StepStarted {
-        /// Which.
-        #[schema(value_type = String)]
-        step: Step,
-    },
-    /// A step succeeded.
-    StepFinished {
-        /// Which.
-        #[schema(value_type = String)]
-        step: Step,
-        /// How long it took.
-        duration_ms: u64,
-    },
-    /// Worth knowing, for instance a finding that policy let pass.
-    Note {
-        /// A line that reads alone.
-        message: String,
-    },
-    /// The bind stands differently.
-    Bind {
-        /// How.
-        #[schema(value_type = Object)]
-        bind: BindStatus,
-    },
-}
-
-/// What came of an attempt; the `commission --json` object.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(tag = "outcome", rename_all = "kebab-case")]
-pub enum CommissionResult {
-    /// The device is on our fabric and recorded.
-    Commissioned {
-        /// The attempt.
-        #[schema(value_type = String)]
-        attempt_id: Uuid,
-        /// The record.
-        #[schema(value_type = Object)]
-        node: Box<NodeRecord>,
-        /// How its bind stands now.
-        #[schema(value_type = Object)]
-        bind: BindStatus,
-        /// How long the parts took.
-        timings_ms: Timings,
-        /// The node that this device was before it was reset; that one has ended.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        #[schema(value_type = Option<u64>)]
-        replaces: Option<NodeId>,
-    },
-    /// It is not, and was rolled back as far as it could be reached.
-    Failed(Failure),
-}
-
-/// The failure answer of interface.md.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Failure {
-    /// The attempt.
-    #[schema(value_type = String)]
-    pub attempt_id: Uuid,
-    /// During which step.
-    #[schema(value_type = String)]
-    pub step: Step,
-    /// A stable kebab-case word.
-    pub code: String,
-    /// Who can do something about it.
-    #[schema(value_type = String)]
-    pub disposition: Disposition,
-    /// What happened, with values.
-    pub message: String,
-    /// What to do now.
-    pub hint: String,
-    /// Attestation findings, where they decided.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schema(value_type = Vec<Object>)]
-    pub findings: Vec<serde_json::Value>,
-}
-
-impl Failure {
-    /// The failure answer for an error.
-    pub fn new(attempt_id: Uuid, error: &CommissioningError) -> Self {
-        let findings = match error {
-            CommissioningError::AttestationRejected { findings, .. } => findings.clone(),
-            _ => Vec::new(),
+impl CommissionDoor for Hub {
+    async fn commission(&self, request: CommissionRequest, progress: Progress) -> Result<CommissionResult, Refusal> {
+        let attempt_id = Uuid::now_v7();
+        progress.report(CommissionEvent::Accepted { attempt_id });
+        let _turn = tokio::select! {
+            turn = self.turns.acquire() => turn.map_err(|_| Refusal::not_ready("commissioning"))?,
+            () = self.stop.cancelled() => {
+                let error = CommissioningError::Stopped { step: Step::Parse };
+                return Ok(CommissionResult::Failed(Failure::new(attempt_id, &error)));
+            }
         };
-        Self {
-            attempt_id,
-            step: error.step(),
-            code: error.code().to_owned(),
-            disposition: error.disposition(),
-            message: error.to_string(),
-            hint: error.hint(),
-            findings,
-        }
+        self.running().insert(attempt_id);
+        let result = self.attempt(attempt_id, request, &progress).await;
+        self.running().remove(&attempt_id);
+        Ok(result)
     }
 }
 
-impl CommissionResult {
-    /// The bind state of a device that was commissioned.
-    pub fn bind_state(&self) -> Option<BindState> {
-        match self {
-            Self::Commissioned { bind, .. } => Some(bind.state),
-            Self::Failed(_) => None,
+impl Hub {
+    /// Whether this attempt is running now.
+    pub(super) fn is_under_way(&self, attempt: Uuid) -> bool {
+        self.running().contains(&attempt)
+    }
+
+    pub(super) fn running(&self) -> MutexGuard<'_, HashSet<Uuid>> {
+        self.attempts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn attempt(&self, attempt_id: Uuid, request: CommissionRequest, progress: &Progress) -> CommissionResult {
+        let wait_bind = Duration::from_millis(request.wait_bind_ms).min(WAIT_BIND_MAX);
+        let order = match order(attempt_id, request) {
+            Ok(order) => order,
+            Err(error) => {
+                let message = format!("commissioning failed at {}: {error}. {}", error.step(), error.hint());
+                let event = Event::new(Timestamp::now(), Level::Error, "commissioning-failed", message);
+                let event = event.with("step", error.step().as_str()).with("code", error.code());
+                self.journal.record(event.with_attempt(attempt_id));
+                return CommissionResult::Failed(Failure::new(attempt_id, &error));
+            }
+        };
+        self.note_start(&order);
+        // Before the row can be written: then its settling cannot be missed.
+        let results = self.outbox.as_ref().map(|outbox| outbox.results());
+        let report = |event: driver::Progress| progress.report(self.observe(event));
+        match self.commissioner.get().commission(order, &report).await {
+            Ok(mut commissioned) => {
+                // The old node may have answered at the last moment; then it was not replaced.
+                if commissioned.record.replaces.is_some()
+                    && let Ok(Some(stored)) = self.store.node(commissioned.record.node_id).await
+                {
+                    commissioned.record = stored;
+                }
+                self.tell_succession(&commissioned.record);
+                self.note_commissioned(attempt_id, &commissioned);
+                self.await_bind(attempt_id, commissioned, results, wait_bind, progress).await
+            }
+            Err(error) => {
+                self.metrics.count_attempt("failed", error.code(), None);
+                CommissionResult::Failed(Failure::new(attempt_id, &error))
+            }
         }
+    }
+
+    fn note_start(&self, order: &Order) {
+        let message = format!("commissioning a device with {}", order.payload.discriminator);
+        let event = Event::new(Timestamp::now(), Level::Info, "commissioning-started", message);
+        self.journal.record(event.with_attempt(order.attempt_id));
+        if let Some(ports::AttestationOverride { who, why }) = &order.attestation_override {
+            let message = format!("{who} lets this device pass whatever attestation finds: {why}");
+            let event = Event::new(Timestamp::now(), Level::Warn, "attestation-override", message);
+            self.journal.record(event.with_attempt(order.attempt_id).with("who", who.clone()).with("why", why.clone()));
+        }
+    }
+
+    fn note_commissioned(&self, attempt_id: Uuid, commissioned: &Commissioned) {
+        let record = &commissioned.record;
+        let took = commissioned.attempt.total(commissioned.ended);
+        self.metrics.count_attempt("commissioned", "", Some(took));
+        let message = format!(
+            "node {} ({}) commissioned: vendor {:#06x}, product {:#06x}, attestation {}",
+            record.node_id, record.name, record.vendor_id, record.product_id, record.attestation.verdict
+        );
+        let event = Event::new(Timestamp::now(), Level::Info, "node-commissioned", message)
+            .with_attempt(attempt_id)
+            .with_node(record.node_id)
+            .with("duration_ms", took.as_millis() as u64);
+        self.journal.record(event);
+        if record.bind.state == BindState::NotEligible {
+            let message = format!("node {} stays local: {}", record.node_id, record.bind.message);
+            let event = Event::new(Timestamp::now(), Level::Info, "bind-not-eligible", message);
+            self.journal.record(event.with_attempt(attempt_id).with_node(record.node_id));
+        }
+    }
+
+    fn observe(&self, event: driver::Progress) -> CommissionEvent {
+        match event {
+            driver::Progress::Started(step) => CommissionEvent::StepStarted { step },
+            driver::Progress::Finished(step, took) => {
+                self.metrics.observe_step(step.as_str(), took);
+                CommissionEvent::StepFinished { step, duration_ms: took.as_millis() as u64 }
+            }
+            driver::Progress::Note(message) => CommissionEvent::Note { message },
+        }
+    }
+
+    async fn await_bind(
+        &self,
+        attempt_id: Uuid,
+        commissioned: Commissioned,
+        results: Option<broadcast::Receiver<OutboxResult>>,
+        wait: Duration,
+        progress: &Progress,
+    ) -> CommissionResult {
+        let mut node = commissioned.record.clone();
+        let mut timings_ms = timings(&commissioned);
+        if let (Some(row), Some(mut results)) = (commissioned.outbox_id, results) {
+            let began = Instant::now();
+            wait_for(&mut results, row, wait).await;
+            timings_ms.bind = began.elapsed().as_millis() as u64;
+            // The record says it best: a row that was missed or is not settled yet has left its status there.
+            if let Ok(Some(now)) = self.store.node(node.node_id).await {
+                node = now;
+            }
+            progress.report(CommissionEvent::Bind { bind: node.bind.clone() });
+        }
+        let (bind, replaces) = (node.bind.clone(), node.replaces);
+        CommissionResult::Commissioned { attempt_id, replaces, node: Box::new(node), bind, timings_ms }
     }
 }
 
-/// Milliseconds by part of the work.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(default)]
-pub struct Timings {
-    /// Finding the device.
-    pub discover: u64,
-    /// PASE.
-    pub pase: u64,
-    /// Evidence and its judgement.
-    pub attestation: u64,
-    /// CSR, root, NOC.
-    pub credentials: u64,
-    /// Finding it on our fabric, CASE.
-    pub operational: u64,
-    /// Writing and reading the access list.
-    pub access: u64,
-    /// The transaction.
-    pub record: u64,
-    /// From the request to the record.
-    pub total: u64,
-    /// From the record to the cloud's acknowledgement.
-    pub bind: u64,
+/// Understands a request; everything that can be wrong without asking a device is found here.
+fn order(attempt_id: Uuid, request: CommissionRequest) -> Result<Order, CommissioningError> {
+    let payload: OnboardingPayload = SetupCode::new(&request.setup_code).parse()?;
+    let binding_code = request.binding_code.filter(|code| !code.is_empty());
+    Ok(Order {
+        attempt_id,
+        payload,
+        address: request.address.map(with_default_port),
+        identity: GivenIdentity {
+            product_key: request.product_key.filter(|key| !key.is_empty()),
+            device_key: request.device_key.filter(|key| !key.is_empty()),
+            // A code that the cloud would refuse (5213) is as good as none; the record says so.
+            binding_code: binding_code.filter(|code| is_binding_code(code)).map(BindingCode::new),
+        },
+        name: request.name.filter(|name| !name.is_empty()),
+        family_id: request.family_id.filter(|id| !id.is_empty()),
+        room_id: request.room_id.filter(|id| !id.is_empty()),
+        no_bind: request.no_bind,
+        attestation_override: request
+            .attestation_override
+            .map(|by| ports::AttestationOverride { who: by.who, why: by.why }),
+    })
+}
+
+fn with_default_port(address: SocketAddr) -> SocketAddr {
+    match address.port() {
+        0 => SocketAddr::new(address.ip(), rs_matter::MATTER_PORT),
+        _ => address,
+    }
+}
+
+fn timings(commissioned: &Commissioned) -> Timings {
+    let ended = commissioned.ended;
+    let sum = |steps: &[Step]| {
+        let took: Duration = steps.iter().map(|step| commissioned.attempt.duration(*step, ended)).sum();
+        took.as_millis() as u64
+    };
+    Timings {
+        discover: sum(&[Step::Discover]),
+        pase: sum(&[Step::Pase, Step::ArmFailSafe, Step::ReadInfo]),
+        attestation: sum(&[Step::Attestation]),
+        credentials: sum(&[Step::Csr, Step::AddRoot, Step::AddNoc]),
+        operational: sum(&[Step::Operational, Step::Complete]),
+        access: sum(&[Step::Access]),
+        record: sum(&[Step::Record]),
+        total: commissioned.attempt.total(ended).as_millis() as u64,
+        bind: 0,
+    }
 }

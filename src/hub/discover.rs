@@ -1,12 +1,34 @@
 //! What is on the LAN, as people see it. Not here: who listens (`discovery`).
 
 use std::collections::BTreeMap;
+use std::future::Future;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tokio::sync::{broadcast, mpsc};
 use utoipa::{IntoParams, ToSchema};
 
+use super::Hub;
+use super::refusal::Refusal;
+use crate::discovery::{DiscoveryEvent, Seen};
 use crate::node::{CommissionableNode, NodeId, OperationalNode, ScopedAddress};
+
+/// The longest listing of `discover`.
+const LISTEN_MAX: Duration = Duration::from_secs(60);
+/// Changes that a slow watcher may be behind.
+const WATCHED: usize = 256;
+
+/// Shows what is on the LAN.
+pub trait DiscoverDoor: Send + Sync + 'static {
+    /// Listens for `timeout_ms` and lists what is there.
+    fn discover(&self, query: &DiscoverQuery) -> impl Future<Output = Result<Discovered, Refusal>> + Send;
+    /// What is there, then every change, until the receiver is dropped.
+    fn watch(
+        &self,
+        query: &DiscoverQuery,
+    ) -> impl Future<Output = Result<mpsc::Receiver<DiscoverChange>, Refusal>> + Send;
+}
 
 /// `GET /v1/discover`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
@@ -119,4 +141,63 @@ pub enum DiscoverChangeKind {
     Changed,
     /// It is gone.
     Disappeared,
+}
+
+impl DiscoverDoor for Hub {
+    async fn discover(&self, query: &DiscoverQuery) -> Result<Discovered, Refusal> {
+        let listening = self.discovery.ask();
+        tokio::time::sleep(Duration::from_millis(query.timeout_ms).min(LISTEN_MAX)).await;
+        drop(listening);
+        let nodes = if query.operational {
+            let ours = self.link.credentials().compressed_fabric_id();
+            let all = self.discovery.operational_nodes();
+            all.iter().filter(|node| node.compressed_fabric_id == ours).map(DiscoveredNode::from).collect()
+        } else {
+            self.discovery.commissionable().iter().map(DiscoveredNode::from).collect()
+        };
+        Ok(Discovered { nodes })
+    }
+
+    async fn watch(&self, query: &DiscoverQuery) -> Result<mpsc::Receiver<DiscoverChange>, Refusal> {
+        let mut events = self.discovery.subscribe();
+        let there = self.discover(&DiscoverQuery { timeout_ms: 0, ..query.clone() }).await?;
+        let (sender, receiver) = mpsc::channel(WATCHED);
+        let asking = self.discovery.ask();
+        let (ours, operational) = (self.link.credentials().compressed_fabric_id(), query.operational);
+        let stop = self.stop.clone();
+        tokio::spawn(async move {
+            let _asking = asking;
+            for node in there.nodes {
+                let change = DiscoverChange { event: DiscoverChangeKind::Appeared, node };
+                if sender.send(change).await.is_err() {
+                    return;
+                }
+            }
+            loop {
+                let event = tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = sender.closed() => return,
+                    event = events.recv() => event,
+                };
+                let (event, seen) = match event {
+                    Ok(DiscoveryEvent::Appeared(seen)) => (DiscoverChangeKind::Appeared, seen),
+                    Ok(DiscoveryEvent::Updated(seen)) => (DiscoverChangeKind::Changed, seen),
+                    Ok(DiscoveryEvent::Gone(seen)) => (DiscoverChangeKind::Disappeared, seen),
+                    Err(broadcast::error::RecvError::Lagged(_)) => continue,
+                    Err(broadcast::error::RecvError::Closed) => return,
+                };
+                let node = match &seen {
+                    Seen::Commissionable(node) if !operational => DiscoveredNode::from(node),
+                    Seen::Operational(node) if operational && node.compressed_fabric_id == ours => {
+                        DiscoveredNode::from(node)
+                    }
+                    Seen::Commissionable(_) | Seen::Operational(_) => continue,
+                };
+                if sender.send(DiscoverChange { event, node }).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(receiver)
+    }
 }

@@ -3,6 +3,7 @@
 
 use std::convert::Infallible;
 use std::fmt;
+use std::future::Future;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
@@ -21,10 +22,29 @@ use super::sync::Difference;
 use crate::commissioning::error::Disposition;
 use crate::commissioning::ports::{LinkError, OperationalSession};
 use crate::fabric::granted_cats;
+use crate::failpoint;
 use crate::journal::{Event, EventSink, Level};
 use crate::node::{NodeId, NodeRecord, NodeState};
 use crate::onboarding::{MAX_DISCRIMINATOR, check_passcode};
 use crate::secret::Passcode;
+
+/// Looks nodes up, and asks one of them.
+pub trait InventoryDoor: Send + Sync + 'static {
+    /// All node records.
+    fn nodes(&self) -> impl Future<Output = Result<Nodes, Refusal>> + Send;
+    /// The id that a name stands for; ids are passed through, known or not.
+    fn resolve(&self, node: &NodeRef) -> impl Future<Output = Result<NodeId, Refusal>> + Send;
+    /// One record with its evidence.
+    fn node(&self, node: NodeId) -> impl Future<Output = Result<NodeDetail, Refusal>> + Send;
+    /// Talks to the node now. Not answering is a result, not an error.
+    fn check(&self, node: NodeId) -> impl Future<Output = Result<NodeCheck, Refusal>> + Send;
+    /// Lets the node identify itself for `seconds`.
+    fn identify(&self, node: NodeId, seconds: u16) -> impl Future<Output = Result<(), Refusal>> + Send;
+    /// Renames in the record and queues the cloud's.
+    fn rename(&self, node: NodeId, name: String) -> impl Future<Output = Result<NodeRecord, Refusal>> + Send;
+    /// Opens a commissioning window for `seconds`, 180 to 900.
+    fn share(&self, node: NodeId, seconds: u16) -> impl Future<Output = Result<ShareResult, Refusal>> + Send;
+}
 
 /// A node as people name it: by id (decimal or 0x hex), else by its unique name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -127,12 +147,36 @@ pub struct ShareResult {
     pub expires_at: Timestamp,
 }
 
-impl Hub {
-    pub(super) async fn record(&self, node: NodeId) -> Result<NodeRecord, Refusal> {
-        self.store.node(node).await?.ok_or_else(|| Refusal::unknown_node(&NodeRef::Id(node)))
+impl InventoryDoor for Hub {
+    async fn nodes(&self) -> Result<Nodes, Refusal> {
+        let mut nodes = self.store.nodes().await?;
+        nodes.iter_mut().for_each(|node| self.freshen(node));
+        Ok(Nodes { nodes })
     }
 
-    pub(super) async fn check_node(&self, node: NodeId) -> Result<NodeCheck, Refusal> {
+    async fn resolve(&self, node: &NodeRef) -> Result<NodeId, Refusal> {
+        match node {
+            NodeRef::Id(id) => Ok(*id),
+            NodeRef::Name(name) => {
+                let found: Vec<NodeId> = self.store.nodes_by_name(name).await?.iter().map(|n| n.node_id).collect();
+                match found.as_slice() {
+                    [] => Err(Refusal::unknown_node(node)),
+                    [one] => Ok(*one),
+                    several => Err(Refusal::ambiguous_node(name, several)),
+                }
+            }
+        }
+    }
+
+    async fn node(&self, node: NodeId) -> Result<NodeDetail, Refusal> {
+        let mut record = self.record(node).await?;
+        self.freshen(&mut record);
+        let evidence = self.store.evidence(node).await?;
+        let attestation_evidence = evidence.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+        Ok(NodeDetail { node: record, attestation_evidence })
+    }
+
+    async fn check(&self, node: NodeId) -> Result<NodeCheck, Refusal> {
         let record = self.record(node).await?;
         let began = Instant::now();
         let answer = within(self.ask_device(&record)).await;
@@ -156,6 +200,49 @@ impl Hub {
         Ok(check)
     }
 
+    async fn identify(&self, node: NodeId, seconds: u16) -> Result<(), Refusal> {
+        let record = self.record(node).await?;
+        let identify = async { self.meet(&record).await?.identify(Duration::from_secs(u64::from(seconds))).await };
+        within(identify).await.map_err(|error| device_error(&error))
+    }
+
+    async fn rename(&self, node: NodeId, name: String) -> Result<NodeRecord, Refusal> {
+        self.record(node).await?;
+        self.store.rename_node(node, &name, Timestamp::now()).await?;
+        failpoint::reach("rename.saved");
+        let message = format!("node {node} is called {name:?} now");
+        self.journal.record(Event::new(Timestamp::now(), Level::Info, "node-renamed", message).with_node(node));
+        self.record(node).await
+    }
+
+    async fn share(&self, node: NodeId, seconds: u16) -> Result<ShareResult, Refusal> {
+        let record = self.record(node).await?;
+        let (passcode, discriminator) = fresh_window();
+        let secret = Passcode::new(passcode);
+        let open = async {
+            let window = Duration::from_secs(u64::from(seconds));
+            self.meet(&record).await?.open_window(window, discriminator, &secret).await
+        };
+        within(open).await.map_err(|error| device_error(&error))?;
+        let expires_at = Timestamp::now() + SignedDuration::from_secs(i64::from(seconds));
+        let message = format!("commissioning window open until {expires_at:.0}");
+        self.journal.record(Event::new(Timestamp::now(), Level::Info, "node-shared", message).with_node(node));
+        let (manual_code, qr_payload) = codes(passcode, discriminator, &record)
+            .ok_or_else(|| internal("the onboarding codes could not be written"))?;
+        Ok(ShareResult { node_id: node, manual_code, qr_payload, discriminator, expires_at })
+    }
+}
+
+impl Hub {
+    /// The store is told rarely when a node was last heard of.
+    fn freshen(&self, record: &mut NodeRecord) {
+        record.last_seen_at = record.last_seen_at.max(self.probes.last_contact(record.node_id));
+    }
+
+    pub(super) async fn record(&self, node: NodeId) -> Result<NodeRecord, Refusal> {
+        self.store.node(node).await?.ok_or_else(|| Refusal::unknown_node(&NodeRef::Id(node)))
+    }
+
     /// What the device says about itself, by the names of the node record.
     async fn ask_device(&self, record: &NodeRecord) -> Result<serde_json::Value, LinkError> {
         let session = self.meet(record).await?;
@@ -173,29 +260,6 @@ impl Hub {
             "matter_version": basic.matter_version(),
             "cats": granted_cats(&acl),
         }))
-    }
-
-    pub(super) async fn identify_node(&self, node: NodeId, seconds: u16) -> Result<(), Refusal> {
-        let record = self.record(node).await?;
-        let identify = async { self.meet(&record).await?.identify(Duration::from_secs(u64::from(seconds))).await };
-        within(identify).await.map_err(|error| device_error(&error))
-    }
-
-    pub(super) async fn share_node(&self, node: NodeId, seconds: u16) -> Result<ShareResult, Refusal> {
-        let record = self.record(node).await?;
-        let (passcode, discriminator) = fresh_window();
-        let secret = Passcode::new(passcode);
-        let open = async {
-            let window = Duration::from_secs(u64::from(seconds));
-            self.meet(&record).await?.open_window(window, discriminator, &secret).await
-        };
-        within(open).await.map_err(|error| device_error(&error))?;
-        let expires_at = Timestamp::now() + SignedDuration::from_secs(i64::from(seconds));
-        let message = format!("commissioning window open until {expires_at:.0}");
-        self.journal.record(Event::new(Timestamp::now(), Level::Info, "node-shared", message).with_node(node));
-        let (manual_code, qr_payload) = codes(passcode, discriminator, &record)
-            .ok_or_else(|| internal("the onboarding codes could not be written"))?;
-        Ok(ShareResult { node_id: node, manual_code, qr_payload, discriminator, expires_at })
     }
 }
 

@@ -4,6 +4,7 @@
 //! The root key is on disk only, never in the credentials that the stack and commissioning work with. Every reader and
 //! writer of the bundle holds the lock, so that a backup has keys and records of one instant.
 
+use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use jiff::Timestamp;
@@ -21,6 +22,20 @@ use crate::journal::{Event, EventSink, Level};
 use crate::keystore::Keystore;
 use crate::matter::credentials::reissue_hub_noc;
 use crate::node::NodeId;
+
+/// Shows the fabric, backs it up, and takes the root key off the hub and back.
+pub trait KeysDoor: Send + Sync + 'static {
+    /// What may be known of our fabric.
+    fn fabric(&self) -> impl Future<Output = Result<FabricInfo, Refusal>> + Send;
+    /// The encrypted backup, of one instant.
+    fn backup(&self, lock: Lock) -> impl Future<Output = Result<Vec<u8>, Refusal>> + Send;
+    /// The root key in an encrypted file.
+    fn export_root(&self, lock: Lock) -> impl Future<Output = Result<Vec<u8>, Refusal>> + Send;
+    /// Removes the root key from this hub, if `sha256` is that of the file that was exported last.
+    fn remove_root(&self, sha256: &str) -> impl Future<Output = Result<FabricInfo, Refusal>> + Send;
+    /// Brings the root key of an exported file back, if it is the key of this fabric's root certificate.
+    fn import_root(&self, file: Vec<u8>, unlock: Unlock) -> impl Future<Output = Result<FabricInfo, Refusal>> + Send;
+}
 
 /// `fabric show --json`: what may be known of our fabric.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -68,8 +83,12 @@ impl Keys {
     }
 }
 
-impl Hub {
-    pub(super) async fn make_backup(&self, lock: Lock) -> Result<Vec<u8>, Refusal> {
+impl KeysDoor for Hub {
+    async fn fabric(&self) -> Result<FabricInfo, Refusal> {
+        Ok(self.fabric_info())
+    }
+
+    async fn backup(&self, lock: Lock) -> Result<Vec<u8>, Refusal> {
         let stored = self.keys.store.lock().await;
         let keys = stored.keystore.load().map_err(|error| failed("the fabric's keys", &error))?.bundle;
         let snapshot = self.store.snapshot().await?;
@@ -87,7 +106,7 @@ impl Hub {
         Ok(file)
     }
 
-    pub(super) async fn make_root_export(&self, lock: Lock) -> Result<Vec<u8>, Refusal> {
+    async fn export_root(&self, lock: Lock) -> Result<Vec<u8>, Refusal> {
         let mut stored = self.keys.store.lock().await;
         let keys = stored.keystore.load().map_err(|error| failed("the fabric's keys", &error))?.bundle;
         let made = tokio::task::spawn_blocking(move || backup::export_root(&keys, &lock)).await;
@@ -103,7 +122,7 @@ impl Hub {
         Ok(file)
     }
 
-    pub(super) async fn take_root_offline(&self, sha256: &str) -> Result<FabricInfo, Refusal> {
+    async fn remove_root(&self, sha256: &str) -> Result<FabricInfo, Refusal> {
         let mut stored = self.keys.store.lock().await;
         if stored.exported.as_deref() != Some(sha256) {
             return Err(Refusal::new(
@@ -123,8 +142,7 @@ impl Hub {
         Ok(self.fabric_info())
     }
 
-    /// The opposite: the key of a file that was exported, once it is known to be the root certificate's.
-    pub(super) async fn bring_root_back(&self, file: Vec<u8>, unlock: Unlock) -> Result<FabricInfo, Refusal> {
+    async fn import_root(&self, file: Vec<u8>, unlock: Unlock) -> Result<FabricInfo, Refusal> {
         let stored = self.keys.store.lock().await;
         let mut keys = stored.keystore.load().map_err(|error| failed("the fabric's keys", &error))?.bundle;
         // A second of scrypt: not on tokio's workers.
@@ -149,6 +167,23 @@ impl Hub {
             self.journal.record(Event::new(Timestamp::now(), Level::Warn, "root-key-imported", message));
         }
         Ok(self.fabric_info())
+    }
+}
+
+impl Hub {
+    pub(super) fn fabric_info(&self) -> FabricInfo {
+        let credentials = self.link.credentials();
+        let bundle = credentials.bundle();
+        FabricInfo {
+            fabric_id: bundle.fabric_id.0,
+            compressed_fabric_id: credentials.compressed_fabric_id(),
+            node_id: bundle.hub_node,
+            label: self.config.fabric.label.clone(),
+            admin_vendor_id: self.config.fabric.admin_vendor_id,
+            admin_cat: self.wanted(None).admin.value(),
+            root_key_online: self.keys.root_online(),
+            root_public_key: credentials.root_public_key().iter().map(|byte| format!("{byte:02X}")).collect(),
+        }
     }
 
     /// Gives the hub a NOC with its tag in the version in force, where it does not have it: first on disk, then in the

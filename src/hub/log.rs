@@ -1,12 +1,26 @@
-//! Which entries of the admin log are asked for. Not here: the log (`journal`, `store::journal`).
+//! Reads the admin log for those who ask. Not here: the log (`journal`, `store::journal`).
+
+use std::future::Future;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use tokio::sync::broadcast;
 use utoipa::IntoParams;
 use uuid::Uuid;
 
-use super::inventory::NodeRef;
+use super::Hub;
+use super::inventory::{InventoryDoor, NodeRef};
+use super::refusal::Refusal;
 use crate::journal::{Event, Level};
+use crate::store::JournalFilter;
+
+/// Shows the admin log.
+pub trait LogDoor: Send + Sync + 'static {
+    /// Entries of the admin log, oldest first; with a `limit`, the newest of them. `query.node` is an id here.
+    fn logs(&self, query: &LogQuery) -> impl Future<Output = Result<Vec<Event>, Refusal>> + Send;
+    /// Every entry from now on, after it is durable.
+    fn subscribe(&self) -> broadcast::Receiver<Event>;
+}
 
 /// `GET /v1/logs` and `GET /v1/events`
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
@@ -51,5 +65,28 @@ impl LogQuery {
             && self.after.is_none_or(|after| event.id > after)
             && self.attempt.is_none_or(|attempt| event.attempt_id == Some(attempt))
             && self.level.is_none_or(|level| event.level >= level)
+    }
+}
+
+impl LogDoor for Hub {
+    async fn logs(&self, query: &LogQuery) -> Result<Vec<Event>, Refusal> {
+        let node = match &query.node {
+            None => None,
+            Some(NodeRef::Id(id)) => Some(*id),
+            Some(name @ NodeRef::Name(_)) => Some(self.resolve(name).await?),
+        };
+        let filter = JournalFilter {
+            since: query.since,
+            node,
+            attempt: query.attempt,
+            level: query.level,
+            after_id: query.after,
+            limit: query.limit,
+        };
+        Ok(self.journal.query(filter).await?)
+    }
+
+    fn subscribe(&self) -> broadcast::Receiver<Event> {
+        self.journal.subscribe()
     }
 }

@@ -1,11 +1,26 @@
 //! What the cloud has not acknowledged, as people see it. Not here: who sends it (`outbox`).
 
+use std::future::Future;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::Hub;
+use super::refusal::Refusal;
+use crate::journal::{Event, EventSink, Level};
 use crate::node::NodeId;
-use crate::outbox::ports::{OutboxEntry, OutboxState};
+use crate::outbox::ports::{OutboxEntry, OutboxId, OutboxState};
+
+/// Shows what waits for the cloud, and lets a person decide about it.
+pub trait OutboxDoor: Send + Sync + 'static {
+    /// What the cloud has not acknowledged.
+    fn outbox(&self) -> impl Future<Output = Result<Outbox, Refusal>> + Send;
+    /// Makes a row due now.
+    fn outbox_retry(&self, id: i64) -> impl Future<Output = Result<Outbox, Refusal>> + Send;
+    /// Gives a row up; the node stays, its bind is `rejected` or `disabled`.
+    fn outbox_drop(&self, id: i64) -> impl Future<Output = Result<Outbox, Refusal>> + Send;
+}
 
 /// `outbox --json`
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -53,5 +68,35 @@ impl From<&OutboxEntry> for OutboxItem {
             next_try_at: entry.next_try_at,
             hint: entry.hint.clone(),
         }
+    }
+}
+
+impl OutboxDoor for Hub {
+    async fn outbox(&self) -> Result<Outbox, Refusal> {
+        Ok(Outbox { entries: self.store.outbox_entries().await?.iter().map(Into::into).collect() })
+    }
+
+    async fn outbox_retry(&self, id: i64) -> Result<Outbox, Refusal> {
+        if self.store.outbox_entry(OutboxId(id)).await?.is_none() {
+            return Err(Refusal::unknown_outbox_entry(id));
+        }
+        // A person asks: what blocked the sign-in may have been mended.
+        if let Some(client) = &self.cloud {
+            client.forget_sign_in_block().await;
+        }
+        self.store.retry_outbox(OutboxId(id), Timestamp::now()).await?;
+        self.outbox().await
+    }
+
+    async fn outbox_drop(&self, id: i64) -> Result<Outbox, Refusal> {
+        let Some(entry) = self.store.outbox_entry(OutboxId(id)).await? else {
+            return Err(Refusal::unknown_outbox_entry(id));
+        };
+        self.store.drop_outbox(OutboxId(id)).await?;
+        let message = format!("outbox row {id} ({}) was given up by an operator", entry.task.kind());
+        let event = Event::new(Timestamp::now(), Level::Warn, "outbox-dropped", message);
+        self.journal.record(event.with_node(entry.node_id).with_outbox(id));
+        self.finish_unbound(entry.node_id).await;
+        self.outbox().await
     }
 }

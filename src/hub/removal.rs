@@ -1,6 +1,7 @@
 //! Takes nodes away: device, cloud, record, in that order. Resumed at start, and when its device is seen again.
 
 use std::collections::HashMap;
+use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -19,6 +20,12 @@ use crate::node::{NodeId, NodeRecord};
 use crate::outbox::dispatcher::wait_for;
 use crate::outbox::ports::OutboxId;
 use crate::store::RemovalStage;
+
+/// Takes nodes away.
+pub trait RemovalDoor: Send + Sync + 'static {
+    /// Device, cloud, record, in that order; resumable.
+    fn remove(&self, node: NodeId, force: bool) -> impl Future<Output = Result<RemoveResult, Refusal>> + Send;
+}
 
 /// `node remove`: how far it came. It goes on by itself where something is left.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -39,9 +46,8 @@ pub struct RemoveResult {
 /// How long `node remove` waits for the cloud before it says that the rest goes on by itself.
 const UNBIND: Duration = Duration::from_secs(10);
 
-impl Hub {
-    /// Device, cloud, record, in that order. What could not be done is resumed.
-    pub(super) async fn remove_node(&self, node: NodeId, force: bool) -> Result<RemoveResult, Refusal> {
+impl RemovalDoor for Hub {
+    async fn remove(&self, node: NodeId, force: bool) -> Result<RemoveResult, Refusal> {
         // A command and the resumption, or two commands: the second finds what the first has left to do.
         let _turn = self.removing.take(node).await;
         let removal = match self.store.removals().await?.into_iter().find(|removal| removal.node_id == node) {
@@ -87,7 +93,9 @@ impl Hub {
         let cloud = if was_bound { "removed" } else { "not-bound" }.to_owned();
         Ok(RemoveResult { node_id: node, device_removed, cloud, record_deleted: true, message: String::new() })
     }
+}
 
+impl Hub {
     async fn unbind_row(&self, node: NodeId) -> Result<Option<OutboxId>, Refusal> {
         let rows = self.store.outbox_entries().await?;
         Ok(rows.iter().find(|row| row.node_id == node && row.task.kind() == "unbind").map(|row| row.id))
@@ -171,7 +179,7 @@ pub(super) async fn resume_removals(hub: Arc<Hub>) {
             return;
         }
         if removal.stage != RemovalStage::Leftover
-            && let Err(error) = hub.remove_node(removal.node_id, removal.forced).await
+            && let Err(error) = hub.remove(removal.node_id, removal.forced).await
         {
             tracing::warn!(node.id = removal.node_id.0, %error, "removal not finished; it is resumed when the node is seen");
         }

@@ -1,10 +1,22 @@
 //! How everything stands.
 
+use std::future::Future;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::Hub;
 use super::keys::FabricInfo;
+use crate::matter::stack::StackHealth;
+use crate::node::NodeState;
+use crate::outbox::ports::OutboxState;
+
+/// Tells how everything stands.
+pub trait StatusDoor: Send + Sync + 'static {
+    /// How everything stands. Answers at once, also before the daemon is ready.
+    fn status(&self) -> impl Future<Output = Status> + Send;
+}
 
 /// `status --json`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -77,4 +89,60 @@ pub struct CloudStatus {
     /// When the access token ends.
     #[schema(value_type = Option<String>)]
     pub token_expires_at: Option<Timestamp>,
+}
+
+impl StatusDoor for Hub {
+    async fn status(&self) -> Status {
+        let mut waiting_for = Vec::new();
+        if self.stack.health() != StackHealth::Running {
+            waiting_for.push("the Matter stack".to_owned());
+        }
+        let (nodes, outbox) = self.counts().await;
+        Status {
+            ready: waiting_for.is_empty(),
+            waiting_for,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started_at: self.started_at,
+            pid: std::process::id(),
+            fabric: Some(self.fabric_info()),
+            nodes,
+            attempts: self.running().len() as u32,
+            outbox,
+            cloud: self.cloud_status(),
+        }
+    }
+}
+
+impl Hub {
+    async fn counts(&self) -> (NodeCounts, OutboxCounts) {
+        let Ok(counts) = self.store.counts().await else { return Default::default() };
+        let nodes = |state| counts.nodes.get(&state).copied().unwrap_or_default();
+        let rows = |state| counts.outbox.get(&state).copied().unwrap_or_default();
+        let waiting_for_operator = rows(OutboxState::WaitingForOperator);
+        let rejected = rows(OutboxState::Rejected);
+        let total = counts.outbox.values().sum();
+        (
+            NodeCounts {
+                total: counts.nodes.values().sum(),
+                operational: nodes(NodeState::Operational),
+                unreachable: nodes(NodeState::Unreachable),
+                provisional: nodes(NodeState::Provisional),
+                removing: nodes(NodeState::Removing),
+            },
+            OutboxCounts { total, pending: total - waiting_for_operator - rejected, waiting_for_operator, rejected },
+        )
+    }
+
+    fn cloud_status(&self) -> CloudStatus {
+        let Some(client) = &self.cloud else { return CloudStatus::default() };
+        let health = client.health();
+        CloudStatus {
+            configured: true,
+            reachable: health.reachable,
+            base_url: self.config.cloud.as_ref().map(|cloud| cloud.base_url.clone()),
+            last_answer_at: health.last_answer_at,
+            message: health.sign_in_blocked.or(health.last_error).unwrap_or_default(),
+            token_expires_at: health.token_expires_at,
+        }
+    }
 }

@@ -2,6 +2,7 @@
 //! `reconcile`; here are the daemon's devices as it sees them, and when it runs.
 
 use std::collections::BTreeSet;
+use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -16,6 +17,7 @@ use super::Hub;
 use super::bind::DeviceCodes;
 use super::reach::{OPEN, last_known};
 use super::refusal::Refusal;
+use super::removal::RemovalDoor;
 use crate::access;
 use crate::bind::MatterInfo;
 use crate::commissioning::path::set_access;
@@ -33,6 +35,12 @@ use crate::reconcile::driver::{Finding, Limits, Memory, Reconciler};
 use crate::reconcile::mend::Policy;
 use crate::reconcile::ports::{Devices, Located};
 use crate::secret::BindingCode;
+
+/// Compares device, record and cloud.
+pub trait SyncDoor: Send + Sync + 'static {
+    /// Compares device, record and cloud now and mends what policy says; `None`: every node.
+    fn sync(&self, node: Option<NodeId>) -> impl Future<Output = Result<SyncReport, Refusal>> + Send;
+}
 
 /// `sync --json`
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -197,15 +205,17 @@ fn is_bind(kind: &str) -> bool {
     matches!(kind, "bind" | "update-matter-info")
 }
 
-impl Hub {
-    pub(super) async fn reconcile(&self, node: Option<NodeId>) -> Result<SyncReport, Refusal> {
+impl SyncDoor for Hub {
+    async fn sync(&self, node: Option<NodeId>) -> Result<SyncReport, Refusal> {
         if let Some(node) = node {
             self.record(node).await?;
         }
         let only = node.map(|node| BTreeSet::from([node]));
         Ok(report(&self.compare_and_mend(only.as_ref()).await?))
     }
+}
 
+impl Hub {
     async fn compare_and_mend(&self, only: Option<&BTreeSet<NodeId>>) -> Result<Vec<Finding>, StoreError> {
         let _turn = self.syncing.turn.lock().await;
         let policy = self.config.cloud.as_ref().map_or_else(Policy::default, |cloud| Policy {
@@ -249,7 +259,7 @@ impl Hub {
         let message = format!("node {node} is removed from our fabric: {why}");
         let event = Event::new(jiff::Timestamp::now(), Level::Warn, "node-decommissioned", message);
         self.journal.record(event.with_node(node));
-        if let Err(error) = self.remove_node(node, false).await {
+        if let Err(error) = self.remove(node, false).await {
             tracing::warn!(node.id = node.0, %error, "removal not finished; it is resumed when the node is seen");
         }
     }

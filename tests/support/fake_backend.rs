@@ -18,7 +18,10 @@ use matterbind::commissioning::error::CommissioningError;
 use matterbind::commissioning::ports::DiscoverError;
 use matterbind::commissioning::step::Step;
 use matterbind::fabric::{Cat, CatGrant, Privilege};
-use matterbind::hub::door::{Backend, Progress};
+use matterbind::hub::doors::{
+    AccessDoor, CommissionDoor, DiscoverDoor, InventoryDoor, KeysDoor, LogDoor, OutboxDoor, Progress, RemovalDoor,
+    StatusDoor, SyncDoor,
+};
 use matterbind::journal::{Event, Level};
 use matterbind::node::{
     AttestationSummary, CommissionableNode, CommissionableTxt, FabricId, NodeId, NodeRecord, NodeState, ScopedAddress,
@@ -169,7 +172,7 @@ impl Fake {
     }
 }
 
-impl Backend for Fake {
+impl StatusDoor for Fake {
     async fn status(&self) -> Status {
         Status {
             ready: true,
@@ -190,7 +193,9 @@ impl Backend for Fake {
             },
         }
     }
+}
 
+impl CommissionDoor for Fake {
     async fn commission(&self, request: CommissionRequest, progress: Progress) -> Result<CommissionResult, Refusal> {
         self.attempts.fetch_add(1, Ordering::SeqCst);
         let result = self.attempt(&request, &progress).await;
@@ -198,7 +203,9 @@ impl Backend for Fake {
         self.finished.notify_one();
         Ok(result)
     }
+}
 
+impl InventoryDoor for Fake {
     async fn nodes(&self) -> Result<Nodes, Refusal> {
         Ok(Nodes { nodes: Self::all() })
     }
@@ -249,7 +256,9 @@ impl Backend for Fake {
             expires_at: at(900),
         })
     }
+}
 
+impl RemovalDoor for Fake {
     async fn remove(&self, node: NodeId, force: bool) -> Result<RemoveResult, Refusal> {
         let reached = Self::known(node)?.state == NodeState::Operational;
         Ok(RemoveResult {
@@ -260,7 +269,9 @@ impl Backend for Fake {
             message: "It goes on when the device answers; --force gives it up.".to_owned(),
         })
     }
+}
 
+impl OutboxDoor for Fake {
     async fn outbox(&self) -> Result<Outbox, Refusal> {
         Ok(Outbox {
             entries: vec![OutboxItem {
@@ -284,7 +295,9 @@ impl Backend for Fake {
     async fn outbox_drop(&self, id: i64) -> Result<Outbox, Refusal> {
         if id == 12 { Ok(Outbox::default()) } else { Err(Refusal::unknown_outbox_entry(id)) }
     }
+}
 
+impl DiscoverDoor for Fake {
     async fn discover(&self, query: &DiscoverQuery) -> Result<Discovered, Refusal> {
         if query.operational {
             return Ok(Discovered::default());
@@ -297,7 +310,9 @@ impl Backend for Fake {
         let _ = sender.send(DiscoverChange { event: DiscoverChangeKind::Appeared, node: commissionable() }).await;
         Ok(receiver)
     }
+}
 
+impl LogDoor for Fake {
     async fn logs(&self, query: &LogQuery) -> Result<Vec<Event>, Refusal> {
         let kept = [
             entry(1, Level::Info, 1000, "node 1000 is commissioned"),
@@ -309,7 +324,9 @@ impl Backend for Fake {
     fn subscribe(&self) -> broadcast::Receiver<Event> {
         self.events.subscribe()
     }
+}
 
+impl SyncDoor for Fake {
     async fn sync(&self, node: Option<NodeId>) -> Result<SyncReport, Refusal> {
         let matches = NodeSync { node_id: NodeId(1000), verdict: Verdict::Match, differences: Vec::new() };
         let missing = NodeSync { node_id: NodeId(1001), verdict: Verdict::CloudMissing, differences: Vec::new() };
@@ -318,7 +335,9 @@ impl Backend for Fake {
             _ => SyncReport { in_sync: false, nodes: vec![matches, missing] },
         })
     }
+}
 
+impl KeysDoor for Fake {
     async fn fabric(&self) -> Result<FabricInfo, Refusal> {
         Ok(FabricInfo {
             fabric_id: 1_234_567,
@@ -352,7 +371,9 @@ impl Backend for Fake {
         assert_eq!(file, b"age root key");
         self.fabric().await
     }
+}
 
+impl AccessDoor for Fake {
     async fn access(&self) -> Result<AccessView, Refusal> {
         let nodes = Self::all().into_iter().map(|node| NodeAccess {
             node_id: node.node_id,

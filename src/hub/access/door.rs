@@ -1,10 +1,29 @@
-//! Who may do what, and what became of a change.
+//! What may be asked about access, and what is answered.
+
+use std::future::Future;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::fabric::CatGrant;
+use crate::hub::refusal::Refusal;
 use crate::node::NodeId;
+
+/// Shows and changes who may do what on the nodes.
+pub trait AccessDoor: Send + Sync + 'static {
+    /// Who may do what, in force and on the nodes.
+    fn access(&self) -> impl Future<Output = Result<AccessView, Refusal>> + Send;
+    /// Sets the grants of one node or of all, and writes them; `None` for the grants: as configured.
+    fn set_access(
+        &self,
+        node: Option<NodeId>,
+        grants: Option<Vec<CatGrant>>,
+    ) -> impl Future<Output = Result<AccessReport, Refusal>> + Send;
+    /// Writes what is in force to one node or to all; what cannot be written now is written when the node is seen.
+    fn apply_access(&self, node: Option<NodeId>) -> impl Future<Output = Result<AccessReport, Refusal>> + Send;
+    /// Raises the version of the tag with this identifier, and writes it to all.
+    fn rotate_cat(&self, identifier: u16) -> impl Future<Output = Result<AccessReport, Refusal>> + Send;
+}
 
 /// `access show --json`
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

@@ -1,0 +1,211 @@
+//! One commissioning attempt: request, progress, result.
+
+use std::fmt;
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use crate::bind::{BindState, BindStatus};
+use crate::commissioning::error::{CommissioningError, Disposition};
+use crate::commissioning::step::Step;
+use crate::node::{NodeId, NodeRecord};
+
+/// `POST /v1/commission`. Holds the setup code and the binding code, so `Debug` shows neither.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CommissionRequest {
+    /// `MT:…` or 11 or 21 digits.
+    pub setup_code: String,
+    /// Product key in the cloud; else the product profile's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub product_key: Option<String>,
+    /// Device key in the cloud; else from the product profile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device_key: Option<String>,
+    /// 16 characters `0-9A-F`; else from the product profile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub binding_code: Option<String>,
+    /// What people call it; else made from its product name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Family in the cloud; else the configured one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub family_id: Option<String>,
+    /// Room in the cloud; else the configured one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub room_id: Option<String>,
+    /// Where the device is: discovery is skipped. Port 5540 if none is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub address: Option<SocketAddr>,
+    /// Leave the cloud alone.
+    #[serde(default)]
+    pub no_bind: bool,
+    /// How long the result may wait for the cloud, milliseconds.
+    #[serde(default)]
+    pub wait_bind_ms: u64,
+    /// Accept whatever attestation finds, for this attempt; goes into the admin log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attestation_override: Option<AttestationOverride>,
+}
+
+impl fmt::Debug for CommissionRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CommissionRequest")
+            .field("name", &self.name)
+            .field("no_bind", &self.no_bind)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Who lets a device pass, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AttestationOverride {
+    /// Filled in by the server from the peer's credentials; what the client says is not believed.
+    #[serde(default)]
+    pub who: String,
+    /// In the operator's words.
+    pub why: String,
+}
+
+/// A line of progress.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum CommissionEvent {
+    /// The attempt has an id; it may wait for its turn.
+    Accepted {
+        /// The attempt.
+        #[schema(value_type = String)]
+        attempt_id: Uuid,
+    },
+    /// A step began.
+    StepStarted {
+        /// Which.
+        #[schema(value_type = String)]
+        step: Step,
+    },
+    /// A step succeeded.
+    StepFinished {
+        /// Which.
+        #[schema(value_type = String)]
+        step: Step,
+        /// How long it took.
+        duration_ms: u64,
+    },
+    /// Worth knowing, for instance a finding that policy let pass.
+    Note {
+        /// A line that reads alone.
+        message: String,
+    },
+    /// The bind stands differently.
+    Bind {
+        /// How.
+        #[schema(value_type = Object)]
+        bind: BindStatus,
+    },
+}
+
+/// What came of an attempt; the `commission --json` object.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "outcome", rename_all = "kebab-case")]
+pub enum CommissionResult {
+    /// The device is on our fabric and recorded.
+    Commissioned {
+        /// The attempt.
+        #[schema(value_type = String)]
+        attempt_id: Uuid,
+        /// The record.
+        #[schema(value_type = Object)]
+        node: Box<NodeRecord>,
+        /// How its bind stands now.
+        #[schema(value_type = Object)]
+        bind: BindStatus,
+        /// How long the parts took.
+        timings_ms: Timings,
+        /// The node that this device was before it was reset; that one has ended.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schema(value_type = Option<u64>)]
+        replaces: Option<NodeId>,
+    },
+    /// It is not, and was rolled back as far as it could be reached.
+    Failed(Failure),
+}
+
+/// The failure answer of interface.md.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Failure {
+    /// The attempt.
+    #[schema(value_type = String)]
+    pub attempt_id: Uuid,
+    /// During which step.
+    #[schema(value_type = String)]
+    pub step: Step,
+    /// A stable kebab-case word.
+    pub code: String,
+    /// Who can do something about it.
+    #[schema(value_type = String)]
+    pub disposition: Disposition,
+    /// What happened, with values.
+    pub message: String,
+    /// What to do now.
+    pub hint: String,
+    /// Attestation findings, where they decided.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<Object>)]
+    pub findings: Vec<serde_json::Value>,
+}
+
+impl Failure {
+    /// The failure answer for an error.
+    pub fn new(attempt_id: Uuid, error: &CommissioningError) -> Self {
+        let findings = match error {
+            CommissioningError::AttestationRejected { findings, .. } => findings.clone(),
+            _ => Vec::new(),
+        };
+        Self {
+            attempt_id,
+            step: error.step(),
+            code: error.code().to_owned(),
+            disposition: error.disposition(),
+            message: error.to_string(),
+            hint: error.hint(),
+            findings,
+        }
+    }
+}
+
+impl CommissionResult {
+    /// The bind state of a device that was commissioned.
+    pub fn bind_state(&self) -> Option<BindState> {
+        match self {
+            Self::Commissioned { bind, .. } => Some(bind.state),
+            Self::Failed(_) => None,
+        }
+    }
+}
+
+/// Milliseconds by part of the work.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct Timings {
+    /// Finding the device.
+    pub discover: u64,
+    /// PASE.
+    pub pase: u64,
+    /// Evidence and its judgement.
+    pub attestation: u64,
+    /// CSR, root, NOC.
+    pub credentials: u64,
+    /// Finding it on our fabric, CASE.
+    pub operational: u64,
+    /// Writing and reading the access list.
+    pub access: u64,
+    /// The transaction.
+    pub record: u64,
+    /// From the request to the record.
+    pub total: u64,
+    /// From the record to the cloud's acknowledgement.
+    pub bind: u64,
+}
