@@ -1,12 +1,15 @@
 //! The backup file: keys, nodes, counters and outbox of one instant, encrypted with age; and the exported root key.
 //!
 //! Inside of the encryption lie a line with magic word and format version, a line with the manifest (JSON), the key bundle
-//! and the database. `age -d` opens the file without matterbind. Pure but for the randomness of the encryption.
-//! Not here: making a copy of the database (`store::snapshot`), putting a backup back (`backup::restore`).
+//! and the database. `age -d` opens the file without matterbind. The daemon encrypts to recipients only, which costs no
+//! memory to speak of. A passphrase's key takes 256 MB, as much as the daemon's unit grants it, so the command line derives it:
+//! it hands the daemon a recipient that lives for one answer, and locks what it gets again ([`relock`]). Not here: making a copy of the database (`store::snapshot`), putting a backup back (`backup::restore`).
 
-use std::io;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Seek, Write};
+use std::str::FromStr;
 
-use age::secrecy::SecretString;
+use age::secrecy::{ExposeSecret, SecretString};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use jiff::Timestamp;
@@ -29,33 +32,68 @@ pub const FORMAT: u32 = 1;
 pub const ROOT_FILE_MAX: usize = 16 * 1024;
 /// 2^18 rounds of scrypt: about a second, and 256 MB of memory for each guess.
 pub const WORK_FACTOR: u8 = 18;
-/// A file that asks for more is not ours: it would stop the machine.
+/// A file that asks for more, a gigabyte, is not ours: it would stop the machine.
 const MAX_WORK_FACTOR: u8 = 20;
 const AGE_MAGIC: &[u8] = b"age-encryption.org/";
 
-/// To whom a file is encrypted.
+/// Whoever has the identity behind it opens the file.
 #[derive(Clone)]
+pub struct Recipient(age::x25519::Recipient);
+
+impl FromStr for Recipient {
+    type Err = String;
+
+    /// Reads `age1…`; the error says why it is none.
+    fn from_str(text: &str) -> Result<Self, String> {
+        text.trim().parse().map(Self).map_err(|error: &str| error.to_owned())
+    }
+}
+
+/// A key pair of age; opens what is encrypted to its recipient.
+pub struct Identity(age::x25519::Identity);
+
+impl Identity {
+    /// A fresh one.
+    pub fn generate() -> Self {
+        Self(age::x25519::Identity::generate())
+    }
+
+    /// Reads an identity file as `age-keygen` writes it: comments, and one `AGE-SECRET-KEY-1…`.
+    pub fn read(text: &str) -> Option<Self> {
+        let line = text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#'))?;
+        line.parse().ok().map(Self)
+    }
+
+    /// What files are encrypted to.
+    pub fn recipient(&self) -> Recipient {
+        Recipient(self.0.to_public())
+    }
+
+    /// The recipient as text, `age1…`.
+    pub fn recipient_text(&self) -> String {
+        self.0.to_public().to_string()
+    }
+
+    /// What [`Self::read`] reads.
+    pub fn secret_text(&self) -> OperatorSecret {
+        OperatorSecret::new(self.0.to_string().expose_secret())
+    }
+}
+
+/// How a file is locked that a person keeps.
 pub enum Lock {
-    /// Whoever knows the passphrase; scrypt with 2^`work_factor` rounds.
+    /// By a passphrase; scrypt with 2^`work_factor` rounds.
     Passphrase {
         /// The passphrase.
         secret: OperatorSecret,
         /// [`WORK_FACTOR`], less in tests.
         work_factor: u8,
     },
-    /// Whoever has the recipient's identity.
-    Recipient(age::x25519::Recipient),
+    /// To a recipient.
+    Recipient(Recipient),
 }
 
 impl Lock {
-    /// Reads a recipient: `age1…`.
-    ///
-    /// # Errors
-    /// It is none; the text says why.
-    pub fn recipient(text: &str) -> Result<Self, String> {
-        text.trim().parse().map(Self::Recipient).map_err(|error: &str| error.to_owned())
-    }
-
     /// A passphrase, at the usual cost.
     pub fn passphrase(secret: OperatorSecret) -> Self {
         Self::Passphrase { secret, work_factor: WORK_FACTOR }
@@ -67,15 +105,7 @@ pub enum Unlock {
     /// The passphrase.
     Passphrase(OperatorSecret),
     /// The identity behind the recipient.
-    Identity(Box<age::x25519::Identity>),
-}
-
-impl Unlock {
-    /// Reads an identity file as `age-keygen` writes it: comments, and one `AGE-SECRET-KEY-1…`.
-    pub fn identity(text: &str) -> Option<Self> {
-        let line = text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#'))?;
-        line.parse().ok().map(|identity| Self::Identity(Box::new(identity)))
-    }
+    Identity(Identity),
 }
 
 /// Why a file is not taken. In every case nothing was written.
@@ -150,6 +180,17 @@ impl BackupError {
 #[error("the backup cannot be encrypted: {0}")]
 pub struct EncryptFailed(String);
 
+/// A file could not be locked in another way.
+#[derive(Debug, thiserror::Error)]
+pub enum RelockError {
+    /// It does not open.
+    #[error(transparent)]
+    Open(#[from] BackupError),
+    /// It cannot be encrypted again.
+    #[error(transparent)]
+    Encrypt(#[from] EncryptFailed),
+}
+
 /// What a backup says of itself; checked against its content.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
@@ -186,6 +227,26 @@ impl Part {
         Self { bytes: bytes.len() as u64, sha256: hex(&Sha256::digest(bytes)) }
     }
 
+    /// Reads the file through, and goes back to its beginning.
+    fn of_file(file: &mut File) -> io::Result<Self> {
+        let mut hash = Sha256::new();
+        let mut bytes = 0;
+        file.rewind()?;
+        let mut read = BufReader::with_capacity(64 * 1024, &mut *file);
+        loop {
+            let piece = read.fill_buf()?;
+            if piece.is_empty() {
+                break;
+            }
+            hash.update(piece);
+            let length = piece.len();
+            bytes += length as u64;
+            read.consume(length);
+        }
+        file.rewind()?;
+        Ok(Self { bytes, sha256: hex(&hash.finalize()) })
+    }
+
     fn take<'a>(&self, rest: &mut &'a [u8], name: &str) -> Result<&'a [u8], BackupError> {
         let length = usize::try_from(self.bytes).unwrap_or(usize::MAX);
         let (part, after) =
@@ -208,12 +269,19 @@ pub struct Backup {
     pub database: Vec<u8>,
 }
 
-/// Makes the file.
+/// Writes the file, piece by piece: neither the records nor the result are ever in memory as a whole.
 ///
 /// # Errors
-/// The keys do not make a fabric, or the library fails.
-pub fn make(keys: &KeyBundle, snapshot: &Snapshot, now: Timestamp, lock: &Lock) -> Result<Vec<u8>, EncryptFailed> {
-    let compressed = Credentials::new(keys.clone()).map_err(|error| EncryptFailed(error.to_string()))?;
+/// The keys do not make a fabric, or `to` cannot be written.
+pub fn make(
+    keys: &KeyBundle,
+    mut snapshot: Snapshot,
+    now: Timestamp,
+    recipient: &Recipient,
+    to: impl Write,
+) -> Result<(), EncryptFailed> {
+    let failed = |error: &dyn std::fmt::Display| EncryptFailed(error.to_string());
+    let compressed = Credentials::new(keys.clone()).map_err(|error| failed(&error))?;
     let plain = keys.to_plain();
     let manifest = Manifest {
         written_by: concat!("matterbind ", env!("CARGO_PKG_VERSION")).to_owned(),
@@ -226,14 +294,17 @@ pub fn make(keys: &KeyBundle, snapshot: &Snapshot, now: Timestamp, lock: &Lock) 
         root_key: keys.rcac_key.is_some(),
         schema: snapshot.schema,
         keys: Part::of(&plain),
-        database: Part::of(&snapshot.database),
+        database: Part::of_file(&mut snapshot.database).map_err(|error| failed(&error))?,
     };
-    let manifest = serde_json::to_string(&manifest).map_err(|error| EncryptFailed(error.to_string()))?;
-    let mut content = Zeroizing::new(Vec::with_capacity(plain.len() + snapshot.database.len() + 1024));
-    content.extend(format!("{MAGIC} {FORMAT}\n{manifest}\n").bytes());
-    content.extend_from_slice(&plain);
-    content.extend_from_slice(&snapshot.database);
-    encrypt(&content, lock)
+    let manifest = serde_json::to_string(&manifest).map_err(|error| failed(&error))?;
+    let write = || -> io::Result<()> {
+        let mut sealed = seal(recipient, to)?;
+        sealed.write_all(format!("{MAGIC} {FORMAT}\n{manifest}\n").as_bytes())?;
+        sealed.write_all(&plain)?;
+        io::copy(&mut snapshot.database, &mut sealed)?;
+        sealed.finish()?.flush()
+    };
+    write().map_err(|error| failed(&error))
 }
 
 /// Opens and verifies a file: encryption, format, checksums, and that manifest and keys are of one fabric.
@@ -276,14 +347,14 @@ struct RootKey {
 ///
 /// # Errors
 /// The library fails.
-pub fn export_root(keys: &KeyBundle, lock: &Lock) -> Result<Option<Vec<u8>>, EncryptFailed> {
+pub fn export_root(keys: &KeyBundle, recipient: &Recipient) -> Result<Option<Vec<u8>>, EncryptFailed> {
     let Some(key) = &keys.rcac_key else { return Ok(None) };
     let root =
         RootKey { fabric_id: keys.fabric_id.0, rcac: BASE64.encode(&keys.rcac), rcac_key: BASE64.encode(key.expose()) };
     let json = Zeroizing::new(serde_json::to_string(&root).map_err(|error| EncryptFailed(error.to_string()))?);
     let content = Zeroizing::new(format!("{ROOT_MAGIC} {FORMAT}\n{}\n", *json));
     zeroize::Zeroize::zeroize(&mut { root.rcac_key });
-    encrypt(content.as_bytes(), lock).map(Some)
+    encrypt(content.as_bytes(), &Lock::Recipient(recipient.clone())).map(Some)
 }
 
 /// Reads [`export_root`] back: the key, if it is the one of this fabric's root certificate.
@@ -292,14 +363,14 @@ pub fn export_root(keys: &KeyBundle, lock: &Lock) -> Result<Option<Vec<u8>>, Enc
 /// See [`BackupError`].
 pub fn read_root(
     file: &[u8],
-    unlock: &Unlock,
+    identity: Identity,
     keys: &KeyBundle,
 ) -> Result<crate::secret::OperationalSigningKey, BackupError> {
     if file.len() > ROOT_FILE_MAX {
         return Err(BackupError::NotARootKey);
     }
     let none = |error| if matches!(error, BackupError::NotABackup) { BackupError::NotARootKey } else { error };
-    let content = decrypt(file, unlock).map_err(none)?;
+    let content = decrypt(file, &Unlock::Identity(identity)).map_err(none)?;
     let json = after_header(&content, ROOT_MAGIC).map_err(none)?;
     let damaged = || BackupError::Damaged("the root key does not decode".to_owned());
     let root: RootKey = serde_json::from_slice(json).map_err(|_| damaged())?;
@@ -312,19 +383,40 @@ pub fn read_root(
     if is_root_key(&keys.rcac, &key) { Ok(key) } else { Err(BackupError::OtherRoot) }
 }
 
-fn encrypt(content: &[u8], lock: &Lock) -> Result<Vec<u8>, EncryptFailed> {
+/// Opens a file and locks what is in it in another way.
+///
+/// # Errors
+/// It does not open, or the library fails.
+pub fn relock(file: &[u8], unlock: &Unlock, lock: &Lock) -> Result<Vec<u8>, RelockError> {
+    Ok(encrypt(&decrypt(file, unlock)?, lock)?)
+}
+
+fn seal<W: Write>(recipient: &Recipient, to: W) -> io::Result<age::stream::StreamWriter<W>> {
+    let recipients = std::iter::once(&recipient.0 as &dyn age::Recipient);
+    age::Encryptor::with_recipients(recipients).map_err(io::Error::other)?.wrap_output(to)
+}
+
+/// Locks whatever it is.
+///
+/// # Errors
+/// The library fails.
+pub fn encrypt(content: &[u8], lock: &Lock) -> Result<Vec<u8>, EncryptFailed> {
     match lock {
         Lock::Passphrase { secret, work_factor } => {
             let mut recipient = age::scrypt::Recipient::new(SecretString::from(secret.expose().to_owned()));
             recipient.set_work_factor(*work_factor);
             age::encrypt(&recipient, content)
         }
-        Lock::Recipient(recipient) => age::encrypt(recipient, content),
+        Lock::Recipient(recipient) => age::encrypt(&recipient.0, content),
     }
     .map_err(|error| EncryptFailed(error.to_string()))
 }
 
-fn decrypt(file: &[u8], unlock: &Unlock) -> Result<Zeroizing<Vec<u8>>, BackupError> {
+/// Opens a file, whatever is in it.
+///
+/// # Errors
+/// It does not open, or is none of age's.
+pub fn decrypt(file: &[u8], unlock: &Unlock) -> Result<Zeroizing<Vec<u8>>, BackupError> {
     // A file that is cut within the first words is half a backup, and not something else.
     let start = &file[..file.len().min(AGE_MAGIC.len())];
     if start.is_empty() || !AGE_MAGIC.starts_with(start) {
@@ -336,7 +428,7 @@ fn decrypt(file: &[u8], unlock: &Unlock) -> Result<Zeroizing<Vec<u8>>, BackupErr
             identity.set_max_work_factor(MAX_WORK_FACTOR);
             age::decrypt(&identity, file)
         }
-        Unlock::Identity(identity) => age::decrypt(identity.as_ref(), file),
+        Unlock::Identity(identity) => age::decrypt(&identity.0, file),
     };
     plain.map(Zeroizing::new).map_err(|error| match error {
         age::DecryptError::KeyDecryptionFailed

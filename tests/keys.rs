@@ -10,8 +10,7 @@ mod support {
     pub mod matterjs;
 }
 
-use age::secrecy::ExposeSecret;
-use matterbind::backup::{Lock, export_root};
+use matterbind::backup::{Identity, export_root};
 use matterbind::keystore::Keystore;
 use matterbind::secret::OperationalSigningKey;
 use serde_json::json;
@@ -28,10 +27,9 @@ fn a_wiped_hub_is_restored_from_before_a_rotation() {
     let node = hub.commission_and_bind(&lights.lights[0].qr);
     let id = node["node_id"].to_string();
     let word = hub.path().join("word");
-    // Not a passphrase: its scrypt takes a second in a release build and most of a minute without optimisation.
-    let identity = age::x25519::Identity::generate();
-    std::fs::write(&word, identity.to_string().expose_secret()).unwrap();
-    let recipient = identity.to_public().to_string();
+    let identity = Identity::generate();
+    std::fs::write(&word, identity.secret_text().expose()).unwrap();
+    let recipient = identity.recipient_text();
     let (file, root) = (hub.path().join("hub.age"), hub.path().join("root.age"));
     let (word, file, root) = (word.to_str().unwrap(), file.to_str().unwrap(), root.to_str().unwrap());
     let made = hub.cli(["fabric", "backup", file, "--recipient", &recipient]);
@@ -61,8 +59,7 @@ fn a_wiped_hub_is_restored_from_before_a_rotation() {
     let mut keys = Keystore::new(hub.state_dir(), None).load().unwrap().bundle;
     keys.rcac_key = Some(OperationalSigningKey::new([7; 32]));
     let forged = hub.path().join("forged.age");
-    let lock = Lock::recipient(&recipient).unwrap_or_else(|error| panic!("{error}"));
-    std::fs::write(&forged, export_root(&keys, &lock).unwrap().unwrap()).unwrap();
+    std::fs::write(&forged, export_root(&keys, &identity.recipient()).unwrap().unwrap()).unwrap();
     let wrong = import(forged.to_str().unwrap());
     assert_eq!((wrong.code, &wrong.json["code"]), (2, &json!("root-key-of-another-fabric")), "{wrong:?}");
     assert_eq!(Keystore::new(hub.state_dir(), None).load().unwrap().bundle.rcac_key, None, "nothing was written");

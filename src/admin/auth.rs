@@ -184,14 +184,14 @@ pub async fn check(
     }
 }
 
-/// A further middleware, for routes with keys and passphrases: TCP is not encrypted, so there the answer is 403.
+/// A further middleware, for routes with keys: TCP is not encrypted, so there the answer is 403.
 pub async fn only_local(ConnectInfo(peer): ConnectInfo<Peer>, request: Request, next: Next) -> Response {
     if matches!(peer, Peer::Local { .. }) {
         return next.run(request).await;
     }
     let message =
         "the fabric's keys are handled on the Unix socket only: over TCP everybody on the way could read along";
-    let hint = "run `matterbind fabric` on the hub itself; a passphrase that was sent here should not be used again";
+    let hint = "run `matterbind fabric` on the hub itself";
     error_response(StatusCode::FORBIDDEN, &Refusal::new("local-only", Disposition::UserAction, message, hint))
 }
 

@@ -5,47 +5,34 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use tokio_util::io::ReaderStream;
 
 use super::routes::{Answer, Api, Body, Refused, json, node_id};
 use super::wire::{AccessAction, AccessReport, AccessView, Encryption, FabricInfo, ImportRoot, Refusal, RemoveRoot};
-use crate::backup::{Lock, Unlock};
+use crate::backup::{Identity, Recipient};
 use crate::hub::doors::{AccessDoor, InventoryDoor, KeysDoor};
-use crate::secret::OperatorSecret;
 
-fn lock(asked: Encryption) -> Result<Lock, Refused> {
-    match (asked.passphrase, asked.recipient) {
-        (Some(secret), None) if !secret.expose().is_empty() => Ok(Lock::passphrase(secret)),
-        (None, Some(recipient)) => Lock::recipient(&recipient)
-            .map_err(|why| Refused(Refusal::bad_request(format!("this is no age recipient: {why}")))),
-        _ => Err(Refused(Refusal::bad_request("give a passphrase or a recipient, one of the two"))),
-    }
+fn recipient(asked: &Encryption) -> Result<Recipient, Refused> {
+    let none = |why| Refused(Refusal::bad_request(format!("this is no age recipient: {why}")));
+    asked.recipient.parse().map_err(none)
 }
 
-fn unlock(passphrase: Option<OperatorSecret>, identity: Option<OperatorSecret>) -> Result<Unlock, Refused> {
-    let refused = |why: &str| Refused(Refusal::bad_request(why));
-    match (passphrase, identity) {
-        (Some(secret), None) => Ok(Unlock::Passphrase(secret)),
-        (None, Some(identity)) => Unlock::identity(identity.expose()).ok_or_else(|| refused("this is no age identity")),
-        _ => Err(refused("give a passphrase or an identity, one of the two")),
-    }
-}
-
-fn file(bytes: Vec<u8>) -> Response {
-    ([(header::CONTENT_TYPE, "application/octet-stream")], bytes).into_response()
-}
+const BYTES: (header::HeaderName, &str) = (header::CONTENT_TYPE, "application/octet-stream");
 
 pub(super) async fn backup<H: KeysDoor>(
     State(api): State<Api<H>>,
     Body(asked): Body<Encryption>,
 ) -> Result<Response, Refused> {
-    Ok(file(api.hub.backup(lock(asked)?).await?))
+    let file = api.hub.backup(recipient(&asked)?).await?;
+    let pieces = ReaderStream::new(tokio::fs::File::from_std(file));
+    Ok(([BYTES], axum::body::Body::from_stream(pieces)).into_response())
 }
 
 pub(super) async fn export_root<H: KeysDoor>(
     State(api): State<Api<H>>,
     Body(asked): Body<Encryption>,
 ) -> Result<Response, Refused> {
-    Ok(file(api.hub.export_root(lock(asked)?).await?))
+    Ok(([BYTES], api.hub.export_root(recipient(&asked)?).await?).into_response())
 }
 
 pub(super) async fn remove_root<H: KeysDoor>(
@@ -60,7 +47,9 @@ pub(super) async fn import_root<H: KeysDoor>(
     Body(asked): Body<ImportRoot>,
 ) -> Answer<FabricInfo> {
     let file = STANDARD.decode(&asked.file).map_err(|_| Refused(Refusal::bad_request("the file is not base64")))?;
-    json(api.hub.import_root(file, unlock(asked.passphrase, asked.identity)?).await)
+    let identity = Identity::read(asked.identity.expose());
+    let identity = identity.ok_or_else(|| Refused(Refusal::bad_request("this is no age identity")))?;
+    json(api.hub.import_root(file, identity).await)
 }
 
 pub(super) async fn access<H: AccessDoor>(State(api): State<Api<H>>) -> Answer<AccessView> {

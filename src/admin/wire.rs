@@ -89,15 +89,13 @@ pub enum AccessAction {
     },
 }
 
-/// To whom a file is encrypted: `POST /v1/fabric/backup` and `/v1/fabric/export-root`. One of the two.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, ToSchema)]
+/// To whom a file is encrypted: `POST /v1/fabric/backup` and `/v1/fabric/export-root`. A passphrase's key takes more memory
+/// than the daemon has: the client derives it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Encryption {
-    /// A passphrase; a secret.
-    #[schema(value_type = Option<String>)]
-    pub passphrase: Option<OperatorSecret>,
     /// An age recipient, `age1…`.
-    pub recipient: Option<String>,
+    pub recipient: String,
 }
 
 /// `POST /v1/fabric/remove-root`
@@ -107,16 +105,13 @@ pub struct RemoveRoot {
     pub sha256: String,
 }
 
-/// `POST /v1/fabric/import-root`. The file, and one of the other two.
+/// `POST /v1/fabric/import-root`
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ImportRoot {
-    /// What `export-root` answered, base64; encrypted.
+    /// What `export-root` answered, base64; encrypted to a recipient.
     pub file: String,
-    /// Its passphrase; a secret.
-    #[schema(value_type = Option<String>)]
-    pub passphrase: Option<OperatorSecret>,
-    /// The age identity behind its recipient; a secret.
-    #[schema(value_type = Option<String>)]
-    pub identity: Option<OperatorSecret>,
+    /// The age identity behind that recipient; a secret.
+    #[schema(value_type = String)]
+    pub identity: OperatorSecret,
 }

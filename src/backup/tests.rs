@@ -48,7 +48,11 @@ async fn hub(dir: &Path, fabric: u64) -> (Store, KeyBundle) {
 }
 
 async fn backup_of(store: &Store, keys: &KeyBundle) -> Vec<u8> {
-    make(keys, &store.snapshot().await.unwrap(), NOW, &lock("correct horse")).unwrap()
+    // As the command line does it: the daemon encrypts to a recipient, the passphrase's lock comes after.
+    let once = Identity::generate();
+    let mut file = Vec::new();
+    make(keys, store.snapshot().await.unwrap(), NOW, &once.recipient(), &mut file).unwrap();
+    relock(&file, &Unlock::Identity(once), &lock("correct horse")).unwrap()
 }
 
 fn read_ok(file: &[u8]) -> Backup {
@@ -122,8 +126,9 @@ async fn what_is_not_ours_says_what_it_is() {
     assert!(matches!(error_of(&newer, &unlock("x")), BackupError::OtherFormat { .. }));
     let text = error_of(&newer, &unlock("x")).to_string();
     assert!(text.contains("format 2"), "{text}");
-    let root = export_root(&keys, &lock("x")).unwrap().unwrap();
-    assert!(matches!(error_of(&root, &unlock("x")), BackupError::NotABackup));
+    let once = Identity::generate();
+    let root = export_root(&keys, &once.recipient()).unwrap().unwrap();
+    assert!(matches!(error_of(&root, &Unlock::Identity(once)), BackupError::NotABackup));
 }
 
 #[tokio::test]
@@ -190,34 +195,37 @@ async fn the_gap_ends_where_the_ids_end() {
 
 #[tokio::test]
 async fn a_recipients_backup_opens_with_its_identity_and_is_sealed_again() {
-    use age::secrecy::ExposeSecret;
     let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let (store, keys) = hub(one.path(), 77).await;
-    let identity = age::x25519::Identity::generate();
-    let lock = Lock::recipient(&identity.to_public().to_string()).unwrap_or_else(|error| panic!("{error}"));
-    let file = make(&keys, &store.snapshot().await.unwrap(), NOW, &lock).unwrap();
-    let text = format!("# created: today\n{}\n", identity.to_string().expose_secret());
-    let backup = read(&file, &Unlock::identity(&text).unwrap()).unwrap_or_else(|error| panic!("{error}"));
+    let identity = Identity::generate();
+    let recipient: Recipient = identity.recipient_text().parse().unwrap();
+    let mut file = Vec::new();
+    make(&keys, store.snapshot().await.unwrap(), NOW, &recipient, &mut file).unwrap();
+    let text = format!("# created: today\n{}\n", identity.secret_text().expose());
+    let backup = read(&file, &Unlock::Identity(Identity::read(&text).unwrap())).unwrap_or_else(|error| panic!("{error}"));
     assert!(matches!(error_of(&file, &unlock("x")), BackupError::WrongKey));
     restore(&backup, two.path(), Some(SealKey::new(b"tpm")), false, NOW).await.unwrap();
     assert!(Keystore::new(two.path(), Some(SealKey::new(b"tpm"))).load().unwrap().sealed);
-    assert!(Lock::recipient("age1nonsense").is_err());
+    assert!("age1nonsense".parse::<Recipient>().is_err());
 }
 
 #[tokio::test]
 async fn the_root_key_goes_into_a_file_of_its_own_and_the_icac_goes_on() {
     let dir = tempfile::tempdir().unwrap();
     let (_store, mut keys) = hub(dir.path(), 77).await;
-    let file = export_root(&keys, &lock("x")).unwrap().unwrap();
+    let identity = Identity::generate();
+    let text = identity.secret_text();
+    let again = || Identity::read(text.expose()).unwrap();
+    let file = export_root(&keys, &identity.recipient()).unwrap().unwrap();
     let root = keys.rcac_key.take();
-    assert_eq!(Some(read_root(&file, &unlock("x"), &keys).unwrap()), root);
+    assert_eq!(Some(read_root(&file, again(), &keys).unwrap()), root);
     let other = mint(FabricId(78), NodeId(10), &keys.hub_cats.clone(), NOW).unwrap();
-    assert!(matches!(read_root(&file, &unlock("x"), &other), Err(BackupError::OtherRoot)));
+    assert!(matches!(read_root(&file, again(), &other), Err(BackupError::OtherRoot)));
     // The right certificate with another's key.
     let forged = KeyBundle { rcac_key: Some(OperationalSigningKey::new([7; 32])), ..keys.clone() };
-    let forged = export_root(&forged, &lock("x")).unwrap().unwrap();
-    assert!(matches!(read_root(&forged, &unlock("x"), &keys), Err(BackupError::OtherRoot)));
-    assert!(export_root(&keys, &lock("x")).unwrap().is_none());
+    let forged = export_root(&forged, &identity.recipient()).unwrap().unwrap();
+    assert!(matches!(read_root(&forged, again(), &keys), Err(BackupError::OtherRoot)));
+    assert!(export_root(&keys, &identity.recipient()).unwrap().is_none());
     Keystore::new(dir.path(), None).replace(&keys).unwrap();
     let loaded = Keystore::new(dir.path(), None).load().unwrap().bundle;
     assert_eq!(loaded.rcac_key, None);

@@ -145,9 +145,9 @@ impl AdminClient {
             return CliError::Unreachable { socket: self.socket.clone(), cause, denied };
         }
         if error.is_timeout() {
-            return CliError::Answer("did not come in time".to_owned());
+            return CliError::Gone { what: "did not come in time".to_owned(), late: true };
         }
-        CliError::Answer(format!("broke off: {}", cause.map_or_else(|| error.to_string(), ToString::to_string)))
+        broke_off(cause.map_or_else(|| error.to_string(), ToString::to_string))
     }
 }
 
@@ -162,6 +162,10 @@ fn system_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a 
     found
 }
 
+fn broke_off(cause: String) -> CliError {
+    CliError::Gone { what: format!("broke off: {cause}"), late: false }
+}
+
 /// The lines of an answer without its heartbeats.
 fn lines(response: Response) -> Lines {
     let bytes = response.bytes_stream().map_err(io::Error::other);
@@ -171,7 +175,7 @@ fn lines(response: Response) -> Lines {
         Ok(None) => None,
         Err(error) => {
             let cause = system_error(&error).map_or_else(|| error.to_string(), ToString::to_string);
-            Some((Err(CliError::Answer(format!("broke off: {cause}"))), reader))
+            Some((Err(broke_off(cause)), reader))
         }
     });
     lines.filter(|line| std::future::ready(!matches!(line, Ok(text) if text.trim().is_empty()))).boxed()

@@ -195,7 +195,8 @@ async fn follow(
             },
         }
     }
-    Err(CliError::Answer("ended without a result; the attempt may go on: see `matterbind nodes`".to_owned()))
+    let what = "ended without a result; the attempt may go on: see `matterbind nodes`".to_owned();
+    Err(CliError::Gone { what, late: false })
 }
 
 /// The summary for a person: success on stdout, failure on stderr.

@@ -134,7 +134,15 @@ pub enum CliError {
     /// The daemon refused or failed.
     #[error("{0}")]
     Api(#[from] Refusal),
-    /// The daemon's answer makes no sense, or broke off.
+    /// The daemon was there and has gone in the middle of an answer, or it says nothing.
+    #[error("the daemon's answer {what}")]
+    Gone {
+        /// What became of the answer.
+        what: String,
+        /// Whether the daemon may still be there.
+        late: bool,
+    },
+    /// The daemon's answer makes no sense.
     #[error("the daemon's answer {0}")]
     Answer(String),
     /// stdout, stdin or a file.
@@ -158,7 +166,7 @@ impl CliError {
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::Usage(_) | Self::Config(_) | Self::NotInThisBuild(_) => ExitCode::Usage,
-            Self::Unreachable { .. } => ExitCode::Unreachable,
+            Self::Unreachable { .. } | Self::Gone { .. } => ExitCode::Unreachable,
             Self::Api(error) => ExitCode::of_api(error),
             Self::Answer(_) | Self::Io { .. } | Self::Other(_) => ExitCode::Internal,
         }
@@ -174,6 +182,10 @@ impl CliError {
                 "`systemctl status matterbind` shows whether it runs; --socket names another place"
             }
             Self::Api(error) => &error.hint,
+            Self::Gone { late: true, .. } => "it has too much to do, or stands still: `matterbind status` answers at once if not",
+            Self::Gone { late: false, .. } => {
+                "the daemon ended meanwhile: `systemctl status matterbind` shows how, `journalctl -u matterbind` why"
+            }
             Self::Answer(_) => "client and daemon may be of different versions: `matterbind status` shows the daemon's",
             _ => "",
         }
@@ -184,6 +196,7 @@ impl CliError {
         let (code, disposition) = match self {
             Self::Api(error) => return error.clone(),
             Self::Unreachable { .. } => ("daemon-unreachable", Disposition::UserAction),
+            Self::Gone { .. } => ("daemon-gone", Disposition::Retry),
             Self::Usage(_) => ("usage", Disposition::UserAction),
             Self::Config(_) => ("configuration", Disposition::UserAction),
             Self::NotInThisBuild(_) => ("not-in-this-build", Disposition::UserAction),

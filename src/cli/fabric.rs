@@ -1,10 +1,11 @@
 //! `matterbind fabric …`
 
 use std::fs::OpenOptions;
-use std::io::{BufRead, IsTerminal, Write};
+use std::io::{BufRead, IsTerminal, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use anyhow::Context;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
@@ -16,12 +17,14 @@ use super::exit::{CliError, ExitCode};
 use super::output;
 use super::{Global, block_on};
 use crate::admin::wire::{FabricInfo, Refusal, RemoveRoot};
-use crate::backup::{self, BackupError, Unlock};
+use crate::backup::{self, BackupError, Identity, Lock, RelockError, Unlock};
 use crate::commissioning::error::Disposition;
 use crate::config::secret_file;
 use crate::keystore::SealKey;
 use crate::secret::OperatorSecret;
 
+/// Far above a database with ten thousand nodes and the longest admin log.
+const MAX_FILE: u64 = 1 << 30;
 const BACKUP_NOTE: &str = "\
 The daemon makes the backup, of one instant, and must run. The file holds the fabric's keys: whoever opens it controls
 every node.";
@@ -182,23 +185,21 @@ fn show(global: &Global, json: bool) -> Result<ExitCode, CliError> {
 }
 
 fn backup(global: &Global, args: &BackupArgs) -> Result<ExitCode, CliError> {
-    let client = global.client()?;
-    let bytes = block_on(client.post_bytes(&["fabric", "backup"], &encryption(&args.encrypt)?, SLOW))?;
+    let bytes = fetch(global, "backup", &args.encrypt)?.1;
     write_private(&args.file, &bytes)?;
     output::line(&format!("Wrote {} ({} bytes). Keep it where this hub is not.", args.file.display(), bytes.len()))?;
     Ok(ExitCode::Done)
 }
 
 fn export_root(global: &Global, args: &ExportRootArgs) -> Result<ExitCode, CliError> {
-    let client = global.client()?;
-    let bytes = block_on(client.post_bytes(&["fabric", "export-root"], &encryption(&args.encrypt)?, SLOW))?;
+    let (sha256, bytes) = fetch(global, "export-root", &args.encrypt)?;
     write_private(&args.file, &bytes)?;
     if args.keep {
         output::line(&format!("Wrote {}. The root key is on the hub as well.", args.file.display()))?;
         return Ok(ExitCode::Done);
     }
     // Only now: the file is durable.
-    let sha256 = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    let client = global.client()?;
     let _: FabricInfo = block_on(client.post(&["fabric", "remove-root"], &RemoveRoot { sha256 }, PLAIN))?;
     let text = "Wrote {}. The root key is no longer on the hub; earlier backups may still hold it.";
     output::line(&text.replace("{}", &args.file.display().to_string()))?;
@@ -211,11 +212,18 @@ fn import_root(global: &Global, args: &ImportRootArgs) -> Result<ExitCode, CliEr
         let error = BackupError::NotARootKey;
         return Err(refused(error.code(), &error, error.hint()));
     }
-    let file = STANDARD.encode(file);
-    let body = match key(&args.decrypt)? {
-        Key::Passphrase(secret) => serde_json::json!({ "file": file, "passphrase": secret.expose() }),
-        Key::Identity(_, text) => serde_json::json!({ "file": file, "identity": text.expose() }),
+    // Neither passphrase nor identity leaves this process: the daemon gets an identity of this one call.
+    let once = Identity::generate();
+    let file = match backup::relock(&file, &unlock(&args.decrypt)?, &Lock::Recipient(once.recipient())) {
+        Ok(file) => STANDARD.encode(file),
+        Err(RelockError::Open(BackupError::NotABackup)) => {
+            let error = BackupError::NotARootKey;
+            return Err(refused(error.code(), &error, error.hint()));
+        }
+        Err(RelockError::Open(error)) => return Err(refused(error.code(), &error, error.hint())),
+        Err(RelockError::Encrypt(error)) => return Err(CliError::Other(error.into())),
     };
+    let body = serde_json::json!({ "file": file, "identity": once.secret_text().expose() });
     let client = global.client()?;
     let fabric: FabricInfo = block_on(client.post(&["fabric", "import-root"], &body, SLOW))?;
     if args.json {
@@ -226,37 +234,54 @@ fn import_root(global: &Global, args: &ImportRootArgs) -> Result<ExitCode, CliEr
     Ok(ExitCode::Done)
 }
 
+/// What the daemon hands out, locked as the person wants it; and the checksum of what the daemon made. A passphrase's key is
+/// derived here: it takes more memory than the daemon may have, and the passphrase stays in this process.
+fn fetch(global: &Global, what: &str, args: &EncryptArgs) -> Result<(String, Vec<u8>), CliError> {
+    let client = global.client()?;
+    let get = |recipient: String| {
+        let bytes = block_on(client.post_bytes(&["fabric", what], &serde_json::json!({ "recipient": recipient }), SLOW))?;
+        let sha256 = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok::<_, CliError>((sha256, bytes))
+    };
+    if let Some(recipient) = &args.recipient {
+        return get(recipient.clone());
+    }
+    let lock = Lock::passphrase(passphrase(args.passphrase_file.as_deref(), true)?);
+    let once = Identity::generate();
+    let (sha256, bytes) = get(once.recipient_text())?;
+    let locked = backup::relock(&bytes, &Unlock::Identity(once), &lock);
+    Ok((sha256, locked.context("what the daemon made cannot be locked with the passphrase")?))
+}
+
 fn read_file(path: &Path) -> Result<Vec<u8>, CliError> {
-    std::fs::read(path).map_err(|source| CliError::Io { what: format!("reading {}", path.display()), source })
+    let what = || format!("reading {}", path.display());
+    let failed = |source| CliError::Io { what: what(), source };
+    // Not blocking: opening a FIFO would wait for its other end.
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(failed)?;
+    if !file.metadata().map_err(failed)?.is_file() {
+        return Err(CliError::Usage(format!("{} is no regular file: copy the backup into one first", path.display())));
+    }
+    let mut bytes = Vec::new();
+    file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(CliError::Usage(format!("{} is larger than any backup of a hub", path.display())));
+    }
+    Ok(bytes)
 }
 
-/// What opens a file.
-enum Key {
-    Passphrase(OperatorSecret),
-    Identity(PathBuf, OperatorSecret),
-}
-
-fn key(args: &DecryptArgs) -> Result<Key, CliError> {
-    Ok(match &args.identity {
-        Some(path) => {
-            let text = secret_file::read(path).map_err(|error| CliError::Usage(error.to_string()))?;
-            Key::Identity(path.clone(), text)
-        }
-        None => Key::Passphrase(passphrase(args.passphrase_file.as_deref(), false)?),
-    })
+fn unlock(args: &DecryptArgs) -> Result<Unlock, CliError> {
+    let Some(path) = &args.identity else {
+        return Ok(Unlock::Passphrase(passphrase(args.passphrase_file.as_deref(), false)?));
+    };
+    let text = secret_file::read(path).map_err(|error| CliError::Usage(error.to_string()))?;
+    let none = || CliError::Usage(format!("{} holds no age identity", path.display()));
+    Identity::read(text.expose()).map(Unlock::Identity).ok_or_else(none)
 }
 
 fn restore(global: &Global, args: RestoreArgs) -> Result<ExitCode, CliError> {
     let state_dir = load_config(global, args.config, args.state_dir)?.state_dir;
     let file = read_file(&args.file)?;
-    let unlock = match key(&args.decrypt)? {
-        Key::Passphrase(secret) => Unlock::Passphrase(secret),
-        Key::Identity(path, text) => {
-            let none = || CliError::Usage(format!("{} holds no age identity", path.display()));
-            Unlock::identity(text.expose()).ok_or_else(none)?
-        }
-    };
-    let backup = backup::read(&file, &unlock).map_err(|error| refused(error.code(), &error, error.hint()))?;
+    let backup = backup::read(&file, &unlock(&args.decrypt)?).map_err(|error| refused(error.code(), &error, error.hint()))?;
     let manifest = &backup.manifest;
     let what = format!(
         "Backup of fabric {} (compressed id {}), {} nodes, made {} by {}.",
@@ -299,17 +324,6 @@ fn restore(global: &Global, args: RestoreArgs) -> Result<ExitCode, CliError> {
 
 fn refused(code: &str, error: &dyn std::error::Error, hint: &str) -> CliError {
     CliError::Api(Refusal::new(code, Disposition::UserAction, error.to_string(), hint))
-}
-
-/// The request's body. It holds the passphrase, and goes nowhere but to the daemon's socket.
-fn encryption(args: &EncryptArgs) -> Result<serde_json::Value, CliError> {
-    Ok(match &args.recipient {
-        Some(recipient) => serde_json::json!({ "recipient": recipient }),
-        None => {
-            let secret = passphrase(args.passphrase_file.as_deref(), true)?;
-            serde_json::json!({ "passphrase": secret.expose() })
-        }
-    })
 }
 
 /// Whole and readable by its owner only, or not at all: a temporary file beside it, fsync, rename.

@@ -3,15 +3,21 @@
 //! Not here: which keys there are (`config`), sealing of the fabric's own keys (`store`).
 
 use std::ffi::OsStr;
-use std::io;
+use std::fs::OpenOptions;
+use std::io::{self, Read};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use zeroize::Zeroize;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use zeroize::Zeroizing;
 
 use crate::secret::OperatorSecret;
 
 /// Longer files are not what was meant: a password, a token, a domain secret.
-const MAX_BYTES: u64 = 16 * 1024;
+const MAX_BYTES: usize = 16 * 1024;
+/// How long a pipe may say nothing.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Why a secret could not be had. The path is named, the content never.
 #[derive(Debug, thiserror::Error)]
@@ -62,18 +68,41 @@ pub fn read(value: &Path) -> Result<OperatorSecret, SecretFileError> {
 pub fn read_from(value: &Path, credentials: Option<&OsStr>) -> Result<OperatorSecret, SecretFileError> {
     let path = resolve(value, credentials);
     let unreadable = |source| SecretFileError::Unreadable { path: path.clone(), source };
-    if std::fs::metadata(&path).map_err(unreadable)?.len() > MAX_BYTES {
+    let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_BYTES + 1));
+    read_bounded(&path, &mut bytes).map_err(unreadable)?;
+    if bytes.len() > MAX_BYTES {
         return Err(SecretFileError::NotText { path });
     }
-    let mut bytes = std::fs::read(&path).map_err(unreadable)?;
-    let secret = std::str::from_utf8(&bytes).map(|text| OperatorSecret::new(text.trim_end_matches(['\r', '\n'])));
-    let answer = match secret {
+    match std::str::from_utf8(&bytes).map(|text| OperatorSecret::new(text.trim_end_matches(['\r', '\n']))) {
         Ok(secret) if secret.expose().is_empty() => Err(SecretFileError::Empty { path }),
         Ok(secret) => Ok(secret),
         Err(_) => Err(SecretFileError::NotText { path }),
-    };
-    bytes.zeroize();
-    answer
+    }
+}
+
+/// At most one byte too many, and never for ever: a device such as `/dev/zero` has no end, a pipe may have nobody at its other
+/// end. `<(pass show hub)` is a pipe, and somebody may have to type something first.
+fn read_bounded(path: &Path, bytes: &mut Vec<u8>) -> io::Result<()> {
+    let mut file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    let kind = file.metadata()?.file_type();
+    if !kind.is_file() && !kind.is_fifo() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
+    }
+    let give_up = Instant::now() + PATIENCE;
+    let mut rest = (&mut file).take(MAX_BYTES as u64 + 1);
+    loop {
+        match rest.read_to_end(bytes) {
+            Ok(_) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+        let left = give_up.saturating_duration_since(Instant::now());
+        let left = Timespec::try_from(left).map_err(io::Error::other)?;
+        let mut ready = [PollFd::new(rest.get_ref(), PollFlags::IN)];
+        if poll(&mut ready, Some(&left))? == 0 {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "nobody writes into it"));
+        }
+    }
 }
 
 #[cfg(test)]
@@ -105,5 +134,23 @@ mod tests {
         assert!(matches!(read(&[0xFF; 4]), Err(SecretFileError::NotText { .. })));
         assert!(matches!(read(&[b'a'; 17 * 1024]), Err(SecretFileError::NotText { .. })));
         assert!(matches!(read_from(&path.with_extension("none"), None), Err(SecretFileError::Unreadable { .. })));
+    }
+
+    #[test]
+    fn a_file_without_end_and_a_pipe_without_writer_end_quickly() {
+        assert!(matches!(read_from(Path::new("/dev/zero"), None), Err(SecretFileError::Unreadable { .. })));
+        let directory = tempfile::tempdir().unwrap();
+        assert!(matches!(read_from(directory.path(), None), Err(SecretFileError::Unreadable { .. })));
+        let fifo = directory.path().join("fifo");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, 0o600.into()).unwrap();
+        assert!(matches!(read_from(&fifo, None), Err(SecretFileError::Empty { .. })));
+        // One with somebody at the other end is what a shell's `<(…)` makes.
+        let mut other = std::fs::OpenOptions::new().read(true).write(true).open(&fifo).unwrap();
+        let writer = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(50));
+            std::io::Write::write_all(&mut other, b"from a pipe\n").unwrap();
+        });
+        assert_eq!(read_from(&fifo, None).unwrap().expose(), "from a pipe");
+        writer.join().unwrap();
     }
 }

@@ -4,7 +4,11 @@
 //! The root key is on disk only, never in the credentials that the stack and commissioning work with. Every reader and
 //! writer of the bundle holds the lock, so that a backup has keys and records of one instant.
 
+use std::fs::{self, File, OpenOptions};
 use std::future::Future;
+use std::io::{self, BufWriter, Seek};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use jiff::Timestamp;
@@ -15,7 +19,7 @@ use utoipa::ToSchema;
 use super::Hub;
 use super::refusal::Refusal;
 use crate::access;
-use crate::backup::{self, Lock, Unlock};
+use crate::backup::{self, Identity, Recipient};
 use crate::commissioning::error::Disposition;
 use crate::failpoint;
 use crate::journal::{Event, EventSink, Level};
@@ -28,13 +32,13 @@ pub trait KeysDoor: Send + Sync + 'static {
     /// What may be known of our fabric.
     fn fabric(&self) -> impl Future<Output = Result<FabricInfo, Refusal>> + Send;
     /// The encrypted backup, of one instant.
-    fn backup(&self, lock: Lock) -> impl Future<Output = Result<Vec<u8>, Refusal>> + Send;
+    fn backup(&self, recipient: Recipient) -> impl Future<Output = Result<File, Refusal>> + Send;
     /// The root key in an encrypted file.
-    fn export_root(&self, lock: Lock) -> impl Future<Output = Result<Vec<u8>, Refusal>> + Send;
+    fn export_root(&self, recipient: Recipient) -> impl Future<Output = Result<Vec<u8>, Refusal>> + Send;
     /// Removes the root key from this hub, if `sha256` is that of the file that was exported last.
     fn remove_root(&self, sha256: &str) -> impl Future<Output = Result<FabricInfo, Refusal>> + Send;
     /// Brings the root key of an exported file back, if it is the key of this fabric's root certificate.
-    fn import_root(&self, file: Vec<u8>, unlock: Unlock) -> impl Future<Output = Result<FabricInfo, Refusal>> + Send;
+    fn import_root(&self, file: Vec<u8>, identity: Identity) -> impl Future<Output = Result<FabricInfo, Refusal>> + Send;
 }
 
 /// `fabric show --json`: what may be known of our fabric.
@@ -63,6 +67,8 @@ pub struct FabricInfo {
 /// The bundle on disk and what is known about it.
 pub(crate) struct Keys {
     store: tokio::sync::Mutex<Stored>,
+    /// One backup is made at a time: each takes the disk's room twice.
+    backup: tokio::sync::Mutex<()>,
     root_online: AtomicBool,
 }
 
@@ -75,7 +81,11 @@ struct Stored {
 impl Keys {
     pub(crate) fn new(keystore: Keystore, root_online: bool) -> Self {
         let stored = Stored { keystore, exported: None };
-        Self { store: tokio::sync::Mutex::new(stored), root_online: AtomicBool::new(root_online) }
+        Self {
+            store: tokio::sync::Mutex::new(stored),
+            backup: tokio::sync::Mutex::default(),
+            root_online: AtomicBool::new(root_online),
+        }
     }
 
     pub(super) fn root_online(&self) -> bool {
@@ -88,32 +98,37 @@ impl KeysDoor for Hub {
         Ok(self.fabric_info())
     }
 
-    async fn backup(&self, lock: Lock) -> Result<Vec<u8>, Refusal> {
+    async fn backup(&self, recipient: Recipient) -> Result<File, Refusal> {
+        let _turn = self.keys.backup.lock().await;
         let stored = self.keys.store.lock().await;
         let keys = stored.keystore.load().map_err(|error| failed("the fabric's keys", &error))?.bundle;
         let snapshot = self.store.snapshot().await?;
         drop(stored);
         let nodes = snapshot.nodes;
-        // A second of scrypt: not on tokio's workers.
-        let made = tokio::task::spawn_blocking(move || backup::make(&keys, &snapshot, Timestamp::now(), &lock)).await;
-        let file = match made {
-            Ok(Ok(file)) => file,
-            Ok(Err(error)) => return Err(failed("the backup", &error)),
+        let state_dir = self.config.state_dir.clone();
+        let make = move || -> anyhow::Result<(File, u64)> {
+            let file = nameless(&state_dir)?;
+            backup::make(&keys, snapshot, Timestamp::now(), &recipient, BufWriter::new(&file))?;
+            let length = (&file).stream_position()?;
+            (&file).rewind()?;
+            Ok((file, length))
+        };
+        let (file, length) = match tokio::task::spawn_blocking(make).await {
+            Ok(Ok(made)) => made,
+            Ok(Err(error)) => return Err(failed("the backup", &*error)),
             Err(error) => return Err(failed("the backup", &error)),
         };
-        let message = format!("a backup of the fabric with {nodes} nodes was made, {} bytes", file.len());
+        let message = format!("a backup of the fabric with {nodes} nodes was made, {length} bytes");
         self.journal.record(Event::new(Timestamp::now(), Level::Info, "fabric-backup", message));
         Ok(file)
     }
 
-    async fn export_root(&self, lock: Lock) -> Result<Vec<u8>, Refusal> {
+    async fn export_root(&self, recipient: Recipient) -> Result<Vec<u8>, Refusal> {
         let mut stored = self.keys.store.lock().await;
         let keys = stored.keystore.load().map_err(|error| failed("the fabric's keys", &error))?.bundle;
-        let made = tokio::task::spawn_blocking(move || backup::export_root(&keys, &lock)).await;
-        let file = match made {
-            Ok(Ok(Some(file))) => file,
-            Ok(Ok(None)) => return Err(root_offline()),
-            Ok(Err(error)) => return Err(failed("the root key", &error)),
+        let file = match backup::export_root(&keys, &recipient) {
+            Ok(Some(file)) => file,
+            Ok(None) => return Err(root_offline()),
             Err(error) => return Err(failed("the root key", &error)),
         };
         stored.exported = Some(checksum(&file));
@@ -142,24 +157,13 @@ impl KeysDoor for Hub {
         Ok(self.fabric_info())
     }
 
-    async fn import_root(&self, file: Vec<u8>, unlock: Unlock) -> Result<FabricInfo, Refusal> {
+    /// The opposite: the key of a file that was exported, once it is known to be the root certificate's.
+    async fn import_root(&self, file: Vec<u8>, identity: Identity) -> Result<FabricInfo, Refusal> {
         let stored = self.keys.store.lock().await;
         let mut keys = stored.keystore.load().map_err(|error| failed("the fabric's keys", &error))?.bundle;
-        // A second of scrypt: not on tokio's workers.
-        let read = tokio::task::spawn_blocking(move || {
-            backup::read_root(&file, &unlock, &keys).map(|key| {
-                keys.rcac_key = Some(key);
-                keys
-            })
-        });
-        let keys = match read.await {
-            Ok(Ok(keys)) => keys,
-            Ok(Err(error)) => {
-                let message = error.to_string();
-                return Err(Refusal::new(error.code(), Disposition::UserAction, message, error.hint()));
-            }
-            Err(error) => return Err(failed("the root key", &error)),
-        };
+        let key = backup::read_root(&file, identity, &keys)
+            .map_err(|error| Refusal::new(error.code(), Disposition::UserAction, error.to_string(), error.hint()))?;
+        keys.rcac_key = Some(key);
         if !self.keys.root_online() {
             stored.keystore.replace(&keys).map_err(|error| failed("the fabric's keys", &error))?;
             self.keys.root_online.store(true, Ordering::Relaxed);
@@ -203,6 +207,16 @@ impl Hub {
         self.journal.record(event);
         Ok(())
     }
+}
+
+/// A file that goes away with its last reader. Its size is the database's, which may be too much for memory.
+fn nameless(state_dir: &Path) -> io::Result<File> {
+    let path = state_dir.join("backup.new");
+    // A crash may have left one.
+    let _ = fs::remove_file(&path);
+    let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
+    fs::remove_file(&path)?;
+    Ok(file)
 }
 
 fn checksum(bytes: &[u8]) -> String {

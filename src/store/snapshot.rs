@@ -1,6 +1,6 @@
 //! A copy of the whole database at one instant, and what a restored copy must change before it is used.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::PathBuf;
 
 use rusqlite::params;
@@ -18,8 +18,9 @@ const COPY: &str = "matterbind.db.copy";
 /// A consistent copy.
 #[derive(Debug)]
 pub struct Snapshot {
-    /// The database file, with everything that was answered before.
-    pub database: Vec<u8>,
+    /// The database file, with everything that was answered before. It has no name any more: nothing is left of it once
+    /// this is dropped.
+    pub database: File,
     /// The fabric of that instant.
     pub fabric: FabricRow,
     /// Its schema.
@@ -45,7 +46,7 @@ impl Store {
             // A crash may have left one.
             let _ = fs::remove_file(&copy);
             let made = connection.execute("VACUUM INTO ?1", [copy.to_string_lossy()]).map_err(store_error);
-            let read = made.and_then(|_| fs::read(&copy).map_err(|error| StoreError::Failed(error.to_string())));
+            let read = made.and_then(|_| File::open(&copy).map_err(|error| StoreError::Failed(error.to_string())));
             let _ = fs::remove_file(&copy);
             Ok(Snapshot { database: read?, fabric, schema: SCHEMA_VERSION, nodes: nodes.unsigned_abs() })
         };

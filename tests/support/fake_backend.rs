@@ -1,5 +1,6 @@
 //! A daemon that only pretends: two nodes, one outbox row, and attempts whose outcome the setup code decides.
 
+use std::io::{Seek, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -12,7 +13,7 @@ use matterbind::admin::wire::{
     NodeAccess, NodeCheck, NodeCounts, NodeDetail, NodeRef, NodeSync, Nodes, Outbox, OutboxCounts, OutboxItem, Refusal,
     RemoveResult, ShareResult, Status, SyncReport, Timings, Verdict,
 };
-use matterbind::backup::{Lock, Unlock};
+use matterbind::backup::{Identity, Lock, Recipient, Unlock, decrypt, encrypt};
 use matterbind::bind::{BindState, BindStatus};
 use matterbind::commissioning::error::CommissioningError;
 use matterbind::commissioning::ports::DiscoverError;
@@ -351,15 +352,15 @@ impl KeysDoor for Fake {
         })
     }
 
-    async fn backup(&self, lock: Lock) -> Result<Vec<u8>, Refusal> {
-        Ok(match lock {
-            Lock::Passphrase { secret, .. } => format!("age backup for {}", secret.expose()).into_bytes(),
-            Lock::Recipient(recipient) => format!("age backup for {recipient}").into_bytes(),
-        })
+    async fn backup(&self, recipient: Recipient) -> Result<std::fs::File, Refusal> {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&encrypt(b"all of it", &Lock::Recipient(recipient)).unwrap()).unwrap();
+        file.rewind().unwrap();
+        Ok(file)
     }
 
-    async fn export_root(&self, _: Lock) -> Result<Vec<u8>, Refusal> {
-        Ok(b"age root key".to_vec())
+    async fn export_root(&self, recipient: Recipient) -> Result<Vec<u8>, Refusal> {
+        Ok(encrypt(b"root key", &Lock::Recipient(recipient)).unwrap())
     }
 
     async fn remove_root(&self, sha256: &str) -> Result<FabricInfo, Refusal> {
@@ -367,8 +368,9 @@ impl KeysDoor for Fake {
         Ok(FabricInfo { root_key_online: false, ..self.fabric().await? })
     }
 
-    async fn import_root(&self, file: Vec<u8>, _: Unlock) -> Result<FabricInfo, Refusal> {
-        assert_eq!(file, b"age root key");
+    async fn import_root(&self, file: Vec<u8>, identity: Identity) -> Result<FabricInfo, Refusal> {
+        // Whatever the person's file was locked with, what arrives is locked to the identity beside it.
+        assert_eq!(decrypt(&file, &Unlock::Identity(identity)).unwrap().as_slice(), b"root key");
         self.fabric().await
     }
 }
