@@ -13,6 +13,7 @@ use self::exit::{CliError, ExitCode};
 use self::output::{Colour, Paint, Tone};
 
 pub mod access;
+pub mod admin;
 pub mod attestation;
 pub mod client;
 pub mod commission;
@@ -120,6 +121,8 @@ pub enum Command {
     Fabric(fabric::FabricArgs),
     /// Device attestation: verify evidence, refresh the trust store
     Attestation(attestation::AttestationArgs),
+    /// The admin API: make a token for it
+    Admin(admin::AdminArgs),
     /// Run the service
     Daemon(daemon::DaemonArgs),
     /// Judge the configuration and print what is in force
@@ -202,6 +205,7 @@ fn dispatch(global: &Global, command: Command) -> Result<ExitCode, CliError> {
         Command::Access(args) => access::run(global, args),
         Command::Fabric(args) => fabric::run(global, args),
         Command::Attestation(args) => attestation::run(global, args),
+        Command::Admin(args) => admin::run(&args),
         Command::Daemon(args) => daemon::run(global, args),
         Command::CheckConfig(args) => daemon::check_config(global, args),
         #[cfg(feature = "sim")]

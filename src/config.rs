@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::fabric::{Cat, CatGrant};
+use crate::fabric::{Cat, CatGrant, Privilege};
 
 pub mod attribute_path;
+pub mod bearer;
 pub mod load;
 pub mod secret_file;
 pub mod validate;
@@ -176,7 +177,20 @@ pub struct AccessConfig {
     /// The tag in the hub's own certificate, CaseAdminSubject of every device.
     pub admin_cat: Cat,
     /// What other tags may do.
+    #[serde(deserialize_with = "grant_lines")]
     pub grants: Vec<CatGrant>,
+}
+
+/// A grant as it stands in the file: without keys that nobody knows. Elsewhere a grant may grow.
+fn grant_lines<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<CatGrant>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Line {
+        cat: Cat,
+        privilege: Privilege,
+    }
+    let lines = Vec::<Line>::deserialize(deserializer)?;
+    Ok(lines.into_iter().map(|Line { cat, privilege }| CatGrant { cat, privilege }).collect())
 }
 
 impl Default for AccessConfig {
@@ -315,7 +329,7 @@ pub enum DeviceKeySource {
 
 /// `products.binding_code`: `"random"`, `{ random = true, write = "…" }` or `{ attribute = "…" }`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, deny_unknown_fields)]
 pub enum BindingCodeProfile {
     /// `"random"`: made by the hub and only told to the cloud.
     Word(RandomWord),

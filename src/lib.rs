@@ -25,6 +25,7 @@ pub mod matter;
 pub mod node;
 pub mod onboarding;
 pub mod outbox;
+pub mod ownership;
 pub mod paa;
 pub mod reconcile;
 pub mod secret;

@@ -254,8 +254,11 @@ pub fn store(
     Ok(fetched)
 }
 
-/// `attestation update-paa --from DIR`: takes over every certificate file of `source`.
-pub fn import(source: &Path, directory: &Path, now: Timestamp) -> Result<Fetched, StorePaaError> {
+/// `attestation update-paa --from DIR`: every certificate file of `source`, for [`store`].
+///
+/// # Errors
+/// `source` is no directory.
+pub fn collect(source: &Path) -> Result<Vec<(String, Vec<u8>)>, StorePaaError> {
     let read = |error| StorePaaError::Read { path: source.to_owned(), source: error };
     let mut unreadable = Vec::new();
     if !source.is_dir() {
@@ -270,7 +273,7 @@ pub fn import(source: &Path, directory: &Path, now: Timestamp) -> Result<Fetched
         let ders = bytes.unwrap_or_else(|_| vec![Vec::new()]);
         found.extend(ders.into_iter().enumerate().map(|(index, der)| (format!("{name}#{index}"), der)));
     }
-    store(directory, &source.display().to_string(), found, now)
+    Ok(found)
 }
 
 /// Writes by temporary file, fsync, rename and fsync of the directory: the file is the old one or the new one, never half.
@@ -430,12 +433,13 @@ mod tests {
         let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let now = "2026-01-01T00:00:00Z".parse().unwrap();
         put(from.path(), "none.der", "");
-        let refused = import(from.path(), to.path(), now);
+        let import = |from: &Path| store(to.path(), "a directory", collect(from)?, now);
+        let refused = import(from.path());
         assert!(matches!(refused, Err(StorePaaError::Empty { .. })), "{refused:?}");
         assert_eq!(last_fetched(to.path()), None);
-        assert!(import(&from.path().join("absent"), to.path(), now).is_err());
+        assert!(import(&from.path().join("absent")).is_err());
         put(from.path(), "chip.pem", pem(TEST_PAA_NOVID_CERT));
-        let fetched = import(from.path(), to.path(), now).unwrap();
+        let fetched = import(from.path()).unwrap();
         assert_eq!((fetched.paas, fetched.rejected.len()), (1, 1));
         assert_eq!(last_fetched(to.path()), Some(fetched));
         assert_eq!(load(&[to.path().to_owned()], None).trust.paa_count(), 1);

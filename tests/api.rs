@@ -10,9 +10,9 @@ mod fake_backend;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::Ordering;
 
-use fake_backend::{ABSENT, GOOD, PENDING, REJECTED, Running, SLOW, TOKEN, entry, start};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use fake_backend::{ABSENT, GOOD, PENDING, REJECTED, Running, SLOW, TOKEN, entry, start};
 use futures_util::StreamExt;
 use matterbind::admin::auth::Guard;
 use matterbind::admin::server::{AdminOptions, AdminServer, BindError};

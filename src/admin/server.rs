@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 
 use super::auth::{self, Guard, Peer};
 use super::routes::{Api, router};
-use crate::config::{Config, secret_file};
+use crate::config::{Config, bearer};
 use crate::hub::doors::Doors;
 use crate::secret::OperatorSecret;
 use crate::telemetry::metrics::Metrics;
@@ -42,7 +42,7 @@ impl AdminOptions {
             "" => None,
             text => {
                 let address = text.parse().map_err(|_| BindError::Address(text.to_owned()))?;
-                let token = secret_file::read(Path::new(&config.admin.token_file))?;
+                let token = bearer::read(Path::new(&config.admin.token_file))?;
                 Some((address, token))
             }
         };
@@ -76,8 +76,8 @@ pub enum BindError {
         source: io::Error,
     },
     /// The token cannot be read.
-    #[error("admin.token_file: {0}")]
-    Token(#[from] secret_file::SecretFileError),
+    #[error("admin.token_file: {0}; {how}", how = bearer::HOW)]
+    Token(#[from] bearer::TokenError),
 }
 
 /// Sockets that listen already: clients may connect, and are answered as soon as [`AdminServer::serve`] runs.

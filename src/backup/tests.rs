@@ -202,7 +202,8 @@ async fn a_recipients_backup_opens_with_its_identity_and_is_sealed_again() {
     let mut file = Vec::new();
     make(&keys, store.snapshot().await.unwrap(), NOW, &recipient, &mut file).unwrap();
     let text = format!("# created: today\n{}\n", identity.secret_text().expose());
-    let backup = read(&file, &Unlock::Identity(Identity::read(&text).unwrap())).unwrap_or_else(|error| panic!("{error}"));
+    let backup =
+        read(&file, &Unlock::Identity(Identity::read(&text).unwrap())).unwrap_or_else(|error| panic!("{error}"));
     assert!(matches!(error_of(&file, &unlock("x")), BackupError::WrongKey));
     restore(&backup, two.path(), Some(SealKey::new(b"tpm")), false, NOW).await.unwrap();
     assert!(Keystore::new(two.path(), Some(SealKey::new(b"tpm"))).load().unwrap().sealed);

@@ -7,7 +7,9 @@ use jiff::Timestamp;
 use super::daemon::load_config;
 use super::exit::{CliError, ExitCode};
 use super::{Global, block_on, numbers, output};
+use crate::config::load::Secrets;
 use crate::dcl::{self, refresh::Refresh};
+use crate::ownership::{self, ActingFor};
 use crate::paa::{self, EvidenceFiles};
 
 /// `attestation`
@@ -81,7 +83,7 @@ fn verify(global: &Global, args: &VerifyArgs) -> Result<ExitCode, CliError> {
     let (paa_dirs, revocations) = match &args.paa_dir {
         Some(directory) => (vec![directory.clone()], None),
         None => {
-            let config = load_config(global, None, None)?;
+            let config = load_config(global, None, None, Secrets::NotUsed)?.config;
             (paa::paa_dirs(&config.attestation, &config.state_dir), Some(paa::revocation_dir(&config.state_dir)))
         }
     };
@@ -110,7 +112,7 @@ fn verify(global: &Global, args: &VerifyArgs) -> Result<ExitCode, CliError> {
 
 /// The daemon notices changed directories by itself at its next attempt.
 fn update_paa(global: &Global, args: &UpdatePaaArgs) -> Result<ExitCode, CliError> {
-    let config = load_config(global, args.config.clone(), None)?;
+    let config = load_config(global, args.config.clone(), None, Secrets::NotUsed)?.config;
     let directory = paa::paa_dirs(&config.attestation, &config.state_dir)
         .into_iter()
         .next()
@@ -118,10 +120,24 @@ fn update_paa(global: &Global, args: &UpdatePaaArgs) -> Result<ExitCode, CliErro
     let configured = Some(config.attestation.paa_source.as_str()).filter(|source| !source.is_empty());
     let source = args.from.as_deref().or(configured).unwrap_or(dcl::PRODUCTION_URL);
     let now = Timestamp::now();
+    let making = |source| CliError::Io { what: format!("making {}", config.state_dir.display()), source };
+    ownership::make_state_dir(&config.state_dir).map_err(making)?;
+    let acting = |directory: &Path| {
+        // What lies in the state directory is its owner's doing, also where a link leads.
+        let mut above = directory
+            .ancestors()
+            .skip_while(|above| above.starts_with(&config.state_dir) && *above != config.state_dir);
+        let directory = above.find(|above| above.exists()).unwrap_or(directory);
+        let failed = |source| CliError::Io { what: format!("acting for the owner of {}", directory.display()), source };
+        ActingFor::owner_of(directory).map_err(failed)
+    };
     if !source.contains("://") {
-        let fetched = paa::import(Path::new(source), &directory, now).map_err(anyhow::Error::new)?;
+        let found = paa::collect(Path::new(source)).map_err(anyhow::Error::new)?;
+        let _acting = acting(&directory)?;
+        let fetched = paa::store(&directory, source, found, now).map_err(anyhow::Error::new)?;
         return fetched_line(&directory, &fetched);
     }
+    let _acting = acting(&config.state_dir)?;
     let mut refresh = Refresh::new(source, directory.clone(), &config.state_dir);
     block_on(async {
         let refreshed = refresh.attempt(now).await.map_err(anyhow::Error::new)?;

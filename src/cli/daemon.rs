@@ -9,8 +9,7 @@ use super::Global;
 use super::exit::{CliError, ExitCode};
 use super::output;
 use crate::app;
-use crate::config::Config;
-use crate::config::load::{self, ConfigMistakes, Sources};
+use crate::config::load::{self, ConfigMistakes, Loaded, Secrets, Sources};
 use crate::telemetry;
 
 /// The admin API and the outbox wait far more than they compute; the Matter stack and the store have their own threads.
@@ -49,7 +48,8 @@ pub fn load_config(
     global: &Global,
     file: Option<PathBuf>,
     state_dir: Option<PathBuf>,
-) -> Result<Config, ConfigMistakes> {
+    secrets: Secrets,
+) -> Result<Loaded, ConfigMistakes> {
     let text = |path: PathBuf| path.to_string_lossy().into_owned();
     let mut sources = Sources::of_process(file);
     if let Some(socket) = &global.socket {
@@ -59,11 +59,11 @@ pub fn load_config(
         let whole = std::path::absolute(&state_dir).unwrap_or(state_dir);
         sources = sources.with_flag("state_dir", text(whole), "--state-dir");
     }
-    load::load(&sources)
+    load::load(&sources, secrets)
 }
 
 pub(super) fn run(global: &Global, args: DaemonArgs) -> Result<ExitCode, CliError> {
-    let config = load_config(global, args.config, args.state_dir)?;
+    let config = load_config(global, args.config, args.state_dir, Secrets::Read)?.config;
     telemetry::init(&config.log, global.verbose).map_err(anyhow::Error::new)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build();
     let runtime = runtime.map_err(|source| CliError::Io { what: "starting the runtime".to_owned(), source })?;
@@ -90,7 +90,10 @@ pub(super) fn stop_on_signal() -> anyhow::Result<CancellationToken> {
 }
 
 pub(super) fn check_config(global: &Global, args: CheckConfigArgs) -> Result<ExitCode, CliError> {
-    let config = load_config(global, args.config, None)?;
+    let Loaded { config, notes } = load_config(global, args.config, None, Secrets::Judge)?;
+    for note in notes {
+        eprintln!("note: {note}");
+    }
     output::line(load::effective(&config).trim_end())?;
     Ok(ExitCode::Done)
 }

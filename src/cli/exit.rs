@@ -182,7 +182,9 @@ impl CliError {
                 "`systemctl status matterbind` shows whether it runs; --socket names another place"
             }
             Self::Api(error) => &error.hint,
-            Self::Gone { late: true, .. } => "it has too much to do, or stands still: `matterbind status` answers at once if not",
+            Self::Gone { late: true, .. } => {
+                "it has too much to do, or stands still: `matterbind status` answers at once if not"
+            }
             Self::Gone { late: false, .. } => {
                 "the daemon ended meanwhile: `systemctl status matterbind` shows how, `journalctl -u matterbind` why"
             }

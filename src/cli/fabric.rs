@@ -19,8 +19,10 @@ use super::{Global, block_on};
 use crate::admin::wire::{FabricInfo, Refusal, RemoveRoot};
 use crate::backup::{self, BackupError, Identity, Lock, RelockError, Unlock};
 use crate::commissioning::error::Disposition;
+use crate::config::load::Secrets;
 use crate::config::secret_file;
 use crate::keystore::SealKey;
+use crate::ownership::{self, ActingFor};
 use crate::secret::OperatorSecret;
 
 /// Far above a database with ten thousand nodes and the longest admin log.
@@ -239,7 +241,8 @@ fn import_root(global: &Global, args: &ImportRootArgs) -> Result<ExitCode, CliEr
 fn fetch(global: &Global, what: &str, args: &EncryptArgs) -> Result<(String, Vec<u8>), CliError> {
     let client = global.client()?;
     let get = |recipient: String| {
-        let bytes = block_on(client.post_bytes(&["fabric", what], &serde_json::json!({ "recipient": recipient }), SLOW))?;
+        let bytes =
+            block_on(client.post_bytes(&["fabric", what], &serde_json::json!({ "recipient": recipient }), SLOW))?;
         let sha256 = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
         Ok::<_, CliError>((sha256, bytes))
     };
@@ -279,9 +282,10 @@ fn unlock(args: &DecryptArgs) -> Result<Unlock, CliError> {
 }
 
 fn restore(global: &Global, args: RestoreArgs) -> Result<ExitCode, CliError> {
-    let state_dir = load_config(global, args.config, args.state_dir)?.state_dir;
+    let state_dir = load_config(global, args.config, args.state_dir, Secrets::NotUsed)?.config.state_dir;
     let file = read_file(&args.file)?;
-    let backup = backup::read(&file, &unlock(&args.decrypt)?).map_err(|error| refused(error.code(), &error, error.hint()))?;
+    let backup =
+        backup::read(&file, &unlock(&args.decrypt)?).map_err(|error| refused(error.code(), &error, error.hint()))?;
     let manifest = &backup.manifest;
     let what = format!(
         "Backup of fabric {} (compressed id {}), {} nodes, made {} by {}.",
@@ -300,6 +304,10 @@ fn restore(global: &Global, args: RestoreArgs) -> Result<ExitCode, CliError> {
     let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
     let seal = SealKey::from_credentials_directory(credentials.as_deref())
         .map_err(|source| CliError::Io { what: "reading the sealing credential".to_owned(), source })?;
+    let io = |source| CliError::Io { what: format!("using {}", state_dir.display()), source };
+    ownership::make_state_dir(&state_dir).map_err(io)?;
+    // From here on root can do in this directory what its owner can, and nothing elsewhere.
+    let _acting = ActingFor::owner_of(&state_dir).map_err(io)?;
     let restored = block_on(async {
         backup::restore::restore(&backup, &state_dir, seal, args.force, Timestamp::now())
             .await

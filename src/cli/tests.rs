@@ -17,13 +17,14 @@ fn every_promised_command_is_there() {
     let promised = [
         (
             "",
-            "daemon check-config discover commission nodes node outbox sync logs status access fabric attestation completions man",
+            "daemon check-config discover commission nodes node outbox sync logs status access admin fabric attestation completions man",
         ),
         ("node", "show check identify rename share remove"),
         ("outbox", "retry drop"),
         ("access", "show set apply rotate"),
         ("fabric", "show backup restore export-root import-root"),
         ("attestation", "verify update-paa"),
+        ("admin", "token"),
     ];
     for (group, expected) in promised {
         let at = if group.is_empty() { &command } else { command.find_subcommand(group).unwrap() };
@@ -40,6 +41,7 @@ fn every_promised_command_is_there() {
 #[rstest]
 #[case("daemon --config x.toml")]
 #[case("check-config --config x.toml")]
+#[case("admin token")]
 #[case("discover --timeout 3s --operational --watch --json")]
 #[case("commission MT:ABC --product-key a --device-key b --binding-code c --name d --family e --room f --json")]
 #[case("commission 34970112332 --address 192.168.1.7:5540 --no-bind --wait-bind 60s --events")]

@@ -6,12 +6,13 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use toml::{Table, Value};
 
 use super::{
-    AdminConfig, AllowTest, AttestationConfig, BindingCodeProfile, CloudConfig, Config, DeviceKeySource,
-    ProductProfile, RandomWord, validate,
+    AdminConfig, AllowTest, AttestationConfig, BindingCodeProfile, CloudConfig, CommissioningConfig, Config,
+    DeviceKeySource, ProductProfile, RandomWord, validate,
 };
 use crate::fabric::{Cat, CatGrant, Privilege};
 use crate::failpoint;
@@ -93,11 +94,32 @@ impl Sources {
     }
 }
 
+/// What becomes of the secrets that the configuration names. A tool asks for what it uses: with the cloud's password in a
+/// credential that only the unit has, a backup must be restored all the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Secrets {
+    /// All must be there and good: the daemon.
+    Read,
+    /// What cannot be had is a note where the service may have it: `check-config`.
+    Judge,
+    /// None is looked at: offline tools.
+    NotUsed,
+}
+
+/// A configuration without mistakes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Loaded {
+    /// What is in force.
+    pub config: Config,
+    /// What could not be judged by this process.
+    pub notes: Vec<Mistake>,
+}
+
 /// Loads and judges the configuration.
 ///
 /// # Errors
 /// Every mistake in file, environment and flags, each with its key and what to write instead.
-pub fn load(sources: &Sources) -> Result<Config, ConfigMistakes> {
+pub fn load(sources: &Sources, secrets: Secrets) -> Result<Loaded, ConfigMistakes> {
     let sample = sample();
     let mut layers = Layers::default();
     layers.add_service_directories(sources);
@@ -109,25 +131,41 @@ pub fn load(sources: &Sources) -> Result<Config, ConfigMistakes> {
     let Layers { table, origins, mut mistakes } = layers;
 
     let accepted = probe("", &Value::Table(table), &sample, &|value| as_config(value).map(|_| ()), &mut mistakes);
-    let mut config = as_config(accepted).unwrap_or_default();
+    let mut config = as_config(accepted.clone()).unwrap_or_default();
+    follow_deadline(&mut config.commissioning, accepted.get("commissioning"));
     if config.attestation.paa_dirs.is_empty() {
         config.attestation.paa_dirs = vec![config.state_dir.join("paa")];
     }
-    for judged in validate::judge(&config) {
+    let validate::Judgement { mistakes: judged, mut notes } = validate::judge(&config, secrets);
+    for judged in judged {
         let known = mistakes.iter().any(|m| !m.key.is_empty() && judged.key.starts_with(&m.key));
         if !known {
             mistakes.push(judged);
         }
     }
-    for mistake in mistakes.iter_mut().filter(|mistake| mistake.origin.is_empty()) {
+    for mistake in mistakes.iter_mut().chain(&mut notes).filter(|mistake| mistake.origin.is_empty()) {
         mistake.origin = origin_of(&mistake.key, &origins);
     }
-    if mistakes.is_empty() { Ok(config) } else { Err(ConfigMistakes(mistakes)) }
+    if mistakes.is_empty() { Ok(Loaded { config, notes }) } else { Err(ConfigMistakes(mistakes)) }
 }
 
 /// The configuration as TOML, every key with its effective value. It cannot contain a secret: secrets are in files.
 pub fn effective(config: &Config) -> String {
     toml::to_string_pretty(config).expect("every value of Config has a form in TOML")
+}
+
+/// Times that nobody said are never longer than the deadline that somebody said.
+fn follow_deadline(times: &mut CommissioningConfig, said: Option<&Value>) {
+    let unsaid = |key: &str| said.is_none_or(|said| said.get(key).is_none());
+    let most = times.deadline.max(Duration::from_secs(1));
+    for (key, time) in [("discover_timeout", &mut times.discover_timeout), ("step_timeout", &mut times.step_timeout)] {
+        if unsaid(key) {
+            *time = most.min(*time);
+        }
+    }
+    if unsaid("fail_safe") {
+        times.fail_safe = Duration::from_secs(most.min(times.fail_safe).as_secs());
+    }
 }
 
 fn as_config(value: Value) -> Result<Config, String> {
@@ -254,7 +292,11 @@ fn make_absolute(table: &mut Table, directory: &Path) {
 
 fn absolute(text: &str, directory: &Path, may_be_credential: bool) -> String {
     let credentials = std::env::var_os("CREDENTIALS_DIRECTORY");
-    if may_be_credential && super::secret_file::resolve(Path::new(text), credentials.as_deref()) != Path::new(text) {
+    let value = Path::new(text);
+    let is_bare = value.components().count() == 1 && value.is_relative();
+    let is_credential = super::secret_file::resolve(value, credentials.as_deref()) != value;
+    // Neither here nor beside the file: a credential that systemd gives to the unit.
+    if may_be_credential && (is_credential || (is_bare && !directory.join(value).exists())) {
         return text.to_owned();
     }
     directory.join(text).to_string_lossy().into_owned()

@@ -3,14 +3,16 @@
 //! Not here: keys and types (`load`).
 
 use std::collections::HashSet;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
+use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
 
-use super::load::Mistake;
-use super::{BindingCodeProfile, CloudConfig, Config, DeviceKeySource, secret_file};
+use super::load::{Mistake, Secrets};
+use super::{BindingCodeProfile, CloudConfig, Config, DeviceKeySource, bearer, secret_file};
 use crate::commissioning::ports::AttributePath;
 use crate::fabric::{AclLimits, plan_acl};
 
@@ -60,9 +62,18 @@ pub(crate) fn example_of(key: &str) -> Option<&'static str> {
     })
 }
 
-/// Every mistake of `config`, in the order of its sections. Reads the files that it names.
-pub(crate) fn judge(config: &Config) -> Vec<Mistake> {
-    let mut judge = Judge::default();
+/// What a judge says.
+#[derive(Default)]
+pub(crate) struct Judgement {
+    /// In the order of the sections.
+    pub(crate) mistakes: Vec<Mistake>,
+    /// What cannot be judged here, because only the service has it.
+    pub(crate) notes: Vec<Mistake>,
+}
+
+/// Judges `config`; `secrets` says what of the files that it names.
+pub(crate) fn judge(config: &Config, secrets: Secrets) -> Judgement {
+    let mut judge = Judge { secrets, mistakes: Vec::new(), notes: Vec::new() };
     judge.top_level(config);
     judge.commissioning(config);
     judge.attestation(config);
@@ -72,12 +83,13 @@ pub(crate) fn judge(config: &Config) -> Vec<Mistake> {
     }
     judge.products(config);
     judge.journal_admin_log(config);
-    judge.mistakes
+    Judgement { mistakes: judge.mistakes, notes: judge.notes }
 }
 
-#[derive(Default)]
 struct Judge {
+    secrets: Secrets,
     mistakes: Vec<Mistake>,
+    notes: Vec<Mistake>,
 }
 
 impl Judge {
@@ -236,8 +248,8 @@ impl Judge {
             "write the address of the hub's own account, for instance hub@example.com",
         );
         self.within("cloud.timeout", cloud.timeout, 1..=300);
-        self.secret("cloud.user_domain_secret_file", &cloud.user_domain_secret_file);
-        self.secret("cloud.password_file", &cloud.password_file);
+        self.secret_file("cloud.user_domain_secret_file", &cloud.user_domain_secret_file);
+        self.secret_file("cloud.password_file", &cloud.password_file);
         self.demand(
             cloud.room_id.is_empty() || !cloud.family_id.is_empty(),
             "cloud.room_id",
@@ -332,19 +344,65 @@ impl Judge {
             }
         }
         if !admin.token_file.is_empty() {
-            self.secret("admin.token_file", Path::new(&admin.token_file));
+            let read = |path: &Path| match bearer::read(path) {
+                Ok(_) => Ok(()),
+                Err(bearer::TokenError::File(error)) => Err(Unfit::Unread(error)),
+                Err(error) => Err(Unfit::Bad(error.to_string())),
+            };
+            self.secret("admin.token_file", Path::new(&admin.token_file), read, bearer::HOW);
         }
-        if let Err(error) = EnvFilter::try_new(&config.log.level) {
-            let instead = "write a level (error, warn, info, debug, trace) or a filter such as matterbind=debug";
+        let instead = "write a level (error, warn, info, debug, trace) or a filter such as matterbind=debug";
+        let level = &config.log.level;
+        if let Err(error) = EnvFilter::try_new(level) {
             self.demand(false, "log.level", || error.to_string(), instead);
+        }
+        // To the filter a word alone is a module of that name, at every level.
+        let words = level.split(',').map(str::trim).filter(|word| !word.contains(['=', '[']));
+        for word in words.filter(|word| !word.is_empty() && word.parse::<LevelFilter>().is_err()) {
+            self.demand(false, "log.level", || format!("{word:?} is no level"), instead);
         }
     }
 
-    fn secret(&mut self, key: &str, value: &Path) {
-        if let Err(error) = secret_file::read(value) {
-            let instead = "name a readable file that holds the secret and nothing else, or a systemd credential";
-            self.demand(false, key, || error.to_string(), instead);
-        }
+    fn secret_file(&mut self, key: &str, value: &Path) {
+        let instead = "name a readable file that holds the secret and nothing else, or a systemd credential";
+        self.secret(key, value, |path| secret_file::read(path).map(drop).map_err(Unfit::Unread), instead);
+    }
+
+    /// Judges what a `…_file` key names, as far as this process is asked to and able to.
+    fn secret(&mut self, key: &str, value: &Path, read: impl Fn(&Path) -> Result<(), Unfit>, instead: &str) {
+        let problem = match self.secrets {
+            Secrets::NotUsed => return,
+            Secrets::Read | Secrets::Judge => match read(value) {
+                Ok(()) => return,
+                Err(Unfit::Unread(error)) if self.secrets == Secrets::Judge && is_the_services(value, &error) => {
+                    let problem = format!("{error}; the service may have it");
+                    let instead = "`systemctl start matterbind` says whether it does".to_owned();
+                    self.notes.push(Mistake { key: key.to_owned(), origin: String::new(), problem, instead });
+                    return;
+                }
+                Err(Unfit::Unread(error)) => error.to_string(),
+                Err(Unfit::Bad(problem)) => problem,
+            },
+        };
+        self.demand(false, key, || problem, instead);
+    }
+}
+
+/// Why a secret is not good.
+enum Unfit {
+    /// It cannot be had.
+    Unread(secret_file::SecretFileError),
+    /// It was read, and this is wrong with it.
+    Bad(String),
+}
+
+/// A bare name stands for a credential that systemd gives to the unit only; a file may be readable for the service only.
+fn is_the_services(value: &Path, error: &secret_file::SecretFileError) -> bool {
+    let secret_file::SecretFileError::Unreadable { source, .. } = error else { return false };
+    match source.kind() {
+        io::ErrorKind::NotFound => value.components().count() == 1 && value.is_relative(),
+        io::ErrorKind::PermissionDenied => true,
+        _ => false,
     }
 }
 

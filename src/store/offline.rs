@@ -3,11 +3,12 @@
 //! A replacement is prepared in `restore.new`, made durable, and decided by one rename to `restore.ready`. What follows
 //! (the old files into `before-restore-…`, the new ones to their places) can be done again from any point, and the next
 //! start does so before it looks at anything. Everything happens inside of the directory, so that a mount point or a
-//! directory of systemd's works too. Not here: what a backup is (`backup`).
+//! directory of systemd's works too. Root acts for the directory's owner meanwhile (`ownership`): nothing here changes an owner.
+//! Not here: what a backup is (`backup`).
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -21,6 +22,8 @@ const STAGING: &str = "restore.new";
 const DECIDED: &str = "restore.ready";
 /// Holds the name of the directory that takes the old files.
 const ASIDE: &str = "aside";
+/// What the names of those directories begin with.
+const KEPT: &str = "before-restore-";
 const KEYS_FILE: &str = "fabric.keys";
 /// Go with the database.
 const BESIDE_DATABASE: [&str; 2] = ["matterbind.db-wal", "matterbind.db-shm"];
@@ -83,16 +86,11 @@ impl OfflineState {
         let staging = self.state_dir.join(STAGING);
         // A lock file of the preparation would be in the way of the directory's own.
         ignore_missing(fs::remove_file(staging.join(LOCK_FILE)))?;
-        let aside = format!("before-restore-{}", now.strftime("%Y%m%dT%H%M%S%.3fZ"));
+        let aside = format!("{KEPT}{}", now.strftime("%Y%m%dT%H%M%S%.3fZ"));
         fs::write(staging.join(ASIDE), &aside)?;
-        let owner = fs::metadata(&self.state_dir)?;
         for file in fs::read_dir(&staging)? {
-            let path = file?.path();
-            give_to(&path, &owner)?;
-            File::open(&path)?.sync_all()?;
+            File::open(file?.path())?.sync_all()?;
         }
-        give_to(&staging, &owner)?;
-        give_to(&self.state_dir.join(LOCK_FILE), &owner)?;
         File::open(&staging)?.sync_all()?;
         failpoint::reach("restore.synced");
         fs::rename(&staging, self.state_dir.join(DECIDED))?;
@@ -111,7 +109,10 @@ pub(super) fn finish(state_dir: &Path) -> io::Result<()> {
         return Ok(());
     }
     let aside = match fs::read_to_string(decided.join(ASIDE)) {
-        Ok(name) => state_dir.join(name),
+        Ok(name) if is_ours(&name) => state_dir.join(name),
+        Ok(_) => {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "restore.ready/aside names no directory of ours"));
+        }
         // Only the empty directory was left.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return remove_dir(&decided),
         Err(error) => return Err(error),
@@ -124,7 +125,6 @@ pub(super) fn finish(state_dir: &Path) -> io::Result<()> {
         }
         for old in beside.iter().copied().chain([name]).filter(|old| state_dir.join(old).exists()) {
             ignore_existing(DirBuilder::new().mode(0o700).create(&aside))?;
-            give_to(&aside, &fs::metadata(state_dir)?)?;
             fs::rename(state_dir.join(old), aside.join(old))?;
             File::open(&aside)?.sync_all()?;
             failpoint::reach("restore.moved-aside");
@@ -139,13 +139,9 @@ pub(super) fn finish(state_dir: &Path) -> io::Result<()> {
     File::open(state_dir)?.sync_all()
 }
 
-/// Root restores for the service: what it writes belongs to whom the directory belongs to.
-fn give_to(path: &Path, owner: &fs::Metadata) -> io::Result<()> {
-    let now = fs::metadata(path)?;
-    if (now.uid(), now.gid()) == (owner.uid(), owner.gid()) {
-        return Ok(());
-    }
-    std::os::unix::fs::chown(path, Some(owner.uid()), Some(owner.gid()))
+/// A plain name as [`OfflineState::replace`] makes them: it cannot lead out of the directory.
+fn is_ours(name: &str) -> bool {
+    name.strip_prefix(KEPT).is_some_and(|time| time.chars().all(|c| c.is_ascii_alphanumeric() || c == '.'))
 }
 
 fn remove_dir(path: &Path) -> io::Result<()> {
@@ -164,6 +160,21 @@ fn ignore_existing(result: io::Result<()>) -> io::Result<()> {
 mod tests {
     use super::*;
 
+    #[test]
+    fn the_old_files_go_nowhere_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = dir.path().join("state");
+        fs::create_dir_all(state.join(DECIDED)).unwrap();
+        for name in ["../elsewhere", "/etc", "before-restore-../../x", "", "kept"] {
+            fs::write(state.join(KEYS_FILE), "old").unwrap();
+            fs::write(state.join(DECIDED).join(KEYS_FILE), "new").unwrap();
+            fs::write(state.join(DECIDED).join(ASIDE), name).unwrap();
+            assert_eq!(finish(&state).unwrap_err().kind(), io::ErrorKind::InvalidData, "{name:?}");
+            assert_eq!(fs::read_to_string(state.join(KEYS_FILE)).unwrap(), "old");
+        }
+        assert!(!dir.path().join("elsewhere").exists());
+    }
+
     /// Every point at which the power may go after the decision.
     #[test]
     fn a_decided_replacement_is_finished_from_any_point() {
@@ -176,23 +187,23 @@ mod tests {
                 fs::write(at(DECIDED).join(name), "new").unwrap();
             }
             fs::write(at("matterbind.db-wal"), "old").unwrap();
-            fs::write(at(DECIDED).join(ASIDE), "kept").unwrap();
+            fs::write(at(DECIDED).join(ASIDE), "before-restore-then").unwrap();
             let moves = [
-                (at(KEYS_FILE), at("kept").join(KEYS_FILE)),
+                (at(KEYS_FILE), at("before-restore-then").join(KEYS_FILE)),
                 (at(DECIDED).join(KEYS_FILE), at(KEYS_FILE)),
-                (at("matterbind.db-wal"), at("kept").join("matterbind.db-wal")),
-                (at(DATABASE_FILE), at("kept").join(DATABASE_FILE)),
+                (at("matterbind.db-wal"), at("before-restore-then").join("matterbind.db-wal")),
+                (at(DATABASE_FILE), at("before-restore-then").join(DATABASE_FILE)),
                 (at(DECIDED).join(DATABASE_FILE), at(DATABASE_FILE)),
             ];
             for (from, to) in &moves[..cut.min(moves.len())] {
-                fs::create_dir_all(at("kept")).unwrap();
+                fs::create_dir_all(at("before-restore-then")).unwrap();
                 fs::rename(from, to).unwrap();
             }
             finish(dir.path()).unwrap();
             finish(dir.path()).unwrap();
             for name in [KEYS_FILE, DATABASE_FILE] {
                 assert_eq!(fs::read_to_string(at(name)).unwrap(), "new", "cut {cut}");
-                assert_eq!(fs::read_to_string(at("kept").join(name)).unwrap(), "old", "cut {cut}");
+                assert_eq!(fs::read_to_string(at("before-restore-then").join(name)).unwrap(), "old", "cut {cut}");
             }
             assert!(!at("matterbind.db-wal").exists() && !at(DECIDED).exists());
         }

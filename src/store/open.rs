@@ -167,8 +167,10 @@ pub(super) fn make_private(state_dir: &Path) -> Result<(), OpenError> {
 pub(super) fn take_lock(state_dir: &Path) -> Result<(File, bool), OpenError> {
     let path = state_dir.join(LOCK_FILE);
     let io = |source| io_error(&path, source);
-    let mut file =
-        OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(io)?;
+    // Not where a symbolic link leads: the directory may be another user's.
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+    let mut file = options.open(&path).map_err(io)?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {}
         Err(rustix::io::Errno::WOULDBLOCK) => return Err(OpenError::Locked { state_dir: state_dir.to_owned() }),
@@ -221,8 +223,10 @@ fn create_private_file(database: &Path) -> Result<(), OpenError> {
     file.set_permissions(Permissions::from_mode(0o600)).map_err(io)?;
     for name in [LOCK_FILE, "matterbind.db-wal", "matterbind.db-shm"] {
         let path = database.with_file_name(name);
-        if path.exists() {
-            fs::set_permissions(&path, Permissions::from_mode(0o600)).map_err(|source| io_error(&path, source))?;
+        let opened = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(&path);
+        match opened.and_then(|file| file.set_permissions(Permissions::from_mode(0o600))) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io_error(&path, error)),
+            _ => {}
         }
     }
     Ok(())

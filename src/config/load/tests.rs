@@ -4,6 +4,11 @@ use std::time::Duration;
 
 use super::*;
 
+/// As the daemon does.
+fn load(sources: &Sources) -> Result<Config, ConfigMistakes> {
+    super::load(sources, Secrets::Read).map(|loaded| loaded.config)
+}
+
 fn file(text: &str) -> (tempfile::TempDir, Sources) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("matterbind.toml");
@@ -167,8 +172,10 @@ fn a_named_file_must_exist() {
 fn the_effective_configuration_reads_back_and_holds_no_secret() {
     let directory = tempfile::tempdir().unwrap();
     for name in ["domain", "password", "token"] {
-        std::fs::write(directory.path().join(name), format!("very-secret-{name}")).unwrap();
+        std::fs::write(directory.path().join(name), format!("very-secret-{name}-0123456789ABCDEFG")).unwrap();
     }
+    let nobody_else = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    std::fs::set_permissions(directory.path().join("token"), nobody_else).unwrap();
     let text = r#"
         [cloud]
         base_url = "https://iot-api.acceleronix.io"
@@ -230,4 +237,62 @@ fn the_files_in_config_are_right() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config").join(name);
         load(&Sources { file: Some(path), ..Sources::default() }).unwrap_or_else(|error| panic!("{name}: {error}"));
     }
+}
+
+#[test]
+fn a_shorter_deadline_shortens_what_nobody_said() {
+    let (_directory, sources) = file("[commissioning]\ndeadline = \"8s\"\n");
+    let times = load(&sources).unwrap().commissioning;
+    let eight = Duration::from_secs(8);
+    assert_eq!((times.discover_timeout, times.step_timeout, times.fail_safe), (eight, eight, eight));
+    let (_directory, sources) = file("[commissioning]\ndeadline = \"8s\"\nfail_safe = \"9s\"\n");
+    assert_eq!(keys(&sources), ["commissioning.fail_safe"], "what somebody said is theirs");
+}
+
+#[test]
+fn every_part_knows_its_keys() {
+    let product = "[[products]]\nvendor_id = 1\nproduct_id = 2\nproduct_key = \"p\"\ndevice_key = \"unique-id\"\n";
+    for (text, key) in [
+        (format!("{product}binding_code = {{ write = \"1/2/3\", nonsense = 1 }}\n"), "products[0].binding_code"),
+        (
+            format!("{product}binding_code = {{ attribute = \"1/2/3\", write = \"1/2/3\" }}\n"),
+            "products[0].binding_code",
+        ),
+        (format!("{product}binding_code = \"random\"\nnonsense = 1\n"), "products[0].nonsense"),
+        (
+            product.replace("\"unique-id\"", "{ attribute = \"1/2/3\", nonsense = 1 }") + "binding_code = \"random\"\n",
+            "products[0].device_key",
+        ),
+        (
+            "[access]\ngrants = [ { cat = 0x2_0001, privilege = \"View\", nonsense = 1 } ]\n".to_owned(),
+            "access.grants[0].nonsense",
+        ),
+        (
+            "[attestation]\nallow_test = [ { vendor_id = 1, nonsense = 1 } ]\n".to_owned(),
+            "attestation.allow_test[0].nonsense",
+        ),
+        ("[log]\nlevel = \"loud\"\n".to_owned(), "log.level"),
+        ("[log]\nlevel = \"info,loud\"\n".to_owned(), "log.level"),
+    ] {
+        let (_directory, sources) = file(&text);
+        assert_eq!(keys(&sources), [key], "{text}");
+    }
+    let (_directory, sources) = file("[log]\nlevel = \"warn,matterbind=debug\"\n");
+    load(&sources).unwrap();
+}
+
+#[test]
+fn a_tool_needs_no_secret_that_only_the_unit_has() {
+    let cloud = "[cloud]\nbase_url = \"https://example.com\"\nuser_domain = \"d\"\nuser_domain_secret_file = \"cloud-domain-secret\"\n\
+                 email = \"hub@example.com\"\npassword_file = \"cloud-password\"\n";
+    let (_directory, sources) = file(cloud);
+    let names = ["cloud.user_domain_secret_file", "cloud.password_file"];
+    assert_eq!(keys(&sources), names, "the daemon needs them");
+    super::load(&sources, Secrets::NotUsed).unwrap();
+    let notes = super::load(&sources, Secrets::Judge).unwrap().notes;
+    assert_eq!(notes.iter().map(|note| note.key.as_str()).collect::<Vec<_>>(), names);
+    // A path is no credential: if nothing is there, it is wrong.
+    let (_directory, sources) = file(&cloud.replace("\"cloud-password\"", "\"/nowhere/password\""));
+    let mistakes = super::load(&sources, Secrets::Judge).unwrap_err().0;
+    assert_eq!(mistakes.len(), 1, "{mistakes:?}");
 }
