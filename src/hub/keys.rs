@@ -38,7 +38,11 @@ pub trait KeysDoor: Send + Sync + 'static {
     /// Removes the root key from this hub, if `sha256` is that of the file that was exported last.
     fn remove_root(&self, sha256: &str) -> impl Future<Output = Result<FabricInfo, Refusal>> + Send;
     /// Brings the root key of an exported file back, if it is the key of this fabric's root certificate.
-    fn import_root(&self, file: Vec<u8>, identity: Identity) -> impl Future<Output = Result<FabricInfo, Refusal>> + Send;
+    fn import_root(
+        &self,
+        file: Vec<u8>,
+        identity: Identity,
+    ) -> impl Future<Output = Result<FabricInfo, Refusal>> + Send;
 }
 
 /// `fabric show --json`: what may be known of our fabric.
