@@ -27,7 +27,7 @@ const ALLOWED: &[(&str, &str, &str)] = &[
     ("attestation", "", "evidence in, findings out"),
     ("attestation/policy", "config", "the policy is configured"),
     ("access", "commissioning", "compares what the session ports read"),
-    ("commissioning", "", "the path's types and ports"),
+    ("commissioning", "attestation", "the path's types and ports"),
     ("commissioning/driver", "outbox", "a record and the outbox row that binds it are one fact"),
     ("commissioning/ports", "outbox", "a record and the outbox row that binds it are one fact"),
     ("reconcile", "outbox", "its ports take outbox tasks"),

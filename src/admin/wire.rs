@@ -8,10 +8,9 @@ use utoipa::ToSchema;
 use crate::fabric::CatGrant;
 use crate::secret::OperatorSecret;
 
+pub use crate::attestation::policy::AttestationOverride;
 pub use crate::hub::access::{AccessOutcome, AccessReport, AccessView, NodeAccess};
-pub use crate::hub::commission::{
-    AttestationOverride, CommissionEvent, CommissionRequest, CommissionResult, Failure, Timings,
-};
+pub use crate::hub::commission::{CommissionEvent, CommissionRequest, CommissionResult, Failure, Timings};
 pub use crate::hub::discover::{DiscoverChange, DiscoverChangeKind, DiscoverQuery, Discovered, DiscoveredNode};
 pub use crate::hub::inventory::{NodeCheck, NodeDetail, NodeRef, NodeRefError, Nodes, ShareResult};
 pub use crate::hub::keys::FabricInfo;

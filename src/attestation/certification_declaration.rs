@@ -143,9 +143,17 @@ pub fn parse(der: &[u8], trust: &TrustStore, findings: &mut Findings) -> Option<
         malformed(findings, what.to_owned());
     }
     check_envelope(&signed, signer, findings);
-    check_signature(signer, content.as_bytes(), trust, findings);
+    let signer = check_signature(signer, content.as_bytes(), trust, findings);
     match read(content.as_bytes()) {
-        Ok(declaration) => Some(declaration),
+        Ok(declaration) => {
+            // The test key is public: whoever claims more with it than a test or provisional product has made it up.
+            if signer == Signer::Test && declaration.certification_type() == Some(CertificationType::Official) {
+                let message =
+                    "the certification declaration claims to be official and is signed with the public test key";
+                findings.add(Code::OfficialDeclarationTestSigner, message, []);
+            }
+            Some(declaration)
+        }
         Err(ContentError { field }) => {
             let message = "the certification declaration's content lacks a field or has it wrong";
             findings.add(Code::DeclarationContent, message, [("field", field.to_owned())]);
@@ -186,7 +194,18 @@ fn check_envelope(signed: &SignedData, signer: &SignerInfo, findings: &mut Findi
     }
 }
 
-fn check_signature(signer: &SignerInfo, content: &[u8], trust: &TrustStore, findings: &mut Findings) {
+/// Who signed, as far as it matters for what the declaration may claim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Signer {
+    /// Nobody whom we know.
+    Unknown,
+    /// Whoever has read the Matter SDK.
+    Test,
+    /// The Alliance.
+    Alliance,
+}
+
+fn check_signature(signer: &SignerInfo, content: &[u8], trust: &TrustStore, findings: &mut Findings) -> Signer {
     let skid = match &signer.sid {
         SignerIdentifier::SubjectKeyIdentifier(skid) => skid.0.as_bytes(),
         SignerIdentifier::IssuerAndSerialNumber(_) => &[],
@@ -194,7 +213,7 @@ fn check_signature(signer: &SignerInfo, content: &[u8], trust: &TrustStore, find
     let Some(known) = trust.declaration_signer(skid) else {
         let message = "the certification declaration is signed by nobody whom the Alliance has named";
         findings.add(Code::DeclarationSignerUnknown, message, [("signer", hex(skid))]);
-        return;
+        return Signer::Unknown;
     };
     if known.is_test {
         let message = "the certification declaration is signed with the public test key";
@@ -204,6 +223,7 @@ fn check_signature(signer: &SignerInfo, content: &[u8], trust: &TrustStore, find
         let message = "the certification declaration's signature is not its signer's";
         findings.add(Code::DeclarationSignature, message, [("signer", hex(skid))]);
     }
+    if known.is_test { Signer::Test } else { Signer::Alliance }
 }
 
 /// Which field cannot be read.

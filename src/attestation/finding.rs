@@ -120,6 +120,8 @@ codes! {
     DeclarationSignerUnknown = "declaration-signer-unknown", Error;
     /// The signer's signature does not verify.
     DeclarationSignature = "declaration-signature-invalid", Error;
+    /// The declaration claims to be official and is signed with the public test key.
+    OfficialDeclarationTestSigner = "official-declaration-test-signer", Error;
     /// The signed content is not the TLV of Matter Core 6.3.1.
     DeclarationContent = "declaration-content-malformed", Error;
     /// The format version is not 1.

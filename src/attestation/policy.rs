@@ -5,19 +5,44 @@
 //! one attempt, by a person who is named. Nothing configured means `require`.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
-use super::Report;
 use super::finding::{Finding, Severity};
+use super::{Evidence, Report};
 use crate::config::{AttestationConfig, AttestationPolicy};
 use crate::node::AttestationSummary;
 
-/// A person's decision for one attempt; it goes to the admin log.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Override {
-    /// The user who asked, as the admin API knows them.
+/// A person lets a device pass whatever is found, for one attempt; it goes to the admin log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AttestationOverride {
+    /// The user who asked, filled in by the admin API from the peer's credentials; what a client says is not believed.
+    #[serde(default)]
     pub who: String,
-    /// The reason given.
+    /// In the operator's words.
     pub why: String,
+}
+
+/// A device's evidence, what was found in it, and what was decided: all that is kept with a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Judgement {
+    /// What the device gave.
+    pub evidence: Evidence,
+    /// What was found.
+    pub report: Report,
+    /// What becomes of the device.
+    pub verdict: Verdict,
+}
+
+impl Judgement {
+    /// What the node record keeps.
+    pub fn summary(&self) -> AttestationSummary {
+        self.verdict.summary(&self.report)
+    }
+
+    /// The JSON that the store keeps.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("evidence, report and verdict have only string keys")
+    }
 }
 
 /// What becomes of the device.
@@ -55,7 +80,7 @@ pub struct Verdict {
     pub deciding: Vec<Finding>,
     /// Who overrode and why, where that decided.
     #[serde(rename = "override", default, skip_serializing_if = "Option::is_none")]
-    pub overridden: Option<Override>,
+    pub overridden: Option<AttestationOverride>,
 }
 
 impl Verdict {
@@ -81,7 +106,7 @@ pub fn findings_json(findings: &[Finding]) -> Vec<serde_json::Value> {
 }
 
 /// Decides by configuration, and by a person's word where that would reject.
-pub fn decide(report: &Report, config: &AttestationConfig, overridden: Option<Override>) -> Verdict {
+pub fn decide(report: &Report, config: &AttestationConfig, overridden: Option<AttestationOverride>) -> Verdict {
     let (refused, passed): (Vec<_>, Vec<_>) = report
         .findings
         .iter()

@@ -12,7 +12,7 @@ use x509_cert::ext::pkix::{KeyUsage, KeyUsages};
 
 use super::csr::{CsrRejected, verify_csr};
 use super::finding::Code;
-use super::policy::{Outcome, Override, decide};
+use super::policy::{AttestationOverride, Outcome, decide};
 use super::*;
 use crate::config::{AllowTest, AttestationConfig, AttestationPolicy};
 use crate::sim::evidence::certificate::{COMMON_NAME, PRODUCT_ID, VENDOR_ID, public_key};
@@ -351,6 +351,28 @@ fn a_declaration_may_name_another_origin_of_the_dac() {
 }
 
 #[test]
+fn only_the_alliance_makes_a_declaration_official() {
+    let signed_by_test_key = |certification_type| {
+        let device =
+            Builder::new(VID, PID).own_paa(None).declaration(|it| it.certification_type = Some(certification_type));
+        device.build()
+    };
+    let allowed = AttestationConfig {
+        allow_test: vec![AllowTest { vendor_id: VID, product_id: None }],
+        ..AttestationConfig::default()
+    };
+    let official = signed_by_test_key(2);
+    let report = verify(&evidence(&official), &trust(&official));
+    assert_eq!(codes(&report), [Code::TestDeclarationSigner, Code::OfficialDeclarationTestSigner]);
+    assert_eq!(decide(&report, &allowed, None).outcome, Outcome::Rejected, "allow_test lets no lie pass");
+    for certification_type in [0, 1] {
+        let device = signed_by_test_key(certification_type);
+        let report = verify(&evidence(&device), &trust(&device));
+        assert_eq!(decide(&report, &allowed, None).outcome, Outcome::Accepted, "type {certification_type}");
+    }
+}
+
+#[test]
 fn a_device_that_lies_in_basic_information_is_found() {
     let device = production().build();
     let lie = Evidence { basic_vendor_id: VID + 1, basic_product_id: PID + 1, ..evidence(&device) };
@@ -432,7 +454,7 @@ fn policy_never_lets_an_error_pass_but_by_warn_or_override() {
     assert_eq!((rejected.outcome, rejected.deciding[0].code), (Outcome::Rejected, Code::CertificateSignature));
     let warn = AttestationConfig { policy: AttestationPolicy::Warn, ..Default::default() };
     assert_eq!(decide(&report, &warn, None).outcome, Outcome::AcceptedWithWarnings);
-    let person = Override { who: "root".to_owned(), why: "prototype".to_owned() };
+    let person = AttestationOverride { who: "root".to_owned(), why: "prototype".to_owned() };
     let overridden = decide(&report, &AttestationConfig::default(), Some(person.clone()));
     assert_eq!((overridden.outcome, overridden.overridden), (Outcome::AcceptedByOverride, Some(person.clone())));
     let good = production().build();

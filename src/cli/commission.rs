@@ -249,8 +249,7 @@ fn failure_text(failure: &Failure, paint: Paint) -> String {
         failure.step.label()
     );
     for finding in &failure.findings {
-        let field = |name: &str| finding.get(name).and_then(serde_json::Value::as_str).unwrap_or_default();
-        text.push_str(&format!("  {}: {}\n", field("code"), field("message")));
+        text.push_str(&format!("  {finding}\n"));
     }
     if !failure.hint.is_empty() {
         text.push_str(&format!("{} {}\n", paint.tone(Tone::Strong, "hint:"), failure.hint));

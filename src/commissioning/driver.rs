@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 use uuid::Uuid;
 
+use crate::attestation::policy::{AttestationOverride, Judgement};
 use crate::bind::{BindRequest, BindState, BindStatus, CloudDevice, MatterInfo};
 use crate::commissioning::attempt::{Attempt, DeviceEvent, Expired, Limits, Undo};
 use crate::commissioning::error::CommissioningError;
@@ -22,8 +23,8 @@ use crate::commissioning::path::{
     AccessedNode, AttestedCommissionee, CredentialedCommissionee, PaseCommissionee, set_access,
 };
 use crate::commissioning::ports::{
-    AttestationJudge, AttestationOverride, DeviceDescription, Discovery, Judgement, LinkError, MatterLink, NodeStore,
-    OperationalSession, PaseSession, ProvisionalNode,
+    AttestationJudge, DeviceDescription, Discovery, LinkError, MatterLink, NodeStore, OperationalSession, PaseSession,
+    ProvisionalNode,
 };
 use crate::commissioning::step::Step;
 use crate::durable::StoreError;
@@ -31,8 +32,7 @@ use crate::fabric::{Cat, CatGrant, plan_acl};
 use crate::failpoint;
 use crate::journal::{Event, EventSink, Level};
 use crate::node::{
-    AttestationSummary, BasicInformation, CommissionableNode, CommissionableTxt, FabricId, NodeId, NodeRecord,
-    NodeState, ScopedAddress,
+    BasicInformation, CommissionableNode, CommissionableTxt, FabricId, NodeId, NodeRecord, NodeState, ScopedAddress,
 };
 use crate::onboarding::{Discriminator, OnboardingPayload};
 use crate::outbox::ports::{OutboxId, OutboxTask};
@@ -299,7 +299,7 @@ where
         let record = NodeRecord { replaces, ..self.record(&draft, sessions.fabric_index, accessed.cats(), &bind) };
         let task = bind.ok().map(|eligible| bind_task(&record, eligible));
         let ready = NodeRecord { state: NodeState::Provisional, ..record.clone() };
-        let node = ProvisionalNode { attempt_id: order.attempt_id, record: ready, task, evidence: judgement.evidence };
+        let node = ProvisionalNode { attempt_id: order.attempt_id, record: ready, task, evidence: judgement.to_json() };
         self.complete(run, &accessed, &node, peer).await?;
         let ProvisionalNode { task, evidence, .. } = node;
         let committed = run
@@ -378,8 +378,8 @@ where
                 return Err((Some(attested.into_session()), CommissioningError::CloudRefuses { reason }));
             }
         }
-        for finding in &attested.judgement().findings {
-            (run.progress)(Progress::Note(format!("attestation: {}", finding_line(finding))));
+        for finding in &attested.judgement().report.findings {
+            (run.progress)(Progress::Note(format!("attestation: {} ({})", finding.message, finding.code)));
         }
         Ok(attested)
     }
@@ -415,7 +415,7 @@ where
         let peer = attested.session().peer();
         let issued = run
             .step(Step::Csr, async {
-                let csr = attested.request_csr(self.judge.as_ref()).await?;
+                let csr = attested.request_csr().await?;
                 let node = self.store.allocate_node_id().await.map_err(at_store(Step::Csr))?;
                 failpoint::reach("node-id.allocated");
                 let noc = attested.issue_noc(self.link.as_ref(), node, &csr).await?;
@@ -425,7 +425,7 @@ where
                     attempt_id: order.attempt_id,
                     record: self.provisional_record(&draft),
                     task: None,
-                    evidence: judgement.evidence.clone(),
+                    evidence: judgement.to_json(),
                 };
                 self.store.save_provisional(&provisional).await.map_err(at_store(Step::Csr))?;
                 failpoint::reach("provisional.saved");
@@ -611,10 +611,7 @@ where
             family_id: order.family_id.clone().or_else(|| self.settings.home.0.clone()),
             room_id: order.room_id.clone().or_else(|| self.settings.home.1.clone()),
             capabilities_bitmask: eligible.map_or(1 << 1 | 1 << 3, |e| e.capabilities_bitmask),
-            attestation: AttestationSummary {
-                verdict: judgement.verdict.clone(),
-                findings: judgement.findings.clone(),
-            },
+            attestation: judgement.summary(),
             addresses: addresses(found, peer),
             port: peer.port(),
             commissioned_at: now,
@@ -736,9 +733,4 @@ fn succeeding(order: &Order, before: Option<&NodeRecord>) -> Order {
         (*product_key, *device_key) = (before.product_key.clone(), before.device_key.clone());
     }
     order
-}
-
-fn finding_line(finding: &serde_json::Value) -> String {
-    let text = |key: &str| finding.get(key).and_then(serde_json::Value::as_str).unwrap_or_default();
-    format!("{} ({})", text("message"), text("code"))
 }

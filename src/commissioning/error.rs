@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::attestation::policy::Judgement;
 use crate::commissioning::ports::{DiscoverError, LinkError};
 use crate::commissioning::step::Step;
 use crate::durable::StoreError;
@@ -64,12 +65,10 @@ pub enum CommissioningError {
         after: Duration,
     },
     /// Evidence was judged and not accepted.
-    #[error("the device was not accepted: {reasons}")]
+    #[error("the device was not accepted: {}", judgement.verdict.reasons())]
     AttestationRejected {
-        /// The findings that decided, as text.
-        reasons: String,
-        /// All findings, as JSON.
-        findings: Vec<serde_json::Value>,
+        /// What was found, and what decided.
+        judgement: Box<Judgement>,
     },
     /// The CSR is not what was asked for.
     #[error("the device's certificate request was refused: {reason}")]

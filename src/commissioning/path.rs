@@ -3,10 +3,11 @@
 
 use rand::Rng;
 
+use crate::attestation::policy::{AttestationOverride, Judgement};
+use crate::attestation::{Evidence, csr};
 use crate::commissioning::error::CommissioningError;
 use crate::commissioning::ports::{
-    AttestationJudge, AttestationOverride, CollectedEvidence, DeviceDescription, IssuedNoc, Judgement, LinkError,
-    MatterLink, OperationalSession, PaseSession,
+    AttestationJudge, DeviceDescription, IssuedNoc, LinkError, MatterLink, OperationalSession, PaseSession,
 };
 use crate::commissioning::step::Step;
 use crate::fabric::{AclEntry, CatGrant, granted_cats};
@@ -29,7 +30,6 @@ pub struct AttestedCommissionee<S> {
     session: S,
     description: DeviceDescription,
     judgement: Judgement,
-    dac: Vec<u8>,
 }
 
 /// A CSR that is the device's own.
@@ -108,22 +108,22 @@ impl<S: PaseSession> DescribedCommissionee<S> {
             Ok(response) => response,
             Err(error) => return Err((self.session, at(Step::Attestation)(error))),
         };
-        let evidence = CollectedEvidence {
-            response,
+        let evidence = Evidence {
+            dac: response.dac,
+            pai: response.pai,
+            attestation_elements: response.elements,
+            signature: response.signature,
+            attestation_challenge: self.session.attestation_challenge(),
             nonce,
-            challenge: self.session.attestation_challenge(),
-            vendor_id: self.description.basic.vendor_id,
-            product_id: self.description.basic.product_id,
+            basic_vendor_id: self.description.basic.vendor_id,
+            basic_product_id: self.description.basic.product_id,
             at: jiff::Timestamp::now(),
         };
-        let judgement = judge.judge(&evidence, overridden);
-        if !judgement.accepted {
-            let error =
-                CommissioningError::AttestationRejected { reasons: judgement.reasons, findings: judgement.findings };
-            return Err((self.session, error));
+        let judgement = judge.judge(evidence, overridden.cloned());
+        if !judgement.verdict.is_accepted() {
+            return Err((self.session, CommissioningError::AttestationRejected { judgement: Box::new(judgement) }));
         }
-        let (session, description, dac) = (self.session, self.description, evidence.response.dac);
-        Ok(AttestedCommissionee { session, description, judgement, dac })
+        Ok(AttestedCommissionee { session: self.session, description: self.description, judgement })
     }
 }
 
@@ -152,13 +152,13 @@ impl<S: PaseSession> AttestedCommissionee<S> {
     ///
     /// # Errors
     /// The link's, or [`CommissioningError::CsrRejected`].
-    pub async fn request_csr(&self, judge: &impl AttestationJudge) -> Result<VerifiedCsr, CommissioningError> {
+    pub async fn request_csr(&self) -> Result<VerifiedCsr, CommissioningError> {
         let nonce = nonce();
         let response = self.session.request_csr(nonce).await.map_err(at(Step::Csr))?;
-        judge
-            .verify_csr(&self.dac, &response, &self.session.attestation_challenge(), &nonce)
+        let (dac, challenge) = (&self.judgement.evidence.dac, self.session.attestation_challenge());
+        csr::verify_csr(dac, &response.elements, &challenge, &nonce, &response.signature)
             .map(VerifiedCsr)
-            .map_err(|reason| CommissioningError::CsrRejected { reason })
+            .map_err(|refused| CommissioningError::CsrRejected { reason: refused.to_string() })
     }
 
     /// Signs a certificate for the key in the CSR. A CSR that does not parse or that its own key did not sign is refused.

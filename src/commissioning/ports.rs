@@ -7,6 +7,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use uuid::Uuid;
 
+use crate::attestation::Evidence;
+use crate::attestation::policy::{AttestationOverride, Judgement};
 use crate::durable::StoreError;
 use crate::fabric::{AclEntry, AclLimits};
 use crate::node::{BasicInformation, CommissionableNode, NodeId, NodeRecord};
@@ -396,60 +398,8 @@ pub trait NodeStore: Send + Sync + 'static {
     fn provisional_nodes(&self) -> impl Future<Output = Result<Vec<ProvisionalNode>, StoreError>> + Send;
 }
 
-/// What is to be judged about a device (Matter Core 6.2.3), as collected over PASE.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CollectedEvidence {
-    /// What the device sent.
-    pub response: AttestationResponse,
-    /// The nonce it had to include.
-    pub nonce: [u8; 32],
-    /// The session's attestation challenge.
-    pub challenge: [u8; 16],
-    /// VendorID and ProductID of Basic Information.
-    pub vendor_id: u16,
-    /// See `vendor_id`.
-    pub product_id: u16,
-    /// When it was collected.
-    pub at: Timestamp,
-}
-
-/// Who lets a device pass whatever attestation finds, and why: for one attempt, and written to the admin log.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AttestationOverride {
-    /// The user, from the kernel's peer credentials.
-    pub who: String,
-    /// In their own words.
-    pub why: String,
-}
-
-/// What came of judging.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Judgement {
-    /// Whether the device may get credentials.
-    pub accepted: bool,
-    /// `accepted`, `accepted-with-warnings`, `accepted-by-override` or `rejected`.
-    pub verdict: String,
-    /// All findings, as `{code, severity, message, …}`.
-    pub findings: Vec<serde_json::Value>,
-    /// The deciding findings in one line.
-    pub reasons: String,
-    /// The evidence as it is kept with the node, JSON.
-    pub evidence: String,
-}
-
 /// Verification and policy together, with the trust store that is loaded now.
 pub trait AttestationJudge: Send + Sync + 'static {
     /// Verifies and decides.
-    fn judge(&self, evidence: &CollectedEvidence, overridden: Option<&AttestationOverride>) -> Judgement;
-    /// Checks a CSR's nonce and the DAC's signature over it (11.18.6.6), and gives the PKCS#10 request, DER.
-    ///
-    /// # Errors
-    /// Which check failed.
-    fn verify_csr(
-        &self,
-        dac: &[u8],
-        response: &CsrResponse,
-        challenge: &[u8; 16],
-        nonce: &[u8; 32],
-    ) -> Result<Vec<u8>, String>;
+    fn judge(&self, evidence: Evidence, overridden: Option<AttestationOverride>) -> Judgement;
 }

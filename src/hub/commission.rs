@@ -13,11 +13,11 @@ use uuid::Uuid;
 
 use super::Hub;
 use super::refusal::Refusal;
+use crate::attestation::policy::AttestationOverride;
 use crate::bind::BindState;
 use crate::commissioning::driver::{self, Commissioned, Order};
 use crate::commissioning::error::CommissioningError;
 use crate::commissioning::identity::{GivenIdentity, is_binding_code};
-use crate::commissioning::ports;
 use crate::commissioning::step::Step;
 use crate::journal::{Event, EventSink, Level};
 use crate::onboarding::{OnboardingPayload, SetupCode};
@@ -26,7 +26,7 @@ use crate::secret::BindingCode;
 
 mod answer;
 
-pub use answer::{AttestationOverride, CommissionEvent, CommissionRequest, CommissionResult, Failure, Timings};
+pub use answer::{CommissionEvent, CommissionRequest, CommissionResult, Failure, Timings};
 
 /// Takes devices in.
 pub trait CommissionDoor: Send + Sync + 'static {
@@ -126,7 +126,7 @@ impl Hub {
         let message = format!("commissioning a device with {}", order.payload.discriminator);
         let event = Event::new(Timestamp::now(), Level::Info, "commissioning-started", message);
         self.journal.record(event.with_attempt(order.attempt_id));
-        if let Some(ports::AttestationOverride { who, why }) = &order.attestation_override {
+        if let Some(AttestationOverride { who, why }) = &order.attestation_override {
             let message = format!("{who} lets this device pass whatever attestation finds: {why}");
             let event = Event::new(Timestamp::now(), Level::Warn, "attestation-override", message);
             self.journal.record(event.with_attempt(order.attempt_id).with("who", who.clone()).with("why", why.clone()));
@@ -207,9 +207,7 @@ fn order(attempt_id: Uuid, request: CommissionRequest) -> Result<Order, Commissi
         family_id: request.family_id.filter(|id| !id.is_empty()),
         room_id: request.room_id.filter(|id| !id.is_empty()),
         no_bind: request.no_bind,
-        attestation_override: request
-            .attestation_override
-            .map(|by| ports::AttestationOverride { who: by.who, why: by.why }),
+        attestation_override: request.attestation_override,
     })
 }
 

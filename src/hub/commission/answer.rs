@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use crate::attestation::finding::Finding;
+use crate::attestation::policy::AttestationOverride;
 use crate::bind::{BindState, BindStatus};
 use crate::commissioning::error::{CommissioningError, Disposition};
 use crate::commissioning::step::Step;
@@ -58,16 +60,6 @@ impl fmt::Debug for CommissionRequest {
             .field("no_bind", &self.no_bind)
             .finish_non_exhaustive()
     }
-}
-
-/// Who lets a device pass, and why.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct AttestationOverride {
-    /// Filled in by the server from the peer's credentials; what the client says is not believed.
-    #[serde(default)]
-    pub who: String,
-    /// In the operator's words.
-    pub why: String,
 }
 
 /// A line of progress.
@@ -154,14 +146,14 @@ pub struct Failure {
     /// Attestation findings, where they decided.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(value_type = Vec<Object>)]
-    pub findings: Vec<serde_json::Value>,
+    pub findings: Vec<Finding>,
 }
 
 impl Failure {
     /// The failure answer for an error.
     pub fn new(attempt_id: Uuid, error: &CommissioningError) -> Self {
         let findings = match error {
-            CommissioningError::AttestationRejected { findings, .. } => findings.clone(),
+            CommissioningError::AttestationRejected { judgement } => judgement.report.findings.clone(),
             _ => Vec::new(),
         };
         Self {

@@ -5,11 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 
-use crate::attestation::policy::{self, Override, Verdict};
-use crate::attestation::{self, Evidence, Report, TrustStore, csr};
-use crate::commissioning::ports::{AttestationJudge, AttestationOverride, CollectedEvidence, CsrResponse, Judgement};
+use crate::attestation::policy::{self, AttestationOverride, Judgement};
+use crate::attestation::{self, Evidence, TrustStore};
+use crate::commissioning::ports::AttestationJudge;
 use crate::config::{AttestationConfig, Config};
 use crate::journal::{Event, EventSink, Level};
 use crate::paa;
@@ -28,14 +27,6 @@ struct Loaded {
     trust: Arc<TrustStore>,
     /// When each directory last changed; files are put there by rename, which changes it.
     changed: Vec<Option<SystemTime>>,
-}
-
-/// What is kept with a node: the decision when it joined, and all that it rested on.
-#[derive(Serialize, Deserialize)]
-struct Kept {
-    evidence: Evidence,
-    report: Report,
-    verdict: Verdict,
 }
 
 impl Judge {
@@ -78,49 +69,20 @@ impl Judge {
 
     /// Judges what was kept of a device again, as of the time when it joined; a person's override then counts now too.
     /// `None` where nothing was kept that can be read.
-    pub(in crate::hub) fn again(&self, kept: &str, trust: &TrustStore) -> Option<(Report, Verdict)> {
-        let kept: Kept = serde_json::from_str(kept).ok()?;
-        let report = attestation::verify(&kept.evidence, trust);
-        let verdict = policy::decide(&report, &self.policy, kept.verdict.overridden);
-        Some((report, verdict))
+    pub(in crate::hub) fn again(&self, kept: &str, trust: &TrustStore) -> Option<Judgement> {
+        let kept: Judgement = serde_json::from_str(kept).ok()?;
+        Some(self.decide(kept.evidence, trust, kept.verdict.overridden))
+    }
+
+    fn decide(&self, evidence: Evidence, trust: &TrustStore, overridden: Option<AttestationOverride>) -> Judgement {
+        let report = attestation::verify(&evidence, trust);
+        let verdict = policy::decide(&report, &self.policy, overridden);
+        Judgement { evidence, report, verdict }
     }
 }
 
 impl AttestationJudge for Judge {
-    fn judge(&self, collected: &CollectedEvidence, overridden: Option<&AttestationOverride>) -> Judgement {
-        let evidence = Evidence {
-            dac: collected.response.dac.clone(),
-            pai: collected.response.pai.clone(),
-            attestation_elements: collected.response.elements.clone(),
-            signature: collected.response.signature.clone(),
-            attestation_challenge: collected.challenge,
-            nonce: collected.nonce,
-            basic_vendor_id: collected.vendor_id,
-            basic_product_id: collected.product_id,
-            at: collected.at,
-        };
-        let report = attestation::verify(&evidence, &self.trust());
-        let overridden = overridden.map(|by| Override { who: by.who.clone(), why: by.why.clone() });
-        let verdict = policy::decide(&report, &self.policy, overridden);
-        let summary = verdict.summary(&report);
-        let (accepted, reasons) = (verdict.is_accepted(), verdict.reasons());
-        let kept = serde_json::json!(Kept { evidence, report, verdict });
-        Judgement {
-            accepted,
-            verdict: summary.verdict,
-            findings: summary.findings,
-            reasons,
-            evidence: kept.to_string(),
-        }
-    }
-
-    fn verify_csr(
-        &self,
-        dac: &[u8],
-        response: &CsrResponse,
-        challenge: &[u8; 16],
-        nonce: &[u8; 32],
-    ) -> Result<Vec<u8>, String> {
-        csr::verify_csr(dac, &response.elements, challenge, nonce, &response.signature).map_err(|e| e.to_string())
+    fn judge(&self, evidence: Evidence, overridden: Option<AttestationOverride>) -> Judgement {
+        self.decide(evidence, &self.trust(), overridden)
     }
 }

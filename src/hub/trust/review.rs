@@ -42,8 +42,8 @@ pub(in crate::hub) async fn follow(hub: Arc<Hub>) {
 async fn review(hub: &Hub, trust: &TrustStore) -> Result<(), StoreError> {
     for record in hub.store.nodes().await? {
         let kept = hub.store.evidence(record.node_id).await?;
-        let Some((report, verdict)) = kept.and_then(|kept| hub.judge.again(&kept, trust)) else { continue };
-        let summary = verdict.summary(&report);
+        let Some(judgement) = kept.and_then(|kept| hub.judge.again(&kept, trust)) else { continue };
+        let (summary, verdict) = (judgement.summary(), &judgement.verdict);
         if codes(&summary.findings) == codes(&record.attestation.findings) {
             continue;
         }
