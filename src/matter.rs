@@ -1,7 +1,8 @@
 //! The hub as a Matter administrator, on rs-matter: commissioner over PASE, controller over CASE.
 //!
 //! `stack` owns the one thread on which rs-matter runs; `link` is what the rest of the hub sees (the ports of
-//! `commissioning`). `session` opens sessions, `pase` and `operational` carry their commands, `command` checks every
+//! `commissioning`). `session` opens sessions (`race`, `handshake`, `heard`, `places`); `socket` is the way in and out, where
+//! `datagram` reads what passes and `replies` holds back what must not leave; `pase` and `operational` carry their commands, `command` checks every
 //! status, `codec` reads and writes what they carry, `credentials` mints and signs. Not here: finding addresses
 //! (`discovery`: rs-matter's own mDNS is not used), judging attestation, the order of commissioning.
 
@@ -9,9 +10,15 @@ mod challenge;
 mod codec;
 mod command;
 pub mod credentials;
+mod datagram;
+mod handshake;
+mod heard;
 pub mod link;
 pub mod operational;
 pub mod pase;
+mod places;
+mod race;
+mod replies;
 mod session;
 mod socket;
 pub mod stack;

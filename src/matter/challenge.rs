@@ -4,7 +4,9 @@
 //! a fixed order, so the trait's calls tell both. Not here: the handshake (`matter::pase`).
 
 use std::cell::Cell;
+use std::convert::Infallible;
 
+use rand::{Rng, TryCryptoRng, TryRng};
 use rs_matter::crypto::{
     CanonEcPointRef, CanonEcScalarRef, CanonPkcPublicKeyRef, CanonPkcSecretKeyRef, CanonUint320Ref, Crypto,
     CryptoSensitive, CryptoSensitiveRef, Kdf,
@@ -32,6 +34,7 @@ pub struct WatchedCrypto<C> {
 }
 
 struct Watch {
+    drawn: Cell<u64>,
     progress: Cell<PaseProgress>,
     challenge: Cell<Option<Zeroizing<[u8; 16]>>>,
 }
@@ -45,13 +48,20 @@ impl Watch {
 impl<C> WatchedCrypto<C> {
     /// Watches `inner`.
     pub fn new(inner: C) -> Self {
-        let watch = Watch { progress: Cell::new(PaseProgress::Asked), challenge: Cell::new(None) };
+        let watch =
+            Watch { drawn: Cell::default(), progress: Cell::new(PaseProgress::Asked), challenge: Cell::new(None) };
         Self { inner, watch }
     }
 
     /// How far the handshake got.
     pub fn progress(&self) -> PaseProgress {
         self.watch.progress.get()
+    }
+
+    /// The last number of 64 bits that was drawn. For a new plaintext session that is the initiator's node id, which
+    /// rs-matter tells nobody.
+    pub fn last_drawn(&self) -> u64 {
+        self.watch.drawn.get()
     }
 
     /// The attestation challenge, once the session keys are derived. Can be taken once.
@@ -86,25 +96,49 @@ impl<K: Kdf> Kdf for WatchedKdf<'_, K> {
     }
 }
 
+/// See [`WatchedCrypto::last_drawn`].
+pub struct WatchedRand<'a, R>(R, &'a Watch);
+
+impl<R: Copy> Copy for WatchedRand<'_, R> {}
+
+impl<R: Copy> Clone for WatchedRand<'_, R> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<R: Rng> TryRng for WatchedRand<'_, R> {
+    type Error = Infallible;
+
+    fn try_next_u32(&mut self) -> Result<u32, Infallible> {
+        Ok(self.0.next_u32())
+    }
+
+    fn try_next_u64(&mut self) -> Result<u64, Infallible> {
+        let number = self.0.next_u64();
+        self.1.drawn.set(number);
+        Ok(number)
+    }
+
+    fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Infallible> {
+        self.0.fill_bytes(bytes);
+        Ok(())
+    }
+}
+
+impl<R: rand::CryptoRng> TryCryptoRng for WatchedRand<'_, R> {}
+
 macro_rules! forward_types {
     ($($name:ident),*) => { $(type $name<'a> = C::$name<'a> where Self: 'a;)* };
 }
 
 impl<C: Crypto> Crypto for WatchedCrypto<C> {
-    forward_types!(
-        Rand,
-        WeakRand,
-        Hash,
-        Hash1,
-        Hmac,
-        PbKdf,
-        Aead,
-        PublicKey,
-        SecretKey,
-        SigningSecretKey,
-        EcScalar,
-        EcPoint
-    );
+    forward_types!(WeakRand, Hash, Hash1, Hmac, PbKdf, Aead, PublicKey, SecretKey, SigningSecretKey, EcScalar, EcPoint);
+    type Rand<'a>
+        = WatchedRand<'a, C::Rand<'a>>
+    where
+        Self: 'a;
+
     type Kdf<'a>
         = WatchedKdf<'a, C::Kdf<'a>>
     where
@@ -120,7 +154,7 @@ impl<C: Crypto> Crypto for WatchedCrypto<C> {
     }
 
     fn rand(&self) -> Result<Self::Rand<'_>, Error> {
-        self.inner.rand()
+        Ok(WatchedRand(self.inner.rand()?, &self.watch))
     }
 
     fn weak_rand(&self) -> Result<Self::WeakRand<'_>, Error> {

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use crate::commissioning::ports::{IssuedNoc, LinkError, MatterLink};
 use crate::matter::credentials::{CredentialError, Credentials};
+use crate::matter::handshake::Goal;
 use crate::matter::operational::CaseLink;
 use crate::matter::pase::PaseLink;
-use crate::matter::session::{self, Session};
+use crate::matter::session;
 use crate::matter::stack::Stack;
 use crate::node::NodeId;
 use crate::secret::Passcode;
@@ -51,8 +52,11 @@ impl MatterLink for Link {
         let (addresses, passcode) = (addresses.to_vec(), passcode.clone());
         self.stack
             .run(move |context| async move {
-                let (id, challenge, peer) = session::open_pase(&context, &addresses, &passcode, budget).await?;
-                Ok(PaseLink { session: Session { stack, id, peer }, challenge, credentials })
+                let opened = session::open(&context, &addresses, budget, Goal::Pase(passcode)).await?;
+                let challenge = opened
+                    .challenge
+                    .ok_or_else(|| LinkError::Stack { what: "PASE gave no attestation challenge".to_owned() })?;
+                Ok(PaseLink { session: opened.session(stack), challenge, credentials })
             })
             .await
     }
@@ -61,8 +65,8 @@ impl MatterLink for Link {
         let (stack, addresses) = (self.stack.clone(), addresses.to_vec());
         self.stack
             .run(move |context| async move {
-                let (id, peer) = session::open_case(&context, node, &addresses, budget).await?;
-                Ok(CaseLink { session: Session { stack, id, peer } })
+                let opened = session::open(&context, &addresses, budget, Goal::Case(node)).await?;
+                Ok(CaseLink { session: opened.session(stack) })
             })
             .await
     }

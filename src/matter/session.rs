@@ -1,51 +1,41 @@
-//! Opening sessions: a PASE or CASE handshake with an address that is already known, within a bounded time.
+//! Opening sessions: PASE or CASE with a device whose addresses are known, within a bounded time.
 //!
-//! rs-matter's own `initiate_pase` reuses any PASE session it has with an address, also one that the device forgot when it
-//! restarted; its `initiate` looks addresses up by its own mDNS. So both handshakes are driven here, each on a plaintext
-//! exchange of its own. Not here: commands (`matter::command`).
+//! Addresses are tried side by side (`race`), each with a handshake of its own (`handshake`); what became of them decides
+//! whether fresh handshakes follow. One lost datagram, or a peer that is still busy with a handshake that broke off, must not
+//! be the end; and what proves something must not be waited over. Not here: commands (`matter::command`).
 
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::Pin;
+use std::rc::Rc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use async_io::Timer;
-use futures_util::future::{Either, select};
-use rs_matter::error::{Error, ErrorCode};
-use rs_matter::sc::case::CaseInitiator;
-use rs_matter::sc::pase::PaseInitiator;
+use futures_util::FutureExt;
 use rs_matter::transport::exchange::Exchange;
-use rs_matter::transport::network::Address;
-use rs_matter::transport::session::ReservedSession;
 
 use crate::commissioning::ports::{LinkError, NoAnswer};
-use crate::matter::challenge::{PaseProgress, WatchedCrypto};
-use crate::matter::command::{link_error, unanswered};
-use crate::matter::socket::{Heard, Refusal, canonical};
+use crate::matter::handshake::{self, Ended, Failure, Goal, Progress};
+use crate::matter::places::Place;
+use crate::matter::race::Race;
+use crate::matter::socket::canonical;
 use crate::matter::stack::{Context, Stack};
-use crate::node::NodeId;
-use crate::secret::Passcode;
 
-/// An address from which nothing at all came within this time is given up for the next one: by then MRP has sent the
-/// message four times.
-const FIRST_ANSWER: Duration = Duration::from_millis(3500);
-/// The last address gets as long as MRP needs for its five transmissions.
-const LAST_ANSWER: Duration = Duration::from_secs(6);
-/// A whole handshake with a peer that does answer. Slow devices take seconds for their part of SPAKE2+.
-const HANDSHAKE: Duration = Duration::from_secs(20);
-/// How long to wait for a place among rs-matter's 64 sessions.
-const ROOM: Duration = Duration::from_secs(5);
-/// ProtocolCode of the secure channel (Matter Core 4.11.1.2).
-const NO_SHARED_TRUST_ROOTS: u16 = 1;
-/// rs-matter keeps the upper four bits of its own session ids for the exchange.
-const SESSION_ID_MASK: u32 = 0x0FFF_FFFF;
+/// The first pause before fresh handshakes; it doubles.
+const PAUSE: Duration = Duration::from_millis(300);
+/// A device that says no, or stops in the middle, is asked so many times.
+const ROUNDS: u32 = 4;
+/// A handshake needs that much time to be worth its beginning.
+const WORTHWHILE: Duration = Duration::from_millis(500);
 
 /// A session in rs-matter's table, kept there until this is dropped. Then it may be evicted, which closes it at the peer.
 pub(super) struct Session {
     pub stack: Stack,
     pub id: u32,
     pub peer: SocketAddr,
+    /// Its place among the sessions of the stack.
+    pub _place: Place,
 }
 
 impl Drop for Session {
@@ -55,230 +45,323 @@ impl Drop for Session {
     }
 }
 
-/// What came of one address.
-enum Attempt {
-    /// Not a single datagram came back.
-    Silent,
-    /// The handshake ended, with what the peer was heard to say.
-    Ended(Result<(), Error>, Heard),
-    /// The peer answered, but did not get to the end in time.
-    TooSlow,
+/// A session that was opened.
+pub(super) struct Opened {
+    pub id: u32,
+    pub peer: SocketAddr,
+    pub place: Place,
+    /// PASE: the attestation challenge.
+    pub challenge: Option<[u8; 16]>,
 }
 
-/// A new PASE session with the first address that answers: its id, the attestation challenge, the address.
-///
-/// The next address is tried only when the one before gave no answer at all: a device counts the tries of its passcode.
-pub(super) async fn open_pase(
+impl Opened {
+    pub fn session(self, stack: Stack) -> Session {
+        Session { stack, id: self.id, peer: self.peer, _place: self.place }
+    }
+}
+
+/// A new session with the first address at which the goal is reached. What counts against `budget` is the
+/// time in which at least one handshake has its turn, and not the queue before it (see `places`).
+pub(super) async fn open(
     context: &Context,
     addresses: &[SocketAddr],
-    passcode: &Passcode,
     budget: Duration,
-) -> Result<(u32, [u8; 16], SocketAddr), LinkError> {
-    let deadline = Instant::now() + budget;
-    for (peer, patience) in candidates(addresses) {
-        let patience = patience.min(deadline.saturating_duration_since(Instant::now()));
-        let crypto = WatchedCrypto::new(context.crypto);
-        let handshake = |exchange| PaseInitiator::perform(exchange, &crypto, *passcode.expose());
-        match establish(context, peer, patience, handshake).await? {
-            (_, Attempt::Silent) => {}
-            (id, Attempt::Ended(Ok(()), _)) => {
-                let challenge = crypto
-                    .take_challenge()
-                    .ok_or_else(|| LinkError::Stack { what: "no attestation challenge was derived".to_owned() })?;
-                pin_session(context, id)?;
-                return Ok((id, challenge, peer));
-            }
-            (_, Attempt::Ended(Err(error), heard)) => return Err(pase_refused(&error, crypto.progress(), heard, peer)),
-            (_, Attempt::TooSlow) => return Err(unanswered(peer)),
+    goal: Goal,
+) -> Result<Opened, LinkError> {
+    let mut left = budget;
+    let mut broke_off = false;
+    let mut open: Vec<SocketAddr> = Vec::new();
+    for address in addresses.iter().map(|address| canonical(*address)) {
+        if !open.contains(&address) {
+            open.push(address);
         }
     }
-    Err(silent(addresses))
-}
-
-/// A new CASE session with the first address that answers.
-pub(super) async fn open_case(
-    context: &Context,
-    node: NodeId,
-    addresses: &[SocketAddr],
-    budget: Duration,
-) -> Result<(u32, SocketAddr), LinkError> {
-    let deadline = Instant::now() + budget;
-    for (peer, patience) in candidates(addresses) {
-        let patience = patience.min(deadline.saturating_duration_since(Instant::now()));
-        let handshake = |exchange| CaseInitiator::perform(exchange, &context.crypto, context.fabric, node.0);
-        match establish(context, peer, patience, handshake).await? {
-            (_, Attempt::Silent) => {}
-            (id, Attempt::Ended(Ok(()), _)) => {
-                pin_session(context, id)?;
-                return Ok((id, peer));
-            }
-            (_, Attempt::Ended(Err(error), heard)) => return Err(case_refused(&error, heard, peer)),
-            (_, Attempt::TooSlow) => return Err(unanswered(peer)),
-        }
-    }
-    Err(silent(addresses))
-}
-
-fn silent(addresses: &[SocketAddr]) -> LinkError {
-    LinkError::Unreachable { tried: addresses.iter().map(|address| (*address, NoAnswer::Silent)).collect() }
-}
-
-/// The addresses as rs-matter compares them, each with how long it may stay silent.
-fn candidates(addresses: &[SocketAddr]) -> impl Iterator<Item = (SocketAddr, Duration)> {
-    let last = addresses.len().saturating_sub(1);
-    addresses
-        .iter()
-        .enumerate()
-        .map(move |(index, address)| (canonical(*address), if index == last { LAST_ANSWER } else { FIRST_ANSWER }))
-}
-
-/// Runs one handshake; gives the id of the session that it makes.
-///
-/// rs-matter does not tell which session a handshake made. But it numbers its sessions in the order in which they are
-/// added, and the first thing that both initiators do is to reserve theirs. With room for two sessions made beforehand,
-/// adding the plaintext one and reserving the other happen in one poll of this thread, so nothing can come between:
-/// plaintext id + 1. That it was free before that poll and taken after it is checked each time, so that another rs-matter
-/// with another order is an error and never a command to the wrong device.
-async fn establish<'a, F, H>(
-    context: &'a Context,
-    peer: SocketAddr,
-    patience: Duration,
-    handshake: F,
-) -> Result<(u32, Attempt), LinkError>
-where
-    F: FnOnce(Exchange<'static>) -> H,
-    H: Future<Output = Result<(), Error>> + 'a,
-{
-    make_room(context).await?;
-    let watched = context.watchers.watch(peer);
-    let exchange = Exchange::initiate_plaintext(context.matter, context.crypto, Address::Udp(peer))
-        .await
-        .map_err(|error| link_error(&error, peer))?;
-    let id = plaintext_session_id(&exchange)?.wrapping_add(1) & SESSION_ID_MASK;
-    let free_before = !exists(context, id);
-    let mut handshake = pin!(handshake(exchange));
-    let first = poll_fn(|task| Poll::Ready(handshake.as_mut().poll(task))).await;
-    if !free_before || (first.is_pending() && !exists(context, id)) {
-        return Err(LinkError::Stack {
-            what: "rs-matter numbers its sessions in another way than expected".to_owned(),
-        });
-    }
-    if let Poll::Ready(result) = first {
-        return Ok((id, Attempt::Ended(result, watched.heard())));
-    }
-    let handshake = match select(handshake, Timer::after(patience)).await {
-        Either::Left((result, _)) => return Ok((id, ended(result, watched.heard()))),
-        Either::Right((_, handshake)) => handshake,
-    };
-    if !watched.heard().anything {
-        return Ok((id, Attempt::Silent));
-    }
-    Ok(match select(handshake, Timer::after(HANDSHAKE)).await {
-        Either::Left((result, _)) => (id, ended(result, watched.heard())),
-        Either::Right(_) => (id, Attempt::TooSlow),
-    })
-}
-
-fn ended(result: Result<(), Error>, heard: Heard) -> Attempt {
-    match &result {
-        Err(error) if error.is_peer_unresponsive() && !heard.anything => Attempt::Silent,
-        _ => Attempt::Ended(result, heard),
-    }
-}
-
-fn plaintext_session_id(exchange: &Exchange<'_>) -> Result<u32, LinkError> {
-    // `Display` of an exchange id is `session::exchange`; rs-matter has no other public way to the number.
-    let text = exchange.id().to_string();
-    text.split("::").next().and_then(|id| id.parse().ok()).ok_or(LinkError::Stack {
-        what: format!("rs-matter writes an exchange id as {text:?}, which is not what was expected"),
-    })
-}
-
-/// Whether the table has a session of this id. The exchange that finds out is gone again at once; it sends nothing.
-fn exists(context: &Context, id: u32) -> bool {
-    Exchange::initiate_for_session(context.matter, context.crypto, id).is_ok()
-}
-
-/// Makes sure that two sessions can be added without waiting, by evicting the least recently used ones that nobody holds.
-async fn make_room(context: &Context) -> Result<(), LinkError> {
-    let deadline = Instant::now() + ROOM;
+    let mut found: Vec<(SocketAddr, Failure)> = Vec::new();
+    let mut round = 0;
     loop {
-        let first = ReservedSession::reserve(context.matter, context.crypto).await;
-        let second = ReservedSession::reserve(context.matter, context.crypto).await;
-        // Both reservations end here, and the caller goes on in the same poll.
-        match first.and(second) {
-            Ok(_) => return Ok(()),
-            Err(error) if error.code() != ErrorCode::NoSpaceSessions => {
-                return Err(LinkError::Stack { what: error.to_string() });
+        match race(context, &open, &mut left, &goal).await? {
+            Raced::Won { id, peer, place, challenge } => {
+                let exchange = Exchange::initiate_for_session(context.matter, context.crypto, id)
+                    .map_err(|_| LinkError::SessionLost)?;
+                context.pins.borrow_mut().insert(id, exchange);
+                return Ok(Opened { id, peer, challenge, place: place.for_a_session() });
             }
-            Err(_) if Instant::now() >= deadline => {
-                return Err(LinkError::Stack { what: "all of the hub's 64 Matter sessions are in use".to_owned() });
+            Raced::Lost(failures) => {
+                broke_off |= failures.iter().any(|(_, failure)| *failure == Failure::NoAnswer(NoAnswer::Incomplete));
+                found.retain(|(peer, _)| !failures.iter().any(|(other, _)| other == peer));
+                found.extend(failures);
             }
-            Err(_) => drop(Timer::after(Duration::from_millis(50)).await),
+        }
+        match next(&goal, &found, Standing { round, broke_off, left }) {
+            Next::Again { after, at } => {
+                Timer::after(after).await;
+                left = left.saturating_sub(after);
+                open = at;
+                round += 1;
+            }
+            Next::End(error) => return Err(error),
         }
     }
 }
 
-fn pin_session(context: &Context, id: u32) -> Result<(), LinkError> {
-    let exchange =
-        Exchange::initiate_for_session(context.matter, context.crypto, id).map_err(|_| LinkError::SessionLost)?;
-    context.pins.borrow_mut().insert(id, exchange);
-    Ok(())
+enum Raced {
+    Won {
+        id: u32,
+        peer: SocketAddr,
+        place: Place,
+        challenge: Option<[u8; 16]>,
+    },
+    /// What became of each address.
+    Lost(Vec<(SocketAddr, Failure)>),
 }
 
-fn pase_refused(error: &Error, progress: PaseProgress, heard: Heard, peer: SocketAddr) -> LinkError {
-    if error.is_peer_unresponsive() {
-        return unanswered(peer);
-    }
-    match (heard.refusal, progress) {
-        (Some(refusal), _) if refusal.busy => LinkError::Busy,
-        // cB is not what our passcode gives, or the device says the same of our cA.
-        (_, PaseProgress::Confirming) if error.code() == ErrorCode::Invalid => LinkError::WrongPasscode,
-        (Some(_), PaseProgress::Asked | PaseProgress::Parameters) => LinkError::WindowClosed,
-        _ => link_error(error, peer),
-    }
+struct Runner<'a> {
+    peer: SocketAddr,
+    progress: Rc<Progress>,
+    was_heard: bool,
+    work: Pin<Box<dyn Future<Output = Result<Ended, LinkError>> + 'a>>,
 }
 
-fn case_refused(error: &Error, heard: Heard, peer: SocketAddr) -> LinkError {
-    if error.is_peer_unresponsive() {
-        return unanswered(peer);
+/// One handshake with each address, side by side.
+///
+/// PASE is carried on with the first address that answers: a device counts the tries of its passcode, and two handshakes
+/// with one device get in each other's way. Only where it says no before any passcode was needed, the others go on.
+async fn race(
+    context: &Context,
+    addresses: &[SocketAddr],
+    left: &mut Duration,
+    goal: &Goal,
+) -> Result<Raced, LinkError> {
+    let mut race = Race::new(addresses.len(), Instant::now());
+    let mut running: Vec<Runner<'_>> = Vec::new();
+    let mut failures: Vec<(SocketAddr, Failure)> = Vec::new();
+    let mut timer = Timer::never();
+    let mut began: Option<Instant> = None;
+    let mut over = Timer::never();
+    // All are polled with the one waker of the root future (see `matter::waker`), so this is no `FuturesUnordered`.
+    let winner = poll_fn(|task| {
+        loop {
+            let now = Instant::now();
+            while !(goal.is_pase() && running.iter().any(|runner| runner.was_heard)) {
+                let Some(index) = race.poll_start(now) else { break };
+                let (peer, progress) = (addresses[index], Rc::new(Progress::default()));
+                let work = Box::pin(handshake::run(context, peer, goal, Rc::clone(&progress)));
+                running.push(Runner { peer, progress, was_heard: false, work });
+            }
+            let mut ended = None;
+            for (index, runner) in running.iter_mut().enumerate() {
+                let polled = runner.work.as_mut().poll(task);
+                if let (None, Some(first)) = (began, runner.progress.began.get()) {
+                    began = Some(first);
+                    over.set_at(first + *left);
+                }
+                if runner.progress.answered.get() && !runner.was_heard {
+                    runner.was_heard = true;
+                    race.handle_answer(now);
+                }
+                if let Poll::Ready(result) = polled {
+                    ended = Some((index, result));
+                    break;
+                }
+            }
+            if let Some((index, result)) = ended {
+                let Runner { peer, .. } = running.swap_remove(index);
+                match result {
+                    Ok(Ended::Opened { id, place, challenge }) => {
+                        return Poll::Ready(Ok(Some((id, peer, place, challenge))));
+                    }
+                    Ok(Ended::Failed(failure)) => {
+                        let is_final = goal.is_pase() && !failure.leaves_passcode_untried();
+                        failures.push((peer, failure));
+                        if is_final {
+                            return Poll::Ready(Ok(None));
+                        }
+                    }
+                    Err(error) => return Poll::Ready(Err(error)),
+                }
+                race.handle_failure(now);
+                continue;
+            }
+            if goal.is_pase()
+                && running.len() > 1
+                && let Some(first) = running.iter().position(|one| one.was_heard)
+            {
+                running.swap(0, first);
+                for dropped in running.drain(1..) {
+                    failures.push((dropped.peer, Failure::NoAnswer(NoAnswer::NotTried)));
+                }
+            }
+            if over.poll_unpin(task).is_ready() || (running.is_empty() && race.next_start().is_none()) {
+                return Poll::Ready(Ok(None));
+            }
+            let Some(next) = race.next_start().filter(|next| *next > now) else { return Poll::Pending };
+            timer.set_at(next);
+            if timer.poll_unpin(task).is_pending() {
+                return Poll::Pending;
+            }
+        }
+    })
+    .await?;
+    *left = left.saturating_sub(began.map_or(Duration::ZERO, |began| began.elapsed()));
+    if let Some((id, peer, place, challenge)) = winner {
+        return Ok(Raced::Won { id, peer, place, challenge });
     }
-    match (heard.refusal, error.code()) {
-        (Some(refusal), _) if refusal.busy => LinkError::Busy,
-        (Some(Refusal { code: NO_SHARED_TRUST_ROOTS, .. }), _) => LinkError::NoSharedTrustRoots { peer },
-        (Some(Refusal { code, .. }), _) => LinkError::HandshakeRefused { peer, code },
-        // What answers has no certificate of our fabric for this node: it is not the node we look for.
-        (
-            None,
-            ErrorCode::Invalid
-            | ErrorCode::InvalidSignature
-            | ErrorCode::InvalidAuthKey
-            | ErrorCode::InvalidAAD
-            | ErrorCode::InvalidData,
-        ) => LinkError::NotThatNode { peer },
-        _ => link_error(error, peer),
+    let cut_off = |runner: &Runner<'_>| match (runner.progress.began.get(), runner.was_heard) {
+        (None, _) => NoAnswer::NotTried,
+        (Some(_), false) => NoAnswer::Silent,
+        (Some(_), true) => NoAnswer::Incomplete,
+    };
+    failures.extend(running.iter().map(|runner| (runner.peer, Failure::NoAnswer(cut_off(runner)))));
+    for peer in addresses {
+        if !failures.iter().any(|(known, _)| known == peer) {
+            failures.push((*peer, Failure::NoAnswer(NoAnswer::NotTried)));
+        }
+    }
+    // In the order that was given.
+    failures.sort_by_key(|(peer, _)| addresses.iter().position(|address| address == peer));
+    Ok(Raced::Lost(failures))
+}
+
+/// What follows a race that nobody won.
+#[derive(Debug, PartialEq)]
+enum Next {
+    /// Fresh handshakes with these addresses.
+    Again {
+        after: Duration,
+        at: Vec<SocketAddr>,
+    },
+    End(LinkError),
+}
+
+/// Where an opening stands after a race.
+#[derive(Clone, Copy)]
+struct Standing {
+    round: u32,
+    /// Whether a handshake began and did not come to its end. A device that is still at it may say no to the next one.
+    broke_off: bool,
+    left: Duration,
+}
+
+/// `found` has what became of every address, the latest that is known.
+fn next(goal: &Goal, found: &[(SocketAddr, Failure)], Standing { round, broke_off, left }: Standing) -> Next {
+    let again = round + 1 < ROUNDS;
+    let is_untried = |failure: &Failure| *failure == Failure::NoAnswer(NoAnswer::NotTried);
+    let is_worth_it = |failure: &Failure| match failure {
+        Failure::NoAnswer(NoAnswer::Silent | NoAnswer::NotTried) | Failure::Busy => true,
+        // A device may count a handshake that broke off as one of its twenty tries.
+        Failure::NoAnswer(NoAnswer::Incomplete) => again || !goal.is_pase(),
+        Failure::Refused { .. } => again,
+        Failure::WindowClosed => again && broke_off,
+        Failure::NoAnswer(NoAnswer::NoRoute(_)) | Failure::NoRoots | Failure::OtherNode | Failure::Final(_) => false,
+    };
+    let settles = |failure: &Failure| match failure {
+        Failure::NoRoots | Failure::OtherNode | Failure::Final(_) => true,
+        // Somebody else may be at that address.
+        Failure::WindowClosed => !broke_off && !found.iter().any(|(_, failure)| is_untried(failure)),
+        Failure::NoAnswer(_) | Failure::Busy | Failure::Refused { .. } => false,
+    };
+    let at: Vec<SocketAddr> = found.iter().filter(|(_, failure)| is_worth_it(failure)).map(|(peer, _)| *peer).collect();
+    let after = PAUSE * 2_u32.pow(round.min(3));
+    if at.is_empty() || left < after + WORTHWHILE || found.iter().any(|(_, failure)| settles(failure)) {
+        return Next::End(conclusion(found, broke_off));
+    }
+    Next::Again { after, at }
+}
+
+/// The strongest of what is known: what proves something before what does not.
+fn conclusion(found: &[(SocketAddr, Failure)], broke_off: bool) -> LinkError {
+    let rank = |failure: &Failure| match failure {
+        Failure::Final(_) => 0,
+        Failure::Busy => 1,
+        Failure::NoRoots => 2,
+        Failure::OtherNode => 3,
+        Failure::Refused { .. } => 4,
+        Failure::WindowClosed => 5,
+        Failure::NoAnswer(_) => 6,
+    };
+    match found.iter().min_by_key(|(_, failure)| rank(failure)) {
+        Some((_, Failure::Final(error))) => error.clone(),
+        Some((_, Failure::Busy)) => LinkError::Busy,
+        Some((peer, Failure::NoRoots)) => LinkError::NoSharedTrustRoots { peer: *peer },
+        Some((peer, Failure::OtherNode)) => LinkError::NotThatNode { peer: *peer },
+        Some((peer, Failure::Refused { code })) => LinkError::HandshakeRefused { peer: *peer, code: *code },
+        Some((_, Failure::WindowClosed)) if broke_off => LinkError::Busy,
+        Some((_, Failure::WindowClosed)) => LinkError::WindowClosed,
+        Some((_, Failure::NoAnswer(_))) | None => {
+            let tried = found.iter().map(|(peer, failure)| match failure {
+                Failure::NoAnswer(why) => (*peer, why.clone()),
+                _ => (*peer, NoAnswer::Incomplete),
+            });
+            LinkError::Unreachable { tried: tried.collect() }
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::node::NodeId;
+    use crate::secret::Passcode;
+
+    const LONG: Duration = Duration::from_secs(15);
+
+    fn at(n: u8) -> SocketAddr {
+        SocketAddr::from(([192, 0, 2, n], 5540))
+    }
+
+    fn decide(goal: &Goal, found: &[Failure], round: u32, left: Duration) -> Next {
+        let found: Vec<_> = (1..).zip(found).map(|(n, failure)| (at(n), failure.clone())).collect();
+        let broke_off = round > 0;
+        next(goal, &found, Standing { round, broke_off, left })
+    }
+
+    fn again(addresses: &[u8], ms: u64) -> Next {
+        Next::Again { after: Duration::from_millis(ms), at: addresses.iter().map(|n| at(*n)).collect() }
+    }
 
     #[test]
-    fn refusals_are_told_apart_by_what_was_heard_and_how_far_pase_got() {
-        let peer = "192.0.2.1:5540".parse().expect("an address");
-        let invalid = Error::from(ErrorCode::Invalid);
-        let heard = |busy| Heard { anything: true, refusal: Some(Refusal { busy, code: 2 }) };
-        let silent = Heard { anything: true, refusal: None };
-        let asked = PaseProgress::Asked;
-        assert_eq!(pase_refused(&invalid, asked, heard(false), peer), LinkError::WindowClosed);
-        assert_eq!(pase_refused(&invalid, asked, heard(true), peer), LinkError::Busy);
-        assert_eq!(pase_refused(&invalid, PaseProgress::Confirming, silent, peer), LinkError::WrongPasscode);
-        let timeout = Error::from(ErrorCode::TxTimeout);
-        assert_eq!(pase_refused(&timeout, asked, silent, peer), unanswered(peer));
-        assert_eq!(case_refused(&invalid, heard(false), peer), LinkError::HandshakeRefused { peer, code: 2 });
-        let no_root = Heard { anything: true, refusal: Some(Refusal { busy: false, code: 1 }) };
-        assert_eq!(case_refused(&invalid, no_root, peer), LinkError::NoSharedTrustRoots { peer });
-        assert_eq!(case_refused(&invalid, silent, peer), LinkError::NotThatNode { peer });
+    fn what_proves_nothing_is_tried_again_and_what_proves_something_is_said() {
+        let case = Goal::Case(NodeId(7));
+        let silent = || Failure::NoAnswer(NoAnswer::Silent);
+        let no_route = || Failure::NoAnswer(NoAnswer::NoRoute("Network is unreachable".to_owned()));
+        let refused = || Failure::Refused { code: 2 };
+        assert_eq!(decide(&case, &[silent(), no_route(), refused()], 0, LONG), again(&[1, 3], 300));
+        assert_eq!(decide(&case, &[Failure::Busy], 9, LONG), again(&[1], 2_400));
+        assert_eq!(
+            decide(&case, &[refused()], ROUNDS - 1, LONG),
+            Next::End(LinkError::HandshakeRefused { peer: at(1), code: 2 })
+        );
+        assert_eq!(
+            decide(&case, &[silent(), Failure::NoRoots], 0, LONG),
+            Next::End(LinkError::NoSharedTrustRoots { peer: at(2) })
+        );
+        assert_eq!(
+            decide(&case, &[Failure::OtherNode, refused()], 0, LONG),
+            Next::End(LinkError::NotThatNode { peer: at(1) })
+        );
+        let Next::End(error) = decide(&case, &[silent(), no_route()], 0, Duration::from_millis(700)) else {
+            panic!("no time is left")
+        };
+        assert_eq!(
+            error.to_string(),
+            "no answer: 192.0.2.1:5540 is silent, 192.0.2.2:5540 cannot be reached from here (Network is unreachable)"
+        );
+        assert_eq!(decide(&case, &[no_route()], 0, LONG), decide(&case, &[no_route()], 0, Duration::ZERO));
+    }
+
+    #[test]
+    fn a_closed_window_is_believed_unless_a_handshake_of_ours_broke_off() {
+        let pase = Goal::Pase(Passcode::new(20_202_021u32));
+        let incomplete = || Failure::NoAnswer(NoAnswer::Incomplete);
+        assert_eq!(decide(&pase, &[Failure::WindowClosed], 0, LONG), Next::End(LinkError::WindowClosed));
+        assert_eq!(decide(&pase, &[incomplete()], 0, LONG), again(&[1], 300));
+        assert_eq!(decide(&pase, &[Failure::WindowClosed], 1, LONG), again(&[1], 600));
+        assert_eq!(decide(&pase, &[Failure::WindowClosed], ROUNDS - 1, LONG), Next::End(LinkError::Busy));
+        let not_tried = Failure::NoAnswer(NoAnswer::NotTried);
+        assert_eq!(decide(&pase, &[Failure::WindowClosed, not_tried], 0, LONG), again(&[2], 300));
+        let wrong = Failure::Final(LinkError::WrongPasscode);
+        assert_eq!(decide(&pase, &[incomplete(), wrong], 0, LONG), Next::End(LinkError::WrongPasscode));
+        let stopped = decide(&pase, &[incomplete()], ROUNDS - 1, LONG);
+        assert_eq!(stopped, Next::End(LinkError::Unreachable { tried: vec![(at(1), NoAnswer::Incomplete)] }));
     }
 }

@@ -1,25 +1,23 @@
-//! The hub's UDP socket for Matter, and what it hears during a handshake.
+//! The hub's UDP socket for Matter.
 //!
 //! It keeps the addresses canonical (IPv4 as IPv4, a scope only on link-local addresses), so that rs-matter's table of
-//! sessions compares them rightly; a failed send never ends the transport; and it notes whether a watched peer has
-//! answered at all, and with which unsecured StatusReport: rs-matter says `Invalid` for every one of them.
-//! Not here: Matter messages beyond that one.
+//! sessions compares them rightly; a failed send never ends the transport, but is told to the handshake that it belongs to;
+//! and it shows what passes to `heard` and `replies`. Not here: what they make of it.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
-use std::rc::Rc;
+use std::time::Instant;
 
 use async_io::Async;
 use rs_matter::crypto::Crypto;
 use rs_matter::error::{Error, ErrorCode};
-use rs_matter::sc::{GeneralCode, OpCode, PROTO_ID_SECURE_CHANNEL, StatusReport};
 use rs_matter::transport::network::{Address, NetworkMulticast, NetworkReceive, NetworkSend};
-use rs_matter::transport::packet::PacketHdr;
-use rs_matter::utils::storage::{ParseBuf, ReadBuf};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::matter::datagram::Datagram;
+use crate::matter::heard::Watchers;
+use crate::matter::replies::Replies;
 use crate::node::is_unicast_link_local;
 
 /// Binds `port` (0: any free one) for IPv6 and IPv4, or for IPv4 alone where the host has no IPv6.
@@ -65,93 +63,12 @@ fn mapped(address: SocketAddr) -> SocketAddr {
     }
 }
 
-/// What a peer has said since a handshake with it began.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Heard {
-    /// Any datagram.
-    pub anything: bool,
-    /// The last unsecured StatusReport that was no success.
-    pub refusal: Option<Refusal>,
-}
-
-/// An unsecured StatusReport (Matter Core 4.11, appendix D).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Refusal {
-    /// GeneralCode BUSY, or the secure channel's own code BUSY.
-    pub busy: bool,
-    /// ProtocolCode: 1 no shared trust roots, 2 invalid parameter, 4 busy.
-    pub code: u16,
-}
-
-/// Peers whose answers are noted.
-#[derive(Clone, Default)]
-pub struct Watchers(Rc<RefCell<HashMap<SocketAddr, (usize, Heard)>>>);
-
-impl Watchers {
-    /// Begins to note what `peer` says. Two handshakes with one address share their notes.
-    pub fn watch(&self, peer: SocketAddr) -> Watched {
-        self.0.borrow_mut().entry(peer).or_default().0 += 1;
-        Watched { peer, all: self.clone() }
-    }
-
-    fn note(&self, peer: SocketAddr, datagram: &[u8], crypto: impl Crypto) {
-        if let Some((_, heard)) = self.0.borrow_mut().get_mut(&peer) {
-            heard.anything = true;
-            if let Some(refusal) = unsecured_refusal(datagram, crypto) {
-                heard.refusal = Some(refusal);
-            }
-        }
-    }
-}
-
-/// One handshake's notes.
-pub struct Watched {
-    peer: SocketAddr,
-    all: Watchers,
-}
-
-impl Watched {
-    /// What was heard until now.
-    pub fn heard(&self) -> Heard {
-        self.all.0.borrow().get(&self.peer).map(|(_, heard)| *heard).unwrap_or_default()
-    }
-}
-
-impl Drop for Watched {
-    fn drop(&mut self) {
-        let mut all = self.all.0.borrow_mut();
-        if let Some((users, _)) = all.get_mut(&self.peer) {
-            *users -= 1;
-            if *users == 0 {
-                all.remove(&self.peer);
-            }
-        }
-    }
-}
-
-fn unsecured_refusal(datagram: &[u8], crypto: impl Crypto) -> Option<Refusal> {
-    let mut copy = datagram.to_vec();
-    let mut buffer = ParseBuf::new(&mut copy);
-    let mut header = PacketHdr::new();
-    header.decode_plain_hdr(&mut buffer).ok()?;
-    if header.plain.is_encrypted() {
-        return None;
-    }
-    header.decode_remaining(crypto, None, 0, &mut buffer).ok()?;
-    if header.proto.proto_id != PROTO_ID_SECURE_CHANNEL || header.proto.proto_opcode != OpCode::StatusReport as u8 {
-        return None;
-    }
-    let mut payload = ReadBuf::new(buffer.as_slice());
-    let report = StatusReport::read(&mut payload).ok()?;
-    let busy = report.general_code == GeneralCode::Busy || report.proto_code == 4;
-    (report.general_code != GeneralCode::Success).then_some(Refusal { busy, code: report.proto_code })
-}
-
 /// The socket as rs-matter uses it.
 pub struct MatterSocket<C> {
     socket: Async<UdpSocket>,
     dual: bool,
     watchers: Watchers,
+    replies: RefCell<Replies>,
     crypto: C,
 }
 
@@ -160,17 +77,42 @@ impl<C> MatterSocket<C> {
     /// The reactor does not take the socket.
     pub fn new(socket: UdpSocket, watchers: Watchers, crypto: C) -> io::Result<Self> {
         let dual = socket.local_addr()?.is_ipv6();
-        Ok(Self { socket: Async::new_nonblocking(socket)?, dual, watchers, crypto })
+        Ok(Self { socket: Async::new_nonblocking(socket)?, dual, watchers, replies: RefCell::default(), crypto })
     }
 }
 
-impl<C> NetworkSend for &MatterSocket<C> {
+/// Whether a send that failed will fail the next time, too: no route, no such interface, no address of that family, a packet
+/// filter. A full buffer is none of these: the datagram is lost like any other, and sent again by MRP.
+fn is_lasting(error: &io::Error) -> bool {
+    use io::ErrorKind as E;
+    matches!(
+        error.kind(),
+        E::NetworkUnreachable
+            | E::HostUnreachable
+            | E::NetworkDown
+            | E::InvalidInput
+            | E::AddrNotAvailable
+            | E::PermissionDenied
+            | E::Unsupported
+    )
+}
+
+impl<C: Crypto> NetworkSend for &MatterSocket<C> {
     async fn send_to(&mut self, data: &[u8], address: Address) -> Result<(), Error> {
         let peer = address.udp().ok_or(ErrorCode::NoNetworkInterface)?;
+        let datagram = Datagram::read(data, &self.crypto);
+        if let Some(datagram) = &datagram {
+            if !self.replies.borrow_mut().allows(canonical(peer), datagram, Instant::now()) {
+                return Ok(());
+            }
+            self.watchers.handle_sending(datagram);
+        }
         let to = if self.dual { mapped(peer) } else { peer };
-        // No route, no such interface, a full buffer: lost like any other datagram, and sent again by MRP.
         if let Err(error) = self.socket.send_to(data, to).await {
             tracing::debug!(%peer, %error, "a Matter datagram could not be sent");
+            if let Some(datagram) = datagram.filter(|_| is_lasting(&error)) {
+                self.watchers.handle_no_route(&datagram, error.to_string());
+            }
         }
         Ok(())
     }
@@ -190,7 +132,13 @@ impl<C: Crypto> NetworkReceive for &MatterSocket<C> {
             match self.socket.recv_from(buffer).await {
                 Ok((length, peer)) => {
                     let peer = canonical(peer);
-                    self.watchers.note(peer, &buffer[..length], &self.crypto);
+                    // What is no Matter message is left to rs-matter, which drops it.
+                    if let Some(datagram) = Datagram::read(&buffer[..length], &self.crypto) {
+                        self.replies.borrow_mut().handle_received(peer, &datagram);
+                        if !self.watchers.handle_received(peer, &datagram, Instant::now()) {
+                            continue;
+                        }
+                    }
                     return Ok((length, Address::Udp(peer)));
                 }
                 // An ICMP error about an earlier datagram: nothing was received.
@@ -213,7 +161,6 @@ impl<C> NetworkMulticast for &MatterSocket<C> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::matter::credentials::backend;
 
     #[test]
     fn addresses_compare_as_rs_matter_sees_them() {
@@ -223,20 +170,6 @@ mod tests {
         same("[::ffff:192.0.2.1]:5540", "192.0.2.1:5540");
         same("[fe80::1%3]:5540", "[fe80::1%3]:5540");
         same("[fd00::1%3]:5540", "[fd00::1]:5540");
-    }
-
-    #[test]
-    fn an_unsecured_status_report_is_understood() {
-        // Flags, session 0, security flags, counter; exchange flags, opcode 0x40, exchange, protocol 0; then the report.
-        let mut datagram = vec![0, 0, 0, 0, 1, 0, 0, 0, 0, 0x40, 7, 0, 0, 0];
-        datagram.extend([1, 0, 0, 0, 0, 0, 2, 0]);
-        assert_eq!(unsecured_refusal(&datagram, backend()), Some(Refusal { busy: false, code: 2 }));
-        datagram[14] = 8;
-        datagram[20] = 4;
-        assert_eq!(unsecured_refusal(&datagram, backend()), Some(Refusal { busy: true, code: 4 }));
-        for length in 0..datagram.len() {
-            assert_eq!(unsecured_refusal(&datagram[..length], backend()), None);
-        }
     }
 
     #[test]

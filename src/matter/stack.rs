@@ -32,7 +32,9 @@ use tokio::sync::{mpsc, oneshot};
 use crate::commissioning::ports::LinkError;
 use crate::keystore::KeyBundle;
 use crate::matter::credentials::{ADMIN_VENDOR_ID, Backend, backend};
-use crate::matter::socket::{MatterSocket, Watchers, bind};
+use crate::matter::heard::Watchers;
+use crate::matter::places::Places;
+use crate::matter::socket::{MatterSocket, bind};
 use crate::matter::waker::stable;
 
 /// rs-matter's handshakes keep certificates and points on the stack, in debug builds several copies of each.
@@ -81,6 +83,7 @@ pub(crate) struct Context {
     pub crypto: &'static Backend,
     pub fabric: NonZeroU8,
     pub watchers: Watchers,
+    pub places: Places,
     /// An idle exchange for every session in use: rs-matter evicts the least recently used session when its table of 64
     /// is full, but never one that has an exchange.
     pub pins: RefCell<HashMap<u32, Exchange<'static>>>,
@@ -254,7 +257,8 @@ fn thread_main(
         }
     };
     let _ = started.send(Ok(()));
-    let context = Rc::new(Context { matter, crypto, fabric, watchers, pins: RefCell::default() });
+    let context =
+        Rc::new(Context { matter, crypto, fabric, watchers, places: Places::default(), pins: RefCell::default() });
     let root = async {
         let responder = Responder::new_busy(matter, 0);
         tokio::select! {
