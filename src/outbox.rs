@@ -3,5 +3,6 @@
 //! Not here: HTTP (`cloud`), SQL (`store`), what to compare (`reconcile`).
 
 pub mod dispatcher;
+pub mod foreign;
 pub mod ports;
 pub mod schedule;

@@ -85,7 +85,7 @@ const FENCES: &[(&str, &str, &str)] = &[
 
 /// Pure modules: time is an argument, nothing waits.
 const PURE: &str = "secret node onboarding fabric bind durable journal standing attestation commissioning/attempt \
-                    commissioning/step reconcile/compare outbox/schedule dcl/schedule discovery/search \
+                    commissioning/step reconcile/compare outbox/foreign outbox/schedule dcl/schedule discovery/search \
                     discovery/cache discovery/txt config/validate";
 
 /// Files over 500 lines, and why they are whole.

@@ -180,27 +180,11 @@ pub static CODES: &[CodeMeaning] = &[
         "ask the operator of the cloud why the device may not be bound"),
     row!(unlisted 6040, "Already accepted device sharing", Operator, "the account holds the device as a share",
         "remove the shared device from the hub's account, then `matterbind outbox retry`"),
-    // HTTP status where the body had no code (cloud-contract 1); the client answers with them as if they were body codes.
-    row!(unlisted 401 * 1, "HTTP 401", SignInAgain, "the access token was refused",
-        "check the hub's clock, and cloud.user_domain and cloud.email in the configuration"),
-    row!(unlisted 429 * 100, "HTTP 429", RetryWithBackOff, "too many requests", "nothing: it goes on by itself, later"),
-    row!(unlisted 404, "HTTP 404", Operator, "no such service there", "check cloud.base_url: it is the service without a path"),
 ];
 
 /// What stands for a code that nobody documented.
 static UNKNOWN: CodeMeaning = row!(unlisted 0 ?, "undocumented code", Operator, "an undocumented answer",
     "the cloud answered with a code that is in no document: ask its operator, then `matterbind outbox retry`");
-/// What stands for HTTP status 4xx without a body code.
-static CLIENT_ERROR: CodeMeaning = CodeMeaning {
-    code: 400,
-    message: "HTTP 4xx",
-    meaning: "our request was refused",
-    disposition: Disposition::Bug,
-    ambiguous: false,
-    tries: 0,
-    hint: REPORT_BUG,
-    in_seed: false,
-};
 
 /// The row of a code, if it has one.
 pub fn lookup(code: i64) -> Option<&'static CodeMeaning> {
@@ -209,7 +193,7 @@ pub fn lookup(code: i64) -> Option<&'static CodeMeaning> {
 
 /// The row of a code, or of "undocumented": read back, then a person (cloud-contract 5). Its `code` is not `code` then.
 pub fn meaning_of(code: i64) -> &'static CodeMeaning {
-    lookup(code).unwrap_or(if (400..500).contains(&code) { &CLIENT_ERROR } else { &UNKNOWN })
+    lookup(code).unwrap_or(&UNKNOWN)
 }
 
 #[cfg(test)]
@@ -263,13 +247,13 @@ mod tests {
 
     #[test]
     fn what_may_hide_a_success_is_read_back_first() {
-        for code in [5048, 5049, 5412, 5460, 5461, 5462, 5000, 5893, 77_777, -1, 0] {
+        for code in [5048, 5049, 5412, 5460, 5461, 5462, 5000, 5893, 77_777, 403, -1, 0] {
             assert!(meaning_of(code).ambiguous, "{code}");
         }
-        for code in [200, 5032, 5066, 5229, 5333, 5465, 5885, 6083, 429, 422] {
+        for code in [200, 5032, 5066, 5229, 5333, 5465, 5885, 6083] {
             assert!(!meaning_of(code).ambiguous, "{code}");
         }
         assert_eq!(meaning_of(77_777).disposition, Disposition::Operator);
-        assert_eq!(meaning_of(422).disposition, Disposition::Bug);
+        assert_eq!(meaning_of(422).disposition, Disposition::Operator, "an HTTP status is no code of the contract");
     }
 }

@@ -133,8 +133,8 @@ impl<T: TokenStore> Client<T> {
         loop {
             let request = build().header(AUTHORIZATION, header(lease.token.expose())?);
             let outcome = self.transport.send(name, request).await;
-            let (Err(CloudError::Code { code, .. }), Some(by)) = (&outcome, next) else { return outcome };
-            if !matches!(*code, codes::TOKEN_INVALID | codes::TOKEN_MISSING | 401) {
+            let (Err(error), Some(by)) = (&outcome, next) else { return outcome };
+            if !refuses_the_token(error) {
                 return outcome;
             }
             let (renewed, how) = self.session.renew(&lease, by).await?;
@@ -160,10 +160,11 @@ impl<T: TokenStore> Client<T> {
         let mut seen = 0;
         for number in 1..=MAX_PAGES {
             let page = self.page(query, number).await?;
-            let length = page.list.len();
+            let Some(list) = page.list else { return Err(unreadable("the device list is no page")) };
+            let length = list.len();
             seen += length;
             let known = devices.len();
-            for data in page.list {
+            for data in list {
                 let bare = data.lacks_matter_info();
                 // A record can be on two pages when the list changes while it is read.
                 if let Some(record) = data.into_record().filter(|record| devices.insert(record.device.clone())) {
@@ -242,6 +243,18 @@ impl<T: TokenStore> BindApi for Client<T> {
 
 fn keys(device: &CloudDevice) -> [(&'static str, &str); 2] {
     [("dk", &device.device_key), ("pk", &device.product_key)]
+}
+
+/// By the service's code, or by a gateway that checks the token before it.
+fn refuses_the_token(error: &CloudError) -> bool {
+    match error {
+        CloudError::Code { code, .. } => matches!(*code, codes::TOKEN_INVALID | codes::TOKEN_MISSING),
+        CloudError::Foreign { answer, .. } => answer.status == 401,
+        CloudError::NotSent { .. }
+        | CloudError::Untrusted { .. }
+        | CloudError::Ambiguous { .. }
+        | CloudError::SignIn { .. } => false,
+    }
 }
 
 fn unreadable(cause: &str) -> CloudError {

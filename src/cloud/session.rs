@@ -206,6 +206,9 @@ impl<T: TokenStore> Session<T> {
                 Ok(data) => (data, Renewal::Refresh),
                 // Any answer but success means a full sign-in; no answer means that there is no service now.
                 Err(CloudError::Code { .. }) => (self.sign_in(state).await?, Renewal::SignIn),
+                Err(CloudError::Foreign { answer, .. }) if answer.status == 401 => {
+                    (self.sign_in(state).await?, Renewal::SignIn)
+                }
                 Err(error) => return Err(judge::without_answer(error)),
             },
             None => (self.sign_in(state).await?, Renewal::SignIn),
@@ -253,6 +256,7 @@ impl<T: TokenStore> Session<T> {
         let request = self.transport.request(Method::POST, SIGN_IN).form(&form);
         match self.transport.send("emailPwdLogin", request).await {
             Ok(data) => Ok(data),
+            // Only the service's own word blocks: a page in between says nothing about the account.
             Err(CloudError::Code { code, message }) => {
                 let block = judge::refusal(code, &message, credentials, Timestamp::now());
                 tracing::warn!(code, message = block.message, not_before = ?block.not_before, "the cloud refused the sign-in");

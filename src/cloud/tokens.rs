@@ -113,6 +113,11 @@ impl MemoryTokens {
         Self(Mutex::new(Some(tokens)))
     }
 
+    /// Forgets it now.
+    pub fn forget(&self) {
+        *self.0.lock().expect("nothing panics while it holds the lock") = None;
+    }
+
     /// What it holds.
     pub fn current(&self) -> Option<StoredTokens> {
         self.0.lock().expect("nothing panics while it holds the lock").clone()

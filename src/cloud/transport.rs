@@ -1,11 +1,10 @@
 //! One request, and how its end is judged: body first, then HTTP status (cloud-contract 1).
 
-use std::error::Error as _;
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, LOCATION, RETRY_AFTER, SERVER};
 use reqwest::{Method, RequestBuilder, StatusCode, Url};
 use serde_json::Value;
 
@@ -14,12 +13,19 @@ use super::health::HealthCell;
 use super::wire::Envelope;
 use crate::bind::codes;
 use crate::failpoint;
+use crate::outbox::foreign::ForeignAnswer;
 use crate::outbox::ports::CloudError;
+
+mod failure;
 
 /// An answer of this length is no answer of this service.
 const MAX_BODY_BYTES: usize = 16 << 20;
 /// The service's messages are short; what is longer is cut before it is kept or logged.
 const MAX_MESSAGE_CHARS: usize = 300;
+/// So are the headers that are named.
+const MAX_HEADER_CHARS: usize = 120;
+/// What no code of the service is.
+const HTTP_STATUSES: std::ops::RangeInclusive<i64> = 100..=599;
 /// Kept longer than the outbox's usual pace, so that connections and TLS sessions are reused.
 const POOL_IDLE: Duration = Duration::from_secs(90);
 
@@ -27,6 +33,8 @@ const POOL_IDLE: Duration = Duration::from_secs(90);
 pub(super) struct Transport {
     http: reqwest::Client,
     base: Url,
+    /// Host and port, for errors.
+    at: String,
     health: Arc<HealthCell>,
 }
 
@@ -52,7 +60,11 @@ impl Transport {
             builder = builder.tls_certs_only([]);
         }
         let http = builder.build().map_err(|source| BuildError::Http { source })?;
-        Ok(Self { http, base, health })
+        let at = match (base.host_str().unwrap_or_default(), base.port()) {
+            (host, Some(port)) => format!("{host}:{port}"),
+            (host, None) => host.to_owned(),
+        };
+        Ok(Self { http, base, at, health })
     }
 
     /// A request to a path of the service.
@@ -84,47 +96,56 @@ impl Transport {
     }
 
     async fn exchange(&self, request: RequestBuilder) -> Result<Value, CloudError> {
-        let mut response = request.send().await.map_err(judge_failure)?;
-        let status = response.status();
+        let failed = |error| failure::judge(error, &self.at, Timestamp::now());
+        let mut response = request.send().await.map_err(failed)?;
+        let (status, headers) = (response.status(), std::mem::take(response.headers_mut()));
         let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(judge_failure)? {
+        while let Some(chunk) = response.chunk().await.map_err(failed)? {
             if body.len() + chunk.len() > MAX_BODY_BYTES {
                 return Err(CloudError::Ambiguous { cause: format!("an answer of more than {MAX_BODY_BYTES} bytes") });
             }
             body.extend_from_slice(&chunk);
         }
-        judge_answer(status, &body)
+        judge_answer(status, &headers, &body, Timestamp::now())
     }
 }
 
-/// Connection, name or TLS failed: nothing left the hub. Anything later may have arrived.
-fn judge_failure(error: reqwest::Error) -> CloudError {
-    let not_sent = error.is_connect() || error.is_builder();
-    // The URL may hold a device key, and says nothing that the operator did not configure.
-    let error = error.without_url();
-    let mut cause = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        let _ = write!(cause, ": {inner}");
-        source = inner.source();
-    }
-    if not_sent { CloudError::NotSent { cause } } else { CloudError::Ambiguous { cause } }
-}
-
-/// Body first; a body without a usable code leaves the HTTP status, which then stands for the code.
-fn judge_answer(status: StatusCode, body: &[u8]) -> Result<Value, CloudError> {
+/// Body first: only what the service says in its own envelope is a verdict. Whatever else answers, with whatever status, is
+/// something between hub and cloud.
+fn judge_answer(status: StatusCode, headers: &HeaderMap, body: &[u8], now: Timestamp) -> Result<Value, CloudError> {
+    let foreign = |status| CloudError::Foreign { answer: Box::new(foreign(status, headers, now)), sent: true };
     match Envelope::parse(body) {
         Some(Envelope { code: codes::SUCCESS, data, .. }) => Ok(data),
         Some(Envelope { code: 0, .. }) => Err(CloudError::Ambiguous { cause: "the answer has body code 0".to_owned() }),
+        // Gateways say their HTTP status in JSON, under the very name; the service's codes have four digits.
+        Some(Envelope { code, .. }) if HTTP_STATUSES.contains(&code) && codes::lookup(code).is_none() => {
+            Err(foreign(u16::try_from(code).unwrap_or(status.as_u16())))
+        }
         Some(Envelope { code, message, .. }) => Err(CloudError::Code { code, message: tidy(&message) }),
-        None if status.is_success() || status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT => {
-            Err(CloudError::Ambiguous { cause: format!("HTTP {} without a body code", status.as_u16()) })
-        }
-        None => {
-            let code = i64::from(status.as_u16());
-            Err(CloudError::Code { code, message: format!("HTTP {}", status.as_u16()) })
-        }
+        None => Err(foreign(status.as_u16())),
     }
+}
+
+fn foreign(status: u16, headers: &HeaderMap, now: Timestamp) -> ForeignAnswer {
+    let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+    let short = |text: &str| tidy(text).chars().take(MAX_HEADER_CHARS).collect::<String>();
+    ForeignAnswer {
+        status,
+        server: text(SERVER).map(short),
+        // What follows the path is between the portal and a browser.
+        location: text(LOCATION).map(|target| short(target.split(['?', '#']).next().unwrap_or_default())),
+        content_type: text(CONTENT_TYPE).map(short),
+        retry_after: text(RETRY_AFTER).and_then(|value| retry_after(value, now)),
+    }
+}
+
+/// Seconds, or a date (RFC 9110 10.2.3).
+fn retry_after(value: &str, now: Timestamp) -> Option<Duration> {
+    if let Ok(seconds) = value.trim().parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = jiff::fmt::rfc2822::parse(value.trim()).ok()?.timestamp();
+    Duration::try_from(date.duration_since(now)).ok()
 }
 
 fn tidy(message: &str) -> String {
@@ -135,17 +156,73 @@ fn tidy(message: &str) -> String {
 mod tests {
     use super::*;
 
+    const NOW: Timestamp = Timestamp::constant(1_795_000_000, 0);
+
+    fn judge(status: u16, headers: &[(HeaderName, &'static str)], body: &str) -> Result<Value, CloudError> {
+        let headers = headers.iter().map(|(name, value)| (name.clone(), value.parse().unwrap())).collect();
+        judge_answer(StatusCode::from_u16(status).unwrap(), &headers, body.as_bytes(), NOW)
+    }
+
     #[test]
     fn the_body_decides_before_the_status() {
-        let judge = |status: u16, body: &str| judge_answer(StatusCode::from_u16(status).unwrap(), body.as_bytes());
-        assert_eq!(judge(500, r#"{"code":200,"data":1}"#), Ok(Value::from(1)));
-        assert!(matches!(judge(400, r#"{"code":5066,"msg":"m"}"#), Err(CloudError::Code { code: 5066, .. })));
-        assert!(matches!(judge(200, r#"{"code":0}"#), Err(CloudError::Ambiguous { .. })));
-        for status in [200, 204, 408, 500, 502, 504] {
-            assert!(matches!(judge(status, "<html>"), Err(CloudError::Ambiguous { .. })), "{status}");
+        for status in [200, 302, 401, 403, 407, 429, 500, 503] {
+            assert_eq!(judge(status, &[], r#"{"code":200,"data":1}"#), Ok(Value::from(1)), "{status}");
+            let refused = judge(status, &[], r#"{"code":5066,"msg":"m"}"#);
+            assert!(matches!(refused, Err(CloudError::Code { code: 5066, .. })), "{status}");
+            let unlisted = judge(status, &[], r#"{"code":77777,"msg":"m"}"#);
+            assert!(matches!(unlisted, Err(CloudError::Code { code: 77_777, .. })), "{status}");
+            assert!(matches!(judge(status, &[], r#"{"code":0}"#), Err(CloudError::Ambiguous { .. })), "{status}");
         }
-        for status in [302, 401, 404, 429] {
-            assert!(matches!(judge(status, ""), Err(CloudError::Code { code, .. }) if code == i64::from(status)));
+    }
+
+    #[test]
+    fn whatever_has_no_code_of_the_service_is_no_verdict_of_it() {
+        let bodies = [
+            "",
+            "<html><body>Request blocked</body></html>",
+            "null",
+            "[5066]",
+            "5066",
+            "{}",
+            r#"{"message":"Too Many Requests"}"#,
+            r#"{"error":{"code":5066}}"#,
+            r#"{"code":null}"#,
+            r#"{"code":"blocked"}"#,
+            r#"{"code":5066.5}"#,
+            r#"{"code":5066"#,
+            r#"{"code":403,"msg":"Forbidden"}"#,
+            r#"{"code":"429"}"#,
+        ];
+        let types = [None, Some("text/html"), Some("application/json")];
+        for status in [200, 204, 301, 302, 307, 400, 401, 403, 404, 407, 408, 418, 429, 451, 500, 502, 503, 511] {
+            for (body, content_type) in bodies.iter().flat_map(|body| types.map(|kind| (body, kind))) {
+                let headers: Vec<_> = content_type.map(|kind| (CONTENT_TYPE, kind)).into_iter().collect();
+                let outcome = judge(status, &headers, body);
+                let Err(CloudError::Foreign { answer, sent: true }) = &outcome else {
+                    panic!("{status} {content_type:?} {body}: {outcome:?}")
+                };
+                assert_eq!(answer.content_type.as_deref(), content_type);
+                assert!(!answer.hint().is_empty());
+            }
+        }
+    }
+
+    #[test]
+    fn what_answered_is_named() {
+        let headers = [
+            (SERVER, "GuestPortal/2.1"),
+            (LOCATION, "http://10.0.0.1/login?token=secret#x"),
+            (RETRY_AFTER, "Sat, 14 Nov 2026 19:34:20 GMT"),
+        ];
+        let Err(CloudError::Foreign { answer, .. }) = judge(302, &headers, "") else { panic!() };
+        let said = answer.to_string();
+        assert_eq!(said, "HTTP 302 to http://10.0.0.1/login without an answer of the service (server: GuestPortal/2.1)");
+        assert!(answer.hint().contains("http://10.0.0.1/login"), "{}", answer.hint());
+        let asked = "Sat, 14 Nov 2026 19:34:20 GMT";
+        let date = jiff::fmt::rfc2822::parse(asked).unwrap().timestamp();
+        assert_eq!(retry_after(asked, date - Duration::from_secs(90)), Some(Duration::from_secs(90)));
+        for (value, expected) in [("120", Some(120)), ("-1", None), ("soon", None), ("", None)] {
+            assert_eq!(retry_after(value, NOW), expected.map(Duration::from_secs), "{value}");
         }
     }
 

@@ -209,6 +209,16 @@ fn loose_list<'de, D: Deserializer<'de>, T: serde::de::DeserializeOwned>(deseria
     })
 }
 
+/// A list; anything else is absent, elements that do not fit are left out.
+fn loose_optional_list<'de, D: Deserializer<'de>, T: serde::de::DeserializeOwned>(
+    deserializer: D,
+) -> Result<Option<Vec<T>>, D::Error> {
+    Value::deserialize(deserializer).map(|value| match value {
+        Value::Array(items) => Some(items.into_iter().filter_map(|item| serde_json::from_value(item).ok()).collect()),
+        _ => None,
+    })
+}
+
 /// An object; anything else is absent.
 fn loose_object<'de, D: Deserializer<'de>, T: serde::de::DeserializeOwned>(
     deserializer: D,
@@ -280,9 +290,9 @@ fn mode(value: Option<i64>) -> Option<u8> {
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PageData {
-    /// The records.
-    #[serde(deserialize_with = "loose_list")]
-    pub list: Vec<RecordData>,
+    /// The records; `None` where the page has no list, which then is none of the service.
+    #[serde(deserialize_with = "loose_optional_list")]
+    pub list: Option<Vec<RecordData>>,
     /// Records on all pages.
     #[serde(deserialize_with = "loose_integer")]
     pub total: Option<i64>,

@@ -6,6 +6,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use super::foreign::ForeignAnswer;
+use crate::bind::codes::meaning_of;
 use crate::bind::{BindReceipt, BindRequest, BindStatus, CloudDevice, CloudRecord, MatterInfo};
 use crate::durable::StoreError;
 use crate::node::NodeId;
@@ -29,16 +31,32 @@ pub enum CloudError {
         message: String,
     },
     /// Nothing can have happened: the request never left (no connection, no name, TLS refused).
-    #[error("the cloud could not be reached: {cause}")]
+    #[error("{cause}")]
     NotSent {
-        /// What failed, with the host.
+        /// What failed, with the host, as a sentence.
         cause: String,
     },
-    /// The request left, what became of it is unknown: timeout, reset, HTTP 5xx, no parseable body, body code 0.
+    /// Nothing can have happened: whoever answers cannot be trusted, or the hub has nothing to trust it by.
+    #[error("{cause}")]
+    Untrusted {
+        /// What does not fit, as a sentence; times are said as dates.
+        cause: String,
+        /// What a person can do about it.
+        hint: String,
+    },
+    /// The request left, what became of it is unknown: timeout, reset, an answer that breaks off, body code 0.
     #[error("the cloud's answer is unknown: {cause}")]
     Ambiguous {
         /// What was seen.
         cause: String,
+    },
+    /// Something answered that is not the service. It says nothing about what was asked.
+    #[error("not the cloud answered, but something before it: {answer}")]
+    Foreign {
+        /// What answered.
+        answer: Box<ForeignAnswer>,
+        /// Whether it was the request itself that was answered so, and not the sign-in that it needed.
+        sent: bool,
     },
     /// Signing in is not possible now; asking again earlier than `not_before` would lock the account.
     #[error("cannot sign in to the cloud: {message}")]
@@ -50,6 +68,18 @@ pub enum CloudError {
         /// `None`: not before an operator has changed something (password, domain).
         not_before: Option<Timestamp>,
     },
+}
+
+impl CloudError {
+    /// Whether what was asked for may have happened all the same, whoever says otherwise.
+    pub fn may_hide_success(&self) -> bool {
+        match self {
+            Self::Code { code, .. } => meaning_of(*code).ambiguous,
+            Self::Ambiguous { .. } => true,
+            Self::Foreign { answer, sent } => *sent && answer.may_hide_success(),
+            Self::NotSent { .. } | Self::Untrusted { .. } | Self::SignIn { .. } => false,
+        }
+    }
 }
 
 /// What `getDeviceInfoByBinding` says about a device before it is bound (cloud-contract 3.1).

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::foreign::ForeignAnswer;
 use super::ports::{OutboxEntry, OutboxState, OutboxTask};
-use crate::bind::codes::meaning_of;
+use crate::bind::codes::{lookup, meaning_of};
 use crate::bind::{CloudRecord, FieldDifference};
 
 mod class;
@@ -33,6 +34,8 @@ const READ_BACK_PATIENCE: Duration = Duration::from_secs(15 * 60);
 /// How often a bind that the cloud acknowledged, but does not show, is sent again.
 const ACKNOWLEDGED_TRIES: u32 = 3;
 const ACKNOWLEDGED: i64 = 200;
+const UNREACHABLE: &str = "the cloud cannot be reached; this goes on by itself when it can";
+const ASKED_AGAIN: &str = "the cloud could not be asked whether this took effect; it is asked again";
 
 /// What is to be done with a row that is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,10 +78,24 @@ pub enum Outcome {
         /// Why.
         cause: String,
     },
+    /// The request never left, for whoever answers cannot be trusted.
+    Untrusted {
+        /// Why.
+        cause: String,
+        /// What a person can do about it.
+        hint: String,
+    },
     /// Nobody knows whether it took effect.
     Ambiguous {
         /// What was seen.
         cause: String,
+    },
+    /// Something answered that is not the cloud.
+    Foreign {
+        /// What answered.
+        answer: Box<ForeignAnswer>,
+        /// Whether the request itself was answered so, and not the sign-in that it needed.
+        sent: bool,
     },
     /// There is no signing in at the moment; the request never left.
     SignIn {
@@ -181,21 +198,28 @@ pub fn advance(entry: &OutboxEntry, outcome: &Outcome, now: Timestamp, seed: u64
         // The request was made (a dropped `Sending` mark makes no difference).
         (Pending | Sending, Outcome::Accepted) => row.acknowledged(),
         (Pending | Sending, Outcome::Refused { code, message }) => row.refused(*code, message),
-        (Pending | Sending, Outcome::NotSent { cause }) => row.transport(Pending, cause),
-        (Pending | Sending, Outcome::Ambiguous { cause }) => row.transport(Unsettled, cause),
+        (Pending | Sending, Outcome::NotSent { cause }) => row.transport(Pending, cause, UNREACHABLE),
+        (Pending | Sending, Outcome::Untrusted { cause, hint }) => row.transport(Pending, cause, hint),
+        (Pending | Sending, Outcome::Ambiguous { cause }) => row.transport(Unsettled, cause, UNREACHABLE),
+        (Pending | Sending, Outcome::Foreign { answer, sent }) => {
+            let state = if *sent && answer.may_hide_success() { Unsettled } else { Pending };
+            row.foreign(state, answer)
+        }
+        (Unsettled | WaitingForOperator, Outcome::Foreign { answer, .. }) => row.look_past(answer),
         // The cloud was only asked what it holds, or answered for something that was not asked: look again.
         (Unsettled | WaitingForOperator, Outcome::Accepted) => row.acknowledged(),
         (Unsettled | WaitingForOperator, Outcome::Refused { code, message }) => row.read_back_refused(*code, message),
         (Unsettled | WaitingForOperator, Outcome::NotSent { cause } | Outcome::Ambiguous { cause }) => {
-            row.look_again(cause)
+            row.look_again(cause, ASKED_AGAIN)
         }
+        (Unsettled | WaitingForOperator, Outcome::Untrusted { cause, hint }) => row.look_again(cause, hint),
         (Pending | Sending, Outcome::SignIn { code, message, not_before }) => {
             row.sign_in(Pending, *code, message, *not_before)
         }
         (Unsettled, Outcome::SignIn { code, message, not_before }) => {
             row.sign_in(Unsettled, *code, message, *not_before)
         }
-        (WaitingForOperator, Outcome::SignIn { message, .. }) => row.look_again(message),
+        (WaitingForOperator, Outcome::SignIn { message, .. }) => row.look_again(message, ASKED_AGAIN),
         (Pending | Sending | Unsettled | WaitingForOperator, Outcome::ReadBack(ReadBack::InEffect)) => row.done(),
         (Pending | Sending | Unsettled | WaitingForOperator, Outcome::ReadBack(ReadBack::NotOurs)) => row.not_ours(),
         (Pending | Sending | Unsettled | WaitingForOperator, Outcome::ReadBack(ReadBack::Differs(fields))) => {
@@ -211,7 +235,9 @@ pub fn advance(entry: &OutboxEntry, outcome: &Outcome, now: Timestamp, seed: u64
             Outcome::Accepted
             | Outcome::Refused { .. }
             | Outcome::NotSent { .. }
+            | Outcome::Untrusted { .. }
             | Outcome::Ambiguous { .. }
+            | Outcome::Foreign { .. }
             | Outcome::SignIn { .. }
             | Outcome::ReadBack(_)
             | Outcome::FreshCode(_),
@@ -246,10 +272,26 @@ impl Move {
     /// A person must do something; `hint` says what.
     fn operator(mut self, hint: impl Into<String>) -> Verdict {
         self.entry.hint = hint.into();
-        self.stand(OutboxState::WaitingForOperator, OPERATOR_RECHECK)
+        let documented = self.entry.last_code.is_none_or(|code| lookup(code).is_some());
+        let pause = if documented && !self.was_bound() { OPERATOR_RECHECK } else { BACK_OFF_CAP };
+        self.stand(OutboxState::WaitingForOperator, pause)
+    }
+
+    /// A change of identity unbinds first, so that giving it up would leave a device unbound that was bound.
+    fn was_bound(&self) -> bool {
+        match self.entry.task {
+            OutboxTask::UpdateMatterInfo(_) => true,
+            OutboxTask::Bind(_)
+            | OutboxTask::Unbind(_)
+            | OutboxTask::Rename { .. }
+            | OutboxTask::MoveRoom { .. } => false,
+        }
     }
 
     fn reject(mut self, hint: impl Into<String>) -> Verdict {
+        if self.was_bound() {
+            return self.operator(hint);
+        }
         self.entry.hint = hint.into();
         self.entry.state = OutboxState::Rejected;
         self.entry.next_try_at = None;
@@ -398,11 +440,36 @@ impl Move {
     }
 
     /// Nothing, or nothing legible, came back.
-    fn transport(mut self, state: OutboxState, cause: &str) -> Verdict {
+    fn transport(mut self, state: OutboxState, cause: &str, hint: &str) -> Verdict {
         self.count(None);
         cause.clone_into(&mut self.entry.last_message);
-        self.entry.hint = "the cloud cannot be reached; this goes on by itself when it can".to_owned();
+        hint.clone_into(&mut self.entry.hint);
         self.back_off(state)
+    }
+
+    /// Not the cloud answered: nothing is known about what was asked, and no count of refusals grows.
+    fn foreign(mut self, state: OutboxState, answer: &ForeignAnswer) -> Verdict {
+        self.count(None);
+        self.entry.last_message = answer.to_string();
+        self.entry.hint = answer.hint();
+        let wait = jitter(back_off(self.entry.tries_in_class), self.seed).max(self.patience(answer));
+        self.stand(state, wait)
+    }
+
+    /// Not the cloud answered the read-back: what is known of the row stays.
+    fn look_past(self, answer: &ForeignAnswer) -> Verdict {
+        let (patience, now) = (self.patience(answer), self.now);
+        let Verdict { mut entry, step } = self.look_again(&answer.to_string(), &answer.hint());
+        entry.next_try_at = entry.next_try_at.max(Some(after(now, patience)));
+        Verdict { entry, step }
+    }
+
+    /// What was asked for, within reason, and a little more for each row, so that they do not come back together.
+    fn patience(&self, answer: &ForeignAnswer) -> Duration {
+        answer.retry_after.map_or(Duration::ZERO, |asked| {
+            let asked = asked.min(BACK_OFF_CAP / 5 * 4);
+            asked + asked / 4 - jitter(asked, self.seed).saturating_sub(asked / 4 * 3)
+        })
     }
 
     /// The read-back failed: what is known of the row stays, and the pause grows with the time that the row has taken.
@@ -416,7 +483,7 @@ impl Move {
                 "the cloud refuses to say whether this took effect ({why}): mend that, then `matterbind outbox retry {row}`"
             ));
         }
-        self.look_again(&cause)
+        self.look_again(&cause, ASKED_AGAIN)
     }
 
     /// How long ago the row was first sent.
@@ -425,10 +492,10 @@ impl Move {
         Duration::try_from(self.now.duration_since(since)).unwrap_or_default()
     }
 
-    fn look_again(mut self, cause: &str) -> Verdict {
+    fn look_again(mut self, cause: &str, hint: &str) -> Verdict {
         cause.clone_into(&mut self.entry.last_message);
         if self.entry.state == OutboxState::Unsettled {
-            "the cloud could not be asked whether this took effect; it is asked again".clone_into(&mut self.entry.hint);
+            hint.clone_into(&mut self.entry.hint);
         }
         let wait = (self.taken() / 2).clamp(BACK_OFF_BASE, BACK_OFF_CAP);
         let (state, wait) = (self.entry.state, jitter(wait, self.seed));

@@ -178,6 +178,7 @@ impl SimCloud {
 /// What goes out.
 enum Reply {
     Answer(StatusCode, Vec<u8>),
+    Page(Response),
     Cut,
 }
 
@@ -214,6 +215,12 @@ impl World {
             FaultKind::Http { status } => {
                 let status = StatusCode::from_u16(*status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
                 Reply::Answer(status, b"<html>out of order</html>".to_vec())
+            }
+            FaultKind::Page { status, headers, body } => {
+                let page = Response::builder().status(*status);
+                let page = headers.iter().fold(page, |page, (name, value)| page.header(name, value));
+                let unsendable = |_| StatusCode::INTERNAL_SERVER_ERROR.into_response();
+                Reply::Page(page.body(Body::from(body.clone())).unwrap_or_else(unsendable))
             }
             FaultKind::Garbage | FaultKind::Delay { .. } => Reply::Answer(StatusCode::OK, b"{\"code\":2".to_vec()),
             FaultKind::Drop => Reply::Cut,
@@ -260,6 +267,7 @@ async fn answer(
     });
     match work.await {
         Ok(Reply::Answer(status, body)) => respond(status, body),
+        Ok(Reply::Page(page)) => page,
         Ok(Reply::Cut) | Err(_) => {
             connection.cut();
             StatusCode::INTERNAL_SERVER_ERROR.into_response()

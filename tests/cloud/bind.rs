@@ -165,7 +165,7 @@ async fn what_cannot_be_known_is_ambiguous_and_the_read_back_settles_it() {
             let late = matches!(kind, FaultKind::Delay { .. });
             rig.cloud.fault(Fault { after_commit, ..Fault::of_bind(kind.clone()) });
             let outcome = if late { hasty.bind(&request).await } else { client.bind(&request).await };
-            assert!(matches!(outcome, Err(CloudError::Ambiguous { .. })), "{kind:?} {after_commit}: {outcome:?}");
+            assert!(outcome.as_ref().is_err_and(CloudError::may_hide_success), "{kind:?} {after_commit}: {outcome:?}");
             let record = client.find(&request.device).await.unwrap();
             assert_eq!(record.is_some(), after_commit, "{kind:?}");
             let again = client.bind(&request).await;
@@ -223,7 +223,8 @@ async fn a_status_without_a_code_and_a_success_that_claims_code_0() {
     let client = rig.client();
     let request = request(&demo_device());
     rig.cloud.fault(Fault::of_bind(FaultKind::Http { status: 429 }));
-    assert_eq!(code_of(client.bind(&request).await), 429);
+    let refused = client.bind(&request).await;
+    assert!(matches!(&refused, Err(CloudError::Foreign { answer, sent: true }) if answer.status == 429), "{refused:?}");
     rig.cloud.change(|scenario| scenario.switches.error_status = 400);
     rig.cloud.fault(Fault::of_bind(FaultKind::Code { code: 5229 }));
     assert_eq!(code_of(client.bind(&request).await), 5229);

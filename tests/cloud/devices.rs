@@ -26,7 +26,7 @@ async fn all_pages_are_read_each_device_once() {
     assert!(client.find(&device("p11abc", "DEV00007")).await.unwrap().is_some());
     // One page that fails is no shorter list.
     rig.cloud.fault(Fault::of_bind(FaultKind::Garbage).on("userDeviceList"));
-    assert!(matches!(client.list().await, Err(CloudError::Ambiguous { .. })));
+    assert!(client.list().await.is_err());
 }
 
 #[tokio::test]

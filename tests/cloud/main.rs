@@ -9,6 +9,7 @@
 
 mod bind;
 mod devices;
+mod foreign;
 #[path = "../outbox_storm/household.rs"]
 #[allow(dead_code, reason = "the storms' tests use all of it")]
 mod household;

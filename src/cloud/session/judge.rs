@@ -81,8 +81,9 @@ pub(super) fn blocked(block: &SignInBlock) -> CloudError {
 pub(super) fn without_answer(error: CloudError) -> CloudError {
     match error {
         CloudError::Ambiguous { cause } | CloudError::NotSent { cause } => {
-            CloudError::NotSent { cause: format!("signing in: {cause}") }
+            CloudError::NotSent { cause: format!("signing in to the cloud did not end: {cause}") }
         }
+        CloudError::Foreign { answer, .. } => CloudError::Foreign { answer, sent: false },
         other => other,
     }
 }

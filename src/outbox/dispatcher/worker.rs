@@ -240,7 +240,9 @@ fn outcome_of(error: CloudError) -> Outcome {
     match error {
         CloudError::Code { code, message } => Outcome::Refused { code, message },
         CloudError::NotSent { cause } => Outcome::NotSent { cause },
+        CloudError::Untrusted { cause, hint } => Outcome::Untrusted { cause, hint },
         CloudError::Ambiguous { cause } => Outcome::Ambiguous { cause },
+        CloudError::Foreign { answer, sent } => Outcome::Foreign { answer, sent },
         CloudError::SignIn { code, message, not_before } => Outcome::SignIn { code, message, not_before },
     }
 }

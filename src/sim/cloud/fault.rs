@@ -45,6 +45,17 @@ pub enum FaultKind {
         /// HTTP status.
         status: u16,
     },
+    /// The page of something that stands between hub and cloud.
+    Page {
+        /// HTTP status.
+        status: u16,
+        /// Name and value of each header.
+        #[serde(default)]
+        headers: Vec<(String, String)>,
+        /// The page.
+        #[serde(default)]
+        body: String,
+    },
     /// The answer comes late; the request takes effect before the wait with `after_commit`, else after it.
     Delay {
         /// Milliseconds.
