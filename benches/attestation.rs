@@ -135,6 +135,7 @@ fn record(node: u64) -> NodeRecord {
         family_id: None,
         room_id: None,
         capabilities_bitmask: 0,
+        bind_options: Default::default(),
         attestation: AttestationSummary::default(),
         addresses: vec!["fe80::1%eth0".to_owned()],
         port: 5540,

@@ -168,6 +168,7 @@ fn record(node: u64) -> NodeRecord {
         family_id: None,
         room_id: None,
         capabilities_bitmask: request.capabilities_bitmask,
+        bind_options: request.options.clone(),
         attestation: AttestationSummary::default(),
         addresses: vec!["fe80::1%eth0".to_owned()],
         port: 5540,

@@ -89,6 +89,7 @@ fn three_views(node: u64) -> (NodeRecord, DeviceView, CloudView) {
         family_id: None,
         room_id: None,
         capabilities_bitmask: 10,
+        bind_options: Default::default(),
         attestation: AttestationSummary::default(),
         addresses: Vec::new(),
         port: 5540,

@@ -93,7 +93,10 @@ async fn build(
     let base = Base { admin: config.access.admin_cat, grants: &config.access.grants };
     let settings = settings(&config, &link, profiles.clone(), overlay.wanted(base, None));
     let cloud = match &config.cloud {
-        Some(cloud) => Some(Arc::new(cloud::Client::new(cloud, StoredTokenStore::new(store.clone()))?)),
+        Some(cloud) => {
+            let tokens = StoredTokenStore::new(store.clone());
+            Some(Arc::new(cloud::Client::metered(cloud, tokens, Arc::clone(&metrics) as Arc<dyn cloud::Meter>)?))
+        }
         None => None,
     };
     let asked = config.cloud.as_ref().map(|cloud| cloud.before_commissioning).zip(cloud.as_ref());
@@ -156,6 +159,12 @@ async fn build(
         started_at: Timestamp::now(),
         stop: stop.clone(),
     }))
+}
+
+impl cloud::Meter for Metrics {
+    fn count(&self, call: &'static str, code: &str, took: Duration) {
+        self.count_cloud_call(call, code, took);
+    }
 }
 
 fn settings(config: &Config, link: &Link, profiles: Vec<Profile>, access: Wanted) -> Settings {

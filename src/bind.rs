@@ -28,6 +28,29 @@ impl CapabilityMask {
     }
 }
 
+/// What the bind request says beside the identity, where a profile or a person wants it otherwise.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BindOptions {
+    /// `matterInfo.extra`, opaque to the hub; left out where there is none.
+    pub extra: Option<String>,
+    /// Whether the device is put on the family's list of common devices; the cloud does so by itself.
+    pub is_common_device: bool,
+}
+
+impl Default for BindOptions {
+    fn default() -> Self {
+        Self { extra: None, is_common_device: true }
+    }
+}
+
+impl BindOptions {
+    /// Whether nothing was asked for.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// `matterInfo` of the bind request, and what the cloud shows of it afterwards.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MatterInfo {
@@ -71,6 +94,8 @@ pub struct BindRequest {
     pub room_id: Option<String>,
     /// 1..=15, with bit 3.
     pub capabilities_bitmask: u8,
+    /// What a profile or a person wants otherwise.
+    pub options: BindOptions,
     /// The Matter identity.
     pub matter_info: MatterInfo,
 }

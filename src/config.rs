@@ -313,6 +313,16 @@ pub struct ProductProfile {
     /// Mask bit 2.
     #[serde(default)]
     pub ble: bool,
+    /// `matterInfo.extra` of its bind, opaque to the hub.
+    #[serde(default)]
+    pub extra: Option<String>,
+    /// Whether the family's list of common devices shows it.
+    #[serde(default = "yes")]
+    pub common: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// `products.device_key`

@@ -10,6 +10,7 @@ pub mod attestation;
 pub mod backup;
 pub mod bind;
 pub mod cli;
+pub mod clock;
 pub mod cloud;
 pub mod commissioning;
 pub mod config;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::bind::BindStatus;
+use crate::bind::{BindOptions, BindStatus};
 use crate::fabric::CatGrant;
 
 /// The range from which the hub allocates fabric and node ids: exact in every JSON reader (cloud-contract 6.3).
@@ -372,6 +372,9 @@ pub struct NodeRecord {
     pub room_id: Option<String>,
     /// The mask sent with the bind, 1..=15 (cloud-contract 4).
     pub capabilities_bitmask: u8,
+    /// What else the bind says, where a profile or a person wanted it otherwise.
+    #[serde(default, skip_serializing_if = "BindOptions::is_default")]
+    pub bind_options: BindOptions,
     /// Why the device was accepted.
     pub attestation: AttestationSummary,
     /// Addresses when last seen, `fe80::1%eth0`.

@@ -21,6 +21,7 @@ const ALLOWED: &[(&str, &str, &str)] = &[
     ("fabric", "", "types only"),
     ("bind", "", "types only"),
     ("standing", "", "what proves that a node has left, for all who destroy anything on that proof"),
+    ("clock", "", "readings in, what can be believed out"),
     ("durable", "", "the error that every store port shares"),
     ("journal", "", "the event and the sink that takes it"),
     ("failpoint", "", "names points, does nothing in the product"),
@@ -84,7 +85,7 @@ const FENCES: &[(&str, &str, &str)] = &[
 ];
 
 /// Pure modules: time is an argument, nothing waits.
-const PURE: &str = "secret node onboarding fabric bind durable journal standing attestation commissioning/attempt \
+const PURE: &str = "secret node onboarding fabric bind clock durable journal standing attestation commissioning/attempt \
                     commissioning/step reconcile/compare outbox/foreign outbox/schedule dcl/schedule discovery/search \
                     discovery/cache discovery/txt config/validate";
 

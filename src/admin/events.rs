@@ -19,10 +19,9 @@ use tokio::sync::oneshot;
 
 use super::auth::Peer;
 use super::routes::{Api, Asked, Body, Refused};
-use super::wire::{CommissionLine, CommissionRequest, CommissionResult, DiscoverQuery, LogQuery, NodeRef, Refusal};
+use super::wire::{CommissionLine, CommissionRequest, DiscoverQuery, LogQuery, NodeRef, Refusal};
 use crate::hub::doors::{CommissionDoor, DiscoverDoor, InventoryDoor, LogDoor, Progress};
 use crate::journal::Event;
-use crate::telemetry::metrics::Metrics;
 
 /// How long a stream may be quiet.
 pub const HEARTBEAT: Duration = Duration::from_secs(10);
@@ -66,12 +65,10 @@ pub(super) async fn commission<H: CommissionDoor>(
     }
     let (progress, events) = Progress::channel();
     let (result_sender, result) = oneshot::channel();
-    let (hub, metrics) = (api.hub.clone(), api.metrics.clone());
+    let hub = api.hub.clone();
     api.tasks.spawn(async move {
-        let answer = hub.commission(request, progress).await;
-        count(&metrics, &answer);
         // The client may have left.
-        let _ = result_sender.send(answer);
+        let _ = result_sender.send(hub.commission(request, progress).await);
     });
     // The attempt drops its progress when it ends, which ends the first part.
     let events = stream::unfold(events, async |mut events| events.recv().await.map(|event| (event, events)));
@@ -90,16 +87,6 @@ pub(super) async fn commission<H: CommissionDoor>(
 enum Line {
     Commission(CommissionLine),
     Error(Refusal),
-}
-
-fn count(metrics: &Metrics, answer: &Result<CommissionResult, Refusal>) {
-    match answer {
-        Ok(CommissionResult::Commissioned { timings_ms, .. }) => {
-            metrics.count_attempt("commissioned", "", Some(Duration::from_millis(timings_ms.total)));
-        }
-        Ok(CommissionResult::Failed(failure)) => metrics.count_attempt("failed", &failure.code, None),
-        Err(error) => metrics.count_attempt("failed", &error.code, None),
-    }
 }
 
 /// `GET /v1/discover`

@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 
-use crate::bind::CapabilityMask;
+use crate::bind::{BindOptions, CapabilityMask};
 use crate::commissioning::identity::{BindingCodeOrigin, DeviceKey, Profile};
 use crate::commissioning::ports::AttributePath;
 use crate::config::{BindingCodeProfile, DeviceKeySource, ProductProfile};
@@ -28,6 +28,7 @@ fn profile(product: &ProductProfile) -> anyhow::Result<Profile> {
             BindingCodeProfile::Attribute { attribute } => BindingCodeOrigin::Attribute(parse(attribute)?),
         },
         capabilities: CapabilityMask { wan: product.wan, ble: product.ble },
+        options: BindOptions { extra: product.extra.clone(), is_common_device: product.common },
     })
 }
 

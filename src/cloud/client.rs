@@ -1,5 +1,6 @@
 //! The calls of the binding service (cloud-contract 3.2).
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
@@ -10,7 +11,7 @@ use serde_json::Value;
 use super::health::{CloudHealth, HealthCell};
 use super::session::{Renewal, Session};
 use super::tokens::TokenStore;
-use super::transport::Transport;
+use super::transport::{Meter, Transport, Unmetered};
 use super::wire::{BindBody, BoundData, MoveBody, PageData, RecordData};
 use crate::bind::{BindReceipt, BindRequest, CloudDevice, CloudRecord, codes};
 use crate::config::CloudConfig;
@@ -28,7 +29,7 @@ const PAGE_SIZE: usize = 50;
 /// Records that are completed side by side.
 const AT_ONCE: usize = 8;
 /// A list that does not end by then never will.
-const MAX_PAGES: usize = 400;
+const MAX_PAGES: usize = 4000;
 
 /// Why there is no client.
 #[derive(Debug, thiserror::Error)]
@@ -46,13 +47,6 @@ pub enum BuildError {
         /// What it starts with.
         scheme: String,
     },
-    /// The HTTP client could not be made, for instance without a trust store.
-    #[error("cannot make the HTTP client: {source}")]
-    Http {
-        /// Why not.
-        #[source]
-        source: reqwest::Error,
-    },
 }
 
 /// The binding service. Cheap to share behind an `Arc`; calls may run side by side.
@@ -63,13 +57,22 @@ pub struct Client<T> {
 }
 
 impl<T: TokenStore> Client<T> {
-    /// Makes the client; nothing is sent or read before the first call.
+    /// Makes the client; nothing is sent before the first call. A machine without a trust store is a state of the cloud,
+    /// which may pass.
     ///
     /// # Errors
-    /// `base_url` is unusable, or the machine has no trust store for HTTPS.
+    /// `base_url` is unusable.
     pub fn new(config: &CloudConfig, store: T) -> Result<Self, BuildError> {
+        Self::metered(config, store, Arc::new(Unmetered))
+    }
+
+    /// The same; each request is told to `meter`.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn metered(config: &CloudConfig, store: T, meter: Arc<dyn Meter>) -> Result<Self, BuildError> {
         let health = Arc::new(HealthCell::default());
-        let transport = Arc::new(Transport::new(&config.base_url, config.timeout, health.clone())?);
+        let transport = Arc::new(Transport::new(&config.base_url, config.timeout, health.clone(), meter)?);
         let session = Session::new(config, transport.clone(), store, health.clone());
         Ok(Self { transport, session, health })
     }
@@ -153,31 +156,53 @@ impl<T: TokenStore> Client<T> {
         serde_json::from_value(data).map_err(|_| unreadable("the device list is no page"))
     }
 
-    /// All pages of `userDeviceList`; `true` with records that came without `matterInfo`.
-    async fn pages(&self, query: &[(&str, &str)]) -> Result<Vec<(CloudRecord, bool)>, CloudError> {
-        let mut records: Vec<(CloudRecord, bool)> = Vec::new();
-        let mut devices = std::collections::HashSet::new();
+    /// Walks through the pages of `userDeviceList` and keeps what `keep` says, until there is `enough`; `true` with records
+    /// that came without `matterInfo`.
+    async fn walk(
+        &self,
+        query: &[(&str, &str)],
+        keep: impl Fn(&CloudDevice) -> bool + Send,
+        enough: usize,
+    ) -> Result<Vec<(CloudRecord, bool)>, CloudError> {
+        let mut kept: BTreeMap<CloudDevice, (CloudRecord, bool)> = BTreeMap::new();
+        let mut before: Option<CloudDevice> = None;
         let mut seen = 0;
         for number in 1..=MAX_PAGES {
             let page = self.page(query, number).await?;
             let Some(list) = page.list else { return Err(unreadable("the device list is no page")) };
             let length = list.len();
             seen += length;
-            let known = devices.len();
+            let mut first = None;
             for data in list {
                 let bare = data.lacks_matter_info();
-                // A record can be on two pages when the list changes while it is read.
-                if let Some(record) = data.into_record().filter(|record| devices.insert(record.device.clone())) {
-                    records.push((record, bare));
+                let Some(record) = data.into_record() else { continue };
+                first.get_or_insert_with(|| record.device.clone());
+                if keep(&record.device) {
+                    // A record can be on two pages when the list changes while it is read.
+                    kept.entry(record.device.clone()).or_insert((record, bare));
                 }
             }
             let by_total = page.total.and_then(|total| usize::try_from(total).ok()).map(|total| seen < total);
             let more = page.has_next_page.or(by_total).unwrap_or(length == PAGE_SIZE);
-            if !more || length == 0 || devices.len() == known {
-                return Ok(records);
+            // A service that does not know pages answers the same one again and again.
+            if !more || length == 0 || kept.len() >= enough || first == before {
+                return Ok(kept.into_values().collect());
             }
+            before = first;
         }
         Err(unreadable("the device list does not end"))
+    }
+
+    /// Every device of our account, all pages.
+    ///
+    /// # Errors
+    /// See [`CloudError`].
+    pub async fn list(&self) -> Result<Vec<CloudRecord>, CloudError> {
+        self.completed(self.walk(&[], |_| true, usize::MAX).await?).await
+    }
+
+    async fn completed(&self, records: Vec<(CloudRecord, bool)>) -> Result<Vec<CloudRecord>, CloudError> {
+        stream::iter(records).map(|(record, bare)| self.complete(record, bare)).buffered(AT_ONCE).try_collect().await
     }
 }
 
@@ -192,16 +217,12 @@ impl<T: TokenStore> BindApi for Client<T> {
     async fn find(&self, device: &CloudDevice) -> Result<Option<CloudRecord>, CloudError> {
         let query = [("dk", device.device_key.as_str()), ("pkList", device.product_key.as_str())];
         // The filter may be a search for a part of the key: only the very device counts.
-        let found = self.pages(&query).await?.into_iter().find(|(record, _)| record.device == *device);
-        match found {
-            Some((record, bare)) => self.complete(record, bare).await.map(Some),
-            None => Ok(None),
-        }
+        let found = self.walk(&query, |found| found == device, 1).await?;
+        Ok(self.completed(found).await?.pop())
     }
 
-    async fn list(&self) -> Result<Vec<CloudRecord>, CloudError> {
-        let records = self.pages(&[]).await?;
-        stream::iter(records).map(|(record, bare)| self.complete(record, bare)).buffered(AT_ONCE).try_collect().await
+    async fn held(&self, wanted: &BTreeSet<CloudDevice>) -> Result<Vec<CloudRecord>, CloudError> {
+        self.completed(self.walk(&[], |found| wanted.contains(found), wanted.len()).await?).await
     }
 
     async fn unbind(&self, device: &CloudDevice) -> Result<(), CloudError> {

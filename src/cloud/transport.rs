@@ -1,6 +1,7 @@
 //! One request, and how its end is judged: body first, then HTTP status (cloud-contract 1).
 
-use std::sync::Arc;
+use std::borrow::Cow;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -18,8 +19,8 @@ use crate::outbox::ports::CloudError;
 
 mod failure;
 
-/// An answer of this length is no answer of this service.
-const MAX_BODY_BYTES: usize = 16 << 20;
+/// An answer of this length is no answer of this service: a page of 50 devices has some 50 KB.
+const MAX_BODY_BYTES: usize = 2 << 20;
 /// The service's messages are short; what is longer is cut before it is kept or logged.
 const MAX_MESSAGE_CHARS: usize = 300;
 /// So are the headers that are named.
@@ -29,9 +30,32 @@ const HTTP_STATUSES: std::ops::RangeInclusive<i64> = 100..=599;
 /// Kept longer than the outbox's usual pace, so that connections and TLS sessions are reused.
 const POOL_IDLE: Duration = Duration::from_secs(90);
 
+/// Counts requests.
+pub trait Meter: Send + Sync + 'static {
+    /// A request ended; `code` is the body code, or a word such as `not-sent`.
+    fn count(&self, call: &'static str, code: &str, took: Duration);
+}
+
+/// Counts nothing.
+pub(super) struct Unmetered;
+
+impl Meter for Unmetered {
+    fn count(&self, _call: &'static str, _code: &str, _took: Duration) {}
+}
+
+/// What requests are made with.
+#[derive(Clone)]
+struct Http {
+    client: reqwest::Client,
+    /// Why no server can be trusted now.
+    untrusting: Option<CloudError>,
+}
+
 /// The HTTP client, bound to one service.
 pub(super) struct Transport {
-    http: reqwest::Client,
+    http: RwLock<Http>,
+    timeout: Duration,
+    meter: Arc<dyn Meter>,
     base: Url,
     /// Host and port, for errors.
     at: String,
@@ -39,48 +63,60 @@ pub(super) struct Transport {
 }
 
 impl Transport {
-    pub(super) fn new(base_url: &str, timeout: Duration, health: Arc<HealthCell>) -> Result<Self, BuildError> {
+    pub(super) fn new(
+        base_url: &str,
+        timeout: Duration,
+        health: Arc<HealthCell>,
+        meter: Arc<dyn Meter>,
+    ) -> Result<Self, BuildError> {
         let base = Url::parse(base_url.trim_end_matches('/')).map_err(|source| BuildError::BaseUrl { source })?;
         if !matches!(base.scheme(), "http" | "https") || base.host_str().is_none() {
             return Err(BuildError::NotHttp { scheme: base.scheme().to_owned() });
         }
         // Another part of the process may have chosen a provider before; then that one serves.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let mut builder = reqwest::Client::builder()
-            .user_agent(concat!("matterbind/", env!("CARGO_PKG_VERSION")))
-            .timeout(timeout)
-            // Shorter than the whole, so that "no connection" is told apart from "no answer".
-            .connect_timeout(timeout / 2)
-            .pool_idle_timeout(POOL_IDLE)
-            .tcp_nodelay(true)
-            // A redirect would carry the token to another host.
-            .redirect(reqwest::redirect::Policy::none());
-        if base.scheme() == "http" {
-            // Without TLS there is no need to read the machine's trust store, which may not even exist.
-            builder = builder.tls_certs_only([]);
-        }
-        let http = builder.build().map_err(|source| BuildError::Http { source })?;
         let at = match (base.host_str().unwrap_or_default(), base.port()) {
             (host, Some(port)) => format!("{host}:{port}"),
             (host, None) => host.to_owned(),
         };
-        Ok(Self { http, base, at, health })
+        let http = http(&base, timeout);
+        if let Some(error) = &http.untrusting {
+            health.failed(error);
+        }
+        Ok(Self { http: RwLock::new(http), timeout, meter, base, at, health })
+    }
+
+    /// What is there, made again where there was no trust store: one may have been installed since.
+    fn http(&self) -> Http {
+        let now = self.http.read().unwrap_or_else(PoisonError::into_inner).clone();
+        if now.untrusting.is_none() {
+            return now;
+        }
+        let again = http(&self.base, self.timeout);
+        *self.http.write().unwrap_or_else(PoisonError::into_inner) = again.clone();
+        again
     }
 
     /// A request to a path of the service.
     pub(super) fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let mut url = self.base.clone();
         url.set_path(&format!("{}{path}", self.base.path().trim_end_matches('/')));
-        self.http.request(method, url)
+        self.http().client.request(method, url)
     }
 
     /// Sends; `Ok` is `data` of body code 200.
     pub(super) async fn send(&self, name: &'static str, request: RequestBuilder) -> Result<Value, CloudError> {
         let started = tokio::time::Instant::now();
         failpoint::reach("http.before");
-        let outcome = self.exchange(request).await;
+        let untrusting = self.http.read().unwrap_or_else(PoisonError::into_inner).untrusting.clone();
+        let outcome = match untrusting {
+            Some(error) => Err(error),
+            None => self.exchange(request).await,
+        };
         failpoint::reach("http.after");
-        let duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let took = started.elapsed();
+        self.meter.count(name, &word(&outcome), took);
+        let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         match &outcome {
             Ok(_) => tracing::debug!(call = name, duration_ms, code = codes::SUCCESS, "the cloud answered"),
             Err(error) => tracing::debug!(call = name, duration_ms, %error, "the cloud call did not succeed"),
@@ -107,6 +143,45 @@ impl Transport {
             body.extend_from_slice(&chunk);
         }
         judge_answer(status, &headers, &body, Timestamp::now())
+    }
+}
+
+/// A client with the machine's trust store, or, where there is none, one that trusts nobody.
+fn http(base: &Url, timeout: Duration) -> Http {
+    let builder = || {
+        reqwest::Client::builder()
+            .user_agent(concat!("matterbind/", env!("CARGO_PKG_VERSION")))
+            .timeout(timeout)
+            // Shorter than the whole, so that "no connection" is told apart from "no answer".
+            .connect_timeout(timeout / 2)
+            .pool_idle_timeout(POOL_IDLE)
+            .tcp_nodelay(true)
+            // A redirect would carry the token to another host.
+            .redirect(reqwest::redirect::Policy::none())
+    };
+    // Without TLS there is no need to read the machine's trust store, which may not even exist.
+    let trusting = (base.scheme() == "https").then(|| builder().build());
+    let (client, untrusting) = match trusting {
+        Some(Ok(client)) => (Some(client), None),
+        Some(Err(error)) => (None, Some(failure::no_trust_store(&error))),
+        None => (None, None),
+    };
+    let client = client.unwrap_or_else(|| {
+        builder().tls_certs_only([]).build().expect("a client without certificates reads nothing that could be missing")
+    });
+    Http { client, untrusting }
+}
+
+/// How a request ended, for who counts them.
+fn word(outcome: &Result<Value, CloudError>) -> Cow<'static, str> {
+    match outcome {
+        Ok(_) => Cow::Owned(codes::SUCCESS.to_string()),
+        Err(CloudError::Code { code, .. }) => Cow::Owned(code.to_string()),
+        Err(CloudError::Foreign { answer, .. }) => Cow::Owned(format!("http-{}", answer.status)),
+        Err(CloudError::NotSent { .. }) => Cow::Borrowed("not-sent"),
+        Err(CloudError::Untrusted { .. }) => Cow::Borrowed("untrusted"),
+        Err(CloudError::Ambiguous { .. }) => Cow::Borrowed("unknown"),
+        Err(CloudError::SignIn { .. }) => Cow::Borrowed("sign-in"),
     }
 }
 

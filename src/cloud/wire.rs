@@ -14,7 +14,7 @@ const MATTER_BIT: u8 = 1 << 3;
 /// Above this the service, a Java program, cannot hold an id (cloud-contract 6.1).
 const MAX_ID: u64 = i64::MAX as u64;
 
-/// Body of `deviceBindingByWifi`, every field of the seed but `extra`, which is opaque and never ours.
+/// Body of `deviceBindingByWifi`, every field of the seed.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BindBody<'a> {
@@ -33,12 +33,15 @@ pub struct BindBody<'a> {
     product_key: &'a str,
 }
 
-/// `matterInfo`; no field is ever left out, a discriminator of 0 included (cloud-contract 6.7).
+/// `matterInfo`; no field but an `extra` that there is not is ever left out, a discriminator of 0 included
+/// (cloud-contract 6.7).
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct MatterBody<'a> {
     cat_list: Vec<CatBody>,
     discriminator: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    extra: Option<&'a str>,
     fabric_id: u64,
     matter_product_id: u16,
     matter_vendor_id: u16,
@@ -77,7 +80,7 @@ impl<'a> BindBody<'a> {
             device_name: request.device_name.as_deref().filter(|name| !name.is_empty()),
             fid: request.family_id.as_deref().filter(|id| !id.is_empty()),
             frid: request.room_id.as_deref().filter(|id| !id.is_empty()),
-            is_common_device: true,
+            is_common_device: request.options.is_common_device,
             is_matter: true,
             matter_info: MatterBody {
                 cat_list: info
@@ -86,6 +89,7 @@ impl<'a> BindBody<'a> {
                     .map(|grant| CatBody { cat: grant.cat.value(), privilege: grant.privilege.as_str() })
                     .collect(),
                 discriminator: info.discriminator,
+                extra: request.options.extra.as_deref(),
                 fabric_id: info.fabric_id.0,
                 matter_product_id: info.product_id,
                 matter_vendor_id: info.vendor_id,

@@ -611,6 +611,7 @@ where
             family_id: order.family_id.clone().or_else(|| self.settings.home.0.clone()),
             room_id: order.room_id.clone().or_else(|| self.settings.home.1.clone()),
             capabilities_bitmask: eligible.map_or(1 << 1 | 1 << 3, |e| e.capabilities_bitmask),
+            bind_options: eligible.map(|e| e.options.clone()).unwrap_or_default(),
             attestation: judgement.summary(),
             addresses: addresses(found, peer),
             port: peer.port(),
@@ -678,6 +679,7 @@ pub fn bind_task(record: &NodeRecord, eligible: Eligible) -> OutboxTask {
         family_id: record.family_id.clone(),
         room_id: record.room_id.clone(),
         capabilities_bitmask: eligible.capabilities_bitmask,
+        options: eligible.options,
         matter_info: matter_info(record),
     }))
 }

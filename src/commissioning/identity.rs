@@ -2,7 +2,7 @@
 //!
 //! Not here: sending it (`outbox`), the profiles' syntax (`config`).
 
-use crate::bind::{BindState, BindStatus, CapabilityMask, CloudDevice};
+use crate::bind::{BindOptions, BindState, BindStatus, CapabilityMask, CloudDevice};
 use crate::commissioning::ports::{AttributePath, LinkError, OperationalSession};
 use crate::node::BasicInformation;
 use crate::secret::BindingCode;
@@ -16,6 +16,10 @@ pub struct GivenIdentity {
     pub device_key: Option<String>,
     /// Binding code.
     pub binding_code: Option<BindingCode>,
+    /// `matterInfo.extra`.
+    pub extra: Option<String>,
+    /// Whether it is put on the list of common devices.
+    pub is_common_device: Option<bool>,
 }
 
 /// A product profile, its attribute paths understood.
@@ -33,6 +37,8 @@ pub struct Profile {
     pub binding_code: BindingCodeOrigin,
     /// What the device can do besides LAN and Matter.
     pub capabilities: CapabilityMask,
+    /// What else its bind says.
+    pub options: BindOptions,
 }
 
 /// Where a device key comes from.
@@ -66,6 +72,8 @@ pub struct Eligible {
     pub binding_code: BindingCode,
     /// The mask, 1..=15.
     pub capabilities_bitmask: u8,
+    /// What else the bind says.
+    pub options: BindOptions,
 }
 
 /// Why there will be no bind.
@@ -121,10 +129,15 @@ pub async fn resolve(
         (None, None) => return Err(nothing_for("binding code")),
     };
     let capabilities = profile.map_or(CapabilityMask { wan: false, ble: false }, |p| p.capabilities);
+    let options = profile.map(|p| p.options.clone()).unwrap_or_default();
     Ok(Eligible {
         device: CloudDevice { product_key, device_key },
         binding_code,
         capabilities_bitmask: capabilities.value(),
+        options: BindOptions {
+            extra: given.extra.clone().or(options.extra),
+            is_common_device: given.is_common_device.unwrap_or(options.is_common_device),
+        },
     })
 }
 

@@ -393,6 +393,8 @@ pub(crate) fn sample_config() -> Config {
             binding_code: BindingCodeProfile::Word(RandomWord::Random),
             wan: false,
             ble: false,
+            extra: Some("...".to_owned()),
+            common: true,
         }],
         attestation: AttestationConfig {
             allow_test: vec![AllowTest { vendor_id: 0xFFF1, product_id: Some(0x8000) }],

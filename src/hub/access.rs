@@ -309,7 +309,8 @@ impl Hub {
                 let bitmask = record.capabilities_bitmask;
                 let none = CapabilityMask { wan: false, ble: false }.value();
                 let capabilities_bitmask = if bitmask == 0 { none } else { bitmask };
-                Some(Eligible { device, binding_code, capabilities_bitmask })
+                let options = record.bind_options.clone();
+                Some(Eligible { device, binding_code, capabilities_bitmask, options })
             }
             Err(why) => {
                 let message = format!("the cloud keeps showing node {}'s earlier privileges: {why}", record.node_id);

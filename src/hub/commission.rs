@@ -96,6 +96,7 @@ impl Hub {
                 let event = Event::new(Timestamp::now(), Level::Error, "commissioning-failed", message);
                 let event = event.with("step", error.step().as_str()).with("code", error.code());
                 self.journal.record(event.with_attempt(attempt_id));
+                self.metrics.count_attempt("failed", error.code(), None);
                 return CommissionResult::Failed(Failure::new(attempt_id, &error));
             }
         };
@@ -202,6 +203,7 @@ fn order(attempt_id: Uuid, request: CommissionRequest) -> Result<Order, Commissi
             device_key: request.device_key.filter(|key| !key.is_empty()),
             // A code that the cloud would refuse (5213) is as good as none; the record says so.
             binding_code: binding_code.filter(|code| is_binding_code(code)).map(BindingCode::new),
+            ..GivenIdentity::default()
         },
         name: request.name.filter(|name| !name.is_empty()),
         family_id: request.family_id.filter(|id| !id.is_empty()),

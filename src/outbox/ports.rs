@@ -1,5 +1,6 @@
 //! What the outbox needs from the outside: a cloud to talk to and a durable queue. Implemented in `cloud` and `store`.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 
 use jiff::Timestamp;
@@ -97,8 +98,12 @@ pub trait BindApi: Send + Sync + 'static {
     fn bind(&self, request: &BindRequest) -> impl Future<Output = Result<BindReceipt, CloudError>> + Send;
     /// Our account's record of one device, `None` where it has none.
     fn find(&self, device: &CloudDevice) -> impl Future<Output = Result<Option<CloudRecord>, CloudError>> + Send;
-    /// Every device of our account, all pages.
-    fn list(&self) -> impl Future<Output = Result<Vec<CloudRecord>, CloudError>> + Send;
+    /// Those of `wanted` that our account has, from its whole list. An account may have a hundred thousand devices, so nothing
+    /// else of the list is kept.
+    fn held(
+        &self,
+        wanted: &BTreeSet<CloudDevice>,
+    ) -> impl Future<Output = Result<Vec<CloudRecord>, CloudError>> + Send;
     /// Removes our binding. A device that is not bound is `Ok`.
     fn unbind(&self, device: &CloudDevice) -> impl Future<Output = Result<(), CloudError>> + Send;
     /// Renames.

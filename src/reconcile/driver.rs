@@ -176,7 +176,7 @@ impl<D: Devices, R: Records, B: BindApi, E: EventSink> Reconciler<'_, D, R, B, E
             match devices.as_slice() {
                 [] => Ok(Vec::new()),
                 [one] => api.find(one).await.map(|record| record.into_iter().collect()),
-                _ => api.list().await,
+                many => api.held(&many.iter().cloned().collect()).await,
             }
         };
         match timeout(self.limits.cloud, asked).await {
@@ -298,6 +298,7 @@ impl<D: Devices, R: Records, B: BindApi, E: EventSink> Reconciler<'_, D, R, B, E
             family_id: record.family_id.clone(),
             room_id: record.room_id.clone(),
             capabilities_bitmask: record.capabilities_bitmask,
+            options: record.bind_options.clone(),
             matter_info: MatterInfo::of(record),
         });
         Some(match work {

@@ -31,6 +31,7 @@ pub(crate) fn record(node: u64) -> NodeRecord {
         family_id: None,
         room_id: Some("kitchen".to_owned()),
         capabilities_bitmask: 10,
+        bind_options: Default::default(),
         attestation: AttestationSummary::default(),
         addresses: vec!["192.0.2.1".to_owned()],
         port: 5540,

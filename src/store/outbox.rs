@@ -14,6 +14,7 @@ use crate::durable::StoreError;
 use crate::failpoint;
 use crate::node::{NodeId, NodeRecord};
 use crate::outbox::ports::{OutboxEntry, OutboxId, OutboxState, OutboxStore, OutboxTask};
+use crate::outbox::schedule::longest_pause;
 
 const COLUMNS: &str = "SELECT id, node_id, task, state, tries, tries_in_class, last_code, last_message, next_try_at,
     created_at, first_sent_at, hint, product_key, device_key FROM outbox AS o";
@@ -25,6 +26,10 @@ const IS_HEAD: &str = "o.state <> 'rejected' AND NOT EXISTS (
     SELECT 1 FROM outbox AS older WHERE older.product_key = o.product_key AND older.device_key = o.device_key
     AND older.id < o.id AND older.state <> 'rejected')";
 
+/// A row that is due later than any pause lasts is due now: its time was written by a clock that was wrong.
+const IS_DUE: &str = "(state = 'sending' OR next_try_at <= ?1
+    OR next_try_at > CASE state WHEN 'waiting-for-operator' THEN ?3 ELSE ?2 END)";
+
 impl OutboxStore for Store {
     fn changes(&self) -> watch::Receiver<u64> {
         self.outbox_changes()
@@ -33,11 +38,12 @@ impl OutboxStore for Store {
     async fn due(&self, now: Timestamp, busy: &[CloudDevice], limit: usize) -> Result<Vec<OutboxEntry>, StoreError> {
         let busy = busy.to_vec();
         self.call(move |connection| {
-            let sql = format!(
-                "{COLUMNS} WHERE {IS_HEAD} AND (state = 'sending' OR next_try_at <= ?1) ORDER BY next_try_at, id"
-            );
+            let sql = format!("{COLUMNS} WHERE {IS_HEAD} AND {IS_DUE} ORDER BY next_try_at, id");
             let mut statement = connection.prepare_cached(&sql).map_err(store_error)?;
-            let mut rows = statement.query([micros(now)]).map_err(store_error)?;
+            let latest = |state| micros(now.checked_add(longest_pause(state)).unwrap_or(Timestamp::MAX));
+            let by_itself = latest(OutboxState::Pending);
+            let by_a_person = latest(OutboxState::WaitingForOperator);
+            let mut rows = statement.query([micros(now), by_itself, by_a_person]).map_err(store_error)?;
             let mut due = Vec::new();
             while due.len() < limit
                 && let Some(row) = rows.next().map_err(store_error)?

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use zeroize::Zeroizing;
 
 use super::{from_json, to_json};
-use crate::bind::{BindRequest, CloudDevice, MatterInfo};
+use crate::bind::{BindOptions, BindRequest, CloudDevice, MatterInfo};
 use crate::durable::StoreError;
 use crate::outbox::ports::OutboxTask;
 use crate::secret::BindingCode;
@@ -31,6 +31,8 @@ struct BindRow {
     family_id: Option<String>,
     room_id: Option<String>,
     capabilities_bitmask: u8,
+    #[serde(default)]
+    options: BindOptions,
     matter_info: MatterInfo,
 }
 
@@ -47,6 +49,7 @@ impl From<&BindRequest> for BindRow {
             family_id: request.family_id.clone(),
             room_id: request.room_id.clone(),
             capabilities_bitmask: request.capabilities_bitmask,
+            options: request.options.clone(),
             matter_info: request.matter_info.clone(),
         }
     }
@@ -61,6 +64,7 @@ impl From<BindRow> for Box<BindRequest> {
             family_id: row.family_id,
             room_id: row.room_id,
             capabilities_bitmask: row.capabilities_bitmask,
+            options: row.options,
             matter_info: row.matter_info,
         })
     }

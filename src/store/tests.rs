@@ -44,6 +44,7 @@ fn record(node: u64) -> NodeRecord {
         family_id: None,
         room_id: None,
         capabilities_bitmask: 10,
+        bind_options: Default::default(),
         attestation: AttestationSummary::default(),
         addresses: vec!["fe80::1%eth0".to_owned()],
         port: 5540,
@@ -76,6 +77,7 @@ fn bind(node: u64) -> OutboxTask {
         family_id: Some("f".to_owned()),
         room_id: None,
         capabilities_bitmask: 10,
+        options: Default::default(),
         matter_info,
     }))
 }

@@ -38,6 +38,11 @@ struct BindLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CallLabels {
+    kind: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
     path: String,
     status: u16,
@@ -59,6 +64,7 @@ pub struct Metrics {
     attempt_seconds: Histogram,
     step_seconds: Family<StepLabels, Histogram, Seconds>,
     cloud_calls: Family<BindLabels, Counter>,
+    cloud_seconds: Family<CallLabels, Histogram, Seconds>,
     requests: Family<RequestLabels, Counter>,
     request_seconds: Histogram,
     nodes: Family<StateLabels, Gauge<u64, AtomicU64>>,
@@ -81,6 +87,7 @@ impl Default for Metrics {
             attempt_seconds: Histogram::new(BUCKETS),
             step_seconds: Family::new_with_constructor(Seconds),
             cloud_calls: Family::default(),
+            cloud_seconds: Family::new_with_constructor(Seconds),
             requests: Family::default(),
             request_seconds: Histogram::new(BUCKETS),
             nodes: Family::default(),
@@ -100,6 +107,7 @@ impl Metrics {
         r.register("commissioning_seconds", "Successful attempts, code to record", self.attempt_seconds.clone());
         r.register("commissioning_step_seconds", "Steps of attempts", self.step_seconds.clone());
         r.register("cloud_calls", "Calls to the cloud by kind and body code", self.cloud_calls.clone());
+        r.register("cloud_call_seconds", "Calls to the cloud until their answer, by kind", self.cloud_seconds.clone());
         r.register("admin_requests", "Admin API requests by path and status", self.requests.clone());
         r.register("admin_request_seconds", "Admin API requests until their first byte", self.request_seconds.clone());
         r.register("nodes", "Nodes by state", self.nodes.clone());
@@ -123,7 +131,8 @@ impl Metrics {
     }
 
     /// The cloud was asked; `code` is the body code, or a word such as `not-sent`.
-    pub fn count_cloud_call(&self, kind: &str, code: &str) {
+    pub fn count_cloud_call(&self, kind: &str, code: &str, took: Duration) {
+        self.cloud_seconds.get_or_create(&CallLabels { kind: kind.to_owned() }).observe(took.as_secs_f64());
         self.cloud_calls.get_or_create(&BindLabels { kind: kind.to_owned(), code: code.to_owned() }).inc();
     }
 

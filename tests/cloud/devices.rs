@@ -29,6 +29,32 @@ async fn all_pages_are_read_each_device_once() {
     assert!(client.list().await.is_err());
 }
 
+/// Of an account with many devices only those are kept that are asked about, and no page is read that nobody needs.
+#[tokio::test]
+async fn of_a_long_list_only_what_is_wanted_is_kept() {
+    let rig = Rig::demo().await;
+    let client = rig.client();
+    for index in 0..220 {
+        client.bind(&request(&device("p11abc", &format!("DEV{index:05}")))).await.unwrap();
+    }
+    let pages = || rig.cloud.counters().requests.get("userDeviceList").copied().unwrap_or_default();
+    let wanted = |keys: &[&str]| keys.iter().map(|key| device("p11abc", key)).collect();
+    let held = client.held(&wanted(&["DEV00001", "DEV00219", "GONE0001"])).await.unwrap();
+    assert_eq!(held.len(), 2);
+    assert_eq!(pages(), 5, "one that is not there is looked for to the end");
+    let whole = pages();
+    assert_eq!(client.held(&wanted(&["DEV00000", "DEV00001"])).await.unwrap().len(), 2);
+    assert!(pages() - whole <= 5);
+    // A service that takes no notice of pages is asked twice, not four thousand times.
+    let body = serde_json::json!({ "code": 200, "data": { "hasNextPage": true, "list": [
+        { "productKey": "p11abc", "deviceKey": "DEV00000" }] } });
+    let same = FaultKind::Page { status: 200, headers: Vec::new(), body: body.to_string() };
+    rig.cloud.fault(Fault { times: 100, ..Fault::of_bind(same).on("userDeviceList") });
+    let before = pages();
+    assert!(client.held(&wanted(&["DEV00007"])).await.unwrap().is_empty());
+    assert_eq!(pages() - before, 2);
+}
+
 #[tokio::test]
 async fn a_list_without_matter_ids_is_completed() {
     let rig = Rig::demo().await;

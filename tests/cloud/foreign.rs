@@ -160,6 +160,31 @@ async fn no_page_costs_a_binding_at_whichever_call_it_comes() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+#[derive(Default)]
+struct Counted(std::sync::Mutex<Vec<String>>);
+
+impl matterbind::cloud::Meter for Counted {
+    fn count(&self, call: &'static str, code: &str, _took: Duration) {
+        self.0.lock().unwrap().push(format!("{call} {code}"));
+    }
+}
+
+#[tokio::test]
+async fn every_request_is_counted_with_what_answered() {
+    let rig = Rig::demo().await;
+    let counted = Arc::new(Counted::default());
+    let client = matterbind::cloud::Client::metered(&rig.config, rig.tokens.clone(), counted.clone()).unwrap();
+    client.bind(&request(&device("p11abc", "NEW00001"))).await.unwrap();
+    assert!(client.bind(&request(&device("p11abc", "NEW00001"))).await.is_err());
+    for kind in [page(403, &[HTML], TERMS), FaultKind::Drop, FaultKind::Code { code: 0 }] {
+        rig.cloud.fault(Fault::of_bind(kind));
+        assert!(client.bind(&request(&device("p11abc", "NEW00001"))).await.is_err());
+    }
+    let bind = |code| format!("deviceBindingByWifi {code}");
+    let expected = ["emailPwdLogin 200".to_owned(), bind("200"), bind("5049"), bind("http-403"), bind("unknown"), bind("unknown")];
+    assert_eq!(*counted.0.lock().unwrap(), expected);
+}
+
 /// The household's on_rejected looks at `rejected` rows: none comes of a page that stays for a week.
 #[tokio::test]
 async fn a_page_that_stays_is_waited_for() {

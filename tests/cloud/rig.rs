@@ -101,6 +101,7 @@ pub fn request(device: &CloudDevice) -> BindRequest {
         family_id: None,
         room_id: None,
         capabilities_bitmask: 10,
+        options: Default::default(),
         matter_info: MatterInfo {
             fabric_id: FabricId(1_234_567),
             node_id: NodeId(1000),

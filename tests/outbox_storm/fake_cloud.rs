@@ -1,6 +1,6 @@
 //! A binding service in memory that fails as cloud-contract 7 says: before and after the effect, with codes, with silence.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -144,8 +144,9 @@ impl BindApi for FakeCloud {
         self.call(&[5000, 5032], || Ok(self.bindings.lock().unwrap().get(device).cloned())).await
     }
 
-    async fn list(&self) -> Result<Vec<CloudRecord>, CloudError> {
-        self.call(&[], || Ok(self.bindings.lock().unwrap().values().cloned().collect())).await
+    async fn held(&self, wanted: &BTreeSet<CloudDevice>) -> Result<Vec<CloudRecord>, CloudError> {
+        let held = |record: &&CloudRecord| wanted.contains(&record.device);
+        self.call(&[], || Ok(self.bindings.lock().unwrap().values().filter(held).cloned().collect())).await
     }
 
     async fn unbind(&self, device: &CloudDevice) -> Result<(), CloudError> {

@@ -49,6 +49,7 @@ pub fn request(node: u64, discriminator: u16, name: &str, room: Option<String>) 
         family_id: Some(FAMILY.to_owned()),
         room_id: room,
         capabilities_bitmask: 10,
+        options: Default::default(),
         matter_info: MatterInfo {
             fabric_id: FabricId(77),
             node_id: NodeId(node),
@@ -82,6 +83,7 @@ pub fn record(node: u64, commissioned_at: Timestamp) -> NodeRecord {
         family_id: None,
         room_id: None,
         capabilities_bitmask: 10,
+        bind_options: Default::default(),
         attestation: AttestationSummary::default(),
         addresses: Vec::new(),
         port: 5540,

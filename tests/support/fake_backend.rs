@@ -97,6 +97,7 @@ pub fn node(id: u64, name: &str, state: NodeState, bind: BindState) -> NodeRecor
         family_id: None,
         room_id: None,
         capabilities_bitmask: 10,
+        bind_options: Default::default(),
         attestation: AttestationSummary { verdict: "accepted".to_owned(), findings: Vec::new() },
         addresses: vec!["fe80::1%eth0".to_owned()],
         port: 5540,

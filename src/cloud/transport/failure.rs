@@ -13,8 +13,8 @@ pub(super) fn judge(error: reqwest::Error, at: &str, now: Timestamp) -> CloudErr
     let (not_sent, late) = (error.is_connect() || error.is_builder(), error.is_timeout());
     // The URL may hold a device key, and says nothing that the operator did not configure.
     let error = error.without_url();
-    if let Some(tls) = find::<rustls::Error>(&error) {
-        return untrusted(tls, at, now);
+    if let Some(rustls::Error::InvalidCertificate(found)) = find::<rustls::Error>(&error) {
+        return untrusted(found, at, now);
     }
     let why = match find_io(&error) {
         Some(io) if io.kind() != io::ErrorKind::Other => io.to_string(),
@@ -28,8 +28,16 @@ pub(super) fn judge(error: reqwest::Error, at: &str, now: Timestamp) -> CloudErr
     }
 }
 
-/// TLS found whoever answers wanting. Where that is a matter of time, both times are said.
-fn untrusted(error: &rustls::Error, at: &str, now: Timestamp) -> CloudError {
+/// The machine has nothing to trust a server by.
+pub(super) fn no_trust_store(error: &reqwest::Error) -> CloudError {
+    CloudError::Untrusted {
+        cause: format!("the hub cannot check the cloud's certificate: {}", innermost(error)),
+        hint: "install the ca-certificates package, or name a file with SSL_CERT_FILE: it goes on by itself then".to_owned(),
+    }
+}
+
+/// The certificate of whoever answers is found wanting. Where that is a matter of time, both times are said.
+fn untrusted(error: &Certificate, at: &str, now: Timestamp) -> CloudError {
     let date = |seconds: u64| Timestamp::from_second(i64::try_from(seconds).unwrap_or(i64::MAX)).map_or_else(
         |_| "a time beyond all calendars".to_owned(),
         |time| time.strftime("%Y-%m-%d %H:%M UTC").to_string(),
@@ -37,28 +45,28 @@ fn untrusted(error: &rustls::Error, at: &str, now: Timestamp) -> CloudError {
     let clock = format!("the hub's clock says {}", now.strftime("%Y-%m-%d %H:%M UTC"));
     let set_it = "set the hub's clock (NTP): it goes on by itself then; if the clock is right, the cloud's certificate is not";
     let (cause, hint) = match error {
-        rustls::Error::InvalidCertificate(Certificate::NotValidYetContext { not_before, .. }) => {
+        Certificate::NotValidYetContext { not_before, .. } => {
             (format!("the certificate of {at} is valid from {} on, and {clock}", date(not_before.as_secs())), set_it)
         }
-        rustls::Error::InvalidCertificate(Certificate::NotValidYet) => {
+        Certificate::NotValidYet => {
             (format!("the certificate of {at} is not valid yet: {clock}"), set_it)
         }
-        rustls::Error::InvalidCertificate(Certificate::ExpiredContext { not_after, .. }) => {
+        Certificate::ExpiredContext { not_after, .. } => {
             (format!("the certificate of {at} was valid until {}, and {clock}", date(not_after.as_secs())), set_it)
         }
-        rustls::Error::InvalidCertificate(Certificate::Expired) => {
+        Certificate::Expired => {
             (format!("the certificate of {at} is not valid any more: {clock}"), set_it)
         }
-        rustls::Error::InvalidCertificate(Certificate::UnknownIssuer) => (
+        Certificate::UnknownIssuer => (
             format!("the certificate of {at} was issued by nobody whom this machine trusts"),
             "something may stand between hub and cloud; if it is meant to, add its CA to the machine's trust store",
         ),
-        rustls::Error::InvalidCertificate(Certificate::NotValidForName | Certificate::NotValidForNameContext { .. }) => (
+        Certificate::NotValidForName | Certificate::NotValidForNameContext { .. } => (
             format!("the certificate that {at} shows is for another name"),
             "check cloud.base_url; a network that asks for a sign-in does the same",
         ),
         other => (
-            format!("there is no TLS with {at}: {other}"),
+            format!("the certificate of {at} cannot be trusted: {}", rustls::Error::from(other.clone())),
             "check cloud.base_url, and what stands between hub and cloud; it goes on by itself then",
         ),
     };
@@ -110,8 +118,8 @@ mod tests {
 
     fn said(error: Certificate) -> (String, String) {
         let carried = io::Error::other(rustls::Error::InvalidCertificate(error));
-        let tls = find::<rustls::Error>(&carried).expect("an I/O error carries it");
-        match untrusted(tls, "cloud.test", Timestamp::UNIX_EPOCH) {
+        let Some(rustls::Error::InvalidCertificate(found)) = find::<rustls::Error>(&carried) else { panic!() };
+        match untrusted(found, "cloud.test", Timestamp::UNIX_EPOCH) {
             CloudError::Untrusted { cause, hint } => (cause, hint),
             other => panic!("{other:?}"),
         }

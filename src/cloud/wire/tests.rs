@@ -1,7 +1,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::bind::MatterInfo;
+use crate::bind::{BindOptions, MatterInfo};
 use crate::fabric::{Cat, CatGrant, Privilege};
 use crate::node::{FabricId, NodeId};
 use crate::secret::BindingCode;
@@ -14,6 +14,7 @@ fn request() -> BindRequest {
         family_id: Some(String::new()),
         room_id: None,
         capabilities_bitmask: 2,
+        options: BindOptions::default(),
         matter_info: MatterInfo {
             fabric_id: FabricId(7),
             node_id: NodeId(9),
@@ -40,6 +41,14 @@ fn the_bind_is_written_as_the_seed_wants_it() {
             }
         })
     );
+}
+
+#[test]
+fn what_a_profile_wants_otherwise_is_sent() {
+    let mut request = request();
+    request.options = BindOptions { extra: Some("{\"zone\":1}".to_owned()), is_common_device: false };
+    let body = serde_json::to_value(BindBody::new(&request).unwrap()).unwrap();
+    assert_eq!((&body["isCommonDevice"], &body["matterInfo"]["extra"]), (&json!(false), &json!("{\"zone\":1}")));
 }
 
 #[test]

@@ -14,7 +14,7 @@ use crate::durable::StoreError;
 use crate::failpoint;
 use crate::journal::EventSink;
 use crate::outbox::ports::{BindApi, BindingCodeSource, CloudError, OutboxEntry, OutboxState, OutboxStore, OutboxTask};
-use crate::outbox::schedule::{Action, Outcome, Step, action, advance, begin_sending, judge, recover};
+use crate::outbox::schedule::{Action, Outcome, Step, action, advance, begin_sending, is_due, judge, recover, without_future};
 
 /// A row that does not come to rest in this many steps goes back to the queue.
 const MOST_STEPS: u32 = 12;
@@ -52,14 +52,14 @@ impl<S: OutboxStore, B: BindApi, C: BindingCodeSource, E: EventSink> Worker<S, B
 
     async fn take_as_far_as_it_goes(&self, entry: OutboxEntry, cancel: &CancellationToken) -> Result<(), StoreError> {
         let before = entry.clone();
-        let mut entry = entry;
+        let mut entry = without_future(&entry, (self.clock)());
         let mut given = Given::default();
         if entry.state == OutboxState::Sending {
             entry = recover(&entry, (self.clock)());
             self.store.update(&entry).await?;
         }
         for _ in 0..MOST_STEPS {
-            if cancel.is_cancelled() || entry.next_try_at.is_none_or(|at| at > (self.clock)()) {
+            if cancel.is_cancelled() || !is_due(&entry, (self.clock)()) {
                 break;
             }
             let outcome = match action(&entry) {

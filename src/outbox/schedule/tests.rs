@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use rstest::rstest;
 
 use super::*;
+use crate::bind::codes::meaning_of;
 use crate::bind::{BindRequest, CloudDevice, CloudMatterInfo, MatterInfo};
 use crate::node::{FabricId, NodeId};
 use crate::outbox::ports::OutboxId;
@@ -19,6 +20,7 @@ fn request() -> BindRequest {
         family_id: Some("f".to_owned()),
         room_id: Some("r".to_owned()),
         capabilities_bitmask: 10,
+        options: Default::default(),
         matter_info: MatterInfo {
             fabric_id: FabricId(7),
             node_id: NodeId(1001),

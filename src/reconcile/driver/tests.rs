@@ -118,7 +118,7 @@ impl BindApi for World {
         Ok(self.cloud.lock().unwrap().get(device).cloned())
     }
 
-    async fn list(&self) -> Result<Vec<CloudRecord>, CloudError> {
+    async fn held(&self, _wanted: &BTreeSet<CloudDevice>) -> Result<Vec<CloudRecord>, CloudError> {
         self.calls.lock().unwrap().push("list");
         if self.cloud_is_down {
             return Err(CloudError::NotSent { cause: "no route".to_owned() });
