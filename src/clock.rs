@@ -93,7 +93,8 @@ impl Sanity {
 
     /// Takes a reading.
     pub fn read(&mut self, now: Reading) -> Change {
-        let (went, ran) = (now.wall.duration_since(self.last.wall), signed(now.running.saturating_sub(self.last.running)));
+        let (went, ran) =
+            (now.wall.duration_since(self.last.wall), signed(now.running.saturating_sub(self.last.running)));
         let by = went - ran;
         let stepped = (by.abs() > STEP).then_some(by);
         self.last = now;

@@ -16,5 +16,5 @@ pub mod wire;
 
 pub use client::{BuildError, Client};
 pub use health::CloudHealth;
-pub use transport::Meter;
 pub use tokens::{MemoryTokens, SignInBlock, StoredTokens, TokenPair, TokenStore};
+pub use transport::Meter;

@@ -291,7 +291,10 @@ mod tests {
         ];
         let Err(CloudError::Foreign { answer, .. }) = judge(302, &headers, "") else { panic!() };
         let said = answer.to_string();
-        assert_eq!(said, "HTTP 302 to http://10.0.0.1/login without an answer of the service (server: GuestPortal/2.1)");
+        assert_eq!(
+            said,
+            "HTTP 302 to http://10.0.0.1/login without an answer of the service (server: GuestPortal/2.1)"
+        );
         assert!(answer.hint().contains("http://10.0.0.1/login"), "{}", answer.hint());
         let asked = "Sat, 14 Nov 2026 19:34:20 GMT";
         let date = jiff::fmt::rfc2822::parse(asked).unwrap().timestamp();

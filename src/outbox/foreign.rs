@@ -38,16 +38,21 @@ impl ForeignAnswer {
                      hub out of it; if the service has moved, correct cloud.base_url; {goes_on}"
                 )
             }
-            401 => format!("something before the cloud asks for credentials: check cloud.base_url and proxies; {goes_on}"),
+            401 => {
+                format!("something before the cloud asks for credentials: check cloud.base_url and proxies; {goes_on}")
+            }
             403 | 451 => format!("a firewall, proxy or web filter blocks the cloud's host: allow it there; {goes_on}"),
             404 | 405 | 410 => {
-                format!("there is no such service at that address: check cloud.base_url (it is without a path); {goes_on}")
+                format!(
+                    "there is no such service at that address: check cloud.base_url (it is without a path); {goes_on}"
+                )
             }
             407 => format!("a proxy asks for a sign-in: let the hub past it, or give it user and password; {goes_on}"),
             408 | 429 => "the cloud asks for patience: nothing needs to be done, it goes on by itself".to_owned(),
             511 => format!("the network asks for a sign-in: sign in from it, or take the hub out of it; {goes_on}"),
             500..=599 => {
-                "the cloud's gateway answers and its service does not: nothing needs to be done, it goes on by itself".to_owned()
+                "the cloud's gateway answers and its service does not: nothing needs to be done, it goes on by itself"
+                    .to_owned()
             }
             200..=299 => format!(
                 "a page came instead of the service's answer, as from a network that asks for a sign-in or from another server: \

@@ -100,10 +100,8 @@ pub trait BindApi: Send + Sync + 'static {
     fn find(&self, device: &CloudDevice) -> impl Future<Output = Result<Option<CloudRecord>, CloudError>> + Send;
     /// Those of `wanted` that our account has, from its whole list. An account may have a hundred thousand devices, so nothing
     /// else of the list is kept.
-    fn held(
-        &self,
-        wanted: &BTreeSet<CloudDevice>,
-    ) -> impl Future<Output = Result<Vec<CloudRecord>, CloudError>> + Send;
+    fn held(&self, wanted: &BTreeSet<CloudDevice>)
+    -> impl Future<Output = Result<Vec<CloudRecord>, CloudError>> + Send;
     /// Removes our binding. A device that is not bound is `Ok`.
     fn unbind(&self, device: &CloudDevice) -> impl Future<Output = Result<(), CloudError>> + Send;
     /// Renames.

@@ -181,7 +181,8 @@ async fn every_request_is_counted_with_what_answered() {
         assert!(client.bind(&request(&device("p11abc", "NEW00001"))).await.is_err());
     }
     let bind = |code| format!("deviceBindingByWifi {code}");
-    let expected = ["emailPwdLogin 200".to_owned(), bind("200"), bind("5049"), bind("http-403"), bind("unknown"), bind("unknown")];
+    let expected =
+        ["emailPwdLogin 200".to_owned(), bind("200"), bind("5049"), bind("http-403"), bind("unknown"), bind("unknown")];
     assert_eq!(*counted.0.lock().unwrap(), expected);
 }
 

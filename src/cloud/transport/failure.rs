@@ -32,31 +32,31 @@ pub(super) fn judge(error: reqwest::Error, at: &str, now: Timestamp) -> CloudErr
 pub(super) fn no_trust_store(error: &reqwest::Error) -> CloudError {
     CloudError::Untrusted {
         cause: format!("the hub cannot check the cloud's certificate: {}", innermost(error)),
-        hint: "install the ca-certificates package, or name a file with SSL_CERT_FILE: it goes on by itself then".to_owned(),
+        hint: "install the ca-certificates package, or name a file with SSL_CERT_FILE: it goes on by itself then"
+            .to_owned(),
     }
 }
 
 /// The certificate of whoever answers is found wanting. Where that is a matter of time, both times are said.
 fn untrusted(error: &Certificate, at: &str, now: Timestamp) -> CloudError {
-    let date = |seconds: u64| Timestamp::from_second(i64::try_from(seconds).unwrap_or(i64::MAX)).map_or_else(
-        |_| "a time beyond all calendars".to_owned(),
-        |time| time.strftime("%Y-%m-%d %H:%M UTC").to_string(),
-    );
+    let date = |seconds: u64| {
+        Timestamp::from_second(i64::try_from(seconds).unwrap_or(i64::MAX)).map_or_else(
+            |_| "a time beyond all calendars".to_owned(),
+            |time| time.strftime("%Y-%m-%d %H:%M UTC").to_string(),
+        )
+    };
     let clock = format!("the hub's clock says {}", now.strftime("%Y-%m-%d %H:%M UTC"));
-    let set_it = "set the hub's clock (NTP): it goes on by itself then; if the clock is right, the cloud's certificate is not";
+    let set_it =
+        "set the hub's clock (NTP): it goes on by itself then; if the clock is right, the cloud's certificate is not";
     let (cause, hint) = match error {
         Certificate::NotValidYetContext { not_before, .. } => {
             (format!("the certificate of {at} is valid from {} on, and {clock}", date(not_before.as_secs())), set_it)
         }
-        Certificate::NotValidYet => {
-            (format!("the certificate of {at} is not valid yet: {clock}"), set_it)
-        }
+        Certificate::NotValidYet => (format!("the certificate of {at} is not valid yet: {clock}"), set_it),
         Certificate::ExpiredContext { not_after, .. } => {
             (format!("the certificate of {at} was valid until {}, and {clock}", date(not_after.as_secs())), set_it)
         }
-        Certificate::Expired => {
-            (format!("the certificate of {at} is not valid any more: {clock}"), set_it)
-        }
+        Certificate::Expired => (format!("the certificate of {at} is not valid any more: {clock}"), set_it),
         Certificate::UnknownIssuer => (
             format!("the certificate of {at} was issued by nobody whom this machine trusts"),
             "something may stand between hub and cloud; if it is meant to, add its CA to the machine's trust store",
@@ -136,7 +136,10 @@ mod tests {
         );
         assert!(hint.starts_with("set the hub's clock"), "{hint}");
         let (cause, hint) = said(Certificate::ExpiredContext { time, not_after: not_before });
-        assert!(cause.contains("was valid until 2026-11-18") && hint.starts_with("set the hub's clock"), "{cause} {hint}");
+        assert!(
+            cause.contains("was valid until 2026-11-18") && hint.starts_with("set the hub's clock"),
+            "{cause} {hint}"
+        );
         let (cause, hint) = said(Certificate::UnknownIssuer);
         assert!(!cause.contains("clock") && !hint.contains("clock"), "{cause} {hint}");
     }

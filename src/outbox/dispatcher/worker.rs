@@ -14,7 +14,9 @@ use crate::durable::StoreError;
 use crate::failpoint;
 use crate::journal::EventSink;
 use crate::outbox::ports::{BindApi, BindingCodeSource, CloudError, OutboxEntry, OutboxState, OutboxStore, OutboxTask};
-use crate::outbox::schedule::{Action, Outcome, Step, action, advance, begin_sending, is_due, judge, recover, without_future};
+use crate::outbox::schedule::{
+    Action, Outcome, Step, action, advance, begin_sending, is_due, judge, recover, without_future,
+};
 
 /// A row that does not come to rest in this many steps goes back to the queue.
 const MOST_STEPS: u32 = 12;

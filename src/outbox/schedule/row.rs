@@ -8,8 +8,8 @@ use jiff::Timestamp;
 
 use super::class::{Class, LastResort, class_of, hint_of};
 use super::{
-    ACKNOWLEDGED, ACKNOWLEDGED_TRIES, ASKED_AGAIN, BACK_OFF_BASE, BACK_OFF_CAP, BIND_WINDOW, LOCK_PAUSE, OPERATOR_RECHECK,
-    READ_BACK_PATIENCE, Step, Verdict, WINDOW_CADENCE,
+    ACKNOWLEDGED, ACKNOWLEDGED_TRIES, ASKED_AGAIN, BACK_OFF_BASE, BACK_OFF_CAP, BIND_WINDOW, LOCK_PAUSE,
+    OPERATOR_RECHECK, READ_BACK_PATIENCE, Step, Verdict, WINDOW_CADENCE,
 };
 use crate::bind::FieldDifference;
 use crate::bind::codes::{lookup, meaning_of};
@@ -52,10 +52,9 @@ impl Move {
     fn was_bound(&self) -> bool {
         match self.entry.task {
             OutboxTask::UpdateMatterInfo(_) => true,
-            OutboxTask::Bind(_)
-            | OutboxTask::Unbind(_)
-            | OutboxTask::Rename { .. }
-            | OutboxTask::MoveRoom { .. } => false,
+            OutboxTask::Bind(_) | OutboxTask::Unbind(_) | OutboxTask::Rename { .. } | OutboxTask::MoveRoom { .. } => {
+                false
+            }
         }
     }
 
