@@ -30,6 +30,7 @@ fn bind(record: &NodeRecord) -> OutboxTask {
         family_id: None,
         room_id: None,
         capabilities_bitmask: 10,
+        options: crate::bind::BindOptions::default(),
         matter_info: MatterInfo::of(record),
     }))
 }
