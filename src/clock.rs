@@ -195,7 +195,7 @@ mod tests {
         }
 
         fn runs(&mut self, time: Duration) -> Change {
-            self.truth = self.truth + time;
+            self.truth += time;
             self.running += time;
             self.sanity.read(self.reading())
         }
