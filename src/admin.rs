@@ -4,11 +4,13 @@
 //! `routes` and `streams` answer, `page` draws. Not here: how anything is done (`hub`), the command line (`cli`).
 
 pub mod auth;
+mod connections;
 pub mod events;
 mod keys;
 pub mod metrics;
 pub mod openapi;
 pub mod page;
+mod penalty;
 pub mod routes;
 pub mod server;
 pub mod wire;

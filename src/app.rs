@@ -38,11 +38,11 @@ mod profiles;
 /// The deadline of an orderly end: below the unit's TimeoutStopSec.
 const DRAIN: Duration = Duration::from_secs(20);
 
-/// Runs the daemon until `stop`.
+/// Runs the daemon until `stop`; after `hurry` its end waits for nobody.
 ///
 /// # Errors
 /// It cannot start: state that cannot be read, a socket in use, a secret that is missing. Nothing was changed then.
-pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
+pub async fn run(config: Config, stop: CancellationToken, hurry: CancellationToken) -> anyhow::Result<()> {
     let began = std::time::Instant::now();
     let tasks = TaskTracker::new();
     // Before anything durable is touched: a second daemon must not get that far.
@@ -69,7 +69,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
         () = stop.cancelled() => Ok(()),
         what = hub.stack_failed() => Err(anyhow::anyhow!("the Matter stack ended by itself: {what}")),
     };
-    hub.drain(serving, &tasks).await;
+    hub.drain(serving, &tasks, &hurry).await;
     ended
 }
 
@@ -208,7 +208,7 @@ impl Hub {
     }
 
     /// Attempts end their step and expire their fail-safe, the outbox ends its calls, then the stack and the store close.
-    async fn drain(&self, serving: tokio::task::JoinHandle<std::io::Result<()>>, tasks: &TaskTracker) {
+    async fn drain(&self, serving: tokio::task::JoinHandle<()>, tasks: &TaskTracker, hurry: &CancellationToken) {
         systemd::stopping();
         self.stop.cancel();
         tasks.close();
@@ -217,11 +217,16 @@ impl Hub {
             tasks.wait().await;
             served
         };
-        match tokio::time::timeout(DRAIN, orderly).await {
-            Ok(Ok(Ok(()))) => {}
-            Ok(Ok(Err(error))) => tracing::error!(%error, "the admin API broke"),
-            Ok(Err(error)) => tracing::error!(%error, "the admin API panicked"),
-            Err(_) => tracing::warn!("stopping took too long; what is not settled is resumed at the next start"),
+        tokio::select! {
+            served = orderly => if let Err(error) = served {
+                tracing::error!(%error, "the admin API panicked");
+            },
+            () = tokio::time::sleep(DRAIN) => {
+                tracing::warn!("stopping took too long; what is not settled is resumed at the next start");
+            }
+            () = hurry.cancelled() => {
+                tracing::warn!("asked to hurry; what is not settled is resumed at the next start");
+            }
         }
         self.journal.record(Event::new(Timestamp::now(), Level::Info, "daemon-stopped", "stopped"));
         self.stack.stop().await;

@@ -5,13 +5,14 @@
 //! debug and below that stack prints message payloads, and with them keys.
 
 use std::io::{self, IsTerminal};
+use std::sync::OnceLock;
 
 use tracing::level_filters::LevelFilter;
 use tracing::{Metadata, Subscriber};
 use tracing_subscriber::layer::{Context, Filter, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Layer, Registry};
+use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
 use crate::config::{LogConfig, LogFormat};
 
@@ -29,6 +30,10 @@ const CAPPED: [(&str, LevelFilter); 8] = [
     ("age", LevelFilter::INFO),
 ];
 
+/// Replaces the filter of the process's subscriber.
+type Replace = Box<dyn Fn(EnvFilter) -> bool + Send + Sync>;
+static FILTER: OnceLock<Replace> = OnceLock::new();
+
 /// Diagnostics cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
@@ -38,6 +43,9 @@ pub enum TelemetryError {
     /// journald was asked for and is not there.
     #[error("log.format = \"journald\", but journald cannot be reached: {0}")]
     Journald(io::Error),
+    /// Diagnostics were not set up here.
+    #[error("there is no filter to replace")]
+    NoFilter,
     /// There is a subscriber already.
     #[error("diagnostics are set up already")]
     Twice(#[from] tracing_subscriber::util::TryInitError),
@@ -52,8 +60,23 @@ pub enum TelemetryError {
 pub fn init(config: &LogConfig, verbose: u8) -> Result<(), TelemetryError> {
     let filter = EnvFilter::try_new(directives(&config.level, verbose))?;
     let layer = output(config.format)?;
+    let (filter, handle) = reload::Layer::new(filter);
     tracing_subscriber::registry().with(layer.with_filter(filter).with_filter(Caps)).try_init()?;
+    // There is one subscriber, and this is its filter.
+    let _ = FILTER.set(Box::new(move |filter| handle.reload(filter).is_ok()));
     Ok(())
+}
+
+/// Puts another level in force.
+///
+/// # Errors
+/// The filter is wrong; the earlier one stays.
+pub fn reload(config: &LogConfig, verbose: u8) -> Result<(), TelemetryError> {
+    let filter = EnvFilter::try_new(directives(&config.level, verbose))?;
+    match FILTER.get() {
+        Some(replace) if replace(filter) => Ok(()),
+        _ => Err(TelemetryError::NoFilter),
+    }
 }
 
 /// The filter's text.

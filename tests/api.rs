@@ -55,7 +55,7 @@ async fn the_socket_is_for_owner_and_group_and_goes_away() {
     let again = AdminServer::bind(AdminOptions { socket: running.socket.clone(), tcp: None }).await;
     assert!(matches!(again, Err(BindError::InUse(_))));
     running.stop.cancel();
-    running.served.await.unwrap().unwrap();
+    running.served.await.unwrap();
     assert!(!running.socket.exists());
 }
 
@@ -122,9 +122,38 @@ async fn tcp_needs_the_token() {
     assert_eq!(http.get(url("/v1/nodes")).send().await.unwrap().status(), 401);
     assert_eq!(http.get(url("/healthz")).send().await.unwrap().status(), 200);
     assert_eq!(http.get(url("/v1/nodes")).bearer_auth("wrong").send().await.unwrap().status(), 401);
-    let answer = http.get(url("/v1/nodes")).bearer_auth(TOKEN).send().await.unwrap();
-    assert_eq!(answer.status(), 200);
-    assert_eq!(answer.headers()["cache-control"], "no-store");
+    let good = http.get(url("/v1/nodes")).bearer_auth(TOKEN).send().await.unwrap();
+    assert_eq!(good.status(), 200);
+    // What is refused has the same headers, and a body that says what to do.
+    let bad = http.get(url("/v1/nodes")).bearer_auth("wrong").send().await.unwrap();
+    for header in ["cache-control", "content-security-policy", "x-content-type-options", "referrer-policy"] {
+        assert_eq!(bad.headers()[header], good.headers()[header]);
+    }
+    let refusal: Value = bad.json().await.unwrap();
+    assert!(refusal["hint"].as_str().unwrap().contains("admin.token_file"), "{refusal}");
+    let metrics = http.get(url("/metrics")).bearer_auth(TOKEN).send().await.unwrap().text().await.unwrap();
+    for line in ["matterbind_admin_refused_total{reason=\"wrong-token\"} 2", "{reason=\"no-token\"} 1"] {
+        assert!(metrics.contains(line), "{line} is not in {metrics}");
+    }
+}
+
+/// Whoever guesses is slowed down; whoever knows the token is not.
+#[tokio::test]
+async fn wrong_tokens_cost_time_and_right_ones_none() {
+    let running = start().await;
+    let (http, url) = (reqwest_client(), format!("http://{}/v1/nodes", running.tcp));
+    let guess = || async { http.get(&url).bearer_auth("wrong").send().await.unwrap().status().as_u16() };
+    let guesses = futures_util::future::join_all((0..30).map(|_| guess()));
+    let begun = std::time::Instant::now();
+    let honest = async {
+        tokio::task::yield_now().await;
+        let status = http.get(&url).bearer_auth(TOKEN).send().await.unwrap().status();
+        (status, begun.elapsed())
+    };
+    let (guesses, (status, waited)) = tokio::join!(guesses, honest);
+    assert!(guesses.contains(&401) && guesses.contains(&429) && !guesses.contains(&200), "{guesses:?}");
+    assert_eq!(status, 200);
+    assert!(begun.elapsed() > waited * 2, "the honest client waited {waited:?} of {:?}", begun.elapsed());
 }
 
 fn reqwest_client() -> reqwest::Client {
@@ -201,6 +230,8 @@ async fn wrong_requests_get_the_error_document() {
         (http.get(url("/v1/logs?colour=red")), 400, "bad-request"),
         (http.get(url("/v1/discover?timeout_ms=999999")), 400, "bad-request"),
         (http.post(url("/v1/commission")).body("{"), 400, "bad-request"),
+        (http.post(url("/v1/commission")).body(vec![b' '; 70 * 1024]), 413, "body-too-large"),
+        (http.post(url("/v1/outbox/first/retry")), 400, "bad-request"),
         (http.post(url("/v1/nodes/1000/action")).json(&json!({ "action": "share", "seconds": 5 })), 400, "bad-request"),
         (http.post(url("/v1/nodes/1000/action")).json(&json!({ "action": "rename", "name": "" })), 400, "bad-request"),
     ] {
@@ -245,7 +276,7 @@ async fn a_stop_waits_for_the_attempt() {
     }
     assert!(last.contains("\"outcome\":\"commissioned\""), "{last}");
     drop((lines, client));
-    running.served.await.unwrap().unwrap();
+    running.served.await.unwrap();
 }
 
 #[tokio::test]

@@ -76,6 +76,7 @@ const FENCES: &[(&str, &str, &str)] = &[
     ("rusqlite", "store", "SQL in one place"),
     ("mdns_sd", "discovery", "one mDNS actor"),
     ("axum", "admin sim", "servers"),
+    ("hyper", "admin/connections", "one place that serves connections"),
     ("reqwest", "cloud dcl cli/client config/validate sim/cloud", "clients, and the URL type"),
     (
         "rs_matter",

@@ -5,14 +5,20 @@
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use matterbind::config::bearer;
 use matterbind::journal::{Event, EventSink, Level};
 use matterbind::store::{JournalFilter, JournalLimits, Store};
+use rustix::process::{Pid, Resource, Signal, getrlimit, kill_process, setrlimit};
+use socket2::{Domain, Socket, Type};
 
 const MATTERBIND: &str = env!("CARGO_BIN_EXE_matterbind");
 /// Far above what anything here takes.
@@ -79,7 +85,8 @@ impl Daemon {
         let cgroup = Cgroup::with_limit(unit("MemoryMax"));
         let mut command = Command::new(MATTERBIND);
         command.args(["daemon", "--config"]).arg(at("matterbind.toml"));
-        command.env("NOTIFY_SOCKET", at("notify.sock")).env_remove("RUST_BACKTRACE").stderr(Stdio::null());
+        let log = fs::File::create(at("daemon.log")).unwrap();
+        command.env("NOTIFY_SOCKET", at("notify.sock")).env_remove("RUST_BACKTRACE").stderr(log);
         let process = command.spawn().unwrap();
         if let Some(cgroup) = &cgroup {
             cgroup.take(&process);
@@ -103,6 +110,28 @@ impl Daemon {
         command.arg("--socket").arg(self.at("admin.sock")).args(arguments);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
+    }
+
+    /// A daemon whose API is on TCP too, at a port that was free a moment ago.
+    fn on_tcp() -> (Self, SocketAddr, String) {
+        let directory = tempfile::tempdir().unwrap();
+        let token = bearer::make().expose().to_owned();
+        let mut file = fs::OpenOptions::new();
+        let mut file = file.write(true).create_new(true).mode(0o600).open(directory.path().join("token")).unwrap();
+        file.write_all(token.as_bytes()).unwrap();
+        let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let daemon = Self::start(directory, &format!("admin = {{ tcp = \"{address}\", token_file = \"token\" }}\n"));
+        (daemon, address, token)
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.process.id().cast_signed()).unwrap();
+        kill_process(pid, signal).unwrap();
+    }
+
+    fn answers_locally(&self) {
+        let ended = self.client(&["status", "--json"]).output().unwrap();
+        assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
     }
 
     /// Resident memory at its highest.
@@ -196,4 +225,119 @@ fn files_without_an_end_are_refused_quickly() {
     }
     assert!(began.elapsed() < PATIENCE / 4);
     assert!(!Path::new(&state).exists(), "nothing was written");
+}
+
+/// From one of many addresses of this machine: each is a peer of its own.
+fn connect(from: usize, to: SocketAddr) -> std::io::Result<TcpStream> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    let source: SocketAddr = format!("127.0.{}.{}:0", from / 200, 2 + from % 200).parse().unwrap();
+    socket.bind(&source.into())?;
+    socket.connect_timeout(&to.into(), Duration::from_secs(10))?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    Ok(socket.into())
+}
+
+fn ask(stream: &mut TcpStream, token: &str) -> String {
+    write!(stream, "GET /v1/status HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\nconnection: close\r\n\r\n")
+        .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+/// 1,015 connections from 40 addresses that say nothing, or half a word: the Unix socket answers all the while, and the network
+/// again as soon as they have been let go.
+#[test]
+fn a_crowd_on_the_network_leaves_the_socket_alone() {
+    let (daemon, address, token) = Daemon::on_tcp();
+    // After the daemon has started: it lives with the usual limit.
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit).unwrap();
+    let mut crowd = Vec::new();
+    for i in 0..1015 {
+        let mut stream = connect(i % 40, address).unwrap();
+        if i % 2 == 0 {
+            // It may be closed already.
+            let _ = stream.write_all(b"GET / HTTP/1.1\r\nx: ");
+        }
+        crowd.push(stream);
+        if i % 200 == 0 {
+            daemon.answers_locally();
+        }
+    }
+    daemon.answers_locally();
+    let open = fs::read_dir(format!("/proc/{}/fd", daemon.process.id())).unwrap().count();
+    assert!((96..256).contains(&open), "{open} descriptors");
+    // Each of them is let go by the daemon.
+    for stream in &mut crowd {
+        let mut rest = Vec::new();
+        // A reset says the same as an end.
+        let _ = stream.read_to_end(&mut rest);
+    }
+    let answer = ask(&mut connect(3, address).unwrap(), &token);
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    // One address alone cannot keep the others out.
+    let alone: Vec<_> = (0..200).map(|_| connect(7, address).unwrap()).collect();
+    let answer = ask(&mut connect(8, address).unwrap(), &token);
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    drop(alone);
+}
+
+/// Signals that mean nothing change nothing, HUP reloads, TERM ends it in order, and clients that neither send nor read are not
+/// waited for; a second TERM waits for nobody.
+#[test]
+fn signals_end_the_daemon_only_where_they_should() {
+    let (mut daemon, address, token) = Daemon::on_tcp();
+    for signal in [Signal::USR1, Signal::USR2, Signal::ALARM, Signal::HUP] {
+        daemon.signal(signal);
+        daemon.answers_locally();
+    }
+    let text = fs::read_to_string(daemon.at("matterbind.toml")).unwrap();
+    fs::write(daemon.at("matterbind.toml"), format!("{text}log = {{ level = \"warn,matterbind=debug\" }}\n")).unwrap();
+    daemon.signal(Signal::HUP);
+    let begun = Instant::now();
+    let log = || fs::read_to_string(daemon.at("daemon.log")).unwrap();
+    while !log().contains("warn,matterbind=debug") {
+        assert!(begun.elapsed() < PATIENCE, "{}", log());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let mut half_head = connect(0, address).unwrap();
+    half_head.write_all(b"GET / HTTP/1.1\r\nx: ").unwrap();
+    let mut deaf = connect(1, address).unwrap();
+    let head = format!("host: x\r\nauthorization: Bearer {token}\r\n");
+    write!(deaf, "GET /v1/events HTTP/1.1\r\n{head}\r\n").unwrap();
+    let mut half_body = connect(2, address).unwrap();
+    write!(half_body, "POST /v1/commission HTTP/1.1\r\n{head}content-length: 900\r\n\r\n{{").unwrap();
+    daemon.answers_locally();
+    let begun = Instant::now();
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.process.wait().unwrap().code(), Some(0));
+    assert!(begun.elapsed() < Duration::from_secs(18), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn a_second_term_hurries() {
+    let (mut daemon, address, token) = Daemon::on_tcp();
+    let mut half_body = connect(2, address).unwrap();
+    let head = format!("host: x\r\nauthorization: Bearer {token}\r\ncontent-length: 900\r\nexpect: 100-continue\r\n");
+    write!(half_body, "POST /v1/commission HTTP/1.1\r\n{head}\r\n").unwrap();
+    // The daemon asks for the body: the request is under way, and would be waited for.
+    let mut asked = [0; 12];
+    half_body.read_exact(&mut asked).unwrap();
+    assert_eq!(&asked, b"HTTP/1.1 100");
+    let begun = Instant::now();
+    daemon.signal(Signal::TERM);
+    // Signals of one kind that wait are one: the first must have been seen.
+    let mut rest = Vec::new();
+    while fs::metadata(daemon.at("admin.sock")).is_ok()
+        && std::os::unix::net::UnixStream::connect(daemon.at("admin.sock")).is_ok()
+    {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.process.wait().unwrap().code(), Some(0));
+    let took = begun.elapsed();
+    assert!(took < Duration::from_secs(4), "{took:?}");
+    let _ = half_body.read_to_end(&mut rest);
 }

@@ -13,10 +13,12 @@ use base64::Engine;
 use sha2::{Digest, Sha256};
 use tokio::net::UnixStream;
 
+use super::penalty::Penalty;
 use super::routes::error_response;
 use super::wire::Refusal;
 use crate::commissioning::error::Disposition;
 use crate::secret::OperatorSecret;
+use crate::telemetry::metrics::Metrics;
 
 /// The group whose members may administer the hub.
 pub const ADMIN_GROUP: &str = "matterbind";
@@ -101,18 +103,19 @@ pub struct Guard {
     own_uid: u32,
     group: Option<u32>,
     token: Option<Arc<OperatorSecret>>,
+    penalty: Arc<Penalty>,
 }
 
 impl Guard {
     /// For this process's user and the group [`ADMIN_GROUP`]; `token` is for TCP.
     pub fn new(token: Option<OperatorSecret>) -> Self {
         let own_uid = rustix::process::geteuid().as_raw();
-        Self { own_uid, group: group_id(ADMIN_GROUP), token: token.map(Arc::new) }
+        Self::for_ids(own_uid, group_id(ADMIN_GROUP), token)
     }
 
     /// A guard for given ids, for tests.
     pub fn for_ids(own_uid: u32, group: Option<u32>, token: Option<OperatorSecret>) -> Self {
-        Self { own_uid, group, token: token.map(Arc::new) }
+        Self { own_uid, group, token: token.map(Arc::new), penalty: Arc::default() }
     }
 
     fn admits(&self, peer: &Peer, request: &Request) -> Verdict {
@@ -123,7 +126,13 @@ impl Guard {
             }
             Peer::Remote(_) => {
                 let open = matches!(request.uri().path(), "/healthz" | "/readyz");
-                if open || self.shows_token(request) { Verdict::Admitted } else { Verdict::TokenNeeded }
+                if open || self.shows_token(request) {
+                    Verdict::Admitted
+                } else if request.headers().contains_key(header::AUTHORIZATION) {
+                    Verdict::WrongToken
+                } else {
+                    Verdict::TokenNeeded
+                }
             }
             Peer::Unknown => Verdict::Forbidden,
         }
@@ -151,6 +160,7 @@ enum Verdict {
     Admitted,
     Forbidden,
     TokenNeeded,
+    WrongToken,
 }
 
 /// Compares digests, so that the time it takes says nothing about the token.
@@ -159,9 +169,11 @@ fn same(shown: &[u8], token: &[u8]) -> bool {
     a.iter().zip(b.iter()).fold(0u8, |difference, (x, y)| difference | (x ^ y)) == 0
 }
 
+const ASK_TOKEN: (header::HeaderName, &str) = (header::WWW_AUTHENTICATE, "Basic realm=\"matterbind\"");
+
 /// The middleware: lets a request through or answers 401 or 403.
 pub async fn check(
-    State(guard): State<Guard>,
+    State((guard, metrics)): State<(Guard, Arc<Metrics>)>,
     ConnectInfo(peer): ConnectInfo<Peer>,
     request: Request,
     next: Next,
@@ -171,15 +183,29 @@ pub async fn check(
     };
     match guard.admits(&peer, &request) {
         Verdict::Admitted => next.run(request).await,
-        Verdict::Forbidden => refuse(
-            StatusCode::FORBIDDEN,
-            "you may not use this socket",
-            "run as root, or join the group: `usermod -aG matterbind $USER`, then log in again",
-        ),
+        Verdict::Forbidden => {
+            metrics.count_refused("forbidden");
+            refuse(
+                StatusCode::FORBIDDEN,
+                "you may not use this socket",
+                "run as root, or join the group: `usermod -aG matterbind $USER`, then log in again",
+            )
+        }
         Verdict::TokenNeeded => {
+            metrics.count_refused("no-token");
             let answer =
                 refuse(StatusCode::UNAUTHORIZED, "a token is needed", "send `Authorization: Bearer` with the token");
-            ([(header::WWW_AUTHENTICATE, "Basic realm=\"matterbind\"")], answer).into_response()
+            ([ASK_TOKEN], answer).into_response()
+        }
+        Verdict::WrongToken => {
+            metrics.count_refused("wrong-token");
+            if guard.penalty.serve(&peer).await.is_err() {
+                let hint = "try again in a few seconds; the daemon's journal names who does this";
+                let answer = refuse(StatusCode::TOO_MANY_REQUESTS, "too many wrong tokens are shown here", hint);
+                return ([(header::RETRY_AFTER, "5")], answer).into_response();
+            }
+            let hint = "it is in the file that `admin.token_file` names on the hub";
+            ([ASK_TOKEN], refuse(StatusCode::UNAUTHORIZED, "this is not the token", hint)).into_response()
         }
     }
 }

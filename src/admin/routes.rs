@@ -1,7 +1,7 @@
 //! The routes: takes requests apart, asks the hub, answers JSON. Streams are in `events`.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Path, Query, Request, State};
@@ -23,6 +23,8 @@ use crate::telemetry::metrics::Metrics;
 
 /// No request is larger: a setup code and a few keys.
 const MAX_BODY_BYTES: usize = 64 * 1024;
+/// A whole body comes within this time.
+const BODY: Duration = Duration::from_secs(5);
 /// Headers of every answer: nothing may be kept, nothing from elsewhere may be loaded, nobody may frame the page.
 const HEADERS: [(HeaderName, &str); 4] = [
     (header::CACHE_CONTROL, "no-store"),
@@ -88,14 +90,21 @@ pub fn router<H: Doors>(api: Api<H>, guard: Guard) -> Router {
         .route("/metrics", get(metrics::scrape::<H>))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
-        .layer(middleware::from_fn_with_state(api.metrics.clone(), observe))
-        .layer(middleware::from_fn_with_state(guard, auth::check))
+        .layer(middleware::from_fn_with_state((guard, api.metrics.clone()), auth::check))
+        // Around the guard: what it refuses is counted, and has the same headers.
+        .layer(middleware::from_fn_with_state((api.metrics.clone(), api.tasks.clone()), observe))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .with_state(api)
 }
 
 /// Counts the request and adds the headers of every answer.
-async fn observe(State(metrics): State<Arc<Metrics>>, request: Request, next: Next) -> Response {
+async fn observe(
+    State((metrics, tasks)): State<(Arc<Metrics>, TaskTracker)>,
+    request: Request,
+    next: Next,
+) -> Response {
+    // A stop waits for what is being answered.
+    let _under_way = tasks.token();
     let begun = Instant::now();
     let path = request.extensions().get::<axum::extract::MatchedPath>().map(|path| path.as_str().to_owned());
     let mut response = next.run(request).await;
@@ -127,6 +136,8 @@ fn status_of(error: &Refusal) -> StatusCode {
     match (error.code.as_str(), error.disposition) {
         ("bad-request", _) => StatusCode::BAD_REQUEST,
         ("unknown-node" | "unknown-outbox-entry" | "not-found" | "unknown-path", _) => StatusCode::NOT_FOUND,
+        ("body-too-large", _) => StatusCode::PAYLOAD_TOO_LARGE,
+        ("body-too-slow", _) => StatusCode::REQUEST_TIMEOUT,
         ("method-not-allowed", _) => StatusCode::METHOD_NOT_ALLOWED,
         (_, Disposition::Retry) => StatusCode::SERVICE_UNAVAILABLE,
         (_, Disposition::UserAction) => StatusCode::CONFLICT,
@@ -164,9 +175,11 @@ impl<T: serde::de::DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> 
     type Rejection = Refused;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Refused> {
-        let bytes = axum::body::Bytes::from_request(request, state)
-            .await
-            .map_err(|e| Refused(Refusal::bad_request(e.body_text())))?;
+        let read = tokio::time::timeout(BODY, axum::body::Bytes::from_request(request, state)).await;
+        let bytes = read.map_err(|_| too_slow())?.map_err(|error| match error.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => too_large(),
+            _ => Refused(Refusal::bad_request(error.body_text())),
+        })?;
         serde_json::from_slice(&bytes).map(Self).map_err(|error| {
             let place = format!("line {} column {}", error.line(), error.column());
             let what = match error.classify() {
@@ -175,6 +188,28 @@ impl<T: serde::de::DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> 
             };
             Refused(Refusal::bad_request(format!("the request's body is wrong: {what} ({place})")))
         })
+    }
+}
+
+fn too_large() -> Refused {
+    let message = format!("the request's body is longer than {} KiB", MAX_BODY_BYTES / 1024);
+    Refused(Refusal::new("body-too-large", Disposition::UserAction, message, "see GET /v1/openapi.json"))
+}
+
+fn too_slow() -> Refused {
+    let message = format!("the request's body did not come within {} s", BODY.as_secs());
+    Refused(Refusal::new("body-too-slow", Disposition::Retry, message, "send it in one piece"))
+}
+
+/// A part of the path, with our error body where it is none.
+pub(super) struct InPath<T>(pub T);
+
+impl<T: serde::de::DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for InPath<T> {
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut axum::http::request::Parts, state: &S) -> Result<Self, Refused> {
+        let parsed = Path::<T>::from_request_parts(parts, state).await;
+        parsed.map(|Path(value)| Self(value)).map_err(|e| Refused(Refusal::bad_request(e.body_text())))
     }
 }
 
@@ -208,7 +243,7 @@ pub(super) async fn node_id<H: InventoryDoor>(hub: &H, text: &str) -> Result<Nod
 
 async fn node<H: InventoryDoor>(
     State(api): State<Api<H>>,
-    Path(node): Path<String>,
+    InPath(node): InPath<String>,
 ) -> Answer<super::wire::NodeDetail> {
     let id = node_id(&*api.hub, &node).await?;
     json(api.hub.node(id).await)
@@ -216,7 +251,7 @@ async fn node<H: InventoryDoor>(
 
 async fn node_action<H: InventoryDoor + RemovalDoor>(
     State(api): State<Api<H>>,
-    Path(node): Path<String>,
+    InPath(node): InPath<String>,
     Body(action): Body<NodeAction>,
 ) -> Result<Response, Refused> {
     let id = node_id(&*api.hub, &node).await?;
@@ -250,11 +285,14 @@ async fn outbox<H: OutboxDoor>(State(api): State<Api<H>>) -> Answer<super::wire:
     json(api.hub.outbox().await)
 }
 
-async fn outbox_retry<H: OutboxDoor>(State(api): State<Api<H>>, Path(id): Path<i64>) -> Answer<super::wire::Outbox> {
+async fn outbox_retry<H: OutboxDoor>(
+    State(api): State<Api<H>>,
+    InPath(id): InPath<i64>,
+) -> Answer<super::wire::Outbox> {
     json(api.hub.outbox_retry(id).await)
 }
 
-async fn outbox_drop<H: OutboxDoor>(State(api): State<Api<H>>, Path(id): Path<i64>) -> Answer<super::wire::Outbox> {
+async fn outbox_drop<H: OutboxDoor>(State(api): State<Api<H>>, InPath(id): InPath<i64>) -> Answer<super::wire::Outbox> {
     json(api.hub.outbox_drop(id).await)
 }
 
@@ -264,7 +302,7 @@ async fn sync_all<H: SyncDoor>(State(api): State<Api<H>>) -> Answer<super::wire:
 
 async fn sync_one<H: InventoryDoor + SyncDoor>(
     State(api): State<Api<H>>,
-    Path(node): Path<String>,
+    InPath(node): InPath<String>,
 ) -> Answer<super::wire::SyncReport> {
     let id = node_id(&*api.hub, &node).await?;
     json(api.hub.sync(Some(id)).await)

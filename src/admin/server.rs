@@ -5,15 +5,14 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use axum::Router;
-use axum::extract::connect_info::Connected;
-use axum::serve::IncomingStream;
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::auth::{self, Guard, Peer};
+use super::auth::{self, Guard};
+use super::connections::Serving;
 use super::routes::{Api, router};
 use crate::config::{Config, bearer};
 use crate::hub::doors::Doors;
@@ -22,6 +21,8 @@ use crate::telemetry::metrics::Metrics;
 
 /// Readable and writable for the service and its group; everybody else is refused before the first byte.
 const SOCKET_MODE: u32 = 0o660;
+/// How long a client may take its last answer at a stop.
+const FAREWELL: Duration = Duration::from_secs(2);
 
 /// Where to listen.
 #[derive(Debug)]
@@ -120,44 +121,27 @@ impl AdminServer {
 
     /// Answers until `stop`, then until every request under way is answered and every attempt has ended. The caller sets
     /// the deadline for that. The socket file is removed at the end.
-    ///
-    /// # Errors
-    /// A listener broke.
-    pub async fn serve<H: Doors>(self, hub: Arc<H>, metrics: Arc<Metrics>, stop: CancellationToken) -> io::Result<()> {
+    pub async fn serve<H: Doors>(self, hub: Arc<H>, metrics: Arc<Metrics>, stop: CancellationToken) {
         let tasks = TaskTracker::new();
-        let api = Api { hub, metrics, tasks: tasks.clone(), stop: stop.clone() };
-        let router = router(api, self.guard);
-        let unix = run_unix(self.unix, router.clone(), stop.clone());
-        let tcp = run_tcp(self.tcp, router, stop);
-        let result = tokio::try_join!(unix, tcp).map(|_| ());
+        let api = Api { hub, metrics: Arc::clone(&metrics), tasks: tasks.clone(), stop: stop.clone() };
+        let (open, close) = (TaskTracker::new(), CancellationToken::new());
+        let serving =
+            Serving { router: router(api, self.guard), metrics, open: open.clone(), stop, close: close.clone() };
+        let tcp = async {
+            if let Some(listener) = self.tcp {
+                serving.clone().listen(listener).await;
+            }
+        };
+        tokio::join!(serving.clone().listen(self.unix), tcp);
         tasks.close();
         tasks.wait().await;
+        open.close();
+        // Everything is answered. Whoever does not take the answer now is not waited for.
+        let _ = tokio::time::timeout(FAREWELL, open.wait()).await;
+        close.cancel();
+        open.wait().await;
         // A failure to remove it is harmless: the next daemon replaces it.
         let _ = std::fs::remove_file(&self.socket);
-        result
-    }
-}
-
-async fn run_unix(listener: UnixListener, router: Router, stop: CancellationToken) -> io::Result<()> {
-    let service = router.into_make_service_with_connect_info::<Peer>();
-    axum::serve(listener, service).with_graceful_shutdown(stop.cancelled_owned()).await
-}
-
-async fn run_tcp(listener: Option<TcpListener>, router: Router, stop: CancellationToken) -> io::Result<()> {
-    let Some(listener) = listener else { return Ok(()) };
-    let service = router.into_make_service_with_connect_info::<Peer>();
-    axum::serve(listener, service).with_graceful_shutdown(stop.cancelled_owned()).await
-}
-
-impl Connected<IncomingStream<'_, UnixListener>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
-        Self::of(stream.io())
-    }
-}
-
-impl Connected<IncomingStream<'_, TcpListener>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, TcpListener>) -> Self {
-        Self::Remote(*stream.remote_addr())
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::Global;
@@ -63,15 +63,68 @@ pub fn load_config(
 }
 
 pub(super) fn run(global: &Global, args: DaemonArgs) -> Result<ExitCode, CliError> {
-    let config = load_config(global, args.config, args.state_dir, Secrets::Read)?.config;
+    let (file, state_dir) = (args.config, args.state_dir);
+    let config = load_config(global, file.clone(), state_dir.clone(), Secrets::Read)?.config;
     telemetry::init(&config.log, global.verbose).map_err(anyhow::Error::new)?;
+    let (verbose, again) = (global.verbose, global.clone());
+    let reload = move || match load_config(&again, file.clone(), state_dir.clone(), Secrets::NotUsed) {
+        Ok(Loaded { config, .. }) => match telemetry::reload(&config.log, verbose) {
+            Ok(()) => tracing::info!(level = config.log.level, "reloaded: log.level; anything else takes a restart"),
+            Err(error) => tracing::error!(%error, "the log level stays as it was"),
+        },
+        Err(mistakes) => tracing::error!(%mistakes, "nothing was reloaded"),
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build();
     let runtime = runtime.map_err(|source| CliError::Io { what: "starting the runtime".to_owned(), source })?;
     runtime.block_on(async {
-        let stop = stop_on_signal()?;
-        app::run(config, stop).await
+        let (stop, hurry) = (CancellationToken::new(), CancellationToken::new());
+        tokio::spawn(Signals::listen()?.follow(stop.clone(), hurry.clone(), reload));
+        app::run(config, stop, hurry).await
     })?;
     Ok(ExitCode::Done)
+}
+
+/// Everything that a signal may ask of the daemon. None ends it without a drain but those that no process can catch.
+struct Signals {
+    stop: [Signal; 2],
+    reload: Signal,
+    /// They mean nothing here, and would end a process that does not say so.
+    ignored: [Signal; 3],
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            stop: [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?],
+            reload: signal(SignalKind::hangup())?,
+            ignored: [
+                signal(SignalKind::user_defined1())?,
+                signal(SignalKind::user_defined2())?,
+                signal(SignalKind::alarm())?,
+            ],
+        })
+    }
+
+    /// The first TERM or INT stops, the second hurries; HUP reloads.
+    async fn follow(mut self, stop: CancellationToken, hurry: CancellationToken, reload: impl Fn() + Send) {
+        let [terminate, interrupt] = &mut self.stop;
+        let [one, two, alarm] = &mut self.ignored;
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+                _ = self.reload.recv() => {
+                    reload();
+                    continue;
+                }
+                _ = one.recv() => continue,
+                _ = two.recv() => continue,
+                _ = alarm.recv() => continue,
+            }
+            let again = stop.is_cancelled();
+            if again { hurry.cancel() } else { stop.cancel() }
+        }
+    }
 }
 
 /// A token that SIGTERM or SIGINT cancels.

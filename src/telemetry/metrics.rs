@@ -48,6 +48,11 @@ struct RequestLabels {
     status: u16,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RefusedLabels {
+    reason: String,
+}
+
 #[derive(Clone)]
 struct Seconds;
 
@@ -67,6 +72,7 @@ pub struct Metrics {
     cloud_seconds: Family<CallLabels, Histogram, Seconds>,
     requests: Family<RequestLabels, Counter>,
     request_seconds: Histogram,
+    refused: Family<RefusedLabels, Counter>,
     nodes: Family<StateLabels, Gauge<u64, AtomicU64>>,
     outbox: Family<StateLabels, Gauge<u64, AtomicU64>>,
     ready: Gauge<u64, AtomicU64>,
@@ -90,6 +96,7 @@ impl Default for Metrics {
             cloud_seconds: Family::new_with_constructor(Seconds),
             requests: Family::default(),
             request_seconds: Histogram::new(BUCKETS),
+            refused: Family::default(),
             nodes: Family::default(),
             outbox: Family::default(),
             ready: Gauge::default(),
@@ -110,6 +117,7 @@ impl Metrics {
         r.register("cloud_call_seconds", "Calls to the cloud until their answer, by kind", self.cloud_seconds.clone());
         r.register("admin_requests", "Admin API requests by path and status", self.requests.clone());
         r.register("admin_request_seconds", "Admin API requests until their first byte", self.request_seconds.clone());
+        r.register("admin_refused", "What the admin API let nobody do, by reason", self.refused.clone());
         r.register("nodes", "Nodes by state", self.nodes.clone());
         r.register("outbox_entries", "Outbox rows by state", self.outbox.clone());
         r.register("ready", "1 once discovery and the Matter stack run", self.ready.clone());
@@ -140,6 +148,11 @@ impl Metrics {
     pub fn count_request(&self, path: &str, status: u16, took: Duration) {
         self.requests.get_or_create(&RequestLabels { path: path.to_owned(), status }).inc();
         self.request_seconds.observe(took.as_secs_f64());
+    }
+
+    /// A connection or a request was refused; the reason is a stable word.
+    pub fn count_refused(&self, reason: &str) {
+        self.refused.get_or_create(&RefusedLabels { reason: reason.to_owned() }).inc();
     }
 
     /// Nodes in one state.

@@ -441,7 +441,7 @@ pub struct Running {
     pub tcp: std::net::SocketAddr,
     pub directory: tempfile::TempDir,
     pub stop: CancellationToken,
-    pub served: tokio::task::JoinHandle<std::io::Result<()>>,
+    pub served: tokio::task::JoinHandle<()>,
     _guard: DropGuard,
 }
 
