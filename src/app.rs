@@ -3,12 +3,11 @@
 //! `fabric` opens or makes the fabric, `profiles` reads what is configured of products. Not here: what the hub does (`hub`).
 //! Nothing imports this module but the command line.
 
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use anyhow::Context;
 use jiff::Timestamp;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -17,10 +16,13 @@ use crate::admin::server::{AdminOptions, AdminServer};
 use crate::cloud;
 use crate::commissioning::attempt::Limits;
 use crate::commissioning::driver::{Commissioner, Settings};
+use crate::commissioning::fingerprint::FingerprintKey;
 use crate::commissioning::identity::Profile;
+use crate::commissioning::together::Together;
 use crate::config::Config;
 use crate::discovery::LanDiscovery;
 use crate::hub::bind::{DeviceCodes, StoredTokenStore};
+use crate::hub::commission::attempts::Attempts;
 use crate::hub::succession::Predecessors;
 use crate::hub::trust::judge::Judge;
 use crate::hub::{Commissioning, Hub, access, keys, preflight, probe, recovery, removal, sync};
@@ -114,6 +116,7 @@ async fn build(
         predecessor: predecessors.finder(),
         preflight: asked.and_then(|(policy, cloud)| preflight::preflight(policy, cloud)),
         journal: Arc::new(journal.clone()),
+        together: Together::default(),
         settings,
         stop: stop.clone(),
     };
@@ -138,7 +141,7 @@ async fn build(
         handle
     });
     Ok(Arc::new(Hub {
-        turns: Semaphore::new(config.commissioning.max_concurrent),
+        attempts: Attempts::new(config.commissioning.max_concurrent),
         config,
         store,
         journal,
@@ -150,7 +153,6 @@ async fn build(
         keys: keys::Keys::new(keystore, root_online),
         access: access::Access::new(overlay, hub_cats),
         removing: removal::Turns::default(),
-        attempts: Mutex::default(),
         cloud,
         outbox,
         syncing: sync::Syncing::default(),
@@ -182,6 +184,7 @@ fn settings(config: &Config, link: &Link, profiles: Vec<Profile>, access: Wanted
         admin_cat: access.admin,
         grants: access.grants,
         profiles,
+        fingerprints: FingerprintKey::new(link.credentials().bundle().ipk.expose()),
         cloud: config.cloud.is_some(),
         home: home.unwrap_or_default(),
     }

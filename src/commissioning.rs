@@ -1,12 +1,16 @@
 //! From an onboarding payload to a durable node record, as a path of types (see ARCHITECTURE.md, "The picture").
 //!
 //! `step` and `error` name what can happen, `attempt` keeps time (pure), `ports` says what is needed from outside,
-//! `driver` walks the path. Not here: Matter messages (`matter`), mDNS (`discovery`), SQL (`store`).
+//! `driver` walks the path; `candidates` decides who is tried
+//! (pure), `together` is what attempts know of each other. Not here: Matter messages (`matter`), mDNS (`discovery`), SQL (`store`).
 
 pub mod attempt;
+pub mod candidates;
 pub mod driver;
 pub mod error;
+pub mod fingerprint;
 pub mod identity;
 pub mod path;
 pub mod ports;
 pub mod step;
+pub mod together;

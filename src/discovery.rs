@@ -206,9 +206,22 @@ impl LanDiscovery {
         Asking::new(&self.shared, None)
     }
 
+    /// The one node that a code is for, where only one fits.
+    ///
+    /// # Errors
+    /// Nobody or several fit, or mDNS does not run.
+    pub async fn find(
+        &self,
+        discriminator: Discriminator,
+        vid_pid: Option<(u16, u16)>,
+        budget: Duration,
+    ) -> Result<CommissionableNode, DiscoverError> {
+        self.search_one(Wanted { discriminator, vid_pid }, budget).await
+    }
+
     /// Judges again after every change, until there is an answer or the budget is used up. Where a match has to settle
     /// when the budget ends, that is waited for: twice [`search::SETTLE`] at most.
-    async fn search(&self, wanted: Wanted, budget: Duration) -> Result<CommissionableNode, DiscoverError> {
+    async fn search_one(&self, wanted: Wanted, budget: Duration) -> Result<CommissionableNode, DiscoverError> {
         let began = Instant::now();
         let deadline = began + budget;
         let mut changes = self.shared.changes.subscribe();
@@ -243,13 +256,10 @@ impl LanDiscovery {
 }
 
 impl Discovery for LanDiscovery {
-    async fn find(
-        &self,
-        discriminator: Discriminator,
-        vid_pid: Option<(u16, u16)>,
-        budget: Duration,
-    ) -> Result<CommissionableNode, DiscoverError> {
-        self.search(Wanted { discriminator, vid_pid }, budget).await
+    type Search = Candidates;
+
+    fn search(&self, discriminator: Discriminator, vid_pid: Option<(u16, u16)>) -> Candidates {
+        self.candidates(discriminator, vid_pid)
     }
 
     async fn operational(&self, compressed_fabric_id: u64, node: NodeId, budget: Duration) -> Vec<SocketAddr> {

@@ -5,11 +5,9 @@
 //! backs up, `sync` compares device, record and cloud, `trust` judges who joins, `succession` knows devices again after a reset, `recovery` settles what a crash interrupted,
 //! `presence` follows what the LAN shows, `probe` and `liveness` ask who is silent, and `reach` is the way to a node.
 
-use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use jiff::Timestamp;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -72,6 +70,7 @@ impl Commissioning {
             preflight: now.preflight.clone(),
             predecessor: Arc::clone(&now.predecessor),
             journal: Arc::clone(&now.journal),
+            together: now.together.clone(),
             settings,
             stop: now.stop.clone(),
         };
@@ -92,8 +91,7 @@ pub struct Hub {
     pub(crate) keys: keys::Keys,
     pub(crate) access: access::Access,
     pub(crate) removing: removal::Turns,
-    pub(crate) turns: Semaphore,
-    pub(crate) attempts: Mutex<HashSet<uuid::Uuid>>,
+    pub(crate) attempts: commission::attempts::Attempts,
     pub(crate) cloud: Option<Arc<CloudClient>>,
     pub(crate) outbox: Option<OutboxHandle>,
     pub(crate) syncing: sync::Syncing,

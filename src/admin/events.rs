@@ -63,13 +63,20 @@ pub(super) async fn commission<H: CommissionDoor>(
         }
         given.who = peer.describe();
     }
-    let (progress, events) = Progress::channel();
+    let (progress, mut events) = Progress::channel();
     let (result_sender, result) = oneshot::channel();
     let hub = api.hub.clone();
     api.tasks.spawn(async move {
         // The client may have left.
         let _ = result_sender.send(hub.commission(request, progress).await);
     });
+    // Every attempt begins with an event; a request that is refused before that has a status of its own.
+    let Some(first) = events.recv().await else {
+        return match result.await {
+            Ok(Err(refusal)) => Err(refusal.into()),
+            Ok(Ok(_)) | Err(_) => Err(Refusal::not_ready("the attempt's task").into()),
+        };
+    };
     // The attempt drops its progress when it ends, which ends the first part.
     let events = stream::unfold(events, async |mut events| events.recv().await.map(|event| (event, events)));
     let last = stream::once(async {
@@ -79,6 +86,7 @@ pub(super) async fn commission<H: CommissionDoor>(
             Err(_) => Line::Error(Refusal::not_ready("the attempt's task")),
         }
     });
+    let events = stream::iter([first]).chain(events);
     Ok(ndjson(events.map(|event| Line::Commission(CommissionLine::Event(event))).chain(last)))
 }
 

@@ -25,6 +25,8 @@ use crate::telemetry::metrics::Metrics;
 const MAX_BODY_BYTES: usize = 64 * 1024;
 /// A whole body comes within this time.
 const BODY: Duration = Duration::from_secs(5);
+/// When somebody who asks too much may ask again, seconds.
+const RETRY_AFTER_S: &str = "5";
 /// Headers of every answer: nothing may be kept, nothing from elsewhere may be loaded, nobody may frame the page.
 const HEADERS: [(HeaderName, &str); 4] = [
     (header::CACHE_CONTROL, "no-store"),
@@ -139,6 +141,7 @@ fn status_of(error: &Refusal) -> StatusCode {
         ("body-too-large", _) => StatusCode::PAYLOAD_TOO_LARGE,
         ("body-too-slow", _) => StatusCode::REQUEST_TIMEOUT,
         ("method-not-allowed", _) => StatusCode::METHOD_NOT_ALLOWED,
+        ("too-many-attempts", _) => StatusCode::TOO_MANY_REQUESTS,
         (_, Disposition::Retry) => StatusCode::SERVICE_UNAVAILABLE,
         (_, Disposition::UserAction) => StatusCode::CONFLICT,
         (_, Disposition::Bug) => StatusCode::INTERNAL_SERVER_ERROR,
@@ -146,7 +149,11 @@ fn status_of(error: &Refusal) -> StatusCode {
 }
 
 pub(super) fn error_response(status: StatusCode, error: &Refusal) -> Response {
-    (status, Json(error)).into_response()
+    let mut response = (status, Json(error)).into_response();
+    if status == StatusCode::TOO_MANY_REQUESTS {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_S));
+    }
+    response
 }
 
 /// What a handler answers.

@@ -40,7 +40,7 @@ impl ExitCode {
     pub fn of_failure(step: Option<Step>, code: &str, disposition: Disposition) -> Self {
         match code {
             "attestation-rejected" | "cloud-would-refuse" | "forbidden" | "local-only" => return Self::Refused,
-            "daemon-unreachable" | "daemon-stopping" | "not-ready" => return Self::Unreachable,
+            "daemon-unreachable" | "daemon-stopping" | "not-ready" | "too-many-attempts" => return Self::Unreachable,
             "bad-request"
             | "access-does-not-fit"
             | "unknown-node"
@@ -61,7 +61,9 @@ impl ExitCode {
             "disk-full" | "state-read-only" | "store-failed" | "stack-failed" | "discovery-unavailable" => {
                 return Self::Internal;
             }
-            "device-not-found" | "device-unreachable" | "wrong-passcode" => return Self::Device,
+            "device-not-found" | "device-unreachable" | "wrong-passcode" | "already-on-this-fabric" => {
+                return Self::Device;
+            }
             _ => {}
         }
         match (step, disposition) {

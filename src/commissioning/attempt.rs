@@ -18,6 +18,14 @@ pub struct Limits {
     pub fail_safe: Duration,
 }
 
+impl Limits {
+    /// `Step::Operational`. Lost datagrams make CASE fail although the device is there: it is tried again while a good part of
+    /// the fail-safe is left.
+    pub fn meeting(&self) -> Duration {
+        self.step.max(self.fail_safe / 2)
+    }
+}
+
 /// What the device holds of us, and so what a failure must undo.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
@@ -113,6 +121,12 @@ impl Attempt {
         self.step_started = now;
     }
 
+    /// The time until now was spent waiting for the attempt's turn, and does not count.
+    pub fn handle_wait(&mut self, waited: Duration) {
+        self.started += waited;
+        self.step_started += waited;
+    }
+
     /// Something happened on the device.
     pub fn handle_device(&mut self, event: DeviceEvent, now: Instant) {
         use DeviceEvent::{Armed, CompleteConfirmed, CompleteSent};
@@ -187,6 +201,7 @@ impl Attempt {
     fn step_limit(&self) -> Duration {
         match self.step {
             Step::Discover => self.limits.discover,
+            Step::Operational => self.limits.meeting(),
             _ => self.limits.step,
         }
     }

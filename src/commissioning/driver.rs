@@ -4,6 +4,8 @@
 //! Many run side by side; `max_concurrent` of them at once. An attempt goes on when its client leaves. When the daemon
 //! stops, the step under way ends first (or its deadline passes), then the fail-safe is expired.
 
+mod approach;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,10 +16,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 use uuid::Uuid;
 
+pub use self::approach::Turn;
+use self::approach::{Hold, Met};
 use crate::attestation::policy::{AttestationOverride, Judgement};
 use crate::bind::{BindRequest, BindState, BindStatus, CloudDevice, MatterInfo};
 use crate::commissioning::attempt::{Attempt, DeviceEvent, Expired, Limits, Undo};
 use crate::commissioning::error::CommissioningError;
+use crate::commissioning::fingerprint::FingerprintKey;
 use crate::commissioning::identity::{self, Eligible, GivenIdentity, Profile};
 use crate::commissioning::path::{
     AccessedNode, AttestedCommissionee, CredentialedCommissionee, PaseCommissionee, set_access,
@@ -27,24 +32,21 @@ use crate::commissioning::ports::{
     ProvisionalNode,
 };
 use crate::commissioning::step::Step;
+use crate::commissioning::together::Together;
 use crate::durable::StoreError;
 use crate::fabric::{Cat, CatGrant, plan_acl};
 use crate::failpoint;
 use crate::journal::{Event, EventSink, Level};
-use crate::node::{
-    BasicInformation, CommissionableNode, CommissionableTxt, FabricId, NodeId, NodeRecord, NodeState, ScopedAddress,
-};
-use crate::onboarding::{Discriminator, OnboardingPayload};
+use crate::node::{BasicInformation, CommissionableNode, FabricId, NodeId, NodeRecord, NodeState};
+use crate::onboarding::OnboardingPayload;
 use crate::outbox::ports::{OutboxId, OutboxTask};
 
 /// How long the rollback of a failed attempt may take: the client waits for it.
 const ROLLBACK: Duration = Duration::from_secs(5);
 /// CASE with the address that PASE used normally succeeds at once; only after this is mDNS asked.
 const OPERATIONAL_LOOKUP: Duration = Duration::from_secs(5);
-/// How long a device that announces its commissioning window may still refuse.
-const WINDOW_OPENS: Duration = Duration::from_secs(3);
-/// How often it is asked then.
-const WINDOW_POLL: Duration = Duration::from_millis(300);
+/// CASE is tried again after this, where the device was not met.
+const MEET_AGAIN: Duration = Duration::from_millis(500);
 
 /// What does not change from attempt to attempt.
 #[derive(Debug, Clone)]
@@ -61,6 +63,8 @@ pub struct Settings {
     pub grants: Vec<CatGrant>,
     /// Product profiles.
     pub profiles: Vec<Profile>,
+    /// Recognises codes that were used before.
+    pub fingerprints: FingerprintKey,
     /// Whether a cloud is configured.
     pub cloud: bool,
     /// Family and room where the command names none.
@@ -74,8 +78,11 @@ pub struct Order {
     pub attempt_id: Uuid,
     /// The understood code.
     pub payload: OnboardingPayload,
-    /// Where the device is; discovery is skipped.
+    /// Where the device is; it is tried there only.
     pub address: Option<SocketAddr>,
+    /// Refused tries by us that one device has to bear: [`MOST_TRIES`](crate::commissioning::candidates::MOST_TRIES), but more where a person named several
+    /// devices at once whose codes cannot be told apart.
+    pub most_tries: u8,
     /// The identity in the cloud, as far as the command gives it.
     pub identity: GivenIdentity,
     /// The person's name for it.
@@ -151,6 +158,8 @@ pub struct Commissioner<L, D, S, J> {
     pub predecessor: FindPredecessor,
     /// The admin log.
     pub journal: Arc<dyn EventSink>,
+    /// What attempts know of each other.
+    pub together: Together,
     /// What does not change.
     pub settings: Settings,
     /// The daemon is stopping.
@@ -217,6 +226,7 @@ struct Sessions<P, C> {
     pase: Option<P>,
     case: Option<C>,
     fabric_index: u8,
+    hold: Option<Hold>,
 }
 
 /// A device that has credentials, and what is known about it.
@@ -227,7 +237,7 @@ struct Credentialed<P> {
     node: NodeId,
 }
 
-type Found<P, T> = Result<T, (Option<P>, CommissioningError)>;
+type Kept<P, T> = Result<T, (Option<P>, CommissioningError)>;
 
 impl<L, D, S, J> Commissioner<L, D, S, J>
 where
@@ -240,19 +250,31 @@ where
     ///
     /// # Errors
     /// The reason, after the device was rolled back as far as it could be reached.
-    pub async fn commission(&self, order: Order, progress: ProgressFn<'_>) -> Result<Commissioned, CommissioningError> {
+    pub async fn commission(
+        &self,
+        order: Order,
+        progress: ProgressFn<'_>,
+        turn: Turn<'_>,
+    ) -> Result<Commissioned, CommissioningError> {
         let span = tracing::info_span!("attempt", attempt.id = %order.attempt_id);
-        self.attempt(order, progress).instrument(span).await
+        self.attempt(order, progress, turn).instrument(span).await
     }
 
-    async fn attempt(&self, order: Order, progress: ProgressFn<'_>) -> Result<Commissioned, CommissioningError> {
+    async fn attempt(
+        &self,
+        order: Order,
+        progress: ProgressFn<'_>,
+        turn: Turn<'_>,
+    ) -> Result<Commissioned, CommissioningError> {
         let mut run = Run { attempt: Attempt::new(self.settings.limits, Instant::now()), progress, stop: &self.stop };
         failpoint::reach("attempt.before");
-        let began = self.store.begin_attempt(order.attempt_id, order.payload.discriminator, Timestamp::now()).await;
+        let (discriminator, fingerprint) =
+            (order.payload.discriminator, self.settings.fingerprints.fingerprint(&order.payload));
+        let began = self.store.begin_attempt(order.attempt_id, discriminator, fingerprint, Timestamp::now()).await;
         began.map_err(at_store(Step::Parse))?;
         failpoint::reach("attempt.begun");
-        let mut sessions = Sessions { pase: None, case: None, fabric_index: 0 };
-        match self.walk(&mut run, &order, &mut sessions).await {
+        let mut sessions = Sessions { pase: None, case: None, fabric_index: 0, hold: None };
+        match self.walk(&mut run, &order, turn, &mut sessions).await {
             Ok((record, outbox_id)) => {
                 Ok(Commissioned { record, outbox_id, attempt: run.attempt, ended: Instant::now() })
             }
@@ -269,10 +291,13 @@ where
         &self,
         run: &mut Run<'_>,
         order: &Order,
+        turn: Turn<'_>,
         sessions: &mut Sessions<L::Pase, L::Case>,
     ) -> Result<(NodeRecord, Option<OutboxId>), CommissioningError> {
-        let found = self.find(run, order).await?;
-        let attested = self.attest(run, order, &found).await.map_err(|(pase, error)| {
+        let Met { node: found, discriminator, pase, hold } = self.approach(run, order, turn).await?;
+        sessions.hold = Some(hold);
+        let found = Found { node: found, discriminator };
+        let attested = self.attest(run, order, pase).await.map_err(|(pase, error)| {
             sessions.pase = pase;
             error
         })?;
@@ -318,42 +343,14 @@ where
         }
     }
 
-    async fn find(&self, run: &mut Run<'_>, order: &Order) -> Result<CommissionableNode, CommissioningError> {
-        if let Some(address) = order.address {
-            return Ok(named_by_address(address, &order.payload));
-        }
-        let budget = run.attempt.discover_budget(Instant::now());
-        let (discriminator, vid_pid) = (order.payload.discriminator, order.payload.vid_pid);
-        // Discovery ends by itself at its budget with what it saw; the step's own deadline must not cut that short.
-        let budget = budget.saturating_sub(Duration::from_millis(100));
-        run.step(Step::Discover, async { Ok(self.discovery.find(discriminator, vid_pid, budget).await?) }).await
-    }
-
-    /// PASE. An announced window that turns out closed is asked again for a moment: a device that was just reset announces
-    /// before it lets anybody in, and no try of the passcode is counted until it does.
-    async fn prove(&self, order: &Order, sockets: &[SocketAddr]) -> Result<L::Pase, LinkError> {
-        let give_up = Instant::now() + if order.address.is_some() { Duration::ZERO } else { WINDOW_OPENS };
-        loop {
-            match self.link.open_pase(sockets, &order.payload.passcode, self.settings.limits.step).await {
-                Err(LinkError::WindowClosed) if Instant::now() < give_up => tokio::time::sleep(WINDOW_POLL).await,
-                opened => return opened,
-            }
-        }
-    }
-
-    /// PASE, fail-safe, description, attestation.
+    /// Fail-safe, description, attestation.
     async fn attest(
         &self,
         run: &mut Run<'_>,
         order: &Order,
-        found: &CommissionableNode,
-    ) -> Found<L::Pase, AttestedCommissionee<L::Pase>> {
+        pase: L::Pase,
+    ) -> Kept<L::Pase, AttestedCommissionee<L::Pase>> {
         let link = |step| move |source| CommissioningError::Link { step, source };
-        let sockets = found.sockets();
-        let pase = run
-            .step(Step::Pase, async { self.prove(order, &sockets).await.map_err(link(Step::Pase)) })
-            .await
-            .map_err(|error| (None, error))?;
         let expiry = self.settings.limits.fail_safe;
         failpoint::reach("arm.before");
         let armed = run
@@ -408,9 +405,9 @@ where
         &self,
         run: &mut Run<'_>,
         order: &Order,
-        found: &CommissionableNode,
+        found: &Found,
         attested: AttestedCommissionee<L::Pase>,
-    ) -> Found<L::Pase, Credentialed<L::Pase>> {
+    ) -> Kept<L::Pase, Credentialed<L::Pase>> {
         let (description, judgement) = (attested.description().clone(), attested.judgement().clone());
         let peer = attested.session().peer();
         let issued = run
@@ -445,30 +442,59 @@ where
             return Err((Some(attested.into_session()), error));
         }
         let subject = self.settings.admin_cat.subject();
-        let commissionee = step_with_session(run, Step::AddNoc, attested.add_noc(&noc, subject)).await?;
+        let added = step_with_session(run, Step::AddNoc, attested.add_noc(&noc, subject)).await;
+        let commissionee = match added {
+            Ok(commissionee) => commissionee,
+            Err((session, error)) => return Err((session, self.named(error, &description).await)),
+        };
         Ok(Credentialed { commissionee, description, judgement, node: noc.node_id })
     }
 
-    /// CASE with the new node: at the address that PASE used, and where that fails, wherever it announces itself.
+    /// A device that holds our fabric already is one of our nodes: which one, its identity tells.
+    async fn named(&self, error: CommissioningError, description: &DeviceDescription) -> CommissioningError {
+        let (step, code, basic) = (error.step(), error.code(), &description.basic);
+        if code != "already-on-this-fabric" {
+            return error;
+        }
+        let same =
+            |record: &NodeRecord| record.unique_id == basic.unique_id && record.serial_number == basic.serial_number;
+        let known = self.store.nodes_of_product(basic.vendor_id, basic.product_id).await.unwrap_or_default();
+        match known.into_iter().rfind(same) {
+            Some(node) => CommissioningError::AlreadyOurs { step, node: Box::new(node) },
+            None => error,
+        }
+    }
+
+    /// CASE with the new node, at the address that PASE used and wherever it announces itself, until the step's time is over: a
+    /// handshake that was not answered or refused once proves nothing while the fail-safe holds.
     async fn meet(&self, node: NodeId, peer: SocketAddr) -> Result<L::Case, CommissioningError> {
-        let at_operational = |source| CommissioningError::Link { step: Step::Operational, source };
-        // The half of the step each: where the address does not answer any more, there must be time to look elsewhere.
-        let budget = self.settings.limits.step / 2;
-        match self.link.open_case(node, &[peer], budget).await {
-            Err(
-                LinkError::Unreachable { .. }
-                | LinkError::SessionLost
-                | LinkError::Busy
-                | LinkError::HandshakeRefused { .. },
-            ) => {
-                let compressed = self.settings.compressed_fabric_id;
-                let mut announced = self.discovery.operational(compressed, node, OPERATIONAL_LOOKUP).await;
-                if announced.is_empty() {
-                    announced.push(peer);
+        let (budget, compressed) = (self.settings.limits.step / 2, self.settings.compressed_fabric_id);
+        let give_up = Instant::now() + self.settings.limits.meeting().saturating_sub(OPERATIONAL_LOOKUP);
+        let mut addresses = vec![peer];
+        loop {
+            match self.link.open_case(node, &addresses, budget).await {
+                Err(
+                    error @ (LinkError::Unreachable { .. }
+                    | LinkError::SessionLost
+                    | LinkError::Busy
+                    | LinkError::NoSharedTrustRoots { .. }
+                    | LinkError::NotThatNode { .. }
+                    | LinkError::HandshakeRefused { .. }),
+                ) => {
+                    tracing::debug!(%error, "the new node was not met yet");
+                    if Instant::now() >= give_up {
+                        return Err(CommissioningError::Link { step: Step::Operational, source: error });
+                    }
+                    addresses = self.discovery.operational(compressed, node, OPERATIONAL_LOOKUP).await;
+                    if !addresses.contains(&peer) {
+                        addresses.push(peer);
+                    }
+                    tokio::time::sleep(MEET_AGAIN).await;
                 }
-                self.link.open_case(node, &announced, budget).await.map_err(at_operational)
+                other => {
+                    return other.map_err(|source| CommissioningError::Link { step: Step::Operational, source });
+                }
             }
-            other => other.map_err(at_operational),
         }
     }
 
@@ -598,7 +624,7 @@ where
             fabric_index,
             vendor_id: basic.vendor_id,
             product_id: basic.product_id,
-            discriminator: found.txt.discriminator,
+            discriminator: found.discriminator.unwrap_or_default(),
             matter_version: basic.matter_version(),
             vendor_name: basic.vendor_name.clone(),
             product_name: basic.product_name.clone(),
@@ -613,7 +639,7 @@ where
             capabilities_bitmask: eligible.map_or(1 << 1 | 1 << 3, |e| e.capabilities_bitmask),
             bind_options: eligible.map(|e| e.options.clone()).unwrap_or_default(),
             attestation: judgement.summary(),
-            addresses: addresses(found, peer),
+            addresses: addresses(&found.node, peer),
             port: peer.port(),
             commissioned_at: now,
             last_seen_at: Some(now),
@@ -627,11 +653,18 @@ where
     }
 }
 
+/// A device that took the passcode.
+struct Found {
+    node: CommissionableNode,
+    /// All twelve bits, where somebody told them.
+    discriminator: Option<u16>,
+}
+
 /// What a record is made of.
 #[derive(Clone, Copy)]
 struct Draft<'a> {
     order: &'a Order,
-    found: &'a CommissionableNode,
+    found: &'a Found,
     description: &'a DeviceDescription,
     judgement: &'a Judgement,
     node: NodeId,
@@ -644,7 +677,7 @@ async fn step_with_session<P, T>(
     run: &mut Run<'_>,
     step: Step,
     work: impl Future<Output = Result<T, (P, CommissioningError)>>,
-) -> Found<P, T> {
+) -> Kept<P, T> {
     let mut session = None;
     let outcome = run
         .step(step, async {
@@ -687,24 +720,6 @@ pub fn bind_task(record: &NodeRecord, eligible: Eligible) -> OutboxTask {
 /// The Matter identity of a record, as the cloud is told.
 pub fn matter_info(record: &NodeRecord) -> MatterInfo {
     MatterInfo::of(record)
-}
-
-fn named_by_address(address: SocketAddr, payload: &OnboardingPayload) -> CommissionableNode {
-    let scope = match address {
-        SocketAddr::V6(v6) if v6.scope_id() != 0 => Some((v6.scope_id().to_string(), v6.scope_id())),
-        SocketAddr::V6(_) | SocketAddr::V4(_) => None,
-    };
-    let discriminator = match payload.discriminator {
-        Discriminator::Long(long) => long,
-        // The lower eight bits are not known without DNS-SD.
-        Discriminator::Short(short) => u16::from(short) << 8,
-    };
-    CommissionableNode {
-        instance: String::new(),
-        addresses: vec![ScopedAddress { ip: address.ip(), scope }],
-        port: address.port(),
-        txt: CommissionableTxt { discriminator, commissioning_mode: 1, ..CommissionableTxt::default() },
-    }
 }
 
 /// All addresses, the one that answered first.

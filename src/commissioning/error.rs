@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::attestation::policy::Judgement;
 use crate::commissioning::ports::{DiscoverError, LinkError};
 use crate::commissioning::step::Step;
 use crate::durable::StoreError;
 use crate::fabric::AclDoesNotFit;
+use crate::node::NodeRecord;
 use crate::onboarding::PayloadError;
 
 /// Who can do something about a failure.
@@ -76,6 +78,23 @@ pub enum CommissioningError {
         /// Which check failed.
         reason: String,
     },
+    /// The device is a node of ours.
+    #[error("this is node {} ({})", node.node_id, node.name)]
+    AlreadyOurs {
+        /// When that turned out.
+        step: Step,
+        /// Which node.
+        node: Box<NodeRecord>,
+    },
+    /// Another attempt of ours has proved the same passcode to it.
+    #[error("attempt {attempt} is bringing this device in")]
+    BeingCommissioned {
+        /// Which one.
+        attempt: Uuid,
+    },
+    /// The client left before it was the attempt's turn.
+    #[error("nobody waited for this attempt any more when it was its turn")]
+    Abandoned,
     /// The configured grants do not fit.
     #[error("{0}")]
     Access(#[from] AclDoesNotFit),
@@ -126,7 +145,9 @@ impl CommissioningError {
             | Self::Deadline { step, .. }
             | Self::FailSafeExpired { step, .. }
             | Self::Store { step, .. }
+            | Self::AlreadyOurs { step, .. }
             | Self::Stopped { step } => *step,
+            Self::BeingCommissioned { .. } | Self::Abandoned => Step::Discover,
             Self::AttestationRejected { .. } => Step::Attestation,
             Self::CsrRejected { .. } => Step::Csr,
             Self::Access(_) | Self::AccessMismatch { .. } => Step::Access,
@@ -150,6 +171,9 @@ impl CommissioningError {
             Self::FailSafeExpired { .. } => "fail-safe-expired",
             Self::AttestationRejected { .. } => "attestation-rejected",
             Self::CsrRejected { .. } => "csr-rejected",
+            Self::AlreadyOurs { .. } => "already-on-this-fabric",
+            Self::BeingCommissioned { .. } => "already-being-commissioned",
+            Self::Abandoned => "abandoned",
             Self::Access(_) => "access-does-not-fit",
             Self::AccessMismatch { .. } => "access-mismatch",
             Self::FabricTableFull { .. } => "fabric-table-full",
@@ -174,6 +198,7 @@ impl CommissioningError {
             | Self::Access(_)
             | Self::AttestationRejected { .. }
             | Self::FabricTableFull { .. }
+            | Self::AlreadyOurs { .. }
             | Self::CloudRefuses { .. } => Disposition::UserAction,
             Self::Discover(DiscoverError::Unavailable(_)) => Disposition::Bug,
             Self::Discover(_) => Disposition::UserAction,
@@ -183,9 +208,12 @@ impl CommissioningError {
                 _ if link_code(*step, source) == "fabric-table-full" => Disposition::UserAction,
                 _ => Disposition::Retry,
             },
-            Self::StepTimeout { .. } | Self::Deadline { .. } | Self::FailSafeExpired { .. } | Self::Stopped { .. } => {
-                Disposition::Retry
-            }
+            Self::StepTimeout { .. }
+            | Self::Deadline { .. }
+            | Self::FailSafeExpired { .. }
+            | Self::BeingCommissioned { .. }
+            | Self::Abandoned
+            | Self::Stopped { .. } => Disposition::Retry,
             Self::CsrRejected { .. } | Self::AccessMismatch { .. } => Disposition::Bug,
             Self::Store { source, .. } => match source {
                 StoreError::DiskFull | StoreError::ReadOnly | StoreError::Busy => Disposition::UserAction,
@@ -202,11 +230,14 @@ impl CommissioningError {
                  `matterbind discover` lists what can be seen"
             }
             "ambiguous-device" => {
-                "scan the QR code instead of typing the manual code, or take the other devices out of pairing mode; \
-                 no passcode was tried"
+                "each of these devices has refused passcodes of this hub as often as it may have to. Take those that are not meant out of \
+                 pairing mode, or open the window of the one that is meant again, then try again"
             }
             "window-closed" => "put the device into pairing mode again, or share it from the administrator that has it",
-            "wrong-passcode" => "check the code on the device: each wrong try counts, after twenty the device locks",
+            "wrong-passcode" => {
+                "every device that fits the code has another passcode: check that the code is the one on this device, and that the \
+                 device is in pairing mode. Each wrong try counts, after twenty the device locks"
+            }
             "device-unreachable" => "check that the device has power and is near enough, then try again",
             "device-busy" => "another commissioner is at work on the device; wait a minute, then try again",
             "handshake-refused" => "packets may get lost on the way; try again nearer to the device, then reset it",
@@ -215,7 +246,11 @@ impl CommissioningError {
                  attestation.allow_test; if it is new, run `matterbind attestation update-paa`"
             }
             "fabric-table-full" => "remove the device from another controller first",
-            "already-on-this-fabric" => "the device is commissioned already; see `matterbind nodes`",
+            "already-on-this-fabric" => {
+                "nothing is to be done: it is commissioned already. To pair it afresh, `matterbind node remove` it or reset it first"
+            }
+            "already-being-commissioned" => "wait for that attempt; `matterbind logs --attempt ID` shows how it goes",
+            "abandoned" => "nothing was sent to the device; ask again",
             "access-does-not-fit" => "configure fewer grants under [access], or merge tags",
             "fail-safe-expired" | "deadline-exceeded" => "the device has rolled back; try again nearer to it",
             "daemon-stopping" => "the device has rolled back; try again when the daemon runs",

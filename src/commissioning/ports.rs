@@ -307,8 +307,8 @@ pub enum DiscoverError {
         /// What else advertises itself.
         others: Vec<CommissionableNode>,
     },
-    /// The code fits several devices, and a passcode is never tried on a device that may not be meant.
-    #[error("{} devices fit this code: {}", candidates.len(), candidates.iter().map(described).collect::<Vec<_>>().join("; "))]
+    /// Every device that fits the code has had to bear as many refused tries as it may.
+    #[error("{} devices fit this code, and none of them may be tried again now: {}", candidates.len(), candidates.iter().map(described).collect::<Vec<_>>().join("; "))]
     Ambiguous {
         /// All of them.
         candidates: Vec<CommissionableNode>,
@@ -324,15 +324,32 @@ pub enum DiscoverError {
     Unavailable(String),
 }
 
+/// A search for the devices that fit one code; asks the LAN while it lives.
+pub trait CandidateSearch: Send + Sync {
+    /// Who fits and has an open window, in the order in which they should be tried.
+    ///
+    /// # Errors
+    /// mDNS does not run.
+    fn fitting(&self) -> Result<Vec<CommissionableNode>, DiscoverError>;
+    /// Everybody with an open window.
+    fn announced(&self) -> Vec<CommissionableNode>;
+    /// A node that would fit if its window were open.
+    fn closed(&self) -> Option<CommissionableNode>;
+    /// Who announces to be at an address.
+    fn at(&self, address: SocketAddr) -> Option<CommissionableNode>;
+    /// Comes back when any of this may have changed.
+    fn changed(&mut self) -> impl Future<Output = ()> + Send;
+    /// A node does not answer: its records are confirmed, and go where nobody does (RFC 6762 10.4).
+    fn doubt(&self, node: &CommissionableNode);
+}
+
 /// The LAN.
 pub trait Discovery: Send + Sync + 'static {
-    /// Finds the one commissionable node that a code is for.
-    fn find(
-        &self,
-        discriminator: Discriminator,
-        vid_pid: Option<(u16, u16)>,
-        budget: Duration,
-    ) -> impl Future<Output = Result<CommissionableNode, DiscoverError>> + Send;
+    /// See [`CandidateSearch`].
+    type Search: CandidateSearch;
+
+    /// Looks for the devices that fit a code.
+    fn search(&self, discriminator: Discriminator, vid_pid: Option<(u16, u16)>) -> Self::Search;
     /// Where a node of our fabric is now; empty where it does not announce itself within `budget`.
     fn operational(
         &self,
@@ -365,11 +382,12 @@ impl ProvisionalNode {
 
 /// The durable side of commissioning. Every call returns after the fact is on disk.
 pub trait NodeStore: Send + Sync + 'static {
-    /// Notes that an attempt has begun.
+    /// Notes that an attempt has begun, and of its code what recognises it.
     fn begin_attempt(
         &self,
         attempt_id: Uuid,
         discriminator: Discriminator,
+        fingerprint: u16,
         at: Timestamp,
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
     /// The next node id; on disk before it is returned, so it is never given twice, whatever happens.
@@ -394,6 +412,22 @@ pub trait NodeStore: Send + Sync + 'static {
         keep_provisional: bool,
         at: Timestamp,
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
+    /// The nodes that were taken in with a code of this fingerprint, the newest first.
+    fn nodes_of_code(&self, fingerprint: u16) -> impl Future<Output = Result<Vec<NodeRecord>, StoreError>> + Send;
+    /// The nodes of whose code nothing is known.
+    fn nodes_without_code(&self) -> impl Future<Output = Result<Vec<NodeRecord>, StoreError>> + Send;
+    /// The nodes of one product.
+    fn nodes_of_product(
+        &self,
+        vendor_id: u16,
+        product_id: u16,
+    ) -> impl Future<Output = Result<Vec<NodeRecord>, StoreError>> + Send;
+    /// When the last attempt with a code of this fingerprint was found interrupted, if that was after `since`.
+    fn interrupted_since(
+        &self,
+        fingerprint: u16,
+        since: Timestamp,
+    ) -> impl Future<Output = Result<Option<Timestamp>, StoreError>> + Send;
     /// Provisional rows left by a crash.
     fn provisional_nodes(&self) -> impl Future<Output = Result<Vec<ProvisionalNode>, StoreError>> + Send;
 }

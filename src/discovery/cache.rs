@@ -151,6 +151,18 @@ impl Cache {
         entries.max_by_key(|entry| entry.last_heard).map(|entry| entry.node.clone())
     }
 
+    /// Every instance with an open window, to be tried: what was heard last first, for a device that came back is newer than what
+    /// it left behind, and what seems to be a second name for a device last.
+    pub fn candidates(&self) -> Vec<CommissionableNode> {
+        let open = |entry: &&Entry<CommissionableNode>| entry.node.txt.commissioning_mode != 0;
+        let mut entries: Vec<_> = self.commissionable.values().filter(open).collect();
+        entries.sort_by(|a, b| {
+            let key = |entry: &Entry<CommissionableNode>| (entry.superseded, std::cmp::Reverse(entry.last_heard));
+            key(a).cmp(&key(b)).then_with(|| a.node.instance.cmp(&b.node.instance))
+        });
+        entries.into_iter().map(|entry| entry.node.clone()).collect()
+    }
+
     /// Every operational node, of any fabric, in the order of fabric and node id.
     pub fn operational_nodes(&self) -> Vec<OperationalNode> {
         let mut nodes: Vec<_> = self.operational.values().map(|entry| entry.node.clone()).collect();

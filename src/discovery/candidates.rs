@@ -3,6 +3,7 @@
 //! Not here: which of them it is. Only the passcode proves that, so whoever commissions tries each (`commissioning`).
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -11,7 +12,7 @@ use tokio::sync::{mpsc, watch};
 use super::cache::Kind;
 use super::search::Wanted;
 use super::{Asking, Command, Shared};
-use crate::commissioning::ports::DiscoverError;
+use crate::commissioning::ports::{CandidateSearch, DiscoverError};
 use crate::node::CommissionableNode;
 
 /// What fits a setup code now and from now on. While it lives, the LAN is asked again and again.
@@ -80,5 +81,35 @@ impl Candidates {
     pub fn confirm(&self, node: &CommissionableNode) {
         // An actor that has gone confirms nothing.
         let _ = self.commands.send(Command::Confirm(Kind::Commissionable, node.instance.clone()));
+    }
+}
+
+impl CandidateSearch for Candidates {
+    fn fitting(&self) -> Result<Vec<CommissionableNode>, DiscoverError> {
+        self.shared.check_running()?;
+        Ok(self.fitting())
+    }
+
+    fn announced(&self) -> Vec<CommissionableNode> {
+        self.shared.cache().candidates()
+    }
+
+    fn closed(&self) -> Option<CommissionableNode> {
+        self.closed()
+    }
+
+    fn at(&self, address: SocketAddr) -> Option<CommissionableNode> {
+        self.shared.cache().commissionable_at(address.ip(), Some(address.port()))
+    }
+
+    async fn changed(&mut self) {
+        // A closed channel means that the actor has gone: the caller's deadline ends the search then.
+        if self.changes.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    fn doubt(&self, node: &CommissionableNode) {
+        self.confirm(node);
     }
 }

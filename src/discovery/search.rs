@@ -77,12 +77,10 @@ impl Wanted {
         }
     }
 
-    /// Every node that fits and has its window open, the one heard last first.
+    /// Every node that fits and has its window open, the one heard last first; what another record makes look like a leftover
+    /// comes last, but it comes: anybody can send such a record.
     pub fn fitting(&self, cache: &Cache) -> Vec<CommissionableNode> {
-        let open = |node: &CommissionableNode| node.txt.commissioning_mode != 0 && self.fits(node);
-        let mut fitting: Vec<_> = cache.commissionable_entries().filter(|entry| open(&entry.node)).collect();
-        fitting.sort_by_key(|entry| std::cmp::Reverse(entry.last_heard));
-        fitting.into_iter().map(|entry| entry.node.clone()).collect()
+        cache.candidates().into_iter().filter(|node| self.fits(node)).collect()
     }
 
     /// A node that would fit if its window were open.

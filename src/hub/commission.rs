@@ -1,21 +1,21 @@
-//! Takes devices in: a request becomes an order, waits for its turn, and is told and written down what came of it. The way of
-//! one device is `commissioning::driver`'s.
+//! Takes devices in: a request becomes an order, the order an attempt, and what came of it is told and written down. `attempts`
+//! knows those under way. The way of one device is `commissioning::driver`'s.
 
-use std::collections::HashSet;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::sync::{MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use tokio::sync::{broadcast, mpsc};
 use uuid::Uuid;
 
+use self::attempts::{Begun, UnderWay};
 use super::Hub;
 use super::refusal::Refusal;
 use crate::attestation::policy::AttestationOverride;
 use crate::bind::BindState;
-use crate::commissioning::driver::{self, Commissioned, Order};
+use crate::commissioning::candidates::MOST_TRIES;
+use crate::commissioning::driver::{self, Commissioned, Order, Turn};
 use crate::commissioning::error::CommissioningError;
 use crate::commissioning::identity::{GivenIdentity, is_binding_code};
 use crate::commissioning::step::Step;
@@ -25,6 +25,7 @@ use crate::outbox::dispatcher::{OutboxResult, wait_for};
 use crate::secret::BindingCode;
 
 mod answer;
+pub(crate) mod attempts;
 
 pub use answer::{CommissionEvent, CommissionRequest, CommissionResult, Failure, Timings};
 
@@ -54,25 +55,46 @@ impl Progress {
         // The client may have left; the attempt goes on.
         let _ = self.0.send(event);
     }
+
+    /// Whether nobody listens any more.
+    pub fn has_left(&self) -> bool {
+        self.0.is_closed()
+    }
+
+    /// Comes back when nobody listens any more.
+    pub async fn left(&self) {
+        self.0.closed().await;
+    }
 }
 
 /// The longest that a client may let an attempt wait for the cloud.
 const WAIT_BIND_MAX: Duration = Duration::from_secs(600);
+/// Codes of one file that cannot be told apart: a device of theirs has to bear a refused try by each of the others. It locks after
+/// twenty.
+const MOST_ALIKE: u8 = 16;
 
 impl CommissionDoor for Hub {
+    /// A request for a device that is being taken in joins that attempt.
     async fn commission(&self, request: CommissionRequest, progress: Progress) -> Result<CommissionResult, Refusal> {
         let attempt_id = Uuid::now_v7();
-        progress.report(CommissionEvent::Accepted { attempt_id });
-        let _turn = tokio::select! {
-            turn = self.turns.acquire() => turn.map_err(|_| Refusal::not_ready("commissioning"))?,
-            () = self.stop.cancelled() => {
-                let error = CommissioningError::Stopped { step: Step::Parse };
+        let wait_bind = Duration::from_millis(request.wait_bind_ms).min(WAIT_BIND_MAX);
+        let order = match order(attempt_id, request) {
+            Ok(order) => order,
+            Err(error) => {
+                progress.report(CommissionEvent::Accepted { attempt_id });
+                self.metrics.count_attempt("failed", error.code(), None);
+                self.note_misunderstood(attempt_id, &error);
                 return Ok(CommissionResult::Failed(Failure::new(attempt_id, &error)));
             }
         };
-        self.running().insert(attempt_id);
-        let result = self.attempt(attempt_id, request, &progress).await;
-        self.running().remove(&attempt_id);
+        let guard = match self.attempts.begin(attempt_id, &order.payload, order.address, progress)? {
+            Begun::New(guard) => guard,
+            Begun::Joined(other) => {
+                return other.result().await.ok_or_else(|| Refusal::not_ready("the attempt's task"));
+            }
+        };
+        let result = self.attempt(order, guard.attempt(), wait_bind).await;
+        guard.finish(&result);
         Ok(result)
     }
 }
@@ -80,31 +102,16 @@ impl CommissionDoor for Hub {
 impl Hub {
     /// Whether this attempt is running now.
     pub(super) fn is_under_way(&self, attempt: Uuid) -> bool {
-        self.running().contains(&attempt)
+        self.attempts.contains(attempt)
     }
 
-    pub(super) fn running(&self) -> MutexGuard<'_, HashSet<Uuid>> {
-        self.attempts.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    async fn attempt(&self, attempt_id: Uuid, request: CommissionRequest, progress: &Progress) -> CommissionResult {
-        let wait_bind = Duration::from_millis(request.wait_bind_ms).min(WAIT_BIND_MAX);
-        let order = match order(attempt_id, request) {
-            Ok(order) => order,
-            Err(error) => {
-                let message = format!("commissioning failed at {}: {error}. {}", error.step(), error.hint());
-                let event = Event::new(Timestamp::now(), Level::Error, "commissioning-failed", message);
-                let event = event.with("step", error.step().as_str()).with("code", error.code());
-                self.journal.record(event.with_attempt(attempt_id));
-                self.metrics.count_attempt("failed", error.code(), None);
-                return CommissionResult::Failed(Failure::new(attempt_id, &error));
-            }
-        };
+    async fn attempt(&self, order: Order, under_way: &UnderWay, wait_bind: Duration) -> CommissionResult {
+        let attempt_id = order.attempt_id;
         self.note_start(&order);
         // Before the row can be written: then its settling cannot be missed.
         let results = self.outbox.as_ref().map(|outbox| outbox.results());
-        let report = |event: driver::Progress| progress.report(self.observe(event));
-        match self.commissioner.get().commission(order, &report).await {
+        let report = |event: driver::Progress| under_way.report(self.observe(event));
+        match self.commissioner.get().commission(order, &report, self.turn(under_way)).await {
             Ok(mut commissioned) => {
                 // The old node may have answered at the last moment; then it was not replaced.
                 if commissioned.record.replaces.is_some()
@@ -114,13 +121,44 @@ impl Hub {
                 }
                 self.tell_succession(&commissioned.record);
                 self.note_commissioned(attempt_id, &commissioned);
-                self.await_bind(attempt_id, commissioned, results, wait_bind, progress).await
+                self.await_bind(attempt_id, commissioned, results, wait_bind, under_way).await
             }
             Err(error) => {
                 self.metrics.count_attempt("failed", error.code(), None);
-                CommissionResult::Failed(Failure::new(attempt_id, &error))
+                let failed = CommissionResult::Failed(Failure::new(attempt_id, &error));
+                match error {
+                    CommissioningError::BeingCommissioned { attempt } => self.follow(attempt, under_way, failed).await,
+                    _ => failed,
+                }
             }
         }
+    }
+
+    /// Another code of the same device is being worked on: what comes of that attempt is the answer.
+    async fn follow(&self, attempt: Uuid, under_way: &UnderWay, otherwise: CommissionResult) -> CommissionResult {
+        let Some(other) = self.attempts.get(attempt) else { return otherwise };
+        let message = format!("attempt {attempt} is bringing this device in; what comes of it is the answer here too");
+        under_way.report(CommissionEvent::Note { message });
+        other.result().await.unwrap_or(otherwise)
+    }
+
+    /// The attempt's turn. One that has to wait for it ends where its clients leave or the daemon stops.
+    fn turn<'a>(&'a self, under_way: &'a UnderWay) -> Turn<'a> {
+        Box::pin(async move {
+            tokio::select! {
+                biased;
+                turn = self.attempts.turn() => turn.ok_or(CommissioningError::Stopped { step: Step::Discover }),
+                () = self.stop.cancelled() => Err(CommissioningError::Stopped { step: Step::Discover }),
+                () = under_way.abandoned() => Err(CommissioningError::Abandoned),
+            }
+        })
+    }
+
+    fn note_misunderstood(&self, attempt_id: Uuid, error: &CommissioningError) {
+        let message = format!("commissioning failed at {}: {error}. {}", error.step(), error.hint());
+        let event = Event::new(Timestamp::now(), Level::Error, "commissioning-failed", message);
+        let event = event.with("step", error.step().as_str()).with("code", error.code());
+        self.journal.record(event.with_attempt(attempt_id));
     }
 
     fn note_start(&self, order: &Order) {
@@ -171,7 +209,7 @@ impl Hub {
         commissioned: Commissioned,
         results: Option<broadcast::Receiver<OutboxResult>>,
         wait: Duration,
-        progress: &Progress,
+        under_way: &UnderWay,
     ) -> CommissionResult {
         let mut node = commissioned.record.clone();
         let mut timings_ms = timings(&commissioned);
@@ -183,7 +221,7 @@ impl Hub {
             if let Ok(Some(now)) = self.store.node(node.node_id).await {
                 node = now;
             }
-            progress.report(CommissionEvent::Bind { bind: node.bind.clone() });
+            under_way.report(CommissionEvent::Bind { bind: node.bind.clone() });
         }
         let (bind, replaces) = (node.bind.clone(), node.replaces);
         CommissionResult::Commissioned { attempt_id, replaces, node: Box::new(node), bind, timings_ms }
@@ -198,6 +236,7 @@ fn order(attempt_id: Uuid, request: CommissionRequest) -> Result<Order, Commissi
         attempt_id,
         payload,
         address: request.address.map(with_default_port),
+        most_tries: MOST_TRIES.max(request.alike.min(MOST_ALIKE)),
         identity: GivenIdentity {
             product_key: request.product_key.filter(|key| !key.is_empty()),
             device_key: request.device_key.filter(|key| !key.is_empty()),

@@ -106,7 +106,7 @@ impl StatusDoor for Hub {
             pid: std::process::id(),
             fabric: Some(self.fabric_info()),
             nodes,
-            attempts: self.running().len() as u32,
+            attempts: self.attempts.count() as u32,
             outbox,
             cloud: self.cloud_status(),
         }

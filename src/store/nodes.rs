@@ -61,12 +61,14 @@ impl NodeStore for Store {
         &self,
         attempt_id: Uuid,
         discriminator: Discriminator,
+        fingerprint: u16,
         at: Timestamp,
     ) -> Result<(), StoreError> {
         self.write(move |tx| {
             tx.execute(
-                "INSERT INTO attempts (attempt_id, discriminator, state, began_at) VALUES (?1, ?2, 'running', ?3)",
-                params![attempt_id.to_string(), to_json(&discriminator)?, micros(at)],
+                "INSERT INTO attempts (attempt_id, discriminator, fingerprint, state, began_at)
+                 VALUES (?1, ?2, ?3, 'running', ?4)",
+                params![attempt_id.to_string(), to_json(&discriminator)?, fingerprint, micros(at)],
             )?;
             Ok(())
         })
@@ -131,6 +133,11 @@ impl NodeStore for Store {
                 "UPDATE attempts SET state = 'committed', node_id = ?2, ended_at = ?3 WHERE attempt_id = ?1",
                 params![attempt_id.to_string(), id(record.node_id.0)?, micros(record.commissioned_at)],
             )?;
+            tx.execute(
+                "INSERT INTO setup_codes (node_id, fingerprint)
+                 SELECT ?2, fingerprint FROM attempts WHERE attempt_id = ?1 AND fingerprint IS NOT NULL",
+                params![attempt_id.to_string(), id(record.node_id.0)?],
+            )?;
             failpoint::reach("record.in-transaction");
             Ok(row)
         })
@@ -154,6 +161,45 @@ impl NodeStore for Store {
                 tx.execute("DELETE FROM provisional WHERE attempt_id = ?1", [attempt_id.to_string()])?;
             }
             Ok(())
+        })
+        .await
+    }
+
+    async fn nodes_of_code(&self, fingerprint: u16) -> Result<Vec<NodeRecord>, StoreError> {
+        self.call(move |connection| {
+            let sql = "SELECT record FROM nodes JOIN setup_codes USING (node_id) WHERE fingerprint = ?1
+                       ORDER BY node_id DESC";
+            records(connection, sql, [fingerprint])
+        })
+        .await
+    }
+
+    async fn nodes_without_code(&self) -> Result<Vec<NodeRecord>, StoreError> {
+        self.call(|connection| {
+            let sql = "SELECT record FROM nodes WHERE node_id NOT IN (SELECT node_id FROM setup_codes)
+                       ORDER BY node_id DESC";
+            records(connection, sql, [])
+        })
+        .await
+    }
+
+    async fn nodes_of_product(&self, vendor_id: u16, product_id: u16) -> Result<Vec<NodeRecord>, StoreError> {
+        self.call(move |connection| {
+            let sql = "SELECT record FROM nodes WHERE record ->> '$.vendor_id' = ?1 AND record ->> '$.product_id' = ?2
+                       ORDER BY node_id";
+            records(connection, sql, [vendor_id, product_id])
+        })
+        .await
+    }
+
+    async fn interrupted_since(&self, fingerprint: u16, since: Timestamp) -> Result<Option<Timestamp>, StoreError> {
+        self.call(move |connection| {
+            let sql = "SELECT max(ended_at) FROM attempts
+                       WHERE state = 'interrupted' AND fingerprint = ?1 AND ended_at > ?2";
+            let ended: Option<i64> = connection
+                .query_row(sql, params![fingerprint, micros(since)], |row| row.get(0))
+                .map_err(store_error)?;
+            ended.map(timestamp).transpose()
         })
         .await
     }

@@ -34,6 +34,7 @@ const SQLITE_MAGIC: &[u8; 16] = b"SQLite format 3\0";
 pub(super) const MIGRATIONS: &[M<'static>] = &[
     M::up(include_str!("migrations/001_initial.sql")).foreign_key_check(),
     M::up(include_str!("migrations/002_removal_told.sql")),
+    M::up(include_str!("migrations/003_setup_codes.sql")).foreign_key_check(),
 ];
 
 /// The schema that this binary writes.

@@ -101,7 +101,7 @@ async fn with_fabric(dir: &TempDir, hub: u64) -> Store {
 
 async fn commit(store: &Store, node: u64) -> OutboxId {
     let attempt = Uuid::now_v7();
-    store.begin_attempt(attempt, Discriminator::Long(3840), NOW).await.unwrap();
+    store.begin_attempt(attempt, Discriminator::Long(3840), 7, NOW).await.unwrap();
     store.commit_commissioned(attempt, &record(node), Some(&bind(node)), "{}").await.unwrap().unwrap()
 }
 
@@ -175,7 +175,7 @@ async fn a_crash_after_the_answer_loses_nothing() {
     let store = with_fabric(&dir, 1000).await;
     let row = commit(&store, 1001).await;
     let running = Uuid::now_v7();
-    store.begin_attempt(running, Discriminator::Short(3), NOW).await.unwrap();
+    store.begin_attempt(running, Discriminator::Short(3), 8, NOW).await.unwrap();
     let provisional = ProvisionalNode {
         attempt_id: running,
         record: record(1002),
@@ -308,6 +308,7 @@ async fn a_newer_version_is_refused_with_the_name_of_its_binary() {
 #[rstest]
 #[case::v1(include_str!("fixtures/v1.sql"))]
 #[case::v2(include_str!("fixtures/v2.sql"))]
+#[case::v3(include_str!("fixtures/v3.sql"))]
 #[tokio::test]
 async fn every_old_version_opens(#[case] dump: &str) {
     let dir = tempfile::tempdir().unwrap();

@@ -10,7 +10,7 @@ const NODE: NodeId = NodeId(1000);
 async fn store_with_node(directory: &tempfile::TempDir) -> Store {
     let store = Store::open(directory.path()).unwrap();
     let attempt = Uuid::now_v7();
-    store.begin_attempt(attempt, Discriminator::Long(3840), Timestamp::UNIX_EPOCH).await.unwrap();
+    store.begin_attempt(attempt, Discriminator::Long(3840), 7, Timestamp::UNIX_EPOCH).await.unwrap();
     store.commit_commissioned(attempt, &record(NODE.0), None, "{}").await.unwrap();
     store
 }

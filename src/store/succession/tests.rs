@@ -37,7 +37,7 @@ fn bind(record: &NodeRecord) -> OutboxTask {
 
 async fn commission(store: &Store, record: &NodeRecord, task: Option<&OutboxTask>) {
     let attempt = Uuid::now_v7();
-    store.begin_attempt(attempt, Discriminator::Long(3840), NOW).await.unwrap();
+    store.begin_attempt(attempt, Discriminator::Long(3840), 7, NOW).await.unwrap();
     store.commit_commissioned(attempt, record, task, "{}").await.unwrap();
 }
 

@@ -1,0 +1,347 @@
+//! Finds the device that a code is for and proves the passcode to it: every device that fits is tried in turn, as
+//! `candidates` decides. Not here: what is done with the device then (`driver`).
+
+use std::future::pending;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::time::{Duration, Instant};
+
+use futures_util::future::BoxFuture;
+use jiff::Timestamp;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::{Commissioner, Order, Progress, Run};
+use crate::commissioning::candidates::{Candidate, Ending, Fruitless, Next, Search};
+use crate::commissioning::error::CommissioningError;
+use crate::commissioning::ports::{
+    AttestationJudge, CandidateSearch, DiscoverError, Discovery, LinkError, MatterLink, NodeStore,
+};
+use crate::commissioning::step::Step;
+use crate::commissioning::together::Claimed;
+use crate::node::{CommissionableNode, CommissionableTxt, NodeRecord, ScopedAddress};
+use crate::onboarding::Discriminator;
+
+/// How long a device that announces its commissioning window may refuse in one try.
+const WINDOW_OPENS: Duration = Duration::from_secs(1);
+/// How often it is asked then.
+const WINDOW_POLL: Duration = Duration::from_millis(300);
+/// When a device that is at work with somebody else is asked again.
+const BUSY_POLL: Duration = Duration::from_secs(2);
+/// How long a node of ours may take to say that the code is its own.
+const OURS: Duration = Duration::from_secs(3);
+/// A device that is not known by its code, but by what the code tells of it, is asked only after a device in its box had the time
+/// to be heard.
+const LOOKS_LIKE_OURS: Duration = Duration::from_secs(3);
+/// What a try must leave of its step, so that its own answer comes before the step's deadline.
+const MARGIN: Duration = Duration::from_millis(500);
+
+/// The attempt's turn: as many devices as configured are worked on at once. Asked for when there is a device to work on, so that
+/// nobody who searches holds up the others.
+pub type Turn<'a> = BoxFuture<'a, Result<OwnedSemaphorePermit, CommissioningError>>;
+
+/// A device that took the passcode.
+pub(super) struct Met<P> {
+    pub(super) node: CommissionableNode,
+    /// All twelve bits, where somebody told them.
+    pub(super) discriminator: Option<u16>,
+    pub(super) pase: P,
+    pub(super) hold: Hold,
+}
+
+/// What an attempt holds while it works on a device: until it has ended, its rollback included.
+pub(super) struct Hold {
+    _claimed: Claimed,
+    _turn: OwnedSemaphorePermit,
+}
+
+impl<L, D, S, J> Commissioner<L, D, S, J>
+where
+    L: MatterLink,
+    D: Discovery,
+    S: NodeStore,
+    J: AttestationJudge,
+{
+    /// From the code to a PASE session.
+    pub(super) async fn approach(
+        &self,
+        run: &mut Run<'_>,
+        order: &Order,
+        turn: Turn<'_>,
+    ) -> Result<Met<L::Pase>, CommissioningError> {
+        let mut lan = self.discovery.search(order.payload.discriminator, order.payload.vid_pid);
+        let budget = run.attempt.discover_budget(Instant::now()).saturating_sub(MARGIN);
+        let began = Instant::now();
+        let mut search = Search::new(began, budget);
+        let mut others = self.together.changes();
+        let mut first = Some(turn);
+        let mut held = None;
+        let mut ours = pin!(self.ours(order));
+        let mut asking_ours = true;
+        let mut unanswered = None;
+        loop {
+            let looking = async {
+                loop {
+                    others.mark_unchanged();
+                    let fitting = self.fitting(&lan, order)?;
+                    let until = match search.poll(&fitting, Instant::now()) {
+                        Next::Try(node) => return Ok(node),
+                        Next::Over(ending) => return Err(self.over(ending, order, &lan, &search, unanswered.take())),
+                        Next::WaitUntil(until) => until,
+                    };
+                    // A device in its box that has the same discriminator goes before a node that only looks like it.
+                    let sure = fitting.is_empty() || began.elapsed() < LOOKS_LIKE_OURS;
+                    tokio::select! {
+                        known = &mut ours, if asking_ours && sure => {
+                            asking_ours = false;
+                            if let Some(node) = known {
+                                return Err(CommissioningError::AlreadyOurs { step: Step::Discover, node });
+                            }
+                        }
+                        () = lan.changed() => {}
+                        _ = others.changed() => {}
+                        () = tokio::time::sleep_until(until.into()) => {}
+                    }
+                }
+            };
+            let node = run.step(Step::Discover, looking).await?;
+            if let Some(turn) = first.take() {
+                let asked = Instant::now();
+                held = Some(turn.await?);
+                let waited = asked.elapsed();
+                run.attempt.handle_wait(waited);
+                search.handle_wait(waited);
+                if waited > WINDOW_POLL {
+                    // It may have gone in the meantime.
+                    continue;
+                }
+            }
+            let Some(claimed) = self.together.claim(order.attempt_id, &order.payload, &node) else { continue };
+            let tried = self.try_one(run, order, &node, &mut lan, &search).await;
+            let fruitless = match tried {
+                Ok(pase) => {
+                    claimed.prove();
+                    let discriminator = self.told(order, &node, &lan);
+                    let turn = held.take().expect("a turn was taken before the first try");
+                    let hold = Hold { _claimed: claimed, _turn: turn };
+                    return Ok(Met { node: *node, discriminator, pase, hold });
+                }
+                Err(CommissioningError::Link { source: source @ LinkError::Unreachable { .. }, .. }) => {
+                    unanswered = Some(source);
+                    Fruitless::Silent { waited_out: true }
+                }
+                Err(error) => self.fruitless(run, order, error).await?,
+            };
+            match fruitless {
+                Fruitless::Refused => {
+                    self.together.refused(&node, Instant::now());
+                    if order.address.is_none() {
+                        let message = format!("the device at {} has another passcode", place(&node));
+                        (run.progress)(Progress::Note(message));
+                    }
+                }
+                Fruitless::Silent { .. } => lan.doubt(&node),
+                Fruitless::Closed | Fruitless::Busy { .. } => {}
+            }
+            search.handle_fruitless(&node, fruitless, Instant::now());
+        }
+    }
+
+    /// Who fits, and who of them may be tried; at an address that a person gave only who is there.
+    fn fitting(&self, lan: &D::Search, order: &Order) -> Result<Vec<Candidate>, CommissioningError> {
+        let fitting = match order.address {
+            None => lan.fitting()?,
+            Some(address) => vec![named_by_address(address, lan)],
+        };
+        let announced = lan.announced();
+        let now = Instant::now();
+        let standing = |node: &CommissionableNode| {
+            self.together.standing(order.attempt_id, &order.payload, node, &announced, order.most_tries, now)
+        };
+        Ok(fitting.into_iter().map(|node| Candidate { standing: standing(&node), node }).collect())
+    }
+
+    /// One try. Another device that fits cuts the wait for one that does not answer short.
+    async fn try_one(
+        &self,
+        run: &mut Run<'_>,
+        order: &Order,
+        node: &CommissionableNode,
+        lan: &mut D::Search,
+        search: &Search,
+    ) -> Result<L::Pase, CommissioningError> {
+        let sockets = node.sockets();
+        let since = Instant::now();
+        let trying = async {
+            let mut proving = pin!(self.prove(order, &sockets));
+            loop {
+                let patience = search.patience(&self.fitting(lan, order)?, node, since);
+                let given_up = async {
+                    match patience {
+                        Some(at) => tokio::time::sleep_until(at.into()).await,
+                        None => pending().await,
+                    }
+                };
+                tokio::select! {
+                    proved = &mut proving => {
+                        return proved.map_err(|source| CommissioningError::Link { step: Step::Pase, source });
+                    }
+                    () = given_up => {
+                        return Err(CommissioningError::StepTimeout { step: Step::Pase, after: since.elapsed() });
+                    }
+                    () = lan.changed() => {}
+                }
+            }
+        };
+        run.step(Step::Pase, trying).await
+    }
+
+    /// PASE. An announced window that turns out closed is asked again for a moment: a device that was just reset announces
+    /// before it lets anybody in, and no try of the passcode is counted until it does.
+    async fn prove(&self, order: &Order, sockets: &[SocketAddr]) -> Result<L::Pase, LinkError> {
+        let give_up = Instant::now() + if order.address.is_some() { Duration::ZERO } else { WINDOW_OPENS };
+        let budget = self.settings.limits.step.saturating_sub(MARGIN);
+        loop {
+            match self.link.open_pase(sockets, &order.payload.passcode, budget).await {
+                Err(LinkError::WindowClosed) if Instant::now() < give_up => tokio::time::sleep(WINDOW_POLL).await,
+                opened => return opened,
+            }
+        }
+    }
+
+    /// What a failed try means for the search; an error that says nothing about the device ends it.
+    async fn fruitless(
+        &self,
+        run: &Run<'_>,
+        order: &Order,
+        error: CommissioningError,
+    ) -> Result<Fruitless, CommissioningError> {
+        match error {
+            CommissioningError::StepTimeout { after, .. } => {
+                Ok(Fruitless::Silent { waited_out: after >= self.settings.limits.step })
+            }
+            CommissioningError::Link { source, step } => match source {
+                LinkError::WrongPasscode => Ok(Fruitless::Refused),
+                LinkError::SessionLost => Ok(Fruitless::Silent { waited_out: true }),
+                LinkError::WindowClosed => Ok(Fruitless::Closed),
+                LinkError::Busy => Ok(Fruitless::Busy { until: self.free_again(run, order).await }),
+                source => Err(CommissioningError::Link { step, source }),
+            },
+            error => Err(error),
+        }
+    }
+
+    /// When a busy device may be free: at once where somebody else is at work, who may be done any time; where it still holds
+    /// the fail-safe of an attempt of ours that was interrupted, when that has run out.
+    async fn free_again(&self, run: &Run<'_>, order: &Order) -> Instant {
+        let fail_safe = self.settings.limits.fail_safe;
+        let fingerprint = self.settings.fingerprints.fingerprint(&order.payload);
+        let ours = self.store.interrupted_since(fingerprint, Timestamp::now() - fail_safe).await;
+        match ours {
+            Ok(Some(ended)) => {
+                let passed = Timestamp::now().duration_since(ended).unsigned_abs();
+                let left = fail_safe.saturating_sub(passed);
+                (run.progress)(Progress::Note(format!(
+                    "the device still holds the fail-safe of an attempt of this hub that was interrupted; it is free in {} s",
+                    left.as_secs()
+                )));
+                Instant::now() + left + BUSY_POLL
+            }
+            Ok(None) | Err(_) => Instant::now() + BUSY_POLL,
+        }
+    }
+
+    fn over(
+        &self,
+        ending: Ending,
+        order: &Order,
+        lan: &D::Search,
+        search: &Search,
+        unanswered: Option<LinkError>,
+    ) -> CommissioningError {
+        let at_pase = |source| CommissioningError::Link { step: Step::Pase, source };
+        match ending {
+            Ending::Refused => at_pase(LinkError::WrongPasscode),
+            Ending::Closed => at_pase(LinkError::WindowClosed),
+            Ending::Busy => at_pase(LinkError::Busy),
+            Ending::Silent => at_pase(unanswered.unwrap_or(LinkError::Unreachable { tried: Vec::new() })),
+            Ending::Forbidden(candidates) => DiscoverError::Ambiguous { candidates }.into(),
+            Ending::Taken(attempt) => CommissioningError::BeingCommissioned { attempt },
+            Ending::NotFound => match lan.closed() {
+                Some(node) => DiscoverError::NotInCommissioningMode { node: Box::new(node) }.into(),
+                None => {
+                    let (discriminator, waited) = (order.payload.discriminator, search.took(Instant::now()));
+                    DiscoverError::NotFound { discriminator, waited, others: lan.announced() }.into()
+                }
+            },
+        }
+    }
+
+    /// All twelve bits of the discriminator: from the device's own announcement, or from a code that has them.
+    fn told(&self, order: &Order, node: &CommissionableNode, lan: &D::Search) -> Option<u16> {
+        match (order.address, order.payload.discriminator) {
+            (None, _) => Some(node.txt.discriminator),
+            (Some(_), Discriminator::Long(long)) => Some(long),
+            (Some(address), Discriminator::Short(_)) => announced_at(address, order, lan),
+        }
+    }
+
+    /// The node of ours that this code belongs to, if it answers as ours now. Comes to an end only with an answer.
+    async fn ours(&self, order: &Order) -> Option<Box<NodeRecord>> {
+        let fingerprint = self.settings.fingerprints.fingerprint(&order.payload);
+        let fits = |record: &NodeRecord| {
+            let discriminator = record.discriminator;
+            order.payload.discriminator.matches(discriminator)
+        };
+        let known = self.store.nodes_of_code(fingerprint).await.unwrap_or_default();
+        for record in known.into_iter().filter(fits) {
+            if self.answers_as_ours(&record).await {
+                return Some(Box::new(record));
+            }
+        }
+        // Nodes that were recorded before codes were remembered.
+        let Discriminator::Long(_) = order.payload.discriminator else { return None };
+        tokio::time::sleep(LOOKS_LIKE_OURS).await;
+        let like =
+            |record: &NodeRecord| fits(record) && order.payload.vid_pid == Some((record.vendor_id, record.product_id));
+        let known = self.store.nodes_without_code().await.unwrap_or_default();
+        for record in known.into_iter().filter(like) {
+            if self.answers_as_ours(&record).await {
+                return Some(Box::new(record));
+            }
+        }
+        None
+    }
+
+    async fn answers_as_ours(&self, record: &NodeRecord) -> bool {
+        let compressed = self.settings.compressed_fabric_id;
+        let addresses = self.discovery.operational(compressed, record.node_id, OURS / 3).await;
+        !addresses.is_empty() && self.link.open_case(record.node_id, &addresses, OURS).await.is_ok()
+    }
+}
+
+fn announced_at(address: SocketAddr, order: &Order, lan: &impl CandidateSearch) -> Option<u16> {
+    let announced = lan.at(address)?;
+    order.payload.discriminator.matches(announced.txt.discriminator).then_some(announced.txt.discriminator)
+}
+
+/// What is at an address that a person gave: it is tried there and nowhere else.
+fn named_by_address(address: SocketAddr, lan: &impl CandidateSearch) -> CommissionableNode {
+    let scope = match address {
+        SocketAddr::V6(v6) if v6.scope_id() != 0 => Some((v6.scope_id().to_string(), v6.scope_id())),
+        SocketAddr::V6(_) | SocketAddr::V4(_) => None,
+    };
+    let addresses = vec![ScopedAddress { ip: address.ip(), scope }];
+    match lan.at(address) {
+        Some(node) => CommissionableNode { addresses, port: address.port(), ..node },
+        None => CommissionableNode {
+            instance: String::new(),
+            addresses,
+            port: address.port(),
+            txt: CommissionableTxt { commissioning_mode: 1, ..CommissionableTxt::default() },
+        },
+    }
+}
+
+fn place(node: &CommissionableNode) -> String {
+    node.sockets().first().map(ToString::to_string).unwrap_or_else(|| node.instance.clone())
+}

@@ -1,0 +1,188 @@
+//! What attempts that run side by side know of each other: who works on which device, and which passcodes were refused. Not
+//! here: what follows from it (`candidates`).
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use crate::commissioning::candidates::{Refusals, Standing};
+use crate::node::CommissionableNode;
+use crate::onboarding::OnboardingPayload;
+
+/// Shared by all attempts; clones are the same.
+#[derive(Debug, Clone, Default)]
+pub struct Together(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    changes: watch::Sender<()>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    claims: Vec<Claim>,
+    refusals: Refusals,
+}
+
+#[derive(Debug)]
+struct Claim {
+    attempt: Uuid,
+    payload: OnboardingPayload,
+    instance: String,
+    sockets: Vec<SocketAddr>,
+    proved: bool,
+}
+
+impl Claim {
+    fn is_on(&self, node: &CommissionableNode) -> bool {
+        let same = self.instance == node.instance && !self.instance.is_empty();
+        same || node.sockets().iter().any(|socket| self.sockets.contains(socket))
+    }
+}
+
+/// A device that one attempt works on, until this is dropped.
+#[derive(Debug)]
+pub struct Claimed {
+    shared: Arc<Shared>,
+    attempt: Uuid,
+}
+
+impl Together {
+    /// Whether `attempt` may try its passcode on a device; `announced` is who announces itself now.
+    pub fn standing(
+        &self,
+        attempt: Uuid,
+        payload: &OnboardingPayload,
+        node: &CommissionableNode,
+        announced: &[CommissionableNode],
+        most_tries: u8,
+        now: Instant,
+    ) -> Standing {
+        let state = self.0.state();
+        let others = state.claims.iter().filter(|claim| claim.attempt != attempt && claim.is_on(node));
+        let mut standing = Standing::Free;
+        for claim in others {
+            standing = match (claim.proved, claim.payload.passcode == payload.passcode) {
+                (true, true) => return Standing::Taken(claim.attempt),
+                (true, false) => return Standing::NotMeant,
+                (false, _) => Standing::BeingTried,
+            };
+        }
+        if standing == Standing::Free && state.refusals.borne(node, announced, now) >= usize::from(most_tries) {
+            standing = Standing::Forbidden;
+        }
+        standing
+    }
+
+    /// Takes a device for an attempt, which works on one at a time; `None` where another attempt was faster.
+    pub fn claim(&self, attempt: Uuid, payload: &OnboardingPayload, node: &CommissionableNode) -> Option<Claimed> {
+        let mut state = self.0.state();
+        if state.claims.iter().any(|claim| claim.attempt != attempt && claim.is_on(node)) {
+            return None;
+        }
+        state.claims.push(Claim {
+            attempt,
+            payload: payload.clone(),
+            instance: node.instance.clone(),
+            sockets: node.sockets(),
+            proved: false,
+        });
+        Some(Claimed { shared: Arc::clone(&self.0), attempt })
+    }
+
+    /// A device refused a passcode.
+    pub fn refused(&self, node: &CommissionableNode, now: Instant) {
+        self.0.state().refusals.note(node, now);
+    }
+
+    /// What changes from now on.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.0.changes.subscribe()
+    }
+}
+
+impl Shared {
+    /// Each use leaves the state whole.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Claimed {
+    /// The device took the passcode, so it is the one that the code is for.
+    pub fn prove(&self) {
+        let mut state = self.shared.state();
+        state.claims.iter_mut().filter(|claim| claim.attempt == self.attempt).for_each(|claim| claim.proved = true);
+        drop(state);
+        self.shared.changes.send_replace(());
+    }
+}
+
+impl Drop for Claimed {
+    fn drop(&mut self) {
+        self.shared.state().claims.retain(|claim| claim.attempt != self.attempt);
+        self.shared.changes.send_replace(());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commissioning::candidates::MOST_TRIES;
+    use crate::node::{CommissionableTxt, ScopedAddress};
+    use crate::onboarding::{Discriminator, OnboardingPayload};
+    use crate::secret::Passcode;
+
+    fn payload(passcode: u32) -> OnboardingPayload {
+        OnboardingPayload {
+            discriminator: Discriminator::Short(15),
+            passcode: Passcode::new(passcode),
+            vid_pid: None,
+            flow: None,
+            on_network: None,
+        }
+    }
+
+    fn node(instance: &str) -> CommissionableNode {
+        CommissionableNode {
+            instance: instance.to_owned(),
+            addresses: vec![ScopedAddress { ip: std::net::Ipv4Addr::new(192, 0, 2, 1).into(), scope: None }],
+            port: 5540,
+            txt: CommissionableTxt::default(),
+        }
+    }
+
+    #[test]
+    fn a_device_belongs_to_one_attempt_at_a_time() {
+        let together = Together::default();
+        let (first, second) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        let (own, other, device) = (payload(1), payload(2), node("A"));
+        let standing =
+            |payload: &OnboardingPayload| together.standing(second, payload, &device, &[], MOST_TRIES, Instant::now());
+        let claimed = together.claim(first, &own, &device).expect("nobody has it");
+        assert!(together.claim(second, &other, &device).is_none());
+        assert_eq!(standing(&other), Standing::BeingTried);
+        claimed.prove();
+        assert_eq!(standing(&own), Standing::Taken(first));
+        assert_eq!(standing(&other), Standing::NotMeant);
+        drop(claimed);
+        assert_eq!(standing(&other), Standing::Free);
+    }
+
+    #[test]
+    fn the_limit_holds_over_attempts() {
+        let together = Together::default();
+        let device = node("A");
+        let announced = [device.clone()];
+        let standing = || together.standing(Uuid::nil(), &payload(1), &device, &announced, MOST_TRIES, Instant::now());
+        for _ in 0..MOST_TRIES {
+            assert_eq!(standing(), Standing::Free);
+            together.refused(&device, Instant::now());
+        }
+        assert_eq!(standing(), Standing::Forbidden);
+    }
+}
