@@ -181,6 +181,7 @@ fn settings(config: &Config, link: &Link, profiles: Vec<Profile>, access: Wanted
         },
         fabric_id: link.credentials().bundle().fabric_id,
         compressed_fabric_id: link.credentials().compressed_fabric_id(),
+        label: config.fabric.label.clone(),
         admin_cat: access.admin,
         grants: access.grants,
         profiles,

@@ -2,10 +2,12 @@
 //!
 //! Records of this process only; what an operator must be able to look up later is the admin log (`journal`).
 //! rs-matter's records come through the `log` bridge that `tracing-subscriber` installs. They are held to warnings: at
-//! debug and below that stack prints message payloads, and with them keys.
+//! debug and below that stack prints message payloads, and with them keys. Lines that a stranger on the network can cause
+//! are limited (`limiter`).
 
 use std::io::{self, IsTerminal};
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use tracing::level_filters::LevelFilter;
 use tracing::{Metadata, Subscriber};
@@ -16,6 +18,9 @@ use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
 use crate::config::{LogConfig, LogFormat};
 
+use self::limiter::{Limiter, Place};
+
+mod limiter;
 pub mod metrics;
 
 /// Libraries that print what they send or receive, and the most that they may print whatever the filter says.
@@ -29,6 +34,14 @@ const CAPPED: [(&str, LevelFilter); 8] = [
     ("mdns_sd", LevelFilter::INFO),
     ("age", LevelFilter::INFO),
 ];
+
+/// Whose lines others can cause: what reads from the network.
+const LIMITED: [&str; 4] = ["rs_matter", "mdns_sd", "matterbind::matter", "matterbind::discovery"];
+/// What rs-matter calls errors although it is only a device that does not answer, or answers no. The hub tells that itself,
+/// with the node's name; these are for whoever looks into the stack, with `-v` or by name in the filter.
+const OF_PEERS: [&str; 3] = ["rs_matter::transport", "rs_matter::sc", "rs_matter::respond"];
+/// How often it is told what was held back.
+const TELL: Duration = Duration::from_secs(10);
 
 /// Replaces the filter of the process's subscriber.
 type Replace = Box<dyn Fn(EnvFilter) -> bool + Send + Sync>;
@@ -60,10 +73,14 @@ pub enum TelemetryError {
 pub fn init(config: &LogConfig, verbose: u8) -> Result<(), TelemetryError> {
     let filter = EnvFilter::try_new(directives(&config.level, verbose))?;
     let layer = output(config.format)?;
+    let caps = Caps::new(verbose > 0 || config.level.contains("rs_matter"));
+    let limiter = Arc::clone(&caps.limiter);
     let (filter, handle) = reload::Layer::new(filter);
-    tracing_subscriber::registry().with(layer.with_filter(filter).with_filter(Caps)).try_init()?;
+    tracing_subscriber::registry().with(layer.with_filter(filter).with_filter(caps)).try_init()?;
     // There is one subscriber, and this is its filter.
     let _ = FILTER.set(Box::new(move |filter| handle.reload(filter).is_ok()));
+    // Without this thread only the numbers are missing.
+    let _ = std::thread::Builder::new().name("log-repeats".to_owned()).spawn(move || tell_repeats(&limiter));
     Ok(())
 }
 
@@ -76,6 +93,17 @@ pub fn reload(config: &LogConfig, verbose: u8) -> Result<(), TelemetryError> {
     match FILTER.get() {
         Some(replace) if replace(filter) => Ok(()),
         _ => Err(TelemetryError::NoFilter),
+    }
+}
+
+fn tell_repeats(limiter: &Mutex<Limiter>) {
+    loop {
+        std::thread::sleep(TELL);
+        // The lock is free again before anything is printed: printing asks for it.
+        let repeats = limiter.lock().unwrap_or_else(PoisonError::into_inner).take_repeats();
+        for ((module, line), times) in repeats {
+            tracing::warn!("a line of {module} (line {line} there) was repeated {times} times");
+        }
     }
 }
 
@@ -108,11 +136,26 @@ fn text<S: Subscriber + for<'a> LookupSpan<'a>>() -> impl Layer<S> + Send + Sync
     tracing_subscriber::fmt::layer().with_ansi(colour).with_target(false).with_writer(io::stderr)
 }
 
-/// Holds libraries to their cap, whatever the configured filter says.
-#[derive(Debug, Clone, Copy)]
-pub struct Caps;
+/// Holds libraries to their cap, whatever the configured filter says, and lines that others cause to the limit.
+#[derive(Debug)]
+struct Caps {
+    limiter: Arc<Mutex<Limiter>>,
+    /// Whether `OF_PEERS` is shown.
+    shows_peers: bool,
+}
 
 impl Caps {
+    fn new(shows_peers: bool) -> Self {
+        Self { limiter: Arc::default(), shows_peers }
+    }
+
+    fn admits(&self, place: &Place, now: Instant) -> bool {
+        if !self.shows_peers && is_of(&OF_PEERS, &place.0) {
+            return false;
+        }
+        !is_of(&LIMITED, &place.0) || self.limiter.lock().unwrap_or_else(PoisonError::into_inner).admits(place, now)
+    }
+
     fn cap(target: &str) -> Option<LevelFilter> {
         let crate_name = target.split("::").next().unwrap_or(target);
         CAPPED.iter().find(|(name, _)| *name == crate_name).map(|(_, cap)| *cap)
@@ -130,32 +173,52 @@ impl<S> Filter<S> for Caps {
     }
 
     fn event_enabled(&self, event: &tracing::Event<'_>, _: &Context<'_, S>) -> bool {
-        match BridgedTarget::of(event) {
-            Some(target) => Self::allows(&target, *event.metadata().level()),
+        let metadata = event.metadata();
+        match Bridged::place(event) {
+            Some(place) => Self::allows(&place.0, *metadata.level()) && self.admits(&place, Instant::now()),
+            None if is_of(&LIMITED, metadata.target()) => {
+                self.admits(&(metadata.target().to_owned(), metadata.line().unwrap_or_default()), Instant::now())
+            }
             None => true,
         }
     }
 }
 
-/// The target of a bridged `log` record: the bridge passes it on as a field.
-#[derive(Default)]
-struct BridgedTarget(Option<String>);
+/// Whether `target` is one of these modules or below one.
+fn is_of(modules: &[&str], target: &str) -> bool {
+    let below =
+        |module: &str| target.strip_prefix(module).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"));
+    modules.iter().any(|module| below(module))
+}
 
-impl BridgedTarget {
-    fn of(event: &tracing::Event<'_>) -> Option<String> {
+/// Where a bridged `log` record was made: the bridge passes it on as fields.
+#[derive(Default)]
+struct Bridged {
+    target: Option<String>,
+    line: u32,
+}
+
+impl Bridged {
+    fn place(event: &tracing::Event<'_>) -> Option<Place> {
         if event.metadata().target() != "log" {
             return None;
         }
         let mut visitor = Self::default();
         event.record(&mut visitor);
-        visitor.0
+        Some((visitor.target?, visitor.line))
     }
 }
 
-impl tracing::field::Visit for BridgedTarget {
+impl tracing::field::Visit for Bridged {
     fn record_str(&mut self, field: &tracing::field::Field, value: &str) {
         if field.name() == "log.target" {
-            self.0 = Some(value.to_owned());
+            self.target = Some(value.to_owned());
+        }
+    }
+
+    fn record_u64(&mut self, field: &tracing::field::Field, value: u64) {
+        if field.name() == "log.line" {
+            self.line = u32::try_from(value).unwrap_or_default();
         }
     }
 
@@ -173,6 +236,48 @@ mod tests {
         assert!(!Caps::allows("rs_matter", tracing::Level::TRACE));
         assert!(Caps::allows("matterbind::matter", tracing::Level::TRACE));
         assert!(Caps::allows("rs_matterless", tracing::Level::TRACE));
+    }
+
+    #[test]
+    fn what_a_device_does_not_answer_is_no_error_and_a_flood_is_a_few_lines() {
+        let now = Instant::now();
+        let at = |target: &str| (target.to_owned(), 7);
+        let caps = Caps::new(false);
+        assert!(!caps.admits(&at("rs_matter::transport::mrp"), now));
+        assert!(caps.admits(&at("rs_matter::fabric"), now));
+        let printed = |target: &str| (0..1000).filter(|_| caps.admits(&at(target), now)).count();
+        assert_eq!(printed("matterbind::matter::socket"), 3);
+        assert_eq!(printed("matterbind::store"), 1000);
+        let verbose = Caps::new(true);
+        assert_eq!((0..1000).filter(|_| verbose.admits(&at("rs_matter::transport::mrp"), now)).count(), 3);
+    }
+
+    #[test]
+    fn the_filter_holds_a_storm_back_and_nothing_else() {
+        #[derive(Clone, Default)]
+        struct Written(Arc<Mutex<Vec<u8>>>);
+        impl io::Write for Written {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.0.lock().unwrap().extend(bytes);
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let written = Written::default();
+        let writer = written.clone();
+        let layer = tracing_subscriber::fmt::layer().with_writer(move || writer.clone());
+        let subscriber = tracing_subscriber::registry().with(layer.with_filter(Caps::new(true)));
+        tracing::subscriber::with_default(subscriber, || {
+            for _ in 0..1000 {
+                tracing::warn!(target: "rs_matter::transport", "a hostile packet");
+                tracing::info!("our own");
+            }
+        });
+        let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(text.matches("a hostile packet").count(), 3);
+        assert_eq!(text.matches("our own").count(), 1000);
     }
 
     #[test]

@@ -13,6 +13,9 @@ use crate::store::JournalHandle;
 use crate::store::Store;
 use crate::store::{FabricStart, NewFabric, fabric_start, random_fabric_id, random_hub_node_id};
 
+/// Where the store keeps the administrator's vendor id.
+const ADMIN_VENDOR: &str = "admin-vendor-id";
+
 /// What a start finds or makes.
 pub(super) struct Opened {
     /// The keys that the daily work needs; without the root's.
@@ -64,8 +67,28 @@ pub(super) async fn open(config: &Config, store: &Store, journal: &JournalHandle
     }
     // Nothing in memory needs the root key.
     let root_online = bundle.rcac_key.take().is_some();
-    let credentials = Credentials::new(bundle).context("the fabric's keys cannot be used")?;
+    let vendor = admin_vendor_id(config, store).await?;
+    let credentials =
+        Credentials::new(bundle).context("the fabric's keys cannot be used")?.with_admin_vendor_id(vendor);
     Ok(Opened { credentials, overlay, keystore, root_online })
+}
+
+/// The administrator's vendor id that the fabric has. Devices keep the one that they were told in AddNOC, and nothing changes
+/// it later, so the configuration counts once.
+async fn admin_vendor_id(config: &Config, store: &Store) -> anyhow::Result<u16> {
+    let configured = config.fabric.admin_vendor_id;
+    let kept = store.load_blob(ADMIN_VENDOR).await?.and_then(|bytes| <[u8; 2]>::try_from(bytes).ok());
+    let Some(kept) = kept.map(u16::from_be_bytes) else {
+        store.save_blob(ADMIN_VENDOR, &configured.to_be_bytes()).await?;
+        return Ok(configured);
+    };
+    if kept != configured {
+        tracing::warn!(
+            "fabric.admin_vendor_id is {configured:#06X}, but this fabric was made with {kept:#06X} and keeps it: a device \
+             that has joined cannot be told another"
+        );
+    }
+    Ok(kept)
 }
 
 async fn make(

@@ -25,7 +25,7 @@ use crate::commissioning::error::CommissioningError;
 use crate::commissioning::fingerprint::FingerprintKey;
 use crate::commissioning::identity::{self, Eligible, GivenIdentity, Profile};
 use crate::commissioning::path::{
-    AccessedNode, AttestedCommissionee, CredentialedCommissionee, PaseCommissionee, set_access,
+    AccessedNode, AttestedCommissionee, CredentialedCommissionee, PaseCommissionee, set_access, set_label,
 };
 use crate::commissioning::ports::{
     AttestationJudge, DeviceDescription, Discovery, LinkError, MatterLink, NodeStore, OperationalSession, PaseSession,
@@ -57,6 +57,8 @@ pub struct Settings {
     pub fabric_id: FabricId,
     /// Its compressed id, which operational nodes announce.
     pub compressed_fabric_id: u64,
+    /// What other administrators see as its name.
+    pub label: String,
     /// The tag in the hub's own certificate.
     pub admin_cat: Cat,
     /// What other tags may do.
@@ -315,7 +317,13 @@ where
         let case = opened?;
         rearmed?;
         failpoint::reach("case.opened");
-        let accessed = run.step(Step::Access, async { set_access(case, &plan?).await }).await?;
+        let accessed = run
+            .step(Step::Access, async {
+                let accessed = set_access(case, &plan?).await?;
+                set_label(accessed.session(), &self.settings.label).await;
+                Ok(accessed)
+            })
+            .await?;
         let before = (self.predecessor)(description.basic.clone()).await;
         let order = &succeeding(order, before.as_ref());
         let bind = self.bind_identity(order, &description, &accessed).await;

@@ -243,6 +243,39 @@ pub async fn set_access<C: OperationalSession>(
     }
 }
 
+/// NodeOperationalCertStatusEnum: another fabric on the device has that label already (11.18.4.3).
+const LABEL_CONFLICT: u8 = 10;
+/// FabricLabel, in bytes (11.18.4.5).
+const LABEL: usize = 32;
+/// Labels tried, with a number each, before the device stays without ours.
+const LABELS: u32 = 9;
+
+/// Tells the device our fabric's name, which other administrators show. A label that another fabric has gets a number. No
+/// reason to fail: a device without it works as well.
+pub async fn set_label<C: OperationalSession>(session: &C, label: &str) {
+    for number in 1..=LABELS {
+        match session.update_fabric_label(&numbered(label, number)).await {
+            Ok(()) => return,
+            Err(LinkError::NocStatus { code: LABEL_CONFLICT, .. }) => {}
+            Err(error) => {
+                tracing::warn!(%error, "the device did not take the fabric's label");
+                return;
+            }
+        }
+    }
+    tracing::warn!("the device has other fabrics with every label like {label:?}");
+}
+
+/// `Home`, `Home 2`, … within what a label may have.
+fn numbered(label: &str, number: u32) -> String {
+    let suffix = if number == 1 { String::new() } else { format!(" {number}") };
+    let mut room = LABEL - suffix.len();
+    while !label.is_char_boundary(room.min(label.len())) {
+        room -= 1;
+    }
+    format!("{}{suffix}", &label[..room.min(label.len())])
+}
+
 /// What differs between a list written and the list read back; the order of entries and subjects does not count.
 pub fn acl_difference(written: &[AclEntry], held: &[AclEntry]) -> Option<String> {
     let normal = |entries: &[AclEntry]| {
@@ -271,5 +304,18 @@ impl<C: OperationalSession> AccessedNode<C> {
     /// The CAT privileges as read back.
     pub fn cats(&self) -> &[CatGrant] {
         &self.cats
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_numbered_label_fits() {
+        assert_eq!((numbered("Home", 1), numbered("Home", 2)), ("Home".to_owned(), "Home 2".to_owned()));
+        let long = "ü".repeat(16);
+        assert_eq!(numbered(&long, 1), long);
+        assert_eq!(numbered(&long, 9), format!("{} 9", "ü".repeat(15)));
     }
 }

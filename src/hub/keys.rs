@@ -187,7 +187,7 @@ impl Hub {
             compressed_fabric_id: credentials.compressed_fabric_id(),
             node_id: bundle.hub_node,
             label: self.config.fabric.label.clone(),
-            admin_vendor_id: self.config.fabric.admin_vendor_id,
+            admin_vendor_id: credentials.admin_vendor_id(),
             admin_cat: self.wanted(None).admin.value(),
             root_key_online: self.keys.root_online(),
             root_public_key: credentials.root_public_key().iter().map(|byte| format!("{byte:02X}")).collect(),

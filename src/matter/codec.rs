@@ -53,11 +53,15 @@ fn octets(what: &'static str, data: &rs_matter::tlv::TLVSequence<'_>, number: u8
     data.find_ctx(number).and_then(|field| field.str().map(<[u8]>::to_vec)).map_err(malformed(what))
 }
 
+fn debug_text(response: &rs_matter::tlv::TLVSequence<'_>, number: u8) -> String {
+    response.find_ctx(number).and_then(|text| text.utf8().map(|text| clean(text, DEBUG_TEXT))).unwrap_or_default()
+}
+
 /// ArmFailSafeResponse, SetRegulatoryConfigResponse, CommissioningCompleteResponse: `{0: error, 1: text}` (11.10.7).
 pub(super) fn commissioning_response(data: Option<&TLVElement<'_>>) -> Result<(), LinkError> {
     let response = fields("a general commissioning response", data)?;
     let code = response.find_ctx(0).and_then(|code| code.u8()).map_err(malformed("ErrorCode"))?;
-    let text = response.find_ctx(1).and_then(|text| text.utf8().map(str::to_owned)).unwrap_or_default();
+    let text = debug_text(&response, 1);
     if code == 0 { Ok(()) } else { Err(LinkError::Commissioning { code, text }) }
 }
 
@@ -65,7 +69,7 @@ pub(super) fn commissioning_response(data: Option<&TLVElement<'_>>) -> Result<()
 pub(super) fn noc_response(data: Option<&TLVElement<'_>>) -> Result<u8, LinkError> {
     let response = fields("a NOCResponse", data)?;
     let code = response.find_ctx(0).and_then(|code| code.u8()).map_err(malformed("StatusCode"))?;
-    let text = response.find_ctx(2).and_then(|text| text.utf8().map(str::to_owned)).unwrap_or_default();
+    let text = debug_text(&response, 2);
     if code != 0 {
         return Err(LinkError::NocStatus { code, text });
     }
@@ -138,7 +142,7 @@ pub(super) fn fabric_report(fabrics: &mut Vec<FabricDescriptor>, report: &Report
             fabric_id: row.find_ctx(3)?.u64()?,
             node_id: row.find_ctx(4)?.u64()?,
             vendor_id: row.find_ctx(2)?.u16()?,
-            label: row.find_ctx(5)?.utf8()?.to_owned(),
+            label: clean(row.find_ctx(5)?.utf8()?, NAME),
             root_public_key: row.find_ctx(1)?.str()?.to_vec(),
         })
     })
@@ -175,7 +179,8 @@ impl Gathered {
     /// Takes one attribute. A value of an unexpected type counts as absent: this is information, and not proof.
     pub fn take(&mut self, report: &Report<'_>) {
         let data = &report.data;
-        let text = || data.utf8().map(str::to_owned).unwrap_or_default();
+        let limited = |limit| data.utf8().map(|text| clean(text, limit)).unwrap_or_default();
+        let text = || limited(NAME);
         let some_text = || Some(text()).filter(|text| !text.is_empty());
         match (report.cluster, report.attribute) {
             (cluster::BASIC_INFORMATION, attribute) => match attribute {
@@ -186,7 +191,7 @@ impl Gathered {
                 4 => self.basic.product_id = data.u16().unwrap_or_default(),
                 5 => self.basic.node_label = text(),
                 9 => self.basic.software_version = data.u32().unwrap_or_default(),
-                0x0A => self.basic.software_version_string = text(),
+                0x0A => self.basic.software_version_string = limited(VERSION),
                 0x0F => self.basic.serial_number = some_text(),
                 0x12 => self.basic.unique_id = some_text(),
                 0x15 => self.basic.specification_version = data.u32().ok(),
@@ -227,10 +232,57 @@ fn keep<T>(place: &mut T, value: Result<T, Error>) {
     }
 }
 
+/// Lengths in bytes: Basic Information's names and numbers (11.1.5), SoftwareVersionString, DebugText.
+const NAME: usize = 32;
+const VERSION: usize = 64;
+const DEBUG_TEXT: usize = 128;
+/// What one message can hold.
+const ANY: usize = 1_280;
+
+/// A string from a device as it may go on to records, terminals and logs: without control characters and what they begin
+/// (escape sequences), without marks that turn the direction of text or hide it, and no longer than Matter allows.
+fn clean(text: &str, limit: usize) -> String {
+    let mut kept = String::new();
+    let mut characters = text.chars().peekable();
+    while let Some(character) = characters.next() {
+        match character {
+            // ESC and its sequence (ECMA-48): CSI ends with one of @ to ~, OSC and the like with BEL or another ESC.
+            '\u{1B}' => match characters.next() {
+                Some('[') => drop(characters.find(|c| ('@'..='~').contains(c))),
+                Some(']' | 'P' | 'X' | '^' | '_') => {
+                    while characters.next_if(|c| *c != '\u{7}' && *c != '\u{1B}').is_some() {}
+                }
+                Some(_) | None => {}
+            },
+            '\u{9B}' => drop(characters.find(|c| ('@'..='~').contains(c))),
+            c if c.is_control() || is_invisible(c) => {}
+            c if kept.len() + c.len_utf8() > limit => break,
+            c => kept.push(c),
+        }
+    }
+    kept
+}
+
+/// Marks of direction (UAX 9), line and paragraph separators, characters without width, tags.
+fn is_invisible(character: char) -> bool {
+    matches!(
+        character,
+        '\u{61C}'
+            | '\u{200B}'
+            | '\u{200E}'
+            | '\u{200F}'
+            | '\u{2028}'..='\u{202E}'
+            | '\u{2060}'..='\u{206F}'
+            | '\u{FEFF}'
+            | '\u{FFF9}'..='\u{FFFB}'
+            | '\u{E0000}'..='\u{E007F}'
+    )
+}
+
 /// Any scalar as text: text as it is, octets in upper-case hex, numbers in decimal, booleans as words.
 pub(super) fn scalar_text(data: &TLVElement<'_>) -> Result<String, LinkError> {
     if let Ok(text) = data.utf8() {
-        return Ok(text.to_owned());
+        return Ok(clean(text, ANY));
     }
     if let Ok(octets) = data.str() {
         return Ok(octets.iter().map(|octet| format!("{octet:02X}")).collect());

@@ -25,7 +25,8 @@ use crate::keystore::KeyBundle;
 use crate::node::{FabricId, NodeId};
 use crate::secret::{IpkEpochKey, OperationalSigningKey, Passcode};
 
-/// VendorID of the administrator in AddNOC and in the fabric table. We have none assigned: the first test vendor id.
+/// VendorID of the administrator where none is configured, and in our own fabric table. We have none assigned: the first test
+/// vendor id.
 pub const ADMIN_VENDOR_ID: u16 = 0xFFF1;
 /// A CSR of a P-256 key takes about 230 bytes.
 const CSR_LEN: usize = 512;
@@ -150,6 +151,7 @@ pub struct Credentials {
     bundle: KeyBundle,
     root_public_key: Vec<u8>,
     compressed_fabric_id: u64,
+    admin_vendor_id: u16,
 }
 
 impl Credentials {
@@ -159,7 +161,18 @@ impl Credentials {
         let rcac = CertRef::new(TLVElement::new(&bundle.rcac));
         let root_public_key = rcac.pubkey().map_err(unusable)?.to_vec();
         let compressed_fabric_id = compressed_fabric_id(&root_public_key, bundle.fabric_id)?;
-        Ok(Self { bundle, root_public_key, compressed_fabric_id })
+        Ok(Self { bundle, root_public_key, compressed_fabric_id, admin_vendor_id: ADMIN_VENDOR_ID })
+    }
+
+    /// The same, with the vendor id that devices are told in AddNOC.
+    #[must_use]
+    pub fn with_admin_vendor_id(self, admin_vendor_id: u16) -> Self {
+        Self { admin_vendor_id, ..self }
+    }
+
+    /// AdminVendorId (11.18.6.8): the vendor of this administrator, as other administrators see it.
+    pub fn admin_vendor_id(&self) -> u16 {
+        self.admin_vendor_id
     }
 
     /// The keys themselves.

@@ -12,7 +12,7 @@ use crate::commissioning::ports::{
 };
 use crate::matter::codec::{self, cluster, tag};
 use crate::matter::command::{CommandPath, Missing, root};
-use crate::matter::credentials::{ADMIN_VENDOR_ID, Credentials};
+use crate::matter::credentials::Credentials;
 use crate::matter::session::Session;
 
 /// See [`PaseSession`].
@@ -94,7 +94,7 @@ impl PaseSession for PaseLink {
             writer.str(&tag(1), &credentials.bundle().icac)?;
             writer.str(&tag(2), &ipk)?;
             writer.u64(&tag(3), case_admin_subject)?;
-            writer.u16(&tag(4), ADMIN_VENDOR_ID)
+            writer.u16(&tag(4), credentials.admin_vendor_id())
         };
         match self.session.invoke(path, fields, codec::noc_response).await? {
             0 => Err(LinkError::Malformed { what: "AddNOC succeeded without a fabric index".to_owned() }),

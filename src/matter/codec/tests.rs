@@ -112,3 +112,19 @@ fn scalars_become_text() {
     assert_eq!(text(|w| w.bool(&TLVTag::Anonymous, true)), Ok("true".to_owned()));
     assert!(text(|w| w.null(&TLVTag::Anonymous)).is_err());
 }
+
+#[test]
+fn strings_from_devices_are_cleaned_and_limited() {
+    let cleaned = |text: &str| clean(text, NAME);
+    assert_eq!(cleaned("Lampe Küche 灯 🏳️‍🌈"), "Lampe Küche 灯 🏳️‍🌈");
+    assert_eq!(cleaned("\u{1B}[2J\u{1B}[1;31mred\u{1B}[0m"), "red");
+    assert_eq!(cleaned("\u{1B}]52;c;ZXZpbA==\u{7}lamp"), "lamp");
+    assert_eq!(cleaned("\u{1B}]0;title\u{1B}\\lamp"), "lamp");
+    assert_eq!(cleaned("\u{9B}31mlamp\u{1B}"), "lamp");
+    assert_eq!(cleaned("a\r\n| forged | row |\tb\0\u{7F}\u{85}"), "a| forged | row |b");
+    assert_eq!(cleaned("\u{202E}pmal\u{202C}\u{2066}x\u{2069}\u{200F}\u{FEFF}\u{2028}"), "pmalx");
+    assert_eq!(cleaned(&"x".repeat(500)).len(), NAME);
+    // Cut between characters.
+    assert_eq!(cleaned(&"ü".repeat(17)), "ü".repeat(16));
+    assert_eq!(cleaned("\u{1B}["), "");
+}
