@@ -49,6 +49,15 @@ impl Discriminator {
             Self::Short(own) => u16::from(own) == long >> 8,
         }
     }
+
+    /// Whether another code may be for the same device.
+    pub fn may_be(self, other: Self) -> bool {
+        match (self, other) {
+            (own, Self::Long(long)) => own.matches(long),
+            (Self::Long(long), Self::Short(_)) => other.matches(long),
+            (Self::Short(own), Self::Short(other)) => own == other,
+        }
+    }
 }
 
 impl fmt::Display for Discriminator {

@@ -420,6 +420,75 @@ async fn a_manifest_is_worked_through_in_order() {
 }
 
 #[tokio::test]
+async fn a_manifest_tells_each_row_with_line_and_name() {
+    let running = start().await;
+    let manifest = running.directory.path().join("new.csv");
+    let path = manifest.to_str().unwrap();
+    let text = format!("\u{FEFF}Setup-Code;Name;Shelf\r\n{GOOD};One;7\r\n{ABSENT};Two;8\r\n");
+    std::fs::write(&manifest, text).unwrap();
+    let ran = matterbind(&running, &["commission", "--manifest", path, "--json"], "").await;
+    assert_eq!(ran.code, 4, "{}", ran.stderr);
+    assert!(ran.stderr.contains("shelf"), "{}", ran.stderr);
+    let rows = ran.document()["results"].clone();
+    let told = |row: usize| (rows[row]["line"].clone(), rows[row]["name"].clone(), rows[row]["outcome"].clone());
+    assert_eq!(told(0), (json!(2), json!("One"), json!("commissioned")));
+    assert_eq!(told(1), (json!(3), json!("Two"), json!("failed")));
+}
+
+#[tokio::test]
+async fn one_code_in_a_line_and_several_in_one_code() {
+    let running = start().await;
+    let lines = format!("{GOOD}\n\n{ABSENT}\r\n");
+    let ran = matterbind(&running, &["commission", "-", "--json"], &lines).await;
+    assert_eq!(ran.code, 4, "{}", ran.stderr);
+    let rows = ran.document()["results"].clone();
+    assert_eq!(
+        (rows[0]["outcome"].as_str(), rows[1]["code"].as_str()),
+        (Some("commissioned"), Some("device-not-found"))
+    );
+    let ran = matterbind(&running, &["commission", &format!("{PENDING}*ABSENT"), "--json"], "").await;
+    assert_eq!((ran.code, ran.document()["results"].as_array().map(Vec::len)), (4, Some(2)));
+    let several = format!("{PENDING}*ABSENT");
+    let ran = matterbind(&running, &["commission", &several, "--name", "Hall", "--json"], "").await;
+    assert_eq!(ran.code, 2, "a name is for one device");
+}
+
+/// A daemon that ends in the middle of an attempt: the client tells what is known, what may go on, and how to look.
+#[test]
+fn a_daemon_that_goes_away_leaves_what_is_known() {
+    use std::io::{Read, Write};
+    const ATTEMPT: &str = "0193a1b2-0000-7000-8000-000000000001";
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("admin.sock");
+    let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    std::thread::spawn(move || {
+        for connection in listener.incoming() {
+            let mut connection = connection.unwrap();
+            let _ = connection.read(&mut [0; 4096]).unwrap();
+            let event = json!({ "event": "accepted", "attempt_id": ATTEMPT }).to_string() + "\n";
+            let head = "HTTP/1.1 200 OK\r\ncontent-type: application/x-ndjson\r\ntransfer-encoding: chunked\r\n\r\n";
+            write!(connection, "{head}{:x}\r\n{event}\r\n", event.len()).unwrap();
+        }
+    });
+    let manifest = directory.path().join("new.csv");
+    std::fs::write(&manifest, format!("setup_code,name\n{GOOD},One\n{GOOD},Two\n")).unwrap();
+    let ran = |line: &[&str]| {
+        let mut command = assert_cmd::Command::cargo_bin("matterbind").unwrap();
+        let output = command.env_clear().arg("--socket").arg(&socket).args(line).output().unwrap();
+        (output.status.code(), serde_json::from_slice::<Value>(&output.stdout).unwrap_or_default())
+    };
+    let look = format!("matterbind logs --attempt {ATTEMPT}");
+    let (code, document) = ran(&["commission", GOOD, "--json"]);
+    assert_eq!((code, document["code"].as_str()), (Some(5), Some("daemon-gone")), "{document:#}");
+    assert!(document["hint"].as_str().unwrap().contains(&look), "{document:#}");
+    let (code, document) = ran(&["commission", "--manifest", manifest.to_str().unwrap(), "--jobs", "1", "--json"]);
+    let row = &document["results"][0];
+    let told = (code, row["line"].as_u64(), row["name"].as_str(), row["outcome"].as_str());
+    assert_eq!(told, (Some(5), Some(2), Some("One"), Some("failed")), "{document:#}");
+    assert!(row["hint"].as_str().unwrap().contains(&look), "{document:#}");
+}
+
+#[tokio::test]
 async fn every_other_command_prints_its_document() {
     let running = start().await;
     for (line, exit, pointer, expected) in [

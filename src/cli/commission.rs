@@ -1,11 +1,15 @@
 //! `matterbind commission`: one device. Many are in `manifest`.
 
-use std::io::BufRead;
+use std::collections::VecDeque;
+use std::io::{self, BufRead};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use serde_json::json;
+use tokio::sync::mpsc;
+use uuid::Uuid;
 
 use super::client::AdminClient;
 use super::exit::{CliError, ExitCode};
@@ -23,13 +27,14 @@ const EXAMPLES: &str = "\
 Examples:
   matterbind commission MT:Y.K9042C00KA0648G00 --name 'Hall lamp'
   matterbind commission 3497-011-2332
-  matterbind commission - < code.txt          keeps the code out of the list of processes
+  matterbind commission - < codes.txt         one code in a line, as a barcode scanner types them
   matterbind commission MT:... --product-key p11abc --device-key VD0001 --binding-code 01234567...
   matterbind commission MT:... --json | jq .node.node_id
   matterbind commission --manifest new-devices.csv --jobs 8
 
-A manifest has a head line with these columns, of which only the first is needed:
-  setup_code,product_key,device_key,binding_code,name,family,room
+A manifest has a head line with these columns, of which only the first is needed; `,` or `;` between them:
+  setup_code,product_key,device_key,binding_code,name,family,room,address
+It can be run again: a row whose device is a node already answers with that node.
 
 Exit 0: commissioned and bound, or nothing to bind. 6: commissioned, the cloud is still to come.";
 
@@ -103,6 +108,18 @@ fn binding_code(typed: &str) -> Result<BindingCode, std::convert::Infallible> {
 }
 
 impl CommissionArgs {
+    /// What names one device cannot be said of several.
+    fn check_for_several(&self) -> Result<(), CliError> {
+        let one =
+            self.device_key.is_some() || self.binding_code.is_some() || self.name.is_some() || self.address.is_some();
+        if one {
+            let message =
+                "--name, --device-key, --binding-code and --address are for one device; a manifest has them for each";
+            return Err(CliError::Usage(message.to_owned()));
+        }
+        Ok(())
+    }
+
     /// The request, but for the setup code.
     pub(super) fn request(&self) -> CommissionRequest {
         CommissionRequest {
@@ -131,43 +148,141 @@ pub(super) fn run(global: &Global, args: CommissionArgs) -> Result<ExitCode, Cli
         let rows = manifest::read(file, &args)?;
         return block_on(manifest::run(global, &client, &args, rows));
     }
-    let mut request = args.request();
-    request.setup_code = match args.setup_code.as_ref().map(SetupCode::expose) {
-        Some("-") => from_stdin()?,
-        Some(code) => code.to_owned(),
+    let codes = match &args.setup_code {
+        Some(code) if code.expose() == "-" => Codes::Typed(typed_lines()),
+        Some(code) => Codes::Given(code.each().into()),
         None => return Err(CliError::Usage("a setup code is needed".to_owned())),
     };
-    let progress = match (args.json, args.events) {
-        (true, _) => Progress::Silent,
-        (_, true) => Progress::Events,
-        _ => Progress::for_person(global.color),
-    };
-    let result = block_on(attempt(&client, &request, &progress))?;
-    match &result {
-        _ if args.json => output::json(&result)?,
-        _ if args.events => output::json_line(&result)?,
-        _ => tell(&result, Paint::stdout(global.color), Paint::stderr(global.color))?,
-    }
-    Ok(ExitCode::of_result(&result))
+    block_on(each(global, &client, &args, codes))
 }
 
-fn from_stdin() -> Result<String, CliError> {
-    let mut line = String::new();
-    let read = std::io::stdin().lock().read_line(&mut line);
-    read.map_err(|source| CliError::Io { what: "stdin".to_owned(), source })?;
-    if line.trim().is_empty() {
-        return Err(CliError::Usage("no setup code on stdin".to_owned()));
+/// Where the codes come from.
+enum Codes {
+    /// One QR code may name several devices.
+    Given(VecDeque<SetupCode>),
+    /// One code in a line of stdin, as a barcode scanner types them.
+    Typed(mpsc::UnboundedReceiver<io::Result<String>>),
+}
+
+impl Codes {
+    /// The next code; waits for a person or a scanner.
+    async fn next(&mut self) -> Result<Option<SetupCode>, CliError> {
+        match self {
+            Self::Given(codes) => Ok(codes.pop_front()),
+            Self::Typed(lines) => loop {
+                let line = tokio::select! {
+                    line = lines.recv() => line,
+                    _ = tokio::signal::ctrl_c() => None,
+                };
+                let Some(line) = line else { return Ok(None) };
+                let line = line.map_err(|source| CliError::Io { what: "stdin".to_owned(), source })?;
+                if !line.trim().is_empty() {
+                    return Ok(Some(SetupCode::new(&line)));
+                }
+            },
+        }
     }
-    Ok(line.trim().to_owned())
+}
+
+/// The lines of stdin, read by a thread of its own: whoever waits for the next one can be interrupted.
+fn typed_lines() -> mpsc::UnboundedReceiver<io::Result<String>> {
+    let (sender, lines) = mpsc::unbounded_channel();
+    std::thread::spawn(move || {
+        for line in io::stdin().lock().lines() {
+            if sender.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    lines
+}
+
+/// Brings in one device after the other: the document of one, or of each.
+async fn each(
+    global: &Global,
+    client: &AdminClient,
+    args: &CommissionArgs,
+    mut codes: Codes,
+) -> Result<ExitCode, CliError> {
+    let (out, err) = (Paint::stdout(global.color), Paint::stderr(global.color));
+    if matches!(&codes, Codes::Given(codes) if codes.len() > 1) {
+        args.check_for_several()?;
+    }
+    let mut results: Vec<(u64, Outcome)> = Vec::new();
+    while let Some(code) = codes.next().await? {
+        if !results.is_empty() {
+            args.check_for_several()?;
+        }
+        let single = code.each();
+        if single.len() > 1 {
+            args.check_for_several()?;
+        }
+        for code in single {
+            let request = CommissionRequest { setup_code: code.expose().to_owned(), ..args.request() };
+            let progress = match (args.json, args.events) {
+                (true, _) => Progress::Silent,
+                (_, true) => Progress::Events,
+                _ => Progress::for_person(global.color),
+            };
+            let result = attempt(client, &request, &progress).await;
+            match &result {
+                Ok(result) if args.events => output::json_line(result)?,
+                Ok(result) if !args.json => tell(result, out, err)?,
+                Ok(_) | Err(_) => {}
+            }
+            let last = result.as_ref().is_err_and(CliError::ends_all);
+            results.push((results.len() as u64 + 1, result));
+            if last {
+                return finish(results, args, err);
+            }
+        }
+    }
+    match results.as_slice() {
+        [] => Err(CliError::Usage("no setup code on stdin".to_owned())),
+        [_, ..] => finish(results, args, err),
+    }
+}
+
+/// What came of one device.
+pub(super) type Outcome = Result<CommissionResult, CliError>;
+
+/// The end of a command for one device or several: one device's document is the document.
+fn finish(mut results: Vec<(u64, Outcome)>, args: &CommissionArgs, err: Paint) -> Result<ExitCode, CliError> {
+    if results.len() == 1 {
+        let (_, result) = results.pop().expect("there is one");
+        let result = result?;
+        if args.json {
+            output::json(&result)?;
+        }
+        return Ok(ExitCode::of_result(&result));
+    }
+    let code = ExitCode::worst(results.iter().map(|(_, result)| manifest::code_of(result)));
+    let documents = || results.iter().map(|(line, result)| manifest::document(*line, None, result)).collect::<Vec<_>>();
+    match (args.json, args.events) {
+        (true, _) => output::json(&json!({ "results": documents() }))?,
+        (_, true) => output::json_line(&json!({ "results": documents() }))?,
+        _ => {
+            for (_, result) in &results {
+                if let Err(error) = result {
+                    eprintln!("{} {error}. {}", err.tone(Tone::Bad, "error:"), error.hint());
+                }
+            }
+        }
+    }
+    Ok(code)
 }
 
 /// One attempt, from the request to its result; progress is shown on the way.
-pub(super) async fn attempt(
-    client: &AdminClient,
-    request: &CommissionRequest,
-    progress: &Progress,
-) -> Result<CommissionResult, CliError> {
-    let result = follow(client, request, progress).await;
+pub(super) async fn attempt(client: &AdminClient, request: &CommissionRequest, progress: &Progress) -> Outcome {
+    let mut id = None;
+    let result = tokio::select! {
+        result = follow(client, request, progress, &mut id) => result,
+        _ = tokio::signal::ctrl_c() => Err(CliError::interrupted(None)),
+    };
+    let result = match result {
+        Err(CliError::Left { .. }) => Err(CliError::interrupted(id)),
+        other => other.map_err(|error| error.during(id)),
+    };
     let failed_in = match &result {
         Ok(CommissionResult::Failed(failure)) => Some(failure.step.label()),
         _ => None,
@@ -180,13 +295,19 @@ async fn follow(
     client: &AdminClient,
     request: &CommissionRequest,
     progress: &Progress,
-) -> Result<CommissionResult, CliError> {
+    id: &mut Option<Uuid>,
+) -> Outcome {
     let mut lines = client.post_lines(&["commission"], request).await?;
     while let Some(line) = lines.next().await {
         let line = line?;
         match serde_json::from_str::<CommissionLine>(&line) {
             Ok(CommissionLine::Result(result)) => return Ok(result),
-            Ok(CommissionLine::Event(event)) => progress.show(&event)?,
+            Ok(CommissionLine::Event(event)) => {
+                if let CommissionEvent::Accepted { attempt_id } = &event {
+                    *id = Some(*attempt_id);
+                }
+                progress.show(&event)?;
+            }
             // The error document, or an event of a newer daemon.
             Err(_) => match serde_json::from_str::<Refusal>(&line) {
                 Ok(error) => return Err(error.into()),
@@ -196,8 +317,7 @@ async fn follow(
             },
         }
     }
-    let what = "ended without a result; the attempt may go on: see `matterbind nodes`".to_owned();
-    Err(CliError::Gone { what, late: false })
+    Err(CliError::Gone { what: "ended without a result".to_owned(), late: false })
 }
 
 /// The summary for a person: success on stdout, failure on stderr.

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use uuid::Uuid;
+
 use crate::admin::wire::{CommissionResult, Failure, Refusal};
 use crate::bind::BindState;
 use crate::commissioning::error::Disposition;
@@ -144,6 +146,14 @@ pub enum CliError {
         /// Whether the daemon may still be there.
         late: bool,
     },
+    /// This client leaves, or was left, while an attempt was under way.
+    #[error("{message}")]
+    Left {
+        /// What happened, and what goes on.
+        message: String,
+        /// How to look.
+        hint: String,
+    },
     /// The daemon's answer makes no sense.
     #[error("the daemon's answer {0}")]
     Answer(String),
@@ -164,11 +174,44 @@ pub enum CliError {
 }
 
 impl CliError {
+    /// Somebody pressed Ctrl-C.
+    pub fn interrupted(attempt: Option<Uuid>) -> Self {
+        match attempt {
+            Some(attempt) => Self::Left {
+                message: format!("interrupted; attempt {attempt} goes on in the daemon, if its turn had come"),
+                hint: format!("`matterbind logs -f --attempt {attempt}` shows how it goes on"),
+            },
+            None => Self::Left {
+                message: "interrupted before the daemon had taken the request".to_owned(),
+                hint: "`matterbind nodes` shows what there is".to_owned(),
+            },
+        }
+    }
+
+    /// The same error, said of an attempt: what becomes of it, and how to look.
+    pub fn during(self, attempt: Option<Uuid>) -> Self {
+        match (self, attempt) {
+            (gone @ Self::Gone { .. }, Some(attempt)) => Self::Left {
+                message: format!("{gone}, and attempt {attempt} was under way"),
+                hint: format!(
+                    "where the daemon still runs, the attempt goes on; where it has ended, the device was recorded or takes itself \
+                     back: `matterbind logs --attempt {attempt}` shows it once the daemon runs"
+                ),
+            },
+            (error, _) => error,
+        }
+    }
+
+    /// Whether it is of no use to ask this daemon for anything else.
+    pub fn ends_all(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::Gone { .. } | Self::Left { .. })
+    }
+
     /// With what the process ends.
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::Usage(_) | Self::Config(_) | Self::NotInThisBuild(_) => ExitCode::Usage,
-            Self::Unreachable { .. } | Self::Gone { .. } => ExitCode::Unreachable,
+            Self::Unreachable { .. } | Self::Gone { .. } | Self::Left { .. } => ExitCode::Unreachable,
             Self::Api(error) => ExitCode::of_api(error),
             Self::Answer(_) | Self::Io { .. } | Self::Other(_) => ExitCode::Internal,
         }
@@ -184,6 +227,7 @@ impl CliError {
                 "`systemctl status matterbind` shows whether it runs; --socket names another place"
             }
             Self::Api(error) => &error.hint,
+            Self::Left { hint, .. } => hint,
             Self::Gone { late: true, .. } => {
                 "it has too much to do, or stands still: `matterbind status` answers at once if not"
             }
@@ -200,7 +244,7 @@ impl CliError {
         let (code, disposition) = match self {
             Self::Api(error) => return error.clone(),
             Self::Unreachable { .. } => ("daemon-unreachable", Disposition::UserAction),
-            Self::Gone { .. } => ("daemon-gone", Disposition::Retry),
+            Self::Gone { .. } | Self::Left { .. } => ("daemon-gone", Disposition::Retry),
             Self::Usage(_) => ("usage", Disposition::UserAction),
             Self::Config(_) => ("configuration", Disposition::UserAction),
             Self::NotInThisBuild(_) => ("not-in-this-build", Disposition::UserAction),

@@ -8,17 +8,21 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::Global;
 use super::client::AdminClient;
-use super::commission::{CommissionArgs, attempt, bind_sentence};
+use super::commission::{CommissionArgs, Outcome, attempt, bind_sentence};
 use super::exit::{CliError, ExitCode};
 use super::output::{self, Paint, Tone};
 use super::progress::Progress;
-use crate::admin::wire::{CommissionRequest, CommissionResult};
+use super::{Global, numbers};
+use crate::admin::wire::{CommissionRequest, CommissionResult, Failure};
+use crate::onboarding::{OnboardingPayload, SetupCode};
+
+/// The columns, of which only the first is needed.
+const KNOWN: [&str; 8] =
+    ["setup_code", "product_key", "device_key", "binding_code", "name", "family", "room", "address"];
 
 /// One line. No `Debug`: it holds codes.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Row {
     setup_code: String,
     #[serde(default)]
@@ -33,47 +37,65 @@ struct Row {
     family: Option<String>,
     #[serde(default)]
     room: Option<String>,
+    #[serde(default)]
+    address: Option<String>,
 }
 
-/// A line of the file, understood.
+/// A line of the file, understood. A QR code for several devices makes several of it.
 pub(super) struct Job {
     /// Its number in the file.
     line: u64,
     request: CommissionRequest,
 }
 
-/// Reads the whole file before anything is sent.
+/// Reads the whole file before anything is sent; columns that are not known are told on stderr.
 ///
 /// # Errors
 /// Every line that is wrong, by its number; what is in it is not repeated.
 pub(super) fn read(file: &Path, args: &CommissionArgs) -> Result<Vec<Job>, CliError> {
     let named = |problem: String| CliError::Usage(format!("{}: {problem}", file.display()));
     let text = std::fs::read_to_string(file).map_err(|error| named(error.to_string()))?;
-    parse(&text, args).map_err(named)
+    let (jobs, ignored) = parse(&text, args).map_err(named)?;
+    if !ignored.is_empty() {
+        eprintln!("note: {}: these columns are not known and ignored: {}", file.display(), ignored.join(", "));
+    }
+    Ok(jobs)
 }
 
-fn parse(text: &str, args: &CommissionArgs) -> Result<Vec<Job>, String> {
-    let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).comment(Some(b'#')).from_reader(text.as_bytes());
-    const KNOWN: [&str; 7] = ["setup_code", "product_key", "device_key", "binding_code", "name", "family", "room"];
-    let head = reader.headers().map_err(|_| "it has no head line".to_owned())?.clone();
-    let unknown: Vec<&str> = head.iter().filter(|column| !KNOWN.contains(column)).collect();
-    if !head.iter().any(|column| column == "setup_code") || !unknown.is_empty() {
+/// The jobs, and the columns that were ignored.
+fn parse(text: &str, args: &CommissionArgs) -> Result<(Vec<Job>, Vec<String>), String> {
+    // Spreadsheets write a byte order mark, and semicolons where the comma is the decimal point.
+    // Line numbers count the newline only.
+    let text = text.trim_start_matches('\u{FEFF}').replace("\r\n", "\n");
+    let first = text.lines().find(|line| !line.trim().is_empty() && !line.starts_with('#')).unwrap_or_default();
+    let count = |delimiter: u8| first.bytes().filter(|byte| *byte == delimiter).count();
+    let delimiter = [b',', b';', b'\t'].into_iter().max_by_key(|delimiter| (count(*delimiter), *delimiter == b','));
+    let mut reader = csv::ReaderBuilder::new()
+        .delimiter(delimiter.unwrap_or(b','))
+        .trim(csv::Trim::All)
+        .comment(Some(b'#'))
+        .from_reader(text.as_bytes());
+    let head = reader.headers().map_err(|_| "it has no head line".to_owned())?;
+    let head: csv::StringRecord =
+        head.iter().map(|column| column.to_lowercase().replace([' ', '-'], "_")).collect::<Vec<_>>().into();
+    if !head.iter().any(|column| column == KNOWN[0]) {
         // The columns are not repeated: without a head line they would be the first device's codes.
-        return Err(format!(
-            "the first line must name the columns, only these and at least the first: {}",
-            KNOWN.join(",")
-        ));
+        return Err(format!("the first line must name the columns, at least the first of these: {}", KNOWN.join(",")));
     }
+    let ignored = head.iter().filter(|column| !KNOWN.contains(column) && !column.is_empty());
+    let ignored: Vec<String> = ignored.map(str::to_owned).collect();
     let (mut jobs, mut wrong) = (Vec::new(), Vec::new());
     for record in reader.records() {
         let line = match &record {
             Ok(record) => record.position().map_or(0, csv::Position::line),
             Err(error) => error.position().map_or(0, csv::Position::line),
         };
-        let row = record.ok().and_then(|record| record.deserialize::<Row>(Some(&head)).ok());
-        match row {
-            Some(row) if !row.setup_code.is_empty() => jobs.push(Job { line, request: request(row, args) }),
-            Some(_) => wrong.push(format!("line {line} has no setup code")),
+        match record.ok().and_then(|record| record.deserialize::<Row>(Some(&head)).ok()) {
+            Some(row) if row.setup_code.is_empty() => wrong.push(format!("line {line} has no setup code")),
+            Some(row) => match requests(row, args) {
+                Ok(requests) => jobs.extend(requests.into_iter().map(|request| Job { line, request })),
+                Err(problem) => wrong.push(format!("line {line}: {problem}")),
+            },
             None => wrong.push(format!("line {line} has not as many values as there are columns")),
         }
     }
@@ -83,13 +105,37 @@ fn parse(text: &str, args: &CommissionArgs) -> Result<Vec<Job>, String> {
     if jobs.is_empty() {
         return Err("it names no device".to_owned());
     }
-    Ok(jobs)
+    tell_alike(&mut jobs);
+    Ok((jobs, ignored))
 }
 
-fn request(row: Row, args: &CommissionArgs) -> CommissionRequest {
+/// Counts for each code those of the file that may be for the same device, as far as an announcement tells: a manual code has
+/// four bits of its discriminator.
+fn tell_alike(jobs: &mut [Job]) {
+    let payloads: Vec<Option<OnboardingPayload>> =
+        jobs.iter().map(|job| SetupCode::new(&job.request.setup_code).parse().ok()).collect();
+    let alike = |own: &OnboardingPayload, other: &OnboardingPayload| {
+        let same_product = own.vid_pid.is_none() || other.vid_pid.is_none() || own.vid_pid == other.vid_pid;
+        same_product && own.discriminator.may_be(other.discriminator)
+    };
+    for (job, own) in jobs.iter_mut().zip(&payloads) {
+        let count = payloads.iter().flatten().filter(|other| own.as_ref().is_some_and(|own| alike(own, other))).count();
+        job.request.alike = u8::try_from(count).unwrap_or(u8::MAX);
+    }
+}
+
+/// The requests of a row: one, but for a code that names several devices.
+fn requests(row: Row, args: &CommissionArgs) -> Result<Vec<CommissionRequest>, String> {
+    let codes = SetupCode::new(&row.setup_code).each();
+    let common = request(row, args)?;
+    Ok(codes.iter().map(|code| CommissionRequest { setup_code: code.expose().to_owned(), ..common.clone() }).collect())
+}
+
+fn request(row: Row, args: &CommissionArgs) -> Result<CommissionRequest, String> {
     let given = |text: Option<String>| text.filter(|text| !text.is_empty());
     let common = args.request();
-    CommissionRequest {
+    let address = given(row.address).map(|text| numbers::address(&text)).transpose()?;
+    Ok(CommissionRequest {
         setup_code: row.setup_code,
         product_key: given(row.product_key),
         device_key: given(row.device_key),
@@ -97,8 +143,9 @@ fn request(row: Row, args: &CommissionArgs) -> CommissionRequest {
         name: given(row.name),
         family_id: given(row.family).or(common.family_id),
         room_id: given(row.room).or(common.room_id),
+        address,
         ..common
-    }
+    })
 }
 
 /// Commissions all of them.
@@ -113,27 +160,31 @@ pub(super) async fn run(
     let paint = Paint::stderr(global.color);
     let attempts = stream::iter(jobs.into_iter().enumerate()).map(|(index, job)| async move {
         let result = attempt(client, &job.request, &Progress::Silent).await;
-        (index, job.line, result)
+        (index, Answered { line: job.line, name: job.request.name, result })
     });
     let mut attempts = attempts.buffer_unordered(usize::from(args.jobs));
     let mut results = Vec::new();
-    while let Some((index, line, result)) = attempts.next().await {
-        // Where the daemon is away it is so for every line.
-        if let Err(error @ CliError::Unreachable { .. }) = result {
-            bar.finish_and_clear();
-            return Err(error);
-        }
+    while let Some((index, answered)) = attempts.next().await {
+        // Where the daemon is away it is so for every line; what is known by now is told all the same.
+        let last = answered.result.as_ref().is_err_and(CliError::ends_all);
         if !args.json {
-            bar.suspend(|| eprintln!("{}", summary(line, &result, paint)));
+            bar.suspend(|| eprintln!("{}", summary(answered.line, &answered.result, paint)));
         }
         bar.inc(1);
-        results.push((index, result));
+        results.push((index, answered));
+        if last {
+            break;
+        }
     }
     bar.finish_and_clear();
     results.sort_by_key(|(index, _)| *index);
-    let codes: Vec<ExitCode> = results.iter().map(|(_, result)| code_of(result)).collect();
+    let codes: Vec<ExitCode> = results.iter().map(|(_, answered)| code_of(&answered.result)).collect();
     if args.json {
-        let documents: Vec<Value> = results.iter().map(|(_, result)| document(result)).collect();
+        let documents = results.iter().map(|(_, answered)| {
+            let Answered { line, name, result } = answered;
+            document(*line, name.as_deref(), result)
+        });
+        let documents: Vec<Value> = documents.collect();
         output::json(&json!({ "results": documents }))?;
     } else {
         let count = |wanted: &[ExitCode]| codes.iter().filter(|code| wanted.contains(code)).count();
@@ -160,25 +211,44 @@ fn overall(length: usize, silent: bool) -> ProgressBar {
     bar
 }
 
-fn code_of(result: &Result<CommissionResult, CliError>) -> ExitCode {
+/// What came of a row.
+struct Answered {
+    line: u64,
+    name: Option<String>,
+    result: Outcome,
+}
+
+/// A device that is a node already is what the row wants.
+pub(super) fn code_of(result: &Outcome) -> ExitCode {
     match result {
+        Ok(CommissionResult::Failed(Failure { node: Some(node), .. })) => ExitCode::of_bind(node.bind.state),
         Ok(result) => ExitCode::of_result(result),
         Err(error) => error.exit_code(),
     }
 }
 
-fn document(result: &Result<CommissionResult, CliError>) -> Value {
-    match result {
-        Ok(result) => serde_json::to_value(result).unwrap_or_default(),
+/// The `--json` object of one device, with its line and the name that was asked for or that it has.
+pub(super) fn document(line: u64, name: Option<&str>, result: &Outcome) -> Value {
+    let (mut document, known) = match result {
+        Ok(result) => {
+            let known = match result {
+                CommissionResult::Commissioned { node, .. } => Some(node.name.clone()),
+                CommissionResult::Failed(failure) => failure.node.as_ref().map(|node| node.name.clone()),
+            };
+            (serde_json::to_value(result).unwrap_or_default(), known)
+        }
         Err(error) => {
             let mut document = serde_json::to_value(error.document()).unwrap_or_default();
             document["outcome"] = "failed".into();
-            document
+            (document, None)
         }
-    }
+    };
+    document["line"] = line.into();
+    document["name"] = known.or_else(|| name.map(str::to_owned)).into();
+    document
 }
 
-fn summary(line: u64, result: &Result<CommissionResult, CliError>, paint: Paint) -> String {
+fn summary(line: u64, result: &Outcome, paint: Paint) -> String {
     match result {
         Ok(CommissionResult::Commissioned { node, bind, timings_ms, .. }) => format!(
             "{} line {line}: {} is node {} in {}. {}",
@@ -188,11 +258,20 @@ fn summary(line: u64, result: &Result<CommissionResult, CliError>, paint: Paint)
             output::duration(timings_ms.total),
             bind_sentence(bind, paint)
         ),
+        Ok(CommissionResult::Failed(Failure { node: Some(node), .. })) => {
+            let mark = paint.tone(Tone::Good, "✔");
+            format!(
+                "{mark} line {line}: is node {} ({}) already. {}",
+                node.node_id,
+                node.name,
+                bind_sentence(&node.bind, paint)
+            )
+        }
         Ok(CommissionResult::Failed(failure)) => {
             let mark = paint.tone(Tone::Bad, "✘");
             format!("{mark} line {line}: {} ({}); {}", failure.message, failure.code, failure.hint)
         }
-        Err(error) => format!("{} line {line}: {error}", paint.tone(Tone::Bad, "✘")),
+        Err(error) => format!("{} line {line}: {error}. {}", paint.tone(Tone::Bad, "✘"), error.hint()),
     }
 }
 
@@ -210,15 +289,44 @@ mod tests {
         }
     }
 
+    fn jobs(text: &str) -> Vec<Job> {
+        parse(text, &args()).map_err(|problem| panic!("{problem}")).unwrap().0
+    }
+
     #[test]
     fn columns_may_be_left_out_and_values_empty() {
-        let jobs = parse("setup_code,name,family\nMT:AAA,Lamp,\n34970112332,,villa\n", &args()).unwrap();
+        let jobs = jobs("setup_code,name,family\nMT:AAA,Lamp,\n34970112332,,villa\n");
         assert_eq!(jobs[0].request.setup_code, "MT:AAA");
         assert_eq!(jobs[0].request.name.as_deref(), Some("Lamp"));
         assert_eq!(jobs[0].request.family_id.as_deref(), Some("home"));
         assert_eq!(jobs[1].request.name, None);
         assert_eq!(jobs[1].request.family_id.as_deref(), Some("villa"));
         assert_eq!((jobs[1].line, jobs[1].request.wait_bind_ms), (3, 30_000));
+    }
+
+    #[test]
+    fn a_file_as_spreadsheets_write_it() {
+        let text = "\u{FEFF}Setup Code;NAME;Serial;Address\r\n\"3497-011-2332\";Lamp;77;192.0.2.7:5541\r\n";
+        let (jobs, ignored) = parse(text, &args()).map_err(|problem| panic!("{problem}")).unwrap();
+        assert_eq!(ignored, ["serial"]);
+        assert_eq!(jobs[0].request.name.as_deref(), Some("Lamp"));
+        assert_eq!(jobs[0].request.address, Some("192.0.2.7:5541".parse().unwrap()));
+        let wrong = parse("setup_code,address\nMT:SECRET,nowhere\n", &args()).err().unwrap();
+        assert!(wrong.contains("line 2") && !wrong.contains("SECRET"), "{wrong}");
+    }
+
+    #[test]
+    fn a_code_for_two_devices_is_two_jobs_of_one_line() {
+        let jobs = jobs("setup_code,family\nMT:AAA*BBB,villa\n");
+        assert_eq!(jobs.iter().map(|job| job.request.setup_code.as_str()).collect::<Vec<_>>(), ["MT:AAA", "MT:BBB"]);
+        assert!(jobs.iter().all(|job| job.line == 2 && job.request.family_id.as_deref() == Some("villa")));
+    }
+
+    #[test]
+    fn codes_that_cannot_be_told_apart_are_counted() {
+        let jobs = jobs("setup_code\n34970112332\nMT:-24J0AFN00KA0648G00\n00000112331\n");
+        let alike: Vec<u8> = jobs.iter().map(|job| job.request.alike).collect();
+        assert_eq!(alike[..2], [2, 2]);
     }
 
     #[test]
