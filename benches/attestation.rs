@@ -122,7 +122,7 @@ fn record(node: u64) -> NodeRecord {
         fabric_index: 1,
         vendor_id: 0xFFF1,
         product_id: 0x8000,
-        discriminator: 3840,
+        discriminator: Some(3840),
         matter_version: "1.4".to_owned(),
         vendor_name: "Bench".to_owned(),
         product_name: "Light".to_owned(),

@@ -142,7 +142,7 @@ fn request(node: u64) -> BindRequest {
     let plain = rig::request(&rig::device("p11abc", &format!("BENCH{node:05}")));
     BindRequest {
         binding_code: BindingCode::new("0123456789ABCDEF"),
-        matter_info: MatterInfo { node_id: NodeId(1000 + node), discriminator: 3840, ..plain.matter_info },
+        matter_info: MatterInfo { node_id: NodeId(1000 + node), discriminator: Some(3840), ..plain.matter_info },
         ..plain
     }
 }

@@ -76,7 +76,7 @@ fn three_views(node: u64) -> (NodeRecord, DeviceView, CloudView) {
         fabric_index: 1,
         vendor_id: basic.vendor_id,
         product_id: basic.product_id,
-        discriminator: 3840,
+        discriminator: Some(3840),
         matter_version: basic.matter_version(),
         vendor_name: basic.vendor_name.clone(),
         product_name: basic.product_name.clone(),

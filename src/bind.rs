@@ -63,7 +63,7 @@ pub struct MatterInfo {
     /// Product id.
     pub product_id: u16,
     /// 12-bit discriminator; 0 is legal and always sent (cloud-contract 6.7).
-    pub discriminator: u16,
+    pub discriminator: Option<u16>,
     /// For instance `1.4`, never empty.
     pub matter_version: String,
     /// CAT privileges, as the device holds them.

@@ -346,8 +346,8 @@ pub struct NodeRecord {
     pub vendor_id: u16,
     /// Product id from Basic Information.
     pub product_id: u16,
-    /// The full 12-bit discriminator, from DNS-SD where the code had only four bits.
-    pub discriminator: u16,
+    /// The full 12-bit discriminator, from DNS-SD where the code had only four bits; `None` where nobody told it.
+    pub discriminator: Option<u16>,
     /// For instance `1.4`.
     pub matter_version: String,
     /// Vendor name.

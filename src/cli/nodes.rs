@@ -212,6 +212,7 @@ fn detail_text(detail: &NodeDetail) -> String {
     let node = &detail.node;
     let cats = node.cats.iter().map(|grant| format!("{} {}", grant.cat, grant.privilege.as_str()));
     let bind = &node.bind;
+    let discriminator = node.discriminator.map_or_else(|| "unknown".to_owned(), |known| known.to_string());
     let rows = [
         ("name", node.name.clone()),
         ("node id", format!("{} on fabric {} (index {})", node.node_id, node.fabric_id.0, node.fabric_index)),
@@ -220,7 +221,7 @@ fn detail_text(detail: &NodeDetail) -> String {
             "product",
             format!("{} {} ({:04X}/{:04X})", node.vendor_name, node.product_name, node.vendor_id, node.product_id),
         ),
-        ("matter", format!("{}, discriminator {}", node.matter_version, node.discriminator)),
+        ("matter", format!("{}, discriminator {discriminator}", node.matter_version)),
         ("serial", or_dash(node.serial_number.as_ref())),
         ("unique id", or_dash(node.unique_id.as_ref())),
         ("access", cats.collect::<Vec<_>>().join(", ")),

@@ -39,7 +39,7 @@ pub struct BindBody<'a> {
 #[serde(rename_all = "camelCase")]
 struct MatterBody<'a> {
     cat_list: Vec<CatBody>,
-    discriminator: u16,
+    discriminator: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
     extra: Option<&'a str>,
     fabric_id: u64,

@@ -326,7 +326,10 @@ where
             .await?;
         let before = (self.predecessor)(description.basic.clone()).await;
         let order = &succeeding(order, before.as_ref());
-        let bind = self.bind_identity(order, &description, &accessed).await;
+        let bind = match found.discriminator {
+            Some(_) => self.bind_identity(order, &description, &accessed).await,
+            None => Err(unknown_discriminator()),
+        };
         let draft = Draft { order, found: &found, description: &description, judgement: &judgement, node, peer };
         let replaces = before.map(|before| before.node_id);
         let record = NodeRecord { replaces, ..self.record(&draft, sessions.fabric_index, accessed.cats(), &bind) };
@@ -632,7 +635,7 @@ where
             fabric_index,
             vendor_id: basic.vendor_id,
             product_id: basic.product_id,
-            discriminator: found.discriminator.unwrap_or_default(),
+            discriminator: found.discriminator,
             matter_version: basic.matter_version(),
             vendor_name: basic.vendor_name.clone(),
             product_name: basic.product_name.clone(),
@@ -707,6 +710,17 @@ fn confirmed(answer: Result<(), LinkError>) -> Result<(), LinkError> {
     match answer {
         Err(LinkError::Commissioning { code: 3, .. }) => Ok(()),
         other => other,
+    }
+}
+
+/// The cloud takes no device without its discriminator (5879), and a made-up number would be another device's.
+fn unknown_discriminator() -> BindStatus {
+    BindStatus {
+        state: BindState::NotEligible,
+        message: "nobody told the device's discriminator: the manual code has a part of it, and the device does not announce itself at \
+                  the address that was given. Commission it by its QR code, or without --address"
+            .to_owned(),
+        ..BindStatus::default()
     }
 }
 

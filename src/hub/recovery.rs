@@ -112,7 +112,7 @@ async fn abandon(hub: &Hub, provisional: &ProvisionalNode) {
 fn looks_like(node: &CommissionableNode, record: &NodeRecord) -> bool {
     let told = |seen: Option<u16>, known: u16| seen.is_none_or(|seen| seen == 0 || seen == known);
     node.txt.commissioning_mode != 0
-        && node.txt.discriminator == record.discriminator
+        && record.discriminator.is_none_or(|known| known == node.txt.discriminator)
         && told(node.txt.vendor_id, record.vendor_id)
         && told(node.txt.product_id, record.product_id)
         && node.addresses.iter().any(|address| record.addresses.contains(&address.to_string()))

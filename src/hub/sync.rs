@@ -289,7 +289,7 @@ impl LanDevices<'_> {
     fn commissionable_again(&self, record: &NodeRecord) -> Option<String> {
         let looks_like = |txt: &crate::node::CommissionableTxt| {
             txt.commissioning_mode != 0
-                && txt.discriminator == record.discriminator
+                && record.discriminator.is_none_or(|known| known == txt.discriminator)
                 && txt.vendor_id == Some(record.vendor_id)
                 && txt.product_id == Some(record.product_id)
         };

@@ -18,7 +18,7 @@ pub(crate) fn record(node: u64) -> NodeRecord {
         fabric_index: 1,
         vendor_id: 0xFFF1,
         product_id: 0x8001,
-        discriminator: 3840,
+        discriminator: Some(3840),
         matter_version: "1.4".to_owned(),
         vendor_name: "Vendor".to_owned(),
         product_name: "Light".to_owned(),
@@ -85,7 +85,7 @@ pub(super) fn cloud_record(record: &NodeRecord) -> CloudRecord {
             node_id: Some(record.node_id.0),
             vendor_id: Some(record.vendor_id.into()),
             product_id: Some(record.product_id.into()),
-            discriminator: Some(record.discriminator.into()),
+            discriminator: record.discriminator.map(Into::into),
             matter_version: Some(record.matter_version.clone()),
             cats: (record.cats.iter())
                 .map(|grant| (grant.cat.value().into(), grant.privilege.as_str().to_owned()))

@@ -31,7 +31,7 @@ fn record(node: u64) -> NodeRecord {
         fabric_index: 1,
         vendor_id: 0xFFF1,
         product_id: 0x8000,
-        discriminator: 3840,
+        discriminator: Some(3840),
         matter_version: "1.4".to_owned(),
         vendor_name: "Vendor".to_owned(),
         product_name: "Light".to_owned(),
@@ -66,7 +66,7 @@ fn bind(node: u64) -> OutboxTask {
         node_id: NodeId(node),
         vendor_id: 0xFFF1,
         product_id: 0x8000,
-        discriminator: 3840,
+        discriminator: Some(3840),
         matter_version: "1.4".to_owned(),
         cats: Vec::new(),
     };

@@ -103,7 +103,7 @@ fn held(info: &MatterInfo) -> CloudMatterInfo {
         node_id: Some(info.node_id.0),
         vendor_id: Some(info.vendor_id.into()),
         product_id: Some(info.product_id.into()),
-        discriminator: Some(info.discriminator.into()),
+        discriminator: info.discriminator.map(Into::into),
         matter_version: Some(info.matter_version.clone()),
         cats: Vec::new(),
     }

@@ -84,7 +84,7 @@ pub fn node(id: u64, name: &str, state: NodeState, bind: BindState) -> NodeRecor
         fabric_index: 1,
         vendor_id: 0xFFF1,
         product_id: 0x8001,
-        discriminator: 3840,
+        discriminator: Some(3840),
         matter_version: "1.4".to_owned(),
         vendor_name: "Acme".to_owned(),
         product_name: "Light".to_owned(),

@@ -20,7 +20,7 @@ fn request() -> BindRequest {
             node_id: NodeId(9),
             vendor_id: 0xFFF1,
             product_id: 0x8000,
-            discriminator: 0,
+            discriminator: Some(0),
             matter_version: "1.4".to_owned(),
             cats: vec![CatGrant { cat: Cat::new(0x0002_0001).unwrap(), privilege: Privilege::Operate }],
         },

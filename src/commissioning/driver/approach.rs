@@ -32,6 +32,8 @@ const OURS: Duration = Duration::from_secs(3);
 /// A device that is not known by its code, but by what the code tells of it, is asked only after a device in its box had the time
 /// to be heard.
 const LOOKS_LIKE_OURS: Duration = Duration::from_secs(3);
+/// How long the announcement of a device that was found by its address is waited for.
+const HEARD: Duration = Duration::from_secs(2);
 /// What a try must leave of its step, so that its own answer comes before the step's deadline.
 const MARGIN: Duration = Duration::from_millis(500);
 
@@ -120,7 +122,7 @@ where
             let fruitless = match tried {
                 Ok(pase) => {
                     claimed.prove();
-                    let discriminator = self.told(order, &node, &lan);
+                    let discriminator = self.told(order, &node, &mut lan).await;
                     let turn = held.take().expect("a turn was taken before the first try");
                     let hold = Hold { _claimed: claimed, _turn: turn };
                     return Ok(Met { node: *node, discriminator, pase, hold });
@@ -276,21 +278,30 @@ where
         }
     }
 
-    /// All twelve bits of the discriminator: from the device's own announcement, or from a code that has them.
-    fn told(&self, order: &Order, node: &CommissionableNode, lan: &D::Search) -> Option<u16> {
-        match (order.address, order.payload.discriminator) {
-            (None, _) => Some(node.txt.discriminator),
-            (Some(_), Discriminator::Long(long)) => Some(long),
-            (Some(address), Discriminator::Short(_)) => announced_at(address, order, lan),
-        }
+    /// All twelve bits of the discriminator: from the device's own announcement, or from a code that has them. A device that a
+    /// person found by its address may not have been heard yet.
+    async fn told(&self, order: &Order, node: &CommissionableNode, lan: &mut D::Search) -> Option<u16> {
+        let address = match (order.address, order.payload.discriminator) {
+            (None, _) => return Some(node.txt.discriminator),
+            (Some(_), Discriminator::Long(long)) => return Some(long),
+            (Some(address), Discriminator::Short(_)) => address,
+        };
+        let heard = async {
+            loop {
+                if let Some(told) = announced_at(address, order, &*lan) {
+                    return told;
+                }
+                lan.changed().await;
+            }
+        };
+        tokio::time::timeout(HEARD, heard).await.ok()
     }
 
     /// The node of ours that this code belongs to, if it answers as ours now. Comes to an end only with an answer.
     async fn ours(&self, order: &Order) -> Option<Box<NodeRecord>> {
         let fingerprint = self.settings.fingerprints.fingerprint(&order.payload);
         let fits = |record: &NodeRecord| {
-            let discriminator = record.discriminator;
-            order.payload.discriminator.matches(discriminator)
+            record.discriminator.is_none_or(|discriminator| order.payload.discriminator.matches(discriminator))
         };
         let known = self.store.nodes_of_code(fingerprint).await.unwrap_or_default();
         for record in known.into_iter().filter(fits) {

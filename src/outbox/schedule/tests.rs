@@ -26,7 +26,7 @@ fn request() -> BindRequest {
             node_id: NodeId(1001),
             vendor_id: 1,
             product_id: 2,
-            discriminator: 0,
+            discriminator: Some(0),
             matter_version: "1.4".to_owned(),
             cats: Vec::new(),
         },

@@ -210,7 +210,7 @@ proptest! {
             fabric_index: ids.2,
             vendor_id: product.0,
             product_id: product.1,
-            discriminator: product.2,
+            discriminator: Some(product.2),
             matter_version: basic.matter_version(),
             vendor_name: texts.0,
             product_name: String::new(),
