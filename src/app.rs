@@ -25,7 +25,7 @@ use crate::hub::bind::{DeviceCodes, StoredTokenStore};
 use crate::hub::commission::attempts::Attempts;
 use crate::hub::succession::Predecessors;
 use crate::hub::trust::judge::Judge;
-use crate::hub::{Commissioning, Hub, access, keys, preflight, probe, recovery, removal, sync};
+use crate::hub::{Commissioning, Hub, access, keys, preflight, probe, recovery, removal, strangers, sync};
 use crate::journal::{Event, EventSink, Level};
 use crate::matter::link::Link;
 use crate::matter::stack::{Stack, StackHealth, StackOptions};
@@ -153,6 +153,7 @@ async fn build(
         keys: keys::Keys::new(keystore, root_online),
         access: access::Access::new(overlay, hub_cats),
         removing: removal::Turns::default(),
+        strangers: strangers::Strangers::default(),
         cloud,
         outbox,
         syncing: sync::Syncing::default(),

@@ -2,7 +2,8 @@
 //! them (`admin`).
 //!
 //! `commission` takes devices in, `removal` takes them away, `inventory` asks one node, `access` writes who may do what, `keys`
-//! backs up, `sync` compares device, record and cloud, `trust` judges who joins, `succession` knows devices again after a reset, `recovery` settles what a crash interrupted,
+//! backs up, `sync` compares device, record and cloud, `trust` judges who joins, `succession` knows devices again after a reset, `strangers` are
+//! nodes of ours without a record, `binding` gives a node other keys, `recovery` settles what a crash interrupted,
 //! `presence` follows what the LAN shows, `probe` and `liveness` ask who is silent, and `reach` is the way to a node.
 
 use std::sync::{Arc, PoisonError, RwLock};
@@ -25,6 +26,7 @@ use crate::telemetry::metrics::Metrics;
 
 pub(crate) mod access;
 pub(crate) mod bind;
+pub(crate) mod binding;
 pub(crate) mod commission;
 pub(crate) mod discover;
 pub mod doors;
@@ -41,6 +43,7 @@ pub(crate) mod recovery;
 pub(crate) mod refusal;
 pub(crate) mod removal;
 pub(crate) mod status;
+pub(crate) mod strangers;
 pub(crate) mod succession;
 pub(crate) mod sync;
 pub(crate) mod trust;
@@ -92,6 +95,7 @@ pub struct Hub {
     pub(crate) access: access::Access,
     pub(crate) removing: removal::Turns,
     pub(crate) attempts: commission::attempts::Attempts,
+    pub(crate) strangers: strangers::Strangers,
     pub(crate) cloud: Option<Arc<CloudClient>>,
     pub(crate) outbox: Option<OutboxHandle>,
     pub(crate) syncing: sync::Syncing,

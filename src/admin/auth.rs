@@ -55,7 +55,10 @@ impl Peer {
     /// For the admin log.
     pub fn describe(&self) -> String {
         match self {
-            Self::Local { uid, .. } => format!("uid {uid}"),
+            Self::Local { uid, .. } => match user_name(*uid) {
+                Some(name) => format!("{name} (uid {uid})"),
+                None => format!("uid {uid}"),
+            },
             Self::Remote(address) => format!("token from {address}"),
             Self::Unknown => "unknown".to_owned(),
         }
@@ -83,6 +86,19 @@ fn peer_groups(stream: &UnixStream) -> io::Result<Vec<u32>> {
     }
     groups.truncate(length as usize / size_of::<u32>());
     Ok(groups)
+}
+
+/// The user's name, if `/etc/passwd` has it.
+fn user_name(uid: u32) -> Option<String> {
+    find_user(&std::fs::read_to_string("/etc/passwd").ok()?, uid)
+}
+
+fn find_user(file: &str, uid: u32) -> Option<String> {
+    file.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
+    })
 }
 
 /// The group's id, if `/etc/group` has it.
@@ -276,5 +292,12 @@ mod tests {
         let file = "root:x:0:\nmatterbind-x:x:5:\nmatterbind:x:991:alice,bob\n";
         assert_eq!(find_group(file, "matterbind"), Some(991));
         assert_eq!(find_group(file, "matter"), None);
+    }
+
+    #[test]
+    fn a_user_is_found_by_the_number() {
+        let file = "root:x:0:0:root:/root:/bin/bash\nbroken\nalice:x:1000:100::/home/alice:/bin/sh\n";
+        assert_eq!(find_user(file, 1000).as_deref(), Some("alice"));
+        assert_eq!(find_user(file, 100), None);
     }
 }

@@ -19,8 +19,8 @@ use tokio::sync::oneshot;
 
 use super::auth::Peer;
 use super::routes::{Api, Asked, Body, Refused};
-use super::wire::{CommissionLine, CommissionRequest, DiscoverQuery, LogQuery, NodeRef, Refusal};
-use crate::hub::doors::{CommissionDoor, DiscoverDoor, InventoryDoor, LogDoor, Progress};
+use super::wire::{CommissionLine, CommissionRequest, DiscoverQuery, LogQuery, NodeRef, Refusal, SyncLine, SyncQuery};
+use crate::hub::doors::{CommissionDoor, DiscoverDoor, InventoryDoor, LogDoor, Progress, SyncDoor, SyncProgress};
 use crate::journal::Event;
 
 /// How long a stream may be quiet.
@@ -88,6 +88,32 @@ pub(super) async fn commission<H: CommissionDoor>(
     });
     let events = stream::iter([first]).chain(events);
     Ok(ndjson(events.map(|event| Line::Commission(CommissionLine::Event(event))).chain(last)))
+}
+
+/// `POST /v1/sync`: at once, or line by line.
+pub(super) async fn sync<H: SyncDoor>(
+    State(api): State<Api<H>>,
+    Asked(query): Asked<SyncQuery>,
+) -> Result<Response, Refused> {
+    if !query.progress {
+        return Ok(Json(api.hub.sync(None, SyncProgress::default()).await?).into_response());
+    }
+    let (progress, steps) = SyncProgress::channel();
+    let (sender, result) = oneshot::channel();
+    let hub = api.hub.clone();
+    api.tasks.spawn(async move {
+        // The client may have left.
+        let _ = sender.send(hub.sync(None, progress).await);
+    });
+    let steps = stream::unfold(steps, async |mut steps| steps.recv().await.map(|step| (step, steps)));
+    let last = stream::once(async {
+        match result.await {
+            Ok(Ok(report)) => SyncLine::Report(report),
+            Ok(Err(error)) => SyncLine::Refused(error),
+            Err(_) => SyncLine::Refused(Refusal::not_ready("the comparison's task")),
+        }
+    });
+    Ok(ndjson(steps.map(SyncLine::Step).chain(last)))
 }
 
 #[derive(Serialize)]

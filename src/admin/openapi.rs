@@ -12,6 +12,8 @@ use super::wire;
     wire::AccessReport,
     wire::AccessView,
     wire::Refusal,
+    wire::BindResult,
+    wire::CloseResult,
     wire::CommissionEvent,
     wire::CommissionRequest,
     wire::CommissionResult,
@@ -29,7 +31,8 @@ use super::wire;
     wire::RemoveRoot,
     wire::ShareResult,
     wire::Status,
-    wire::SyncReport
+    wire::SyncReport,
+    wire::SyncStep
 )))]
 struct Schemas;
 
@@ -97,7 +100,11 @@ const ROUTES: &[Route] = &[
     Route {
         body: Some("NodeAction"),
         answer: None,
-        ..acting("/v1/nodes/{node}/action", "check, identify, rename, share or remove", "")
+        ..acting(
+            "/v1/nodes/{node}/action",
+            "check, identify, rename, share, close-window, bind, adopt, remove or keep",
+            "",
+        )
     },
     reading("/v1/outbox", "Cloud work not yet acknowledged", "Outbox"),
     acting("/v1/outbox/{id}/retry", "Makes a row due now", "Outbox"),
@@ -118,7 +125,14 @@ const ROUTES: &[Route] = &[
         content: "text/event-stream",
         ..reading("/v1/events", "The admin log from now on; honours Last-Event-ID", "")
     },
-    acting("/v1/sync", "Compares device, record and cloud of every node now", "SyncReport"),
+    Route {
+        query: &["progress"],
+        ..acting(
+            "/v1/sync",
+            "Compares device, record and cloud of every node now; with progress=true SyncStep lines (NDJSON) first",
+            "SyncReport",
+        )
+    },
     acting("/v1/sync/{node}", "The same for one node", "SyncReport"),
     Route { answer: None, content: "text/plain", ..reading("/healthz", "The daemon answers", "") },
     Route { answer: None, content: "text/plain", ..reading("/readyz", "200 once it is ready, 503 before", "") },

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Path, Query, Request, State};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, FromRequest, FromRequestParts, Path, Query, Request, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Json, Response};
@@ -13,11 +13,14 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::auth::{self, Guard};
+use super::auth::{self, Guard, Peer};
 use super::wire::{NodeAction, NodeRef, Refusal};
 use super::{events, keys, metrics, openapi, page};
 use crate::commissioning::error::Disposition;
-use crate::hub::doors::{Doors, InventoryDoor, KeysDoor, OutboxDoor, RemovalDoor, StatusDoor, SyncDoor};
+use crate::hub::doors::{
+    BindingDoor, Doors, InventoryDoor, KeysDoor, OutboxDoor, RemovalDoor, StatusDoor, StrangersDoor, SyncDoor,
+    SyncProgress,
+};
 use crate::node::NodeId;
 use crate::telemetry::metrics::Metrics;
 
@@ -82,7 +85,7 @@ pub fn router<H: Doors>(api: Api<H>, guard: Guard) -> Router {
         .route("/discover", get(events::discover::<H>))
         .route("/logs", get(events::logs::<H>))
         .route("/events", get(events::server_sent::<H>))
-        .route("/sync", post(sync_all::<H>))
+        .route("/sync", post(events::sync::<H>))
         .route("/sync/{node}", post(sync_one::<H>));
     Router::new()
         .nest("/v1", v1)
@@ -256,8 +259,9 @@ async fn node<H: InventoryDoor>(
     json(api.hub.node(id).await)
 }
 
-async fn node_action<H: InventoryDoor + RemovalDoor>(
+async fn node_action<H: BindingDoor + InventoryDoor + RemovalDoor + StrangersDoor>(
     State(api): State<Api<H>>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
     InPath(node): InPath<String>,
     Body(action): Body<NodeAction>,
 ) -> Result<Response, Refused> {
@@ -284,7 +288,11 @@ async fn node_action<H: InventoryDoor + RemovalDoor>(
             }
             Json(hub.share(id, seconds).await?).into_response()
         }
-        NodeAction::Remove { force } => Json(hub.remove(id, force).await?).into_response(),
+        NodeAction::Remove { force } => Json(hub.remove(id, force, peer.describe()).await?).into_response(),
+        NodeAction::Keep => Json(hub.keep(id, peer.describe()).await?).into_response(),
+        NodeAction::Bind(order) => Json(hub.bind(id, order, peer.describe()).await?).into_response(),
+        NodeAction::Adopt => Json(hub.adopt(id, peer.describe()).await?).into_response(),
+        NodeAction::CloseWindow => Json(hub.close_window(id).await?).into_response(),
     })
 }
 
@@ -303,16 +311,12 @@ async fn outbox_drop<H: OutboxDoor>(State(api): State<Api<H>>, InPath(id): InPat
     json(api.hub.outbox_drop(id).await)
 }
 
-async fn sync_all<H: SyncDoor>(State(api): State<Api<H>>) -> Answer<super::wire::SyncReport> {
-    json(api.hub.sync(None).await)
-}
-
 async fn sync_one<H: InventoryDoor + SyncDoor>(
     State(api): State<Api<H>>,
     InPath(node): InPath<String>,
 ) -> Answer<super::wire::SyncReport> {
     let id = node_id(&*api.hub, &node).await?;
-    json(api.hub.sync(Some(id)).await)
+    json(api.hub.sync(Some(id), SyncProgress::default()).await)
 }
 
 async fn unknown_path() -> Refused {

@@ -10,16 +10,38 @@ use crate::secret::OperatorSecret;
 
 pub use crate::attestation::policy::AttestationOverride;
 pub use crate::hub::access::{AccessOutcome, AccessReport, AccessView, NodeAccess};
+pub use crate::hub::binding::{BindOrder, BindResult};
 pub use crate::hub::commission::{CommissionEvent, CommissionRequest, CommissionResult, Failure, Timings};
 pub use crate::hub::discover::{DiscoverChange, DiscoverChangeKind, DiscoverQuery, Discovered, DiscoveredNode};
-pub use crate::hub::inventory::{NodeCheck, NodeDetail, NodeRef, NodeRefError, Nodes, ShareResult};
+pub use crate::hub::inventory::{CloseResult, NodeCheck, NodeDetail, NodeRef, NodeRefError, Nodes, ShareResult};
 pub use crate::hub::keys::FabricInfo;
 pub use crate::hub::log::LogQuery;
 pub use crate::hub::outbox::{Outbox, OutboxItem};
 pub use crate::hub::refusal::Refusal;
 pub use crate::hub::removal::RemoveResult;
 pub use crate::hub::status::{CloudStatus, NodeCounts, OutboxCounts, Status};
-pub use crate::hub::sync::{Difference, NodeSync, SyncReport, Verdict};
+pub use crate::hub::strangers::ForeignNode;
+pub use crate::hub::sync::{Difference, NodeSync, SyncReport, SyncStep, Verdict};
+
+/// `POST /v1/sync`
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SyncQuery {
+    /// Answer line by line: how far it is, and last the report.
+    pub progress: bool,
+}
+
+/// One line of the answer to `POST /v1/sync?progress=true`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum SyncLine {
+    /// The last line.
+    Report(SyncReport),
+    /// Any other.
+    Step(SyncStep),
+    /// The last line, where it failed.
+    Refused(Refusal),
+}
 
 /// One line of the answer to `POST /v1/commission`: progress, and last the result.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,6 +79,14 @@ pub enum NodeAction {
         /// Also where the device cannot be reached.
         force: bool,
     },
+    /// Take a removal back whose device has not been told yet.
+    Keep,
+    /// Close the commissioning window that is open.
+    CloseWindow,
+    /// Bind it, or bind it anew under other keys.
+    Bind(BindOrder),
+    /// Take a node of our fabric into the record that has none.
+    Adopt,
 }
 
 /// `POST /v1/access`

@@ -111,6 +111,15 @@ impl AdminClient {
         Ok(lines(response))
     }
 
+    /// `POST /v1/…` without a body, an answer of lines.
+    ///
+    /// # Errors
+    /// As [`Self::get_lines`].
+    pub async fn post_for_lines(&self, path: &[&str], query: &impl Serialize) -> Result<Lines, CliError> {
+        let response = self.send(self.request(Method::POST, path).query(query)).await?;
+        Ok(lines(response))
+    }
+
     fn request(&self, method: Method, path: &[&str]) -> RequestBuilder {
         let mut url = Url::parse("http://matterbind/v1").expect("a URL");
         url.path_segments_mut().expect("http has segments").extend(path);

@@ -103,7 +103,7 @@ fn setup_code(typed: &str) -> Result<SetupCode, std::convert::Infallible> {
     Ok(SetupCode::new(typed))
 }
 
-fn binding_code(typed: &str) -> Result<BindingCode, std::convert::Infallible> {
+pub(super) fn binding_code(typed: &str) -> Result<BindingCode, std::convert::Infallible> {
     Ok(BindingCode::new(typed))
 }
 

@@ -46,6 +46,13 @@ impl ExitCode {
             "bad-request"
             | "access-does-not-fit"
             | "unknown-node"
+            | "not-being-removed"
+            | "being-removed"
+            | "already-recorded"
+            | "no-cloud-identity"
+            | "no-binding-code"
+            | "no-discriminator"
+            | "cloud-not-configured"
             | "ambiguous-node"
             | "unknown-outbox-entry"
             | "not-found"
@@ -63,7 +70,12 @@ impl ExitCode {
             "disk-full" | "state-read-only" | "store-failed" | "stack-failed" | "discovery-unavailable" => {
                 return Self::Internal;
             }
-            "device-not-found" | "device-unreachable" | "wrong-passcode" | "already-on-this-fabric" => {
+            "device-not-found"
+            | "device-unreachable"
+            | "wrong-passcode"
+            | "already-on-this-fabric"
+            | "window-open"
+            | "removal-too-late" => {
                 return Self::Device;
             }
             _ => {}

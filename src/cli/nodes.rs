@@ -1,19 +1,27 @@
 //! `matterbind nodes` and `matterbind node …`
 
+use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use qrcode::QrCode;
 use qrcode::render::unicode::Dense1x2;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::client::{AdminClient, PLAIN, SLOW};
+use super::commission::bind_sentence;
 use super::exit::{CliError, ExitCode};
 use super::output::{self, Paint, Tone, local, or_dash};
 use super::{Global, block_on, numbers};
-use crate::admin::wire::{NodeAction, NodeCheck, NodeDetail, NodeRef, Nodes, RemoveResult, ShareResult};
+use crate::admin::wire::{
+    BindOrder, BindResult, CloseResult, ForeignNode, NodeAction, NodeCheck, NodeDetail, NodeRef, Nodes, RemoveResult,
+    ShareResult,
+};
 use crate::admin::wire_word;
+use crate::bind::{BindState, BindStatus};
 use crate::node::NodeRecord;
+use crate::secret::BindingCode;
 
 const EXAMPLES: &str = "\
 NODE is a node id (1000 or 0x3E8) or a unique name.
@@ -22,7 +30,11 @@ Examples:
   matterbind node show 'Hall lamp'
   matterbind node check 1000
   matterbind node share 1000 --for 10m       prints a code for another controller
-  matterbind node remove 1000                device, cloud, record, in that order";
+  matterbind node share 1000 --close
+  matterbind node remove 1000 1001 --yes     device, cloud, record, in that order
+  matterbind node bind 1000 --device-key AABBCC001122
+  matterbind node adopt 1000                 after an older backup was restored
+  matterbind node keep 1000                  takes that back, until the device is told";
 
 /// `nodes`
 #[derive(Debug, clap::Args)]
@@ -91,32 +103,67 @@ pub enum NodeCommand {
         /// How long the window stays open, 3m to 15m
         #[arg(long = "for", value_name = "TIME", default_value = "15m", value_parser = numbers::duration)]
         duration: Duration,
+        /// Close the window that is open instead
+        #[arg(long, conflicts_with = "duration")]
+        close: bool,
     },
-    /// Decommission it, unbind it in the cloud, delete its record
+    /// Decommission them, unbind them in the cloud, delete their records
     Remove {
-        /// Which
-        #[command(flatten)]
-        which: Which,
+        /// Node ids or unique names
+        #[arg(required = true, value_name = "NODE")]
+        nodes: Vec<NodeRef>,
         /// Also if the device cannot be reached
         #[arg(long)]
         force: bool,
+        /// Do not ask first
+        #[arg(long, short)]
+        yes: bool,
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
+    /// Bind it in the cloud, or bind it anew under other keys
+    Bind {
+        /// Which
+        #[command(flatten)]
+        which: Which,
+        /// Product key; else the record's or the profile's
+        #[arg(long, value_name = "KEY")]
+        product_key: Option<String>,
+        /// Device key, 4 to 32 letters or digits; else the record's or the profile's
+        #[arg(long, value_name = "KEY")]
+        device_key: Option<String>,
+        /// 16 characters 0-9 A-F; else from the profile
+        #[arg(long, value_name = "CODE", value_parser = super::commission::binding_code)]
+        binding_code: Option<BindingCode>,
+    },
+    /// Take a node into the record that is on our fabric without one
+    Adopt {
+        /// Which
+        #[command(flatten)]
+        which: Which,
+    },
+    /// Take its removal back, as long as the device has not been told
+    Keep {
+        /// Which
+        #[command(flatten)]
+        which: Which,
     },
 }
 
 impl NodeCommand {
-    fn which(&self) -> &Which {
+    pub(super) fn json(&self) -> bool {
         match self {
             Self::Show { which }
             | Self::Check { which }
             | Self::Identify { which, .. }
             | Self::Rename { which, .. }
-            | Self::Share { which, .. }
-            | Self::Remove { which, .. } => which,
+            | Self::Keep { which }
+            | Self::Adopt { which }
+            | Self::Bind { which, .. }
+            | Self::Share { which, .. } => which.json,
+            Self::Remove { json, .. } => *json,
         }
-    }
-
-    pub(super) fn json(&self) -> bool {
-        self.which().json
     }
 }
 
@@ -125,15 +172,36 @@ pub(super) fn list(global: &Global, args: &NodesArgs) -> Result<ExitCode, CliErr
     let nodes: Nodes = block_on(client.get(&["nodes"], &(), PLAIN))?;
     if args.json {
         output::json(&nodes)?;
-    } else if nodes.nodes.is_empty() {
+    } else if nodes.nodes.is_empty() && nodes.foreign.is_empty() {
         output::line("No nodes yet: `matterbind commission` adds one.")?;
     } else {
-        output::line(&table(&nodes.nodes))?;
+        output::line(&table(&nodes.nodes, Timestamp::now()))?;
+        for foreign in &nodes.foreign {
+            output::line(&foreign_text(foreign, Paint::stdout(global.color)))?;
+        }
     }
     Ok(ExitCode::Done)
 }
 
-fn table(nodes: &[NodeRecord]) -> String {
+fn foreign_text(foreign: &ForeignNode, paint: Paint) -> String {
+    let (id, word) = (foreign.node_id, paint.tone(Tone::Warn, "no record"));
+    let at = foreign.addresses.first().map(|address| format!(" at {address}")).unwrap_or_default();
+    format!(
+        "There is {word} of node {id}, which is on our fabric{at}: `matterbind node adopt {id}` takes it in, \
+         `matterbind node remove {id}` removes it."
+    )
+}
+
+/// How the bind stands, and when the cloud last showed it.
+fn bind_word(bind: &BindStatus, now: Timestamp) -> String {
+    let word = wire_word(&bind.state);
+    match bind.confirmed_at.filter(|_| bind.state == BindState::Bound) {
+        Some(at) => format!("{word}, confirmed {}", output::ago(at, now)),
+        None => word,
+    }
+}
+
+fn table(nodes: &[NodeRecord], now: Timestamp) -> String {
     let mut table = output::table(&["node", "name", "product", "state", "cloud", "seen"]);
     for node in nodes {
         table.add_row([
@@ -141,8 +209,8 @@ fn table(nodes: &[NodeRecord]) -> String {
             node.name.clone(),
             format!("{} {}", node.vendor_name, node.product_name),
             node.state.as_str().to_owned(),
-            wire_word(&node.bind.state),
-            or_dash(node.last_seen_at.map(local)),
+            bind_word(&node.bind, now),
+            or_dash(node.last_seen_at.map(|at| output::ago(at, now))),
         ]);
     }
     output::table_text(&table)
@@ -154,15 +222,14 @@ pub(super) fn run(global: &Global, args: NodeArgs) -> Result<ExitCode, CliError>
 }
 
 async fn act(global: &Global, client: &AdminClient, command: NodeCommand) -> Result<ExitCode, CliError> {
-    let which = command.which();
-    let (node, json) = (which.node.to_string(), which.json);
     let paint = Paint::stdout(global.color);
     match command {
-        NodeCommand::Show { .. } => {
+        NodeCommand::Show { which: Which { node, json } } => {
+            let node = node.to_string();
             let detail: NodeDetail = client.get(&["nodes", &node], &(), PLAIN).await?;
             if json { output::json(&detail)? } else { output::line(&detail_text(&detail))? }
         }
-        NodeCommand::Check { .. } => {
+        NodeCommand::Check { which: Which { node, json } } => {
             let check: NodeCheck = post(client, &node, &NodeAction::Check).await?;
             if json {
                 output::json(&check)?
@@ -171,11 +238,11 @@ async fn act(global: &Global, client: &AdminClient, command: NodeCommand) -> Res
             }
             return Ok(if check.reachable { ExitCode::Done } else { ExitCode::Device });
         }
-        NodeCommand::Identify { duration, .. } => {
+        NodeCommand::Identify { which: Which { node, json }, duration } => {
             let answer: Value = post(client, &node, &NodeAction::Identify { seconds: seconds(duration)? }).await?;
             if json { output::json(&answer)? } else { output::line("It should blink or beep now.")? }
         }
-        NodeCommand::Rename { name, .. } => {
+        NodeCommand::Rename { which: Which { node, json }, name } => {
             let record: NodeRecord = post(client, &node, &NodeAction::Rename { name }).await?;
             if json {
                 output::json(&record)?;
@@ -183,25 +250,125 @@ async fn act(global: &Global, client: &AdminClient, command: NodeCommand) -> Res
                 output::line(&format!("Node {} is now {}.", record.node_id, paint.tone(Tone::Strong, record.name)))?;
             }
         }
-        NodeCommand::Share { duration, .. } => {
+        NodeCommand::Share { which: Which { node, json }, close: true, .. } => {
+            let result: CloseResult = post(client, &node, &NodeAction::CloseWindow).await?;
+            let text = if result.closed { "The window is closed." } else { "No window was open." };
+            if json { output::json(&result)? } else { output::line(text)? }
+        }
+        NodeCommand::Share { which: Which { node, json }, duration, close: false } => {
             let share: ShareResult = post(client, &node, &NodeAction::Share { seconds: seconds(duration)? }).await?;
             if json { output::json(&share)? } else { output::line(&share_text(&share, paint))? }
         }
-        NodeCommand::Remove { force, .. } => {
-            let removed: RemoveResult = post(client, &node, &NodeAction::Remove { force }).await?;
+        NodeCommand::Bind { which: Which { node, json }, product_key, device_key, binding_code } => {
+            let binding_code = binding_code.map(|code| code.expose().to_owned());
+            let order = BindOrder { product_key, device_key, binding_code };
+            let result: BindResult = post(client, &node, &NodeAction::Bind(order)).await?;
+            let text = bind_sentence(&result.bind, paint);
             if json {
-                output::json(&removed)?
+                output::json(&result)?
             } else {
-                output::line(&remove_text(&removed, paint))?
+                output::line(&text)?
             }
-            return Ok(if removed.record_deleted { ExitCode::Done } else { ExitCode::Pending });
+            return Ok(ExitCode::of_bind(result.bind.state));
+        }
+        NodeCommand::Adopt { which: Which { node, json } } => {
+            let record: NodeRecord = post(client, &node, &NodeAction::Adopt).await?;
+            let text = format!(
+                "Node {} is {} now. {}",
+                record.node_id,
+                paint.tone(Tone::Strong, &record.name),
+                bind_sentence(&record.bind, paint)
+            );
+            if json { output::json(&record)? } else { output::line(&text)? }
+        }
+        NodeCommand::Keep { which: Which { node, json } } => {
+            let record: NodeRecord = post(client, &node, &NodeAction::Keep).await?;
+            let text = format!("Node {} ({}) stays. It is asked now whether it answers.", record.node_id, record.name);
+            if json { output::json(&record)? } else { output::line(&text)? }
+        }
+        NodeCommand::Remove { nodes, force, yes, json } => {
+            if !yes && std::io::stdin().is_terminal() && !confirmed(&nodes, force)? {
+                return Err(CliError::Usage("nothing was removed".to_owned()));
+            }
+            return match nodes.as_slice() {
+                [node] => remove_one(client, node, force, json, paint).await,
+                several => remove_many(client, several, force, json, paint).await,
+            };
         }
     }
     Ok(ExitCode::Done)
 }
 
-async fn post<T: DeserializeOwned>(client: &AdminClient, node: &str, action: &NodeAction) -> Result<T, CliError> {
-    client.post(&["nodes", node, "action"], action, SLOW).await
+/// Asks the person at the terminal. Whoever pipes something in is a script and knows what it does.
+fn confirmed(nodes: &[NodeRef], force: bool) -> Result<bool, CliError> {
+    let names = nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let also = if force { ", also where a device does not answer and keeps our fabric" } else { "" };
+    let failed = |source| CliError::Io { what: "asking".to_owned(), source };
+    eprint!("Remove {names} from this hub and from the cloud{also}? [y/N] ");
+    std::io::stderr().flush().map_err(failed)?;
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer).map_err(failed)?;
+    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+}
+
+async fn remove_one(
+    client: &AdminClient,
+    node: &NodeRef,
+    force: bool,
+    json: bool,
+    paint: Paint,
+) -> Result<ExitCode, CliError> {
+    let removed: RemoveResult = post(client, node, &NodeAction::Remove { force }).await?;
+    if json {
+        output::json(&removed)?
+    } else {
+        output::line(&remove_text(&removed, paint))?
+    }
+    Ok(exit_code(&removed))
+}
+
+/// One after the other; one that fails does not keep the others from going.
+async fn remove_many(
+    client: &AdminClient,
+    nodes: &[NodeRef],
+    force: bool,
+    json: bool,
+    paint: Paint,
+) -> Result<ExitCode, CliError> {
+    let (mut results, mut codes) = (Vec::new(), Vec::new());
+    for node in nodes {
+        match post::<RemoveResult>(client, node, &NodeAction::Remove { force }).await {
+            Ok(removed) => {
+                codes.push(exit_code(&removed));
+                if !json {
+                    output::line(&remove_text(&removed, paint))?;
+                }
+                results.push(serde_json::to_value(&removed).unwrap_or_default());
+            }
+            Err(error) => {
+                codes.push(error.exit_code());
+                if !json {
+                    let word = paint.tone(Tone::Bad, "Not removed");
+                    output::line(&format!("{word} node {node}: {error}\n  {}", error.hint()))?;
+                }
+                let mut document = serde_json::to_value(error.document()).unwrap_or_default();
+                document["node"] = node.to_string().into();
+                results.push(document);
+            }
+        }
+    }
+    if json {
+        output::json(&serde_json::json!({ "results": results }))?;
+    }
+    Ok(ExitCode::worst(codes))
+}
+
+fn exit_code(removed: &RemoveResult) -> ExitCode {
+    if removed.record_deleted { ExitCode::Done } else { ExitCode::Pending }
+}
+
+async fn post<T: DeserializeOwned>(client: &AdminClient, node: &NodeRef, action: &NodeAction) -> Result<T, CliError> {
+    client.post(&["nodes", &node.to_string(), "action"], action, SLOW).await
 }
 
 fn seconds(duration: Duration) -> Result<u16, CliError> {
@@ -228,7 +395,7 @@ fn detail_text(detail: &NodeDetail) -> String {
         ("addresses", format!("{} port {}", node.addresses.join(" "), node.port)),
         ("commissioned", local(node.commissioned_at)),
         ("attestation", node.attestation.verdict.clone()),
-        ("cloud", format!("{} {}", wire_word(&bind.state), bind.message).trim().to_owned()),
+        ("cloud", format!("{} {}", bind_word(bind, Timestamp::now()), bind.message).trim().to_owned()),
         ("cloud keys", format!("{} / {}", or_dash(node.product_key.as_ref()), or_dash(node.device_key.as_ref()))),
         ("family, room", format!("{} / {}", or_dash(node.family_id.as_ref()), or_dash(node.room_id.as_ref()))),
         ("capabilities", node.capabilities_bitmask.to_string()),

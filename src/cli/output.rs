@@ -66,6 +66,12 @@ impl Paint {
         Self(colour.on(&io::stderr()))
     }
 
+    /// Without colours.
+    #[cfg(test)]
+    pub fn plain() -> Self {
+        Self(false)
+    }
+
     /// Whether colours are used.
     pub fn is_on(self) -> bool {
         self.0
@@ -147,6 +153,16 @@ pub fn local(at: Timestamp) -> String {
 /// `-` where there is nothing.
 pub fn or_dash(text: Option<impl ToString>) -> String {
     text.map(|text| text.to_string()).filter(|text| !text.is_empty()).unwrap_or_else(|| "-".to_owned())
+}
+
+/// How long ago something was: `12 s ago`, `3 min ago`, `5 h ago`, `9 days ago`. What lies in the future was just now.
+pub fn ago(at: Timestamp, now: Timestamp) -> String {
+    match now.duration_since(at).as_secs().max(0) {
+        seconds @ 0..100 => format!("{seconds} s ago"),
+        seconds @ 100..6000 => format!("{} min ago", seconds / 60),
+        seconds @ 6000..180_000 => format!("{} h ago", seconds / 3600),
+        seconds => format!("{} days ago", seconds / 86_400),
+    }
 }
 
 /// `850 ms`, `1.2 s`, `75 s`.

@@ -58,6 +58,13 @@ fn text(status: &Status, paint: Paint, now: Timestamp) -> String {
     if status.attempts > 0 {
         parts.push(format!("{} joining now", status.attempts));
     }
+    if nodes.foreign > 0 {
+        let text = format!("{} more on our fabric without a record: `matterbind nodes`", nodes.foreign);
+        parts.push(paint.tone(Tone::Bad, text));
+    }
+    if let Some(at) = status.compared_at {
+        parts.push(format!("compared {}", output::ago(at, now)));
+    }
     lines.push(format!("nodes    {}: {}", nodes.total, parts.join(", ")));
     let outbox = status.outbox;
     let mut parts = vec![format!("{} pending", outbox.pending)];
@@ -88,5 +95,9 @@ fn cloud(cloud: &CloudStatus, paint: Paint, now: Timestamp) -> String {
         Some(_) => ", sign-in has run out".to_owned(),
         None => String::new(),
     };
-    format!("{word}{message}, {url}{token}")
+    let answered = match cloud.last_answer_at {
+        Some(at) => format!(", answered {}", output::ago(at, now)),
+        None => String::new(),
+    };
+    format!("{word}{message}{answered}, {url}{token}")
 }

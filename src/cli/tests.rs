@@ -19,7 +19,7 @@ fn every_promised_command_is_there() {
             "",
             "daemon check-config discover commission nodes node outbox sync logs status access admin fabric attestation completions man",
         ),
-        ("node", "show check identify rename share remove"),
+        ("node", "show check identify rename share remove keep bind adopt"),
         ("outbox", "retry drop"),
         ("access", "show set apply rotate"),
         ("fabric", "show backup restore export-root import-root"),
@@ -53,7 +53,12 @@ fn every_promised_command_is_there() {
 #[case("node identify lamp")]
 #[case("node rename lamp light")]
 #[case("node share lamp")]
+#[case("node share lamp --close")]
 #[case("node remove 1000 --force")]
+#[case("node remove 1000 lamp --yes --json")]
+#[case("node keep lamp")]
+#[case("node adopt 1000 --json")]
+#[case("node bind lamp --product-key a --device-key b --binding-code c --json")]
 #[case("outbox --json")]
 #[case("outbox retry 12")]
 #[case("outbox drop 12")]

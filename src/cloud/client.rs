@@ -15,6 +15,7 @@ use super::transport::{Meter, Transport, Unmetered};
 use super::wire::{BindBody, BoundData, MoveBody, PageData, RecordData};
 use crate::bind::{BindReceipt, BindRequest, CloudDevice, CloudRecord, codes};
 use crate::config::CloudConfig;
+use crate::node::FabricId;
 use crate::outbox::ports::{BindApi, BindPreview, CloudError};
 
 const BIND: &str = "/v2/binding/enduserapi/v2/deviceBindingByWifi";
@@ -161,7 +162,7 @@ impl<T: TokenStore> Client<T> {
     async fn walk(
         &self,
         query: &[(&str, &str)],
-        keep: impl Fn(&CloudDevice) -> bool + Send,
+        keep: impl Fn(&CloudRecord) -> bool + Send,
         enough: usize,
     ) -> Result<Vec<(CloudRecord, bool)>, CloudError> {
         let mut kept: BTreeMap<CloudDevice, (CloudRecord, bool)> = BTreeMap::new();
@@ -177,7 +178,7 @@ impl<T: TokenStore> Client<T> {
                 let bare = data.lacks_matter_info();
                 let Some(record) = data.into_record() else { continue };
                 first.get_or_insert_with(|| record.device.clone());
-                if keep(&record.device) {
+                if keep(&record) {
                     // A record can be on two pages when the list changes while it is read.
                     kept.entry(record.device.clone()).or_insert((record, bare));
                 }
@@ -217,12 +218,22 @@ impl<T: TokenStore> BindApi for Client<T> {
     async fn find(&self, device: &CloudDevice) -> Result<Option<CloudRecord>, CloudError> {
         let query = [("dk", device.device_key.as_str()), ("pkList", device.product_key.as_str())];
         // The filter may be a search for a part of the key: only the very device counts.
-        let found = self.walk(&query, |found| found == device, 1).await?;
+        let found = self.walk(&query, |found| found.device == *device, 1).await?;
         Ok(self.completed(found).await?.pop())
     }
 
-    async fn held(&self, wanted: &BTreeSet<CloudDevice>) -> Result<Vec<CloudRecord>, CloudError> {
-        self.completed(self.walk(&[], |found| wanted.contains(found), wanted.len()).await?).await
+    async fn held(
+        &self,
+        wanted: &BTreeSet<CloudDevice>,
+        fabric: Option<FabricId>,
+    ) -> Result<Vec<CloudRecord>, CloudError> {
+        let on_fabric = |found: &CloudRecord| {
+            let shown = found.matter_info.as_ref().and_then(|info| info.fabric_id).map(FabricId);
+            fabric.is_some() && shown == fabric
+        };
+        let enough = if fabric.is_some() { usize::MAX } else { wanted.len() };
+        let keep = |found: &CloudRecord| wanted.contains(&found.device) || on_fabric(found);
+        self.completed(self.walk(&[], keep, enough).await?).await
     }
 
     async fn unbind(&self, device: &CloudDevice) -> Result<(), CloudError> {

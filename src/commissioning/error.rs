@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::attestation::policy::Judgement;
+use crate::commissioning::identity::InvalidIdentity;
 use crate::commissioning::ports::{DiscoverError, LinkError};
 use crate::commissioning::step::Step;
 use crate::durable::StoreError;
@@ -31,6 +32,9 @@ pub enum CommissioningError {
     /// The code was refused; nothing was sent.
     #[error("{0}")]
     Payload(#[from] PayloadError),
+    /// What was given for the cloud is invalid; nothing was sent.
+    #[error("{0}")]
+    Identity(#[from] InvalidIdentity),
     /// The device was not found, or more than one fits.
     #[error("{0}")]
     Discover(#[from] DiscoverError),
@@ -138,7 +142,7 @@ impl CommissioningError {
     /// The step during which it happened.
     pub fn step(&self) -> Step {
         match self {
-            Self::Payload(_) => Step::Parse,
+            Self::Payload(_) | Self::Identity(_) => Step::Parse,
             Self::Discover(_) => Step::Discover,
             Self::Link { step, .. }
             | Self::StepTimeout { step, .. }
@@ -159,6 +163,7 @@ impl CommissioningError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Payload(error) => error.code(),
+            Self::Identity(error) => error.code(),
             Self::Discover(error) => match error {
                 DiscoverError::NotFound { .. } => "device-not-found",
                 DiscoverError::Ambiguous { .. } => "ambiguous-device",
@@ -195,6 +200,7 @@ impl CommissioningError {
     pub fn disposition(&self) -> Disposition {
         match self {
             Self::Payload(_)
+            | Self::Identity(_)
             | Self::Access(_)
             | Self::AttestationRejected { .. }
             | Self::FabricTableFull { .. }
@@ -257,6 +263,8 @@ impl CommissioningError {
             "csr-rejected" | "access-mismatch" => "reset the device and try again; if it comes back, report it",
             "discovery-unavailable" => "check that an interface is up and multicast-capable, then restart the daemon",
             "cloud-would-refuse" => "resolve it in the cloud, or commission with --no-bind",
+            "invalid-device-key" => "check the key in the cloud's console; nothing was sent",
+            "invalid-binding-code" => "check the code that the device or its label shows; nothing was sent",
             "reserved-passcode" | "passcode-out-of-range" => "this code cannot be a device's: check what was scanned",
             "malformed-setup-code" | "wrong-code-length" | "wrong-check-digit" | "unknown-code-version" => {
                 "check the code on the device or its box; nothing was sent"

@@ -207,8 +207,46 @@ async fn device_key_from(
     }
 }
 
+/// Something given by hand that the cloud would surely refuse. The code itself is a secret and not repeated.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidIdentity {
+    /// 5361.
+    #[error("the device key {0:?} is not 4 to 32 letters or digits, so the cloud would refuse it")]
+    DeviceKey(String),
+    /// 5213.
+    #[error("the binding code is not 16 characters 0-9 A-F, but {0} characters, so the cloud would refuse it")]
+    BindingCode(usize),
+}
+
+impl InvalidIdentity {
+    /// The stable word.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::DeviceKey(_) => "invalid-device-key",
+            Self::BindingCode(_) => "invalid-binding-code",
+        }
+    }
+}
+
+/// Checks what a person gave, before any device is touched.
+///
+/// # Errors
+/// What the contract makes invalid.
+pub fn check_given(given: &GivenIdentity) -> Result<(), InvalidIdentity> {
+    if let Some(key) = given.device_key.as_ref().filter(|key| check_device_key(key).is_err()) {
+        return Err(InvalidIdentity::DeviceKey(key.clone()));
+    }
+    match given.binding_code.as_ref().map(BindingCode::expose).filter(|code| !is_binding_code(code)) {
+        Some(code) => Err(InvalidIdentity::BindingCode(code.chars().count())),
+        None => Ok(()),
+    }
+}
+
 /// The cloud's rule for device keys (5361): 4 to 32 letters or digits. What it would refuse is not sent.
-fn check_device_key(device_key: &str) -> Result<(), NotEligible> {
+///
+/// # Errors
+/// Why not.
+pub fn check_device_key(device_key: &str) -> Result<(), NotEligible> {
     if (4..=32).contains(&device_key.len()) && device_key.bytes().all(|b| b.is_ascii_alphanumeric()) {
         Ok(())
     } else {
@@ -234,5 +272,21 @@ mod tests {
         assert!(check_device_key("AB1").is_err() && check_device_key("AA:BB:CC:DD").is_err());
         assert!(is_binding_code("0123456789ABCDEF") && !is_binding_code("0123456789abcdef"));
         assert!(is_binding_code(random_binding_code().expose()));
+    }
+
+    #[test]
+    fn what_a_person_gave_is_checked_before_any_device_is_touched() {
+        let given = |device_key: &str, code: &str| GivenIdentity {
+            product_key: None,
+            device_key: (!device_key.is_empty()).then(|| device_key.to_owned()),
+            binding_code: (!code.is_empty()).then(|| BindingCode::new(code)),
+            ..GivenIdentity::default()
+        };
+        assert_eq!(check_given(&given("", "")), Ok(()));
+        assert_eq!(check_given(&given("AB12", "0123456789ABCDEF")), Ok(()));
+        assert_eq!(check_given(&given("AA:BB", "")), Err(InvalidIdentity::DeviceKey("AA:BB".to_owned())));
+        let refused = check_given(&given("AB12", "0123456789abcde")).unwrap_err();
+        assert_eq!(refused, InvalidIdentity::BindingCode(15));
+        assert!(!refused.to_string().contains("0123456789"), "{refused}");
     }
 }

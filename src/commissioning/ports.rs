@@ -226,6 +226,8 @@ pub trait OperationalSession: Send + Sync + 'static {
         discriminator: u16,
         passcode: &Passcode,
     ) -> impl Future<Output = Result<(), LinkError>> + Send;
+    /// RevokeCommissioning (11.19.8.3): closes the window, whoever opened it. False where none is open.
+    fn close_window(&self) -> impl Future<Output = Result<bool, LinkError>> + Send;
     /// Reads any attribute as a string: text as it is, octet strings as upper-case hex, integers in decimal.
     fn read_text(&self, path: AttributePath) -> impl Future<Output = Result<String, LinkError>> + Send;
     /// Writes a text attribute.

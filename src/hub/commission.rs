@@ -17,7 +17,7 @@ use crate::bind::BindState;
 use crate::commissioning::candidates::MOST_TRIES;
 use crate::commissioning::driver::{self, Commissioned, Order, Turn};
 use crate::commissioning::error::CommissioningError;
-use crate::commissioning::identity::{GivenIdentity, is_binding_code};
+use crate::commissioning::identity::{GivenIdentity, check_given};
 use crate::commissioning::step::Step;
 use crate::journal::{Event, EventSink, Level};
 use crate::onboarding::{OnboardingPayload, SetupCode};
@@ -231,19 +231,19 @@ impl Hub {
 /// Understands a request; everything that can be wrong without asking a device is found here.
 fn order(attempt_id: Uuid, request: CommissionRequest) -> Result<Order, CommissioningError> {
     let payload: OnboardingPayload = SetupCode::new(&request.setup_code).parse()?;
-    let binding_code = request.binding_code.filter(|code| !code.is_empty());
+    let identity = GivenIdentity {
+        product_key: request.product_key.filter(|key| !key.is_empty()),
+        device_key: request.device_key.filter(|key| !key.is_empty()),
+        binding_code: request.binding_code.filter(|code| !code.is_empty()).map(BindingCode::new),
+        ..GivenIdentity::default()
+    };
+    check_given(&identity)?;
     Ok(Order {
         attempt_id,
         payload,
         address: request.address.map(with_default_port),
         most_tries: MOST_TRIES.max(request.alike.min(MOST_ALIKE)),
-        identity: GivenIdentity {
-            product_key: request.product_key.filter(|key| !key.is_empty()),
-            device_key: request.device_key.filter(|key| !key.is_empty()),
-            // A code that the cloud would refuse (5213) is as good as none; the record says so.
-            binding_code: binding_code.filter(|code| is_binding_code(code)).map(BindingCode::new),
-            ..GivenIdentity::default()
-        },
+        identity,
         name: request.name.filter(|name| !name.is_empty()),
         family_id: request.family_id.filter(|id| !id.is_empty()),
         room_id: request.room_id.filter(|id| !id.is_empty()),

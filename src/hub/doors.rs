@@ -1,6 +1,7 @@
 //! All that may be asked of the hub from outside: each door stands in the room that answers.
 
 pub use super::access::AccessDoor;
+pub use super::binding::BindingDoor;
 pub use super::commission::{CommissionDoor, Progress};
 pub use super::discover::DiscoverDoor;
 pub use super::inventory::InventoryDoor;
@@ -9,11 +10,13 @@ pub use super::log::LogDoor;
 pub use super::outbox::OutboxDoor;
 pub use super::removal::RemovalDoor;
 pub use super::status::StatusDoor;
-pub use super::sync::SyncDoor;
+pub use super::strangers::StrangersDoor;
+pub use super::sync::{SyncDoor, SyncProgress};
 
 /// Who answers at every door. Every operation has its own deadline; none waits for ever.
 pub trait Doors:
     AccessDoor
+    + BindingDoor
     + CommissionDoor
     + DiscoverDoor
     + InventoryDoor
@@ -22,12 +25,14 @@ pub trait Doors:
     + OutboxDoor
     + RemovalDoor
     + StatusDoor
+    + StrangersDoor
     + SyncDoor
 {
 }
 
 impl<T> Doors for T where
     T: AccessDoor
+        + BindingDoor
         + CommissionDoor
         + DiscoverDoor
         + InventoryDoor
@@ -36,6 +41,7 @@ impl<T> Doors for T where
         + OutboxDoor
         + RemovalDoor
         + StatusDoor
+        + StrangersDoor
         + SyncDoor
 {
 }

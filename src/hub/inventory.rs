@@ -18,7 +18,9 @@ use utoipa::ToSchema;
 use super::Hub;
 use super::reach::{device_error, within};
 use super::refusal::Refusal;
+use super::strangers::ForeignNode;
 use super::sync::Difference;
+use crate::bind::BindState;
 use crate::commissioning::error::Disposition;
 use crate::commissioning::ports::{LinkError, OperationalSession};
 use crate::fabric::granted_cats;
@@ -27,6 +29,7 @@ use crate::journal::{Event, EventSink, Level};
 use crate::node::{NodeId, NodeRecord, NodeState};
 use crate::onboarding::{MAX_DISCRIMINATOR, check_passcode};
 use crate::secret::Passcode;
+use crate::store::JournalFilter;
 
 /// Looks nodes up, and asks one of them.
 pub trait InventoryDoor: Send + Sync + 'static {
@@ -44,6 +47,8 @@ pub trait InventoryDoor: Send + Sync + 'static {
     fn rename(&self, node: NodeId, name: String) -> impl Future<Output = Result<NodeRecord, Refusal>> + Send;
     /// Opens a commissioning window for `seconds`, 180 to 900.
     fn share(&self, node: NodeId, seconds: u16) -> impl Future<Output = Result<ShareResult, Refusal>> + Send;
+    /// Closes the window that is open, whoever opened it.
+    fn close_window(&self, node: NodeId) -> impl Future<Output = Result<CloseResult, Refusal>> + Send;
 }
 
 /// A node as people name it: by id (decimal or 0x hex), else by its unique name.
@@ -94,6 +99,9 @@ pub struct Nodes {
     /// All node records, by node id.
     #[schema(value_type = Vec<Object>)]
     pub nodes: Vec<NodeRecord>,
+    /// Nodes of our fabric of which there is no record.
+    #[serde(default)]
+    pub foreign: Vec<ForeignNode>,
 }
 
 /// `node show --json`: the record, and the evidence it was accepted on.
@@ -130,6 +138,16 @@ pub struct NodeCheck {
     pub differences: Vec<Difference>,
 }
 
+/// `node share --close`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CloseResult {
+    /// The node.
+    #[schema(value_type = u64)]
+    pub node_id: NodeId,
+    /// False where no window was open.
+    pub closed: bool,
+}
+
 /// `node share`: a window is open, and this opens it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ShareResult {
@@ -151,7 +169,7 @@ impl InventoryDoor for Hub {
     async fn nodes(&self) -> Result<Nodes, Refusal> {
         let mut nodes = self.store.nodes().await?;
         nodes.iter_mut().for_each(|node| self.freshen(node));
-        Ok(Nodes { nodes })
+        Ok(Nodes { nodes, foreign: self.foreign_nodes().await? })
     }
 
     async fn resolve(&self, node: &NodeRef) -> Result<NodeId, Refusal> {
@@ -215,6 +233,17 @@ impl InventoryDoor for Hub {
         self.record(node).await
     }
 
+    async fn close_window(&self, node: NodeId) -> Result<CloseResult, Refusal> {
+        let record = self.record(node).await?;
+        let close = async { self.meet(&record).await?.close_window().await };
+        let closed = within(close).await.map_err(|error| device_error(&error))?;
+        if closed {
+            let event = Event::new(Timestamp::now(), Level::Info, "window-closed", "commissioning window closed");
+            self.journal.record(event.with_node(node));
+        }
+        Ok(CloseResult { node_id: node, closed })
+    }
+
     async fn share(&self, node: NodeId, seconds: u16) -> Result<ShareResult, Refusal> {
         let record = self.record(node).await?;
         let (passcode, discriminator) = fresh_window();
@@ -223,20 +252,54 @@ impl InventoryDoor for Hub {
             let window = Duration::from_secs(u64::from(seconds));
             self.meet(&record).await?.open_window(window, discriminator, &secret).await
         };
-        within(open).await.map_err(|error| device_error(&error))?;
+        match within(open).await {
+            Ok(()) => {}
+            Err(LinkError::Status { cluster: Some(WINDOW_OPEN), .. }) => return Err(self.window_open(node).await),
+            Err(error) => return Err(device_error(&error)),
+        }
         let expires_at = Timestamp::now() + SignedDuration::from_secs(i64::from(seconds));
         let message = format!("commissioning window open until {expires_at:.0}");
-        self.journal.record(Event::new(Timestamp::now(), Level::Info, "node-shared", message).with_node(node));
+        let event = Event::new(Timestamp::now(), Level::Info, SHARED, message);
+        self.journal.record(event.with_node(node).with(UNTIL, expires_at.to_string()));
         let (manual_code, qr_payload) = codes(passcode, discriminator, &record)
             .ok_or_else(|| internal("the onboarding codes could not be written"))?;
         Ok(ShareResult { node_id: node, manual_code, qr_payload, discriminator, expires_at })
     }
 }
 
+/// The kind of the admin log's entry of a window that was opened, and its field.
+const SHARED: &str = "node-shared";
+const UNTIL: &str = "until";
+/// Busy of Administrator Commissioning's StatusCodeEnum (Matter Core 11.19.6.1).
+const WINDOW_OPEN: u16 = 2;
+
 impl Hub {
+    /// A window is open already. Until when is in the admin log, where it was us who opened it.
+    async fn window_open(&self, node: NodeId) -> Refusal {
+        let now = Timestamp::now();
+        let filter = JournalFilter {
+            since: Some(now - SignedDuration::from_mins(15)),
+            node: Some(node),
+            ..JournalFilter::default()
+        };
+        let entries = self.journal.query(filter).await.unwrap_or_default();
+        let opened = entries.iter().rev().find(|entry| entry.kind == SHARED);
+        let until = opened.and_then(|entry| entry.fields.get(UNTIL)?.as_str()?.parse::<Timestamp>().ok());
+        let until = match until.filter(|until| *until > now) {
+            Some(until) => format!("until {until:.0}"),
+            None => "by another administrator, for 15 minutes at most".to_owned(),
+        };
+        let message = format!("a window of node {node} is open already {until}");
+        let hint = format!("use its code, or close it with `matterbind node share {node} --close`");
+        Refusal::new("window-open", Disposition::UserAction, message, hint)
+    }
+
     /// The store is told rarely when a node was last heard of.
     fn freshen(&self, record: &mut NodeRecord) {
         record.last_seen_at = record.last_seen_at.max(self.probes.last_contact(record.node_id));
+        if record.bind.state == BindState::Bound {
+            record.bind.confirmed_at = record.bind.confirmed_at.max(self.syncing.confirmed_at(record.node_id));
+        }
     }
 
     pub(super) async fn record(&self, node: NodeId) -> Result<NodeRecord, Refusal> {

@@ -77,6 +77,7 @@ async fn settle_strangers(hub: &Arc<Hub>, mut work: UnboundedReceiver<Job>) {
                 Some(Job::Stranger(node)) => {
                     recovery::settle_all(hub).await;
                     finish_leftover(hub, node).await;
+                    hub.stranger_seen(node).await;
                 }
                 Some(Job::Removals) => removal::resume_removals(Arc::clone(hub)).await,
                 Some(Job::Waiting(node)) => recovery::commissionable_seen(hub, &node).await,

@@ -101,7 +101,7 @@ pub(super) async fn watch(hub: Arc<Hub>) {
 }
 
 impl Hub {
-    async fn know_nodes(&self) {
+    pub(super) async fn know_nodes(&self) {
         let Ok(records) = self.store.nodes().await else { return };
         let nodes: BTreeSet<NodeId> =
             records.iter().filter(|node| node.state != NodeState::Removing).map(|node| node.node_id).collect();

@@ -13,18 +13,27 @@ use utoipa::ToSchema;
 use super::Hub;
 use super::reach::{device_error, within};
 use super::refusal::Refusal;
+use crate::bind::BindState;
+use crate::commissioning::error::Disposition;
 use crate::commissioning::ports::{LinkError, OperationalSession};
 use crate::failpoint;
 use crate::journal::{Event, EventSink, Level};
-use crate::node::{NodeId, NodeRecord};
+use crate::node::{NodeId, NodeRecord, NodeState};
 use crate::outbox::dispatcher::wait_for;
 use crate::outbox::ports::OutboxId;
-use crate::store::RemovalStage;
+use crate::store::{Removal, RemovalStage};
 
 /// Takes nodes away.
 pub trait RemovalDoor: Send + Sync + 'static {
-    /// Device, cloud, record, in that order; resumable.
-    fn remove(&self, node: NodeId, force: bool) -> impl Future<Output = Result<RemoveResult, Refusal>> + Send;
+    /// Device, cloud, record, in that order; resumable. `who` asked is written down.
+    fn remove(
+        &self,
+        node: NodeId,
+        force: bool,
+        who: String,
+    ) -> impl Future<Output = Result<RemoveResult, Refusal>> + Send;
+    /// Takes a removal back whose device has not been told yet.
+    fn keep(&self, node: NodeId, who: String) -> impl Future<Output = Result<NodeRecord, Refusal>> + Send;
 }
 
 /// `node remove`: how far it came. It goes on by itself where something is left.
@@ -47,10 +56,56 @@ pub struct RemoveResult {
 const UNBIND: Duration = Duration::from_secs(10);
 
 impl RemovalDoor for Hub {
-    async fn remove(&self, node: NodeId, force: bool) -> Result<RemoveResult, Refusal> {
+    async fn remove(&self, node: NodeId, force: bool, who: String) -> Result<RemoveResult, Refusal> {
+        let Some(record) = self.store.node(node).await? else {
+            return self.remove_stranger(node, &who).await;
+        };
+        let name = record.name;
+        let by_force = if force { " by force" } else { "" };
+        let message = format!("{who} has node {node} ({name}) removed{by_force}");
+        let event = Event::new(Timestamp::now(), Level::Info, "removal-asked", message);
+        self.journal.record(event.with_node(node).with("who", who).with("force", force));
+        self.remove_node(node, force).await
+    }
+
+    async fn keep(&self, node: NodeId, who: String) -> Result<NodeRecord, Refusal> {
+        // A try that is under way ends first: it may have told the device.
+        let _turn = self.removing.take(node).await;
+        self.record(node).await?;
+        match self.store.keep_node(node).await? {
+            None => {
+                let message = format!("node {node} is not being removed");
+                return Err(Refusal::new(
+                    "not-being-removed",
+                    Disposition::UserAction,
+                    message,
+                    "there is nothing to do",
+                ));
+            }
+            Some(removal) if !removal.can_be_taken_back() => return Err(too_late(&removal)),
+            Some(_) => {}
+        }
+        let message = format!("{who} keeps node {node}: its removal is taken back");
+        let event = Event::new(Timestamp::now(), Level::Info, "node-kept", message);
+        self.journal.record(event.with_node(node).with("who", who));
+        self.know_nodes().await;
+        self.doubt(node);
+        self.record(node).await
+    }
+}
+
+impl Hub {
+    /// Device, cloud, record. What could not be done is resumed.
+    pub(super) async fn remove_node(&self, node: NodeId, force: bool) -> Result<RemoveResult, Refusal> {
         // A command and the resumption, or two commands: the second finds what the first has left to do.
         let _turn = self.removing.take(node).await;
-        let removal = match self.store.removals().await?.into_iter().find(|removal| removal.node_id == node) {
+        let before = self.store.removals().await?.into_iter().find(|removal| removal.node_id == node);
+        // Who was asked long ago and did not answer need not be waited for again.
+        let gone = match (&before, self.store.node(node).await?) {
+            (Some(removal), _) => !removal.told && !self.announces_itself(node),
+            (None, record) => record.is_some_and(|record| record.state == NodeState::Unreachable),
+        };
+        let removal = match before {
             Some(under_way) if under_way.forced || !force => under_way,
             _ => {
                 self.record(node).await?;
@@ -63,14 +118,16 @@ impl RemovalDoor for Hub {
         let mut device_removed = !removal.on_device;
         let mut queued = None;
         if removal.stage == RemovalStage::Device {
-            match self.remove_from_device(&removal.record).await {
+            let away = LinkError::Unreachable { tried: Vec::new() };
+            let asked = if gone && force { Err(away) } else { self.remove_from_device(&removal.record).await };
+            match asked {
                 Ok(()) => device_removed = true,
                 Err(error) if removal.forced => {
                     let message = format!("removed by force: {error}; our fabric is still on the device");
                     let event = Event::new(Timestamp::now(), Level::Warn, "node-left-behind", message);
                     self.journal.record(event.with_node(node));
                 }
-                Err(error) => return Err(not_removed(&error)),
+                Err(error) => return Err(not_removed(&error, &removal.record)),
             }
             queued = self.store.advance_removal(node, !device_removed, Timestamp::now()).await?;
             failpoint::reach("advance.after");
@@ -121,6 +178,16 @@ impl Hub {
         }
     }
 
+    fn announces_itself(&self, node: NodeId) -> bool {
+        let ours = self.link.credentials().compressed_fabric_id();
+        self.discovery.operational_nodes().iter().any(|seen| seen.compressed_fabric_id == ours && seen.node_id == node)
+    }
+
+    /// From now on the device may have been told. It is not told before that is on disk.
+    async fn tell_removal(&self, node: NodeId) -> Result<(), LinkError> {
+        self.store.tell_removal(node).await.map_err(|error| LinkError::Stack { what: error.to_string() })
+    }
+
     async fn remove_from_device(&self, record: &NodeRecord) -> Result<(), LinkError> {
         let remove = async {
             let session = match self.meet(record).await {
@@ -129,6 +196,7 @@ impl Hub {
                 session => session?,
             };
             let index = session.current_fabric_index().await?;
+            self.tell_removal(record.node_id).await?;
             failpoint::reach("remove-fabric.before");
             session.remove_fabric(index).await?;
             failpoint::reach("remove-fabric.after");
@@ -143,7 +211,7 @@ impl Hub {
 pub(crate) struct Turns(Mutex<HashMap<NodeId, Weak<tokio::sync::Mutex<()>>>>);
 
 impl Turns {
-    async fn take(&self, node: NodeId) -> tokio::sync::OwnedMutexGuard<()> {
+    pub(super) async fn take(&self, node: NodeId) -> tokio::sync::OwnedMutexGuard<()> {
         let turn = {
             let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             turns.retain(|_, turn| turn.strong_count() > 0);
@@ -179,15 +247,41 @@ pub(super) async fn resume_removals(hub: Arc<Hub>) {
             return;
         }
         if removal.stage != RemovalStage::Leftover
-            && let Err(error) = hub.remove(removal.node_id, removal.forced).await
+            && let Err(error) = hub.remove_node(removal.node_id, removal.forced).await
         {
             tracing::warn!(node.id = removal.node_id.0, %error, "removal not finished; it is resumed when the node is seen");
         }
     }
 }
 
-fn not_removed(error: &LinkError) -> Refusal {
+/// Why it is not done, and what stands where.
+fn not_removed(error: &LinkError, record: &NodeRecord) -> Refusal {
     let mut refused = device_error(error);
-    refused.hint = "it is removed when it is seen again; to forget it without the device, use --force".to_owned();
+    let cloud = match record.bind.state {
+        BindState::Bound => "it is still bound",
+        BindState::Pending => "its bind still waits",
+        BindState::Rejected | BindState::NotEligible | BindState::Disabled => "it is not bound",
+    };
+    refused.message = format!(
+        "{error}. So on the device our fabric is still there, in the cloud {cloud}, and the record of node {} says that \
+         it is being removed",
+        record.node_id
+    );
+    refused.hint = format!(
+        "it is removed when it is seen again; `matterbind node remove {0} --force` forgets it without the device, \
+         `matterbind node keep {0}` takes the removal back",
+        record.node_id
+    );
     refused
+}
+
+fn too_late(removal: &Removal) -> Refusal {
+    let how_far = match removal.stage {
+        RemovalStage::Device => "the device has been told already",
+        RemovalStage::Cloud => "the device is done with, and the cloud is being asked",
+        RemovalStage::Record | RemovalStage::Leftover => "only the record is left",
+    };
+    let message = format!("the removal of node {} cannot be taken back: {how_far}", removal.node_id);
+    let hint = "let it end, then commission the device again";
+    Refusal::new("removal-too-late", Disposition::UserAction, message, hint)
 }

@@ -42,6 +42,10 @@ pub struct Status {
     pub outbox: OutboxCounts,
     /// The cloud.
     pub cloud: CloudStatus,
+    /// When device, record and cloud of all nodes were last compared; `null`: not since the start.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    pub compared_at: Option<Timestamp>,
 }
 
 /// Nodes by state.
@@ -57,6 +61,9 @@ pub struct NodeCounts {
     pub provisional: u64,
     /// Being removed.
     pub removing: u64,
+    /// On our fabric, and in no record; not among `total`.
+    #[serde(default)]
+    pub foreign: u64,
 }
 
 /// The outbox's depth.
@@ -109,6 +116,7 @@ impl StatusDoor for Hub {
             attempts: self.attempts.count() as u32,
             outbox,
             cloud: self.cloud_status(),
+            compared_at: self.syncing.compared_at(),
         }
     }
 }
@@ -128,6 +136,7 @@ impl Hub {
                 unreachable: nodes(NodeState::Unreachable),
                 provisional: nodes(NodeState::Provisional),
                 removing: nodes(NodeState::Removing),
+                foreign: self.foreign_nodes().await.map_or(0, |foreign| foreign.len() as u64),
             },
             OutboxCounts { total, pending: total - waiting_for_operator - rejected, waiting_for_operator, rejected },
         )

@@ -1,23 +1,22 @@
 //! `sync`, and the same by itself: at start, on a timer, and when a node is back. What is compared and mended is in
 //! `reconcile`; here are the daemon's devices as it sees them, and when it runs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{Notify, broadcast};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
-use utoipa::ToSchema;
 
 use super::Hub;
 use super::bind::DeviceCodes;
+use super::inventory::NodeRef;
 use super::reach::{OPEN, last_known};
 use super::refusal::Refusal;
-use super::removal::RemovalDoor;
+use super::strangers::ForeignNode;
 use crate::access;
 use crate::bind::MatterInfo;
 use crate::commissioning::path::set_access;
@@ -27,90 +26,32 @@ use crate::durable::StoreError;
 use crate::fabric::CatGrant;
 use crate::journal::{Event, EventSink, Level};
 use crate::matter::operational::CaseLink;
-use crate::node::{NodeId, NodeRecord, NodeState};
+use crate::node::{FabricId, NodeId, NodeRecord, NodeState};
 use crate::outbox::dispatcher::OutboxResult;
 use crate::outbox::ports::{BindingCodeSource, OutboxState};
-use crate::reconcile::compare::{self, DeviceFacts, DeviceView, Row};
-use crate::reconcile::driver::{Finding, Limits, Memory, Reconciler};
+use crate::reconcile::compare::{DeviceFacts, DeviceView};
+use crate::reconcile::driver::{Findings, Limits, Memory, Reconciler};
 use crate::reconcile::mend::Policy;
 use crate::reconcile::ports::{Devices, Located};
 use crate::secret::BindingCode;
 
+mod report;
+
+pub use report::{Difference, NodeSync, SyncProgress, SyncReport, SyncStep, Verdict};
+use report::{removing, report, unknown};
+
 /// Compares device, record and cloud.
 pub trait SyncDoor: Send + Sync + 'static {
     /// Compares device, record and cloud now and mends what policy says; `None`: every node.
-    fn sync(&self, node: Option<NodeId>) -> impl Future<Output = Result<SyncReport, Refusal>> + Send;
+    fn sync(
+        &self,
+        node: Option<NodeId>,
+        progress: SyncProgress,
+    ) -> impl Future<Output = Result<SyncReport, Refusal>> + Send;
 }
 
-/// `sync --json`
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct SyncReport {
-    /// Whether device, record and cloud agree for every node.
-    pub in_sync: bool,
-    /// Node by node.
-    pub nodes: Vec<NodeSync>,
-}
-
-/// One node of a [`SyncReport`].
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct NodeSync {
-    /// The node.
-    #[schema(value_type = u64)]
-    pub node_id: NodeId,
-    /// What came out.
-    pub verdict: Verdict,
-    /// Where the three disagree.
-    pub differences: Vec<Difference>,
-}
-
-/// The verdict on one node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Verdict {
-    /// All agree.
-    Match,
-    /// The device is not as recorded.
-    Drift,
-    /// The device does not answer.
-    DeviceUnreachable,
-    /// The cloud does not have it.
-    CloudMissing,
-    /// The cloud shows something else.
-    CloudDiffers,
-    /// It has no identity in the cloud.
-    NotEligible,
-}
-
-impl Verdict {
-    /// The word in JSON.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Match => "match",
-            Self::Drift => "drift",
-            Self::DeviceUnreachable => "device-unreachable",
-            Self::CloudMissing => "cloud-missing",
-            Self::CloudDiffers => "cloud-differs",
-            Self::NotEligible => "not-eligible",
-        }
-    }
-}
-
-/// One field, as each of the three holds it; `null` where one does not know it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Difference {
-    /// The field's name in the node record.
-    pub field: String,
-    /// On the device.
-    #[schema(value_type = Object)]
-    pub device: Value,
-    /// In the record.
-    #[schema(value_type = Object)]
-    pub local: Value,
-    /// In the cloud.
-    #[schema(value_type = Object)]
-    pub cloud: Value,
-}
-
+/// Written down this often: it only matters after a restart.
+const CONFIRM_EVERY: SignedDuration = SignedDuration::from_hours(6);
 /// Announcements and the outbox's own work come first after a start.
 const SETTLE: Duration = Duration::from_secs(5);
 /// Everything is compared this often.
@@ -132,6 +73,10 @@ pub(crate) struct Syncing {
     turn: tokio::sync::Mutex<()>,
     asked_for: Mutex<BTreeSet<NodeId>>,
     wake: Notify,
+    /// When everything was compared.
+    compared_at: Mutex<Option<Timestamp>>,
+    /// When the cloud last showed a node as recorded, and when that was written down.
+    confirmed: Mutex<BTreeMap<NodeId, Timestamp>>,
 }
 
 impl Syncing {
@@ -139,6 +84,20 @@ impl Syncing {
     pub(super) fn ask(&self, node: NodeId) {
         self.asked_for.lock().unwrap_or_else(PoisonError::into_inner).insert(node);
         self.wake.notify_one();
+    }
+
+    pub(super) fn compared_at(&self) -> Option<Timestamp> {
+        *self.compared_at.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// When the cloud last showed the node as recorded, since the start.
+    pub(super) fn confirmed_at(&self, node: NodeId) -> Option<Timestamp> {
+        self.confirmed.lock().unwrap_or_else(PoisonError::into_inner).get(&node).copied()
+    }
+
+    fn confirm(&self, nodes: &[NodeId], now: Timestamp) {
+        let mut confirmed = self.confirmed.lock().unwrap_or_else(PoisonError::into_inner);
+        confirmed.extend(nodes.iter().map(|node| (*node, now)));
     }
 
     fn take(&self) -> BTreeSet<NodeId> {
@@ -167,7 +126,7 @@ pub(super) async fn follow(hub: Arc<Hub>) {
             if only.as_ref().is_some_and(BTreeSet::is_empty) {
                 continue;
             }
-            if let Err(error) = hub.compare_and_mend(only.as_ref()).await {
+            if let Err(error) = hub.compare_and_mend(only.as_ref(), None, &SyncProgress::default()).await {
                 tracing::warn!(%error, "devices, records and cloud could not be compared");
             }
         }
@@ -206,17 +165,52 @@ fn is_bind(kind: &str) -> bool {
 }
 
 impl SyncDoor for Hub {
-    async fn sync(&self, node: Option<NodeId>) -> Result<SyncReport, Refusal> {
-        if let Some(node) = node {
-            self.record(node).await?;
+    async fn sync(&self, node: Option<NodeId>, progress: SyncProgress) -> Result<SyncReport, Refusal> {
+        if let Some(node) = node
+            && self.store.node(node).await?.is_none()
+        {
+            return match self.greet_strangers().await?.into_iter().find(|foreign| foreign.node_id == node) {
+                Some(foreign) => Ok(SyncReport { in_sync: false, nodes: vec![unknown(foreign.node_id, true, false)] }),
+                None => Err(Refusal::unknown_node(&NodeRef::Id(node))),
+            };
         }
         let only = node.map(|node| BTreeSet::from([node]));
-        Ok(report(&self.compare_and_mend(only.as_ref()).await?))
+        let fabric = node.is_none().then(|| self.link.credentials().bundle().fabric_id);
+        let (findings, foreign) =
+            tokio::join!(self.compare_and_mend(only.as_ref(), fabric, &progress), self.greet_if_all(node.is_none()));
+        let Findings { nodes, unrecorded, .. } = findings?;
+        let mut report = report(&nodes);
+        for record in self.store.nodes().await? {
+            let asked_for = node.is_none_or(|node| node == record.node_id);
+            if asked_for && record.state == NodeState::Removing {
+                report.nodes.push(removing(&record));
+            }
+        }
+        let mut strangers: BTreeMap<NodeId, (bool, bool)> = BTreeMap::new();
+        for foreign in foreign? {
+            strangers.entry(foreign.node_id).or_default().0 = true;
+        }
+        for (node, _) in self.unrecorded_bindings(unrecorded).await? {
+            strangers.entry(node).or_default().1 = true;
+        }
+        report.in_sync &= strangers.is_empty();
+        report.nodes.extend(strangers.into_iter().map(|(node, (here, in_cloud))| unknown(node, here, in_cloud)));
+        report.nodes.sort_by_key(|row| row.node_id);
+        Ok(report)
     }
 }
 
 impl Hub {
-    async fn compare_and_mend(&self, only: Option<&BTreeSet<NodeId>>) -> Result<Vec<Finding>, StoreError> {
+    async fn greet_if_all(&self, all: bool) -> Result<Vec<ForeignNode>, StoreError> {
+        if all { self.greet_strangers().await } else { Ok(Vec::new()) }
+    }
+
+    async fn compare_and_mend(
+        &self,
+        only: Option<&BTreeSet<NodeId>>,
+        fabric: Option<FabricId>,
+        progress: &SyncProgress,
+    ) -> Result<Findings, StoreError> {
         let _turn = self.syncing.turn.lock().await;
         let policy = self.config.cloud.as_ref().map_or_else(Policy::default, |cloud| Policy {
             on_cloud_missing: cloud.on_cloud_missing,
@@ -230,16 +224,24 @@ impl Hub {
             memory: &self.syncing.memory,
             policy,
             limits: Limits::default(),
+            fabric,
+            progress: &|compared, of| progress.report(compared, of),
         };
         let findings = reconciler.run(only).await?;
-        for finding in &findings {
+        for finding in &findings.nodes {
             match finding.device {
                 DeviceView::Seen(_) => self.note_contact(finding.node_id).await,
                 DeviceView::Refused { for_good: true } => self.note_silence(finding.node_id, OFF_FABRIC).await,
                 DeviceView::Refused { for_good: false } | DeviceView::Silent { .. } => self.doubt(finding.node_id),
             }
         }
-        self.end_predecessors(&findings).await;
+        self.end_predecessors(&findings.nodes).await;
+        let now = Timestamp::now();
+        self.syncing.confirm(&findings.confirmed, now);
+        self.store.confirm_bindings(&findings.confirmed, now, CONFIRM_EVERY).await?;
+        if only.is_none() {
+            *self.syncing.compared_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+        }
         Ok(findings)
     }
 
@@ -259,7 +261,7 @@ impl Hub {
         let message = format!("node {node} is removed from our fabric: {why}");
         let event = Event::new(jiff::Timestamp::now(), Level::Warn, "node-decommissioned", message);
         self.journal.record(event.with_node(node));
-        if let Err(error) = self.remove(node, false).await {
+        if let Err(error) = self.remove_node(node, false).await {
             tracing::warn!(node.id = node.0, %error, "removal not finished; it is resumed when the node is seen");
         }
     }
@@ -369,28 +371,4 @@ async fn facts(session: &CaseLink) -> Result<DeviceFacts, LinkError> {
     let fabrics = session.fabrics().await?;
     let identity = fabrics.iter().find(|row| row.index == fabric_index).map(|row| (row.fabric_id, row.node_id));
     Ok(DeviceFacts { fabric_index, identity, basic, acl })
-}
-
-fn report(findings: &[Finding]) -> SyncReport {
-    let nodes = findings.iter().map(|finding| NodeSync {
-        node_id: finding.node_id,
-        verdict: verdict(finding.comparison.verdict),
-        differences: compare::rows(&finding.comparison.differences).into_iter().map(difference).collect(),
-    });
-    SyncReport { in_sync: findings.iter().all(|finding| finding.comparison.in_sync()), nodes: nodes.collect() }
-}
-
-fn verdict(verdict: compare::Verdict) -> Verdict {
-    match verdict {
-        compare::Verdict::Match => Verdict::Match,
-        compare::Verdict::Drift => Verdict::Drift,
-        compare::Verdict::DeviceUnreachable => Verdict::DeviceUnreachable,
-        compare::Verdict::CloudMissing => Verdict::CloudMissing,
-        compare::Verdict::CloudDiffers => Verdict::CloudDiffers,
-        compare::Verdict::NotEligible => Verdict::NotEligible,
-    }
-}
-
-fn difference(Row { field, device, local, cloud }: Row) -> Difference {
-    Difference { field, device, local, cloud }
 }

@@ -16,6 +16,8 @@ use crate::secret::Passcode;
 
 /// PBKDF iterations of an enhanced commissioning window (Matter Core 3.9: 1,000 to 100,000).
 const WINDOW_ITERATIONS: u32 = 10_000;
+/// StatusCodeEnum of Administrator Commissioning (Matter Core 11.19.6.1).
+const WINDOW_NOT_OPEN: u16 = 4;
 /// What of an access control list fits one message of 1,280 bytes beside headers and path.
 const ACL_BYTES: usize = 1_000;
 
@@ -125,6 +127,15 @@ impl OperationalSession for CaseLink {
             writer.str(&tag(4), &salt)
         };
         self.session.invoke(path, fields, codec::success).await
+    }
+
+    async fn close_window(&self) -> Result<bool, LinkError> {
+        let cluster = cluster::ADMINISTRATOR_COMMISSIONING;
+        let path = CommandPath { endpoint: 0, cluster, command: 2, timed: true };
+        match self.session.invoke(path, |_| Ok(()), codec::success).await {
+            Err(LinkError::Status { cluster: Some(WINDOW_NOT_OPEN), .. }) => Ok(false),
+            other => other.map(|()| true),
+        }
     }
 
     async fn read_text(&self, path: AttributePath) -> Result<String, LinkError> {

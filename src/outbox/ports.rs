@@ -11,7 +11,7 @@ use super::foreign::ForeignAnswer;
 use crate::bind::codes::meaning_of;
 use crate::bind::{BindReceipt, BindRequest, BindStatus, CloudDevice, CloudRecord, MatterInfo};
 use crate::durable::StoreError;
-use crate::node::NodeId;
+use crate::node::{FabricId, NodeId};
 use crate::secret::BindingCode;
 
 /// Identifies a row of the outbox; ascending, so that the order for each device is the order of ids.
@@ -98,10 +98,13 @@ pub trait BindApi: Send + Sync + 'static {
     fn bind(&self, request: &BindRequest) -> impl Future<Output = Result<BindReceipt, CloudError>> + Send;
     /// Our account's record of one device, `None` where it has none.
     fn find(&self, device: &CloudDevice) -> impl Future<Output = Result<Option<CloudRecord>, CloudError>> + Send;
-    /// Those of `wanted` that our account has, from its whole list. An account may have a hundred thousand devices, so nothing
-    /// else of the list is kept.
-    fn held(&self, wanted: &BTreeSet<CloudDevice>)
-    -> impl Future<Output = Result<Vec<CloudRecord>, CloudError>> + Send;
+    /// Those of `wanted` that our account has, from its whole list, and whatever else it shows on `fabric`. An account may
+    /// have a hundred thousand devices, so nothing else of the list is kept.
+    fn held(
+        &self,
+        wanted: &BTreeSet<CloudDevice>,
+        fabric: Option<FabricId>,
+    ) -> impl Future<Output = Result<Vec<CloudRecord>, CloudError>> + Send;
     /// Removes our binding. A device that is not bound is `Ok`.
     fn unbind(&self, device: &CloudDevice) -> impl Future<Output = Result<(), CloudError>> + Send;
     /// Renames.

@@ -198,8 +198,10 @@ pub enum Verdict {
     Drift,
     /// The device does not answer.
     DeviceUnreachable,
-    /// The cloud does not have it, or could not be asked.
+    /// The cloud does not have it.
     CloudMissing,
+    /// The cloud could not be asked.
+    CloudUnreachable,
     /// The cloud shows something else.
     CloudDiffers,
     /// It has no identity in the cloud, and the device is as recorded.
@@ -209,7 +211,7 @@ pub enum Verdict {
 /// What came of comparing one node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Comparison {
-    /// The verdict: the first of unreachable, drift, missing, differs that holds.
+    /// The verdict: the first of unreachable, drift, cloud unreachable, missing, differs that holds.
     pub verdict: Verdict,
     /// Everything that was found, the device's first.
     pub differences: Vec<Difference>,
@@ -264,14 +266,14 @@ pub fn compare(views: Views<'_>) -> Comparison {
 }
 
 fn verdict(views: &Views<'_>, device: &[Difference], cloud: &[Difference]) -> Verdict {
-    let missing = |difference: &Difference| {
-        matches!(difference, Difference::Bind { held: false, .. } | Difference::CloudUnknown { .. })
-    };
+    let unknown = |difference: &Difference| matches!(difference, Difference::CloudUnknown { .. });
+    let missing = |difference: &Difference| matches!(difference, Difference::Bind { held: false, .. });
     match views.device {
         _ if views.superseded_by.is_some() => Verdict::Drift,
         DeviceView::Silent { .. } | DeviceView::Refused { for_good: false } => Verdict::DeviceUnreachable,
         DeviceView::Refused { for_good: true } => Verdict::Drift,
         DeviceView::Seen(_) if !device.is_empty() => Verdict::Drift,
+        DeviceView::Seen(_) if cloud.iter().any(unknown) => Verdict::CloudUnreachable,
         DeviceView::Seen(_) if cloud.iter().any(missing) => Verdict::CloudMissing,
         DeviceView::Seen(_) if !cloud.is_empty() => Verdict::CloudDiffers,
         DeviceView::Seen(_) if views.local.bind.state == BindState::NotEligible => Verdict::NotEligible,
@@ -417,6 +419,7 @@ impl Verdict {
             Self::Drift => "drift",
             Self::DeviceUnreachable => "device-unreachable",
             Self::CloudMissing => "cloud-missing",
+            Self::CloudUnreachable => "cloud-unreachable",
             Self::CloudDiffers => "cloud-differs",
             Self::NotEligible => "not-eligible",
         }

@@ -4,6 +4,7 @@
 //! makes no other wait. Not here: judging (`compare`, `mend`), when to run (`app`).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ use crate::bind::{BindRequest, BindState, CloudDevice, CloudRecord, MatterInfo};
 use crate::durable::StoreError;
 use crate::failpoint;
 use crate::journal::{Event, EventSink, Level};
-use crate::node::{NodeId, NodeRecord, NodeState};
+use crate::node::{FabricId, NodeId, NodeRecord, NodeState};
 use crate::outbox::ports::{BindApi, OutboxTask};
 
 /// Why there is no bind.
@@ -49,7 +50,7 @@ impl Default for Limits {
             doubtful: 12,
             look: Duration::from_secs(10),
             look_doubtful: Duration::from_secs(5),
-            cloud: Duration::from_secs(30),
+            cloud: Duration::from_secs(20),
         }
     }
 }
@@ -101,6 +102,21 @@ pub struct Reconciler<'a, D, R, B, E> {
     pub policy: Policy,
     /// How much at once.
     pub limits: Limits,
+    /// Our fabric, where the cloud is to be asked what it holds on it without a record here.
+    pub fabric: Option<FabricId>,
+    /// Told how many nodes are asked already, of how many.
+    pub progress: &'a (dyn Fn(usize, usize) + Send + Sync),
+}
+
+/// What a run came to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Findings {
+    /// Node by node.
+    pub nodes: Vec<Finding>,
+    /// What the cloud holds for our account and nobody here has a record of.
+    pub unrecorded: Vec<CloudRecord>,
+    /// Nodes that the cloud shows exactly as the record says.
+    pub confirmed: Vec<NodeId>,
 }
 
 /// What the cloud said, for all nodes of a run.
@@ -115,7 +131,7 @@ impl<D: Devices, R: Records, B: BindApi, E: EventSink> Reconciler<'_, D, R, B, E
     ///
     /// # Errors
     /// The store fails. A device or a cloud that cannot be asked is a finding.
-    pub async fn run(&self, only: Option<&BTreeSet<NodeId>>) -> Result<Vec<Finding>, StoreError> {
+    pub async fn run(&self, only: Option<&BTreeSet<NodeId>>) -> Result<Findings, StoreError> {
         let all = self.records.records().await?;
         self.memory.keep_only(&all.iter().map(|record| record.node_id).collect());
         let replaced = superseded(&all);
@@ -124,13 +140,19 @@ impl<D: Devices, R: Records, B: BindApi, E: EventSink> Reconciler<'_, D, R, B, E
         };
         let chosen: Vec<&NodeRecord> = all.iter().filter(wanted).collect();
         let places = (Semaphore::new(self.limits.parallel), Semaphore::new(self.limits.doubtful));
-        let looks = join_all(chosen.iter().map(|record| self.look(record, &places)));
-        let (looks, cloud) = tokio::join!(looks, self.ask_cloud(&chosen));
+        let (asked, of) = (AtomicUsize::new(0), chosen.len());
+        let looks = join_all(chosen.iter().map(async |record| {
+            let look = self.look(record, &places).await;
+            (self.progress)(asked.fetch_add(1, Ordering::Relaxed) + 1, of);
+            look
+        }));
+        let (looks, cloud) = tokio::join!(looks, self.ask_cloud(&chosen, self.fabric));
         // After the cloud was asked: a row that was settled meanwhile has changed the record with it.
         let queued = self.records.queued().await?;
         let now: BTreeMap<NodeId, NodeRecord> =
             self.records.records().await?.into_iter().map(|record| (record.node_id, record)).collect();
         let mut findings = Vec::new();
+        let mut confirmed = Vec::new();
         for (record, (located, device)) in chosen.iter().zip(looks) {
             // Removed while it was asked.
             let Some(local) = now.get(&record.node_id).filter(|now| now.state != NodeState::Removing) else { continue };
@@ -146,10 +168,20 @@ impl<D: Devices, R: Records, B: BindApi, E: EventSink> Reconciler<'_, D, R, B, E
                 commissionable_again: located.commissionable_again.as_deref(),
             };
             let comparison = compare(views);
+            if matches!(&cloud, CloudView::Held(Some(_))) && !comparison.differences.iter().any(is_about_the_cloud) {
+                confirmed.push(local.node_id);
+            }
             let actions = self.settle(views, &comparison).await?;
             findings.push(Finding { node_id: local.node_id, device, comparison, actions });
         }
-        Ok(findings)
+        let known: BTreeSet<CloudDevice> = all.iter().chain(now.values()).filter_map(cloud_device).collect();
+        let unrecorded = match cloud {
+            Cloud::Holds(held) if self.fabric.is_some() => {
+                held.into_values().filter(|held| !known.contains(&held.device)).collect()
+            }
+            Cloud::Holds(_) | Cloud::NotConfigured | Cloud::Unknown(_) => Vec::new(),
+        };
+        Ok(Findings { nodes: findings, unrecorded, confirmed })
     }
 
     async fn look(&self, record: &NodeRecord, places: &(Semaphore, Semaphore)) -> (Located, DeviceView) {
@@ -168,15 +200,16 @@ impl<D: Devices, R: Records, B: BindApi, E: EventSink> Reconciler<'_, D, R, B, E
         (located, view)
     }
 
-    /// One list for many nodes, one search for one.
-    async fn ask_cloud(&self, records: &[&NodeRecord]) -> Cloud {
+    /// One list for many nodes, one search for one; the whole list where it is to show what nobody here knows.
+    async fn ask_cloud(&self, records: &[&NodeRecord], fabric: Option<FabricId>) -> Cloud {
         let Some(api) = self.cloud else { return Cloud::NotConfigured };
         let devices: Vec<CloudDevice> = records.iter().filter_map(|record| cloud_device(record)).collect();
         let asked = async {
             match devices.as_slice() {
+                all if fabric.is_some() => api.held(&all.iter().cloned().collect(), fabric).await,
                 [] => Ok(Vec::new()),
                 [one] => api.find(one).await.map(|record| record.into_iter().collect()),
-                many => api.held(&many.iter().cloned().collect()).await,
+                many => api.held(&many.iter().cloned().collect(), None).await,
             }
         };
         match timeout(self.limits.cloud, asked).await {
@@ -187,7 +220,7 @@ impl<D: Devices, R: Records, B: BindApi, E: EventSink> Reconciler<'_, D, R, B, E
     }
 
     async fn ask_about(&self, record: &NodeRecord) -> CloudView {
-        self.ask_cloud(&[record]).await.view(record)
+        self.ask_cloud(&[record], None).await.view(record)
     }
 
     /// Tells what was found and does what policy says.
@@ -291,15 +324,17 @@ impl<D: Devices, R: Records, B: BindApi, E: EventSink> Reconciler<'_, D, R, B, E
         if *work == Action::Unbind {
             return Some(OutboxTask::Unbind(device));
         }
+        // The cloud takes none without (5879).
+        record.discriminator?;
         let request = Box::new(BindRequest {
             device,
+            matter_info: MatterInfo::of(record),
             binding_code: self.devices.binding_code(record).await?,
             device_name: Some(name_in_cloud(&record.name)),
             family_id: record.family_id.clone(),
             room_id: record.room_id.clone(),
             capabilities_bitmask: record.capabilities_bitmask,
             options: record.bind_options.clone(),
-            matter_info: MatterInfo::of(record),
         });
         Some(match work {
             Action::Rebind => OutboxTask::Bind(request),
@@ -327,6 +362,24 @@ impl<D: Devices, R: Records, B: BindApi, E: EventSink> Reconciler<'_, D, R, B, E
     fn note(&self, level: Level, kind: &str, node: NodeId, message: String, action: &Action) {
         let event = Event::new(Timestamp::now(), level, kind, message);
         self.events.record(event.with_node(node).with("action", action.as_str()));
+    }
+}
+
+fn is_about_the_cloud(difference: &Difference) -> bool {
+    match difference {
+        Difference::Bind { .. }
+        | Difference::CloudUnknown { .. }
+        | Difference::NotOurs
+        | Difference::MatterInfo(_)
+        | Difference::Label(_) => true,
+        Difference::FabricIndex { .. }
+        | Difference::FabricTable { .. }
+        | Difference::Basic { .. }
+        | Difference::Access { .. }
+        | Difference::ForeignAccess(_)
+        | Difference::OffFabric { .. }
+        | Difference::CommissionableAgain { .. }
+        | Difference::Superseded { .. } => false,
     }
 }
 

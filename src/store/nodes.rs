@@ -17,7 +17,7 @@ use super::{
 use crate::commissioning::ports::{NodeStore, ProvisionalNode};
 use crate::durable::StoreError;
 use crate::failpoint;
-use crate::node::{NodeId, NodeRecord, NodeState};
+use crate::node::{NodeId, NodeRecord, NodeState, OWN_ID_MAX};
 use crate::onboarding::Discriminator;
 use crate::outbox::ports::{OutboxId, OutboxTask};
 
@@ -271,6 +271,22 @@ impl Store {
     pub async fn node_by_name(&self, name: &str) -> Result<Option<NodeRecord>, StoreError> {
         let mut found = self.nodes_by_name(name).await?;
         Ok(if found.len() == 1 { found.pop() } else { None })
+    }
+
+    /// Records a node that is on our fabric without a record. Its id is not given away again.
+    ///
+    /// # Errors
+    /// It is recorded already, or the store fails.
+    pub async fn adopt(&self, record: &NodeRecord) -> Result<(), StoreError> {
+        let record = record.clone();
+        self.write(move |tx| {
+            let node = id(record.node_id.0)?;
+            tx.execute("INSERT INTO nodes (node_id, record) VALUES (?1, ?2)", params![node, to_json(&record)?])?;
+            let past = id(record.node_id.0.saturating_add(1).min(OWN_ID_MAX + 1))?;
+            tx.execute("UPDATE fabric SET next_node_id = max(next_node_id, ?1)", [past])?;
+            Ok(())
+        })
+        .await
     }
 
     /// The attestation evidence kept with a node, as JSON.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use rusqlite::{Transaction, params};
 
 use super::fabric::id;
@@ -55,6 +55,41 @@ impl Records for Store {
             let row = outbox::insert(tx, node, &task, now)?;
             failpoint::reach("mend.in-transaction");
             Ok(Some(row))
+        })
+        .await
+    }
+}
+
+impl Store {
+    /// Writes down that the cloud has just shown these nodes as recorded; only where that was last written `every` ago, all
+    /// in one transaction.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn confirm_bindings(
+        &self,
+        nodes: &[NodeId],
+        now: Timestamp,
+        every: SignedDuration,
+    ) -> Result<(), StoreError> {
+        let nodes = nodes.to_vec();
+        let stale = self.nodes().await?.into_iter().filter(|record| {
+            let old = record.bind.confirmed_at.is_none_or(|at| now.duration_since(at) >= every || at > now);
+            old && record.bind.state == BindState::Bound && nodes.contains(&record.node_id)
+        });
+        let stale: Vec<NodeId> = stale.map(|record| record.node_id).collect();
+        if stale.is_empty() {
+            return Ok(());
+        }
+        self.write(move |tx| {
+            for node in stale {
+                match modify(tx, node, |record| record.bind.confirmed_at = Some(now)) {
+                    // Removed meanwhile.
+                    Ok(_) | Err(StoreError::Missing(_)) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            Ok(())
         })
         .await
     }

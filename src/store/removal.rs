@@ -118,7 +118,6 @@ impl Store {
             if found.as_ref().is_some_and(Removal::can_be_taken_back) {
                 modify(tx, node, |record| record.state = NodeState::Unreachable)?;
                 tx.execute("DELETE FROM removals WHERE node_id = ?1", [id(node.0)?])?;
-                failpoint::reach("keep.in-transaction");
             }
             Ok(found)
         })

@@ -11,7 +11,6 @@ use super::nodes::{modify, record};
 use super::{Failure, Store, outbox, task_row};
 use crate::bind::{BindRequest, BindState, BindStatus, CloudDevice};
 use crate::durable::StoreError;
-use crate::failpoint;
 use crate::node::{NodeId, NodeRecord, NodeState};
 use crate::outbox::ports::{OutboxId, OutboxTask};
 use crate::reconcile::compare::name_in_cloud;
@@ -61,7 +60,6 @@ pub(super) fn commit(
         new.bind = BindStatus { message, ..old.bind };
     }
     let task = task.map(|task| bring_over(tx, replaced, before, task, new.commissioned_at)).transpose()?;
-    failpoint::reach("succession.in-transaction");
     Ok(task)
 }
 
@@ -117,7 +115,6 @@ impl Store {
             let wanted = task(&changed);
             let task = bring_over(tx, node, held, wanted, now)?;
             let row = outbox::insert(tx, node, &task, now)?;
-            failpoint::reach("rebind.in-transaction");
             Ok(row)
         })
         .await

@@ -17,6 +17,7 @@ use tempfile::TempDir;
 use uuid::Uuid;
 
 mod harm;
+mod keep;
 
 const NOW: Timestamp = Timestamp::constant(1_795_000_000, 0);
 

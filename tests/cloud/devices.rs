@@ -39,11 +39,11 @@ async fn of_a_long_list_only_what_is_wanted_is_kept() {
     }
     let pages = || rig.cloud.counters().requests.get("userDeviceList").copied().unwrap_or_default();
     let wanted = |keys: &[&str]| keys.iter().map(|key| device("p11abc", key)).collect();
-    let held = client.held(&wanted(&["DEV00001", "DEV00219", "GONE0001"])).await.unwrap();
+    let held = client.held(&wanted(&["DEV00001", "DEV00219", "GONE0001"]), None).await.unwrap();
     assert_eq!(held.len(), 2);
     assert_eq!(pages(), 5, "one that is not there is looked for to the end");
     let whole = pages();
-    assert_eq!(client.held(&wanted(&["DEV00000", "DEV00001"])).await.unwrap().len(), 2);
+    assert_eq!(client.held(&wanted(&["DEV00000", "DEV00001"]), None).await.unwrap().len(), 2);
     assert!(pages() - whole <= 5);
     // A service that takes no notice of pages is asked twice, not four thousand times.
     let body = serde_json::json!({ "code": 200, "data": { "hasNextPage": true, "list": [
@@ -51,7 +51,7 @@ async fn of_a_long_list_only_what_is_wanted_is_kept() {
     let same = FaultKind::Page { status: 200, headers: Vec::new(), body: body.to_string() };
     rig.cloud.fault(Fault { times: 100, ..Fault::of_bind(same).on("userDeviceList") });
     let before = pages();
-    assert!(client.held(&wanted(&["DEV00007"])).await.unwrap().is_empty());
+    assert!(client.held(&wanted(&["DEV00007"]), None).await.unwrap().is_empty());
     assert_eq!(pages() - before, 2);
 }
 

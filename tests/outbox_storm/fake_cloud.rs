@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use matterbind::bind::{BindReceipt, BindRequest, CloudDevice, CloudMatterInfo, CloudRecord, MatterInfo};
-use matterbind::node::NodeId;
+use matterbind::node::{FabricId, NodeId};
 use matterbind::outbox::ports::{BindApi, BindPreview, BindingCodeSource, CloudError};
 use matterbind::secret::{AuthKey, BindingCode};
 use rand::rngs::StdRng;
@@ -144,7 +144,7 @@ impl BindApi for FakeCloud {
         self.call(&[5000, 5032], || Ok(self.bindings.lock().unwrap().get(device).cloned())).await
     }
 
-    async fn held(&self, wanted: &BTreeSet<CloudDevice>) -> Result<Vec<CloudRecord>, CloudError> {
+    async fn held(&self, wanted: &BTreeSet<CloudDevice>, _: Option<FabricId>) -> Result<Vec<CloudRecord>, CloudError> {
         let held = |record: &&CloudRecord| wanted.contains(&record.device);
         self.call(&[], || Ok(self.bindings.lock().unwrap().values().filter(held).cloned().collect())).await
     }

@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use jiff::Timestamp;
 use matterbind::admin::server::{AdminOptions, AdminServer};
 use matterbind::admin::wire::{
-    AccessOutcome, AccessReport, AccessView, CloudStatus, CommissionEvent, CommissionRequest, CommissionResult,
-    DiscoverChange, DiscoverChangeKind, DiscoverQuery, Discovered, DiscoveredNode, FabricInfo, Failure, LogQuery,
-    NodeAccess, NodeCheck, NodeCounts, NodeDetail, NodeRef, NodeSync, Nodes, Outbox, OutboxCounts, OutboxItem, Refusal,
-    RemoveResult, ShareResult, Status, SyncReport, Timings, Verdict,
+    AccessOutcome, AccessReport, AccessView, BindOrder, BindResult, CloseResult, CloudStatus, CommissionEvent,
+    CommissionRequest, CommissionResult, DiscoverChange, DiscoverChangeKind, DiscoverQuery, Discovered, DiscoveredNode,
+    FabricInfo, Failure, LogQuery, NodeAccess, NodeCheck, NodeCounts, NodeDetail, NodeRef, NodeSync, Nodes, Outbox,
+    OutboxCounts, OutboxItem, Refusal, RemoveResult, ShareResult, Status, SyncReport, Timings, Verdict,
 };
 use matterbind::backup::{Identity, Lock, Recipient, Unlock, decrypt, encrypt};
 use matterbind::bind::{BindState, BindStatus};
@@ -20,8 +20,8 @@ use matterbind::commissioning::ports::DiscoverError;
 use matterbind::commissioning::step::Step;
 use matterbind::fabric::{Cat, CatGrant, Privilege};
 use matterbind::hub::doors::{
-    AccessDoor, CommissionDoor, DiscoverDoor, InventoryDoor, KeysDoor, LogDoor, OutboxDoor, Progress, RemovalDoor,
-    StatusDoor, SyncDoor,
+    AccessDoor, BindingDoor, CommissionDoor, DiscoverDoor, InventoryDoor, KeysDoor, LogDoor, OutboxDoor, Progress,
+    RemovalDoor, StatusDoor, StrangersDoor, SyncDoor, SyncProgress,
 };
 use matterbind::journal::{Event, Level};
 use matterbind::node::{
@@ -193,6 +193,7 @@ impl StatusDoor for Fake {
                 message: "no route to host".to_owned(),
                 ..CloudStatus::default()
             },
+            compared_at: None,
         }
     }
 }
@@ -209,7 +210,7 @@ impl CommissionDoor for Fake {
 
 impl InventoryDoor for Fake {
     async fn nodes(&self) -> Result<Nodes, Refusal> {
-        Ok(Nodes { nodes: Self::all() })
+        Ok(Nodes { nodes: Self::all(), foreign: Vec::new() })
     }
 
     async fn resolve(&self, node: &NodeRef) -> Result<NodeId, Refusal> {
@@ -248,6 +249,10 @@ impl InventoryDoor for Fake {
         Ok(NodeRecord { name, ..Self::known(node)? })
     }
 
+    async fn close_window(&self, node: NodeId) -> Result<CloseResult, Refusal> {
+        Self::known(node).map(|_| CloseResult { node_id: node, closed: true })
+    }
+
     async fn share(&self, node: NodeId, _: u16) -> Result<ShareResult, Refusal> {
         Self::known(node)?;
         Ok(ShareResult {
@@ -261,7 +266,12 @@ impl InventoryDoor for Fake {
 }
 
 impl RemovalDoor for Fake {
-    async fn remove(&self, node: NodeId, force: bool) -> Result<RemoveResult, Refusal> {
+    async fn keep(&self, node: NodeId, _: String) -> Result<NodeRecord, Refusal> {
+        Self::known(node)
+    }
+
+    async fn remove(&self, node: NodeId, force: bool, who: String) -> Result<RemoveResult, Refusal> {
+        assert!(!who.is_empty());
         let reached = Self::known(node)?.state == NodeState::Operational;
         Ok(RemoveResult {
             node_id: node,
@@ -328,8 +338,28 @@ impl LogDoor for Fake {
     }
 }
 
+impl BindingDoor for Fake {
+    async fn bind(&self, node: NodeId, order: BindOrder, _: String) -> Result<BindResult, Refusal> {
+        let record = Self::known(node)?;
+        Ok(BindResult {
+            node_id: node,
+            product_key: order.product_key.or(record.product_key).unwrap_or_default(),
+            device_key: order.device_key.or(record.device_key).unwrap_or_default(),
+            bind: record.bind,
+        })
+    }
+}
+
+impl StrangersDoor for Fake {
+    async fn adopt(&self, node: NodeId, _: String) -> Result<NodeRecord, Refusal> {
+        Self::known(node)
+    }
+}
+
 impl SyncDoor for Fake {
-    async fn sync(&self, node: Option<NodeId>) -> Result<SyncReport, Refusal> {
+    async fn sync(&self, node: Option<NodeId>, progress: SyncProgress) -> Result<SyncReport, Refusal> {
+        progress.report(1, 2);
+        progress.report(2, 2);
         let matches = NodeSync { node_id: NodeId(1000), verdict: Verdict::Match, differences: Vec::new() };
         let missing = NodeSync { node_id: NodeId(1001), verdict: Verdict::CloudMissing, differences: Vec::new() };
         Ok(match node {

@@ -112,7 +112,7 @@ fn a_cloud_that_cannot_be_asked_is_no_agreement() {
     let unknown = CloudView::Unknown { reason: "no route".to_owned() };
     let local = record(1000);
     let comparison = compare(views(&local, &seen(&local), &unknown));
-    assert_eq!((comparison.verdict, fields(&comparison)), (Verdict::CloudMissing, vec!["bind".into()]));
+    assert_eq!((comparison.verdict, fields(&comparison)), (Verdict::CloudUnreachable, vec!["bind".into()]));
     let local = bound_as(BindState::Disabled);
     assert_eq!(compare(views(&local, &seen(&local), &unknown)).verdict, Verdict::Match);
 }

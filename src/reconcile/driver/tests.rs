@@ -118,7 +118,11 @@ impl BindApi for World {
         Ok(self.cloud.lock().unwrap().get(device).cloned())
     }
 
-    async fn held(&self, _wanted: &BTreeSet<CloudDevice>) -> Result<Vec<CloudRecord>, CloudError> {
+    async fn held(
+        &self,
+        _wanted: &BTreeSet<CloudDevice>,
+        _fabric: Option<FabricId>,
+    ) -> Result<Vec<CloudRecord>, CloudError> {
         self.calls.lock().unwrap().push("list");
         if self.cloud_is_down {
             return Err(CloudError::NotSent { cause: "no route".to_owned() });
@@ -183,9 +187,11 @@ impl Watch {
             memory: &self.memory,
             policy,
             limits: Limits::default(),
+            progress: &|_, _| {},
+            fabric: only.is_none().then_some(FabricId(7)),
         };
         let only = only.map(|node| BTreeSet::from([NodeId(node)]));
-        reconciler.run(only.as_ref()).await.unwrap()
+        reconciler.run(only.as_ref()).await.unwrap().nodes
     }
 }
 
@@ -295,7 +301,7 @@ async fn a_cloud_that_is_down_is_told_and_nothing_is_done() {
     world.cloud_is_down = true;
     let policy = Policy { on_cloud_missing: OnCloudMissing::Decommission, ..REBIND };
     let found = Watch::default().run(&world, policy, None).await;
-    assert_eq!(verdicts(&found), [Verdict::CloudMissing; 2]);
+    assert_eq!(verdicts(&found), [Verdict::CloudUnreachable; 2]);
     assert!(world.kinds().is_empty() && world.removed.lock().unwrap().is_empty());
 }
 
