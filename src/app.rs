@@ -25,12 +25,12 @@ use crate::hub::bind::{DeviceCodes, StoredTokenStore};
 use crate::hub::commission::attempts::Attempts;
 use crate::hub::succession::Predecessors;
 use crate::hub::trust::judge::Judge;
-use crate::hub::{Commissioning, Hub, access, keys, preflight, probe, recovery, removal, strangers, sync};
+use crate::hub::{Commissioning, Hub, access, health, keys, preflight, probe, recovery, removal, strangers, sync};
 use crate::journal::{Event, EventSink, Level};
 use crate::matter::link::Link;
 use crate::matter::stack::{Stack, StackHealth, StackOptions};
 use crate::outbox::dispatcher::{DispatchOptions, Dispatcher};
-use crate::store::{JournalHandle, JournalLimits, Store};
+use crate::store::{JournalFilter, JournalHandle, JournalLimits, Store};
 use crate::systemd;
 use crate::telemetry::metrics::Metrics;
 
@@ -56,17 +56,21 @@ pub async fn run(config: Config, stop: CancellationToken, hurry: CancellationTok
     let hub = match build(config, store.clone(), journal.clone(), &tasks, &stop).await {
         Ok(hub) => hub,
         Err(error) => {
-            // Whoever reads the admin log later must find out why the daemon was not there.
-            let event = Event::new(Timestamp::now(), Level::Error, "start-failed", format!("{error:#}"));
-            journal.record(event);
+            // Whoever reads the admin log later must find out why the daemon was not there. That it was not there again and
+            // again for the same reason must not push out what else happened.
+            let message = format!("{error:#}");
+            let last = journal.query(JournalFilter { limit: Some(1), ..JournalFilter::default() }).await;
+            let told = last.is_ok_and(|last| last.iter().any(|e| e.kind == "start-failed" && e.message == message));
+            if !told {
+                journal.record(Event::new(Timestamp::now(), Level::Error, "start-failed", message));
+            }
             store.close().await;
             return Err(error);
         }
     };
     recovery::abandon_unready(&hub).await;
     let serving = tokio::spawn(server.serve(Arc::clone(&hub), Arc::clone(&hub.metrics), stop.clone()));
-    hub.spawn_followers(&tasks);
-    hub.announce(began.elapsed());
+    hub.spawn_followers(&tasks, began);
     let ended = tokio::select! {
         () = stop.cancelled() => Ok(()),
         what = hub.stack_failed() => Err(anyhow::anyhow!("the Matter stack ended by itself: {what}")),
@@ -158,6 +162,7 @@ async fn build(
         outbox,
         syncing: sync::Syncing::default(),
         probes: probe::Probes::default(),
+        health: health::Health::default(),
         metrics,
         started_at: Timestamp::now(),
         stop: stop.clone(),
@@ -193,14 +198,6 @@ fn settings(config: &Config, link: &Link, profiles: Vec<Profile>, access: Wanted
 }
 
 impl Hub {
-    fn announce(&self, took: Duration) {
-        let fabric = self.link.credentials().bundle().fabric_id.0;
-        let message = format!("ready after {} ms on fabric {fabric}", took.as_millis());
-        self.journal.record(Event::new(Timestamp::now(), Level::Info, "daemon-ready", message.clone()));
-        systemd::ready();
-        systemd::status(&message);
-    }
-
     /// Comes back only when the stack's thread has ended without being asked to.
     async fn stack_failed(&self) -> String {
         let mut look = tokio::time::interval(Duration::from_secs(1));

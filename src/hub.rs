@@ -4,9 +4,11 @@
 //! `commission` takes devices in, `removal` takes them away, `inventory` asks one node, `access` writes who may do what, `keys`
 //! backs up, `sync` compares device, record and cloud, `trust` judges who joins, `succession` knows devices again after a reset, `strangers` are
 //! nodes of ours without a record, `binding` gives a node other keys, `recovery` settles what a crash interrupted,
+//! `health` asks every part whether it works,
 //! `presence` follows what the LAN shows, `probe` and `liveness` ask who is silent, and `reach` is the way to a node.
 
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Instant;
 
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
@@ -18,10 +20,9 @@ use crate::commissioning::driver::{Commissioner, Settings};
 use crate::config::Config;
 use crate::discovery::LanDiscovery;
 use crate::matter::link::Link;
-use crate::matter::stack::{Stack, StackHealth};
+use crate::matter::stack::Stack;
 use crate::outbox::dispatcher::OutboxHandle;
 use crate::store::{JournalHandle, Store};
-use crate::systemd;
 use crate::telemetry::metrics::Metrics;
 
 pub(crate) mod access;
@@ -30,6 +31,7 @@ pub(crate) mod binding;
 pub(crate) mod commission;
 pub(crate) mod discover;
 pub mod doors;
+pub(crate) mod health;
 pub(crate) mod inventory;
 pub(crate) mod keys;
 mod liveness;
@@ -100,13 +102,14 @@ pub struct Hub {
     pub(crate) outbox: Option<OutboxHandle>,
     pub(crate) syncing: sync::Syncing,
     pub(crate) probes: probe::Probes,
+    pub(crate) health: health::Health,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) started_at: Timestamp,
     pub(crate) stop: CancellationToken,
 }
 
 impl Hub {
-    pub(crate) fn spawn_followers(self: &Arc<Self>, tasks: &TaskTracker) {
+    pub(crate) fn spawn_followers(self: &Arc<Self>, tasks: &TaskTracker, began: Instant) {
         tasks.spawn(presence::follow(Arc::clone(self)));
         tasks.spawn(access::follow(Arc::clone(self)));
         tasks.spawn(probe::watch(Arc::clone(self)));
@@ -115,11 +118,6 @@ impl Hub {
         tasks.spawn(review::follow(Arc::clone(self)));
         tasks.spawn(sync::follow_rejections(Arc::clone(self)));
         tasks.spawn(removal::follow_unbinds(Arc::clone(self)));
-        let hub = Arc::clone(self);
-        let alive = move || {
-            let hub = Arc::clone(&hub);
-            async move { hub.stack.health() == StackHealth::Running && hub.store.counts().await.is_ok() }
-        };
-        tasks.spawn(systemd::watchdog(self.stop.clone(), alive));
+        tasks.spawn(health::follow(Arc::clone(self), began));
     }
 }

@@ -116,10 +116,18 @@ pub enum LoadError {
         found: u32,
     },
     /// Sealed, and no credential was given.
-    #[error("{} is sealed, and no credential {CREDENTIAL_NAME} was given", .0.display())]
+    #[error(
+        "{} is sealed, and no credential {CREDENTIAL_NAME} was given: give the unit its \
+         LoadCredentialEncrypted={CREDENTIAL_NAME} again, or restore a backup with `matterbind fabric restore --force`",
+        .0.display()
+    )]
     Sealed(PathBuf),
     /// Sealed with another credential.
-    #[error("{} is sealed with another credential than the one given", .0.display())]
+    #[error(
+        "{} is sealed with another credential than the {CREDENTIAL_NAME} that was given: give the unit the one that it was sealed \
+         with, or restore a backup with `matterbind fabric restore --force`",
+        .0.display()
+    )]
     WrongSeal(PathBuf),
 }
 

@@ -2,12 +2,14 @@
 //!
 //! Not here: directories and credentials (`config`), what counts as ready (`app`).
 
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use sd_notify::NotifyState;
-use tokio::time::MissedTickBehavior;
-use tokio_util::sync::CancellationToken;
 
 /// The daemon is ready: discovery and the Matter stack run.
 pub fn ready() {
@@ -24,33 +26,32 @@ pub fn stopping() {
     send(&[NotifyState::Stopping]);
 }
 
-fn send(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
-        tracing::warn!(%error, "cannot notify the service manager");
+/// The daemon is alive: every part has answered.
+pub fn beat() {
+    if watchdog_interval().is_some() {
+        send(&[NotifyState::Watchdog]);
     }
 }
 
-/// Tells systemd that we are alive, twice in each of its intervals, for as long as `is_alive` says so; until `stop`.
-///
-/// `is_alive` should ask the parts whose standstill a restart would mend (the Matter stack's thread, the store's). When it
-/// does not answer `true` within an interval, systemd restarts the daemon.
-pub async fn watchdog<F>(stop: CancellationToken, mut is_alive: impl FnMut() -> F + Send)
-where
-    F: Future<Output = bool> + Send,
-{
-    let Some(interval) = watchdog_interval() else { return };
-    let mut ticks = tokio::time::interval(interval);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            _ = ticks.tick() => {}
-        }
-        match tokio::time::timeout(interval, is_alive()).await {
-            Ok(true) => send(&[NotifyState::Watchdog]),
-            Ok(false) => tracing::error!("a part of the daemon stands still; systemd will restart it"),
-            Err(_) => tracing::error!("a part of the daemon does not answer; systemd will restart it"),
-        }
+/// The socket is opened once and kept: a process without a free descriptor can still say so.
+static MANAGER: OnceLock<Option<UnixDatagram>> = OnceLock::new();
+
+fn connect() -> Option<UnixDatagram> {
+    let name = std::env::var_os("NOTIFY_SOCKET")?;
+    let address = match name.as_bytes().strip_prefix(b"@") {
+        Some(abstract_name) => SocketAddr::from_abstract_name(abstract_name),
+        None => SocketAddr::from_pathname(&name),
+    };
+    let connected =
+        UnixDatagram::unbound().and_then(|socket| address.and_then(|at| socket.connect_addr(&at)).map(|()| socket));
+    connected.inspect_err(|error| tracing::warn!(%error, "the service manager cannot be notified")).ok()
+}
+
+fn send(states: &[NotifyState<'_>]) {
+    let Some(manager) = MANAGER.get_or_init(connect) else { return };
+    let text: String = states.iter().map(|state| format!("{state}\n")).collect();
+    if let Err(error) = manager.send(text.as_bytes()) {
+        tracing::warn!(%error, "cannot notify the service manager");
     }
 }
 

@@ -75,3 +75,115 @@ fn the_service_manager_is_told_everything() {
     assert_eq!(ended.code(), Some(0));
     assert!(!directory.path().join("admin.sock").exists(), "the socket is removed");
 }
+
+/// A freezer cgroup (v1, which freezes single threads); removed with the test.
+struct Freezer(std::path::PathBuf);
+
+impl Freezer {
+    fn new() -> Option<Self> {
+        let group = Self(Path::new("/sys/fs/cgroup/freezer").join(format!("matterbind-test-{}", std::process::id())));
+        std::fs::create_dir(&group.0).ok()?;
+        Some(group)
+    }
+
+    fn freeze(&self, daemon: &Child, name: &str) {
+        for task in std::fs::read_dir(format!("/proc/{}/task", daemon.id())).expect("our own child") {
+            let task = task.expect("a thread").path();
+            if std::fs::read_to_string(task.join("comm")).expect("its name").trim() == name {
+                let id = task.file_name().expect("its number").to_string_lossy().into_owned();
+                std::fs::write(self.0.join("tasks"), id).expect("a thread of our own child");
+                std::fs::write(self.0.join("freezer.state"), "FROZEN").expect("our own cgroup");
+                return;
+            }
+        }
+        panic!("there is no thread {name}");
+    }
+
+    fn thaw(&self) {
+        std::fs::write(self.0.join("freezer.state"), "THAWED").expect("our own cgroup");
+        for task in std::fs::read_to_string(self.0.join("tasks")).expect("our own cgroup").lines() {
+            // It may have ended.
+            let _ = std::fs::write("/sys/fs/cgroup/freezer/tasks", task);
+        }
+    }
+}
+
+impl Drop for Freezer {
+    fn drop(&mut self) {
+        let _ = std::fs::write(self.0.join("freezer.state"), "THAWED");
+        let _ = std::fs::remove_dir(&self.0);
+    }
+}
+
+/// A thread that stands still: the beat stays out, and what stands still is named; once it goes on, all is well again.
+#[test]
+fn a_part_that_stands_still_stops_the_beat() {
+    let Some(freezer) = Freezer::new() else {
+        eprintln!("skipped: no freezer cgroup can be made here");
+        return;
+    };
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = directory.path().join("notify.sock");
+    let manager = UnixDatagram::bind(&path).expect("a socket in a temporary directory");
+    manager.set_read_timeout(Some(PATIENCE)).expect("a timeout above zero");
+    let daemon = start(directory.path(), &path);
+    read_until(&manager, "READY=1");
+    read_until(&manager, "WATCHDOG=1");
+    for (thread, part) in [("matter", "the Matter stack"), ("mDNS_daemon", "discovery")] {
+        freezer.freeze(&daemon.0, thread);
+        read_until(&manager, &format!("STATUS=waiting for {part}"));
+        manager.set_read_timeout(Some(Duration::from_secs(3))).expect("a timeout above zero");
+        let mut buffer = [0; 4096];
+        let beat = manager.recv(&mut buffer).map(|length| String::from_utf8_lossy(&buffer[..length]).into_owned());
+        assert!(!beat.as_ref().is_ok_and(|line| line.contains("WATCHDOG")), "{thread} is frozen: {beat:?}");
+        manager.set_read_timeout(Some(PATIENCE)).expect("a timeout above zero");
+        freezer.thaw();
+        read_until(&manager, "WATCHDOG=1");
+    }
+}
+
+/// Keys that are sealed with another credential: exit code 2, after which the unit does not start again; one line that says
+/// what to do; and one entry in the admin log, however often it is tried.
+#[test]
+fn a_wrong_seal_is_said_once_and_ends_with_two() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let at = |name: &str| directory.path().join(name);
+    let path = at("notify.sock");
+    let manager = UnixDatagram::bind(&path).expect("a socket in a temporary directory");
+    manager.set_read_timeout(Some(PATIENCE)).expect("a timeout above zero");
+    std::fs::create_dir(at("credentials")).expect("a temporary directory");
+    let seal = |text: &str| std::fs::write(at("credentials/matterbind-seal"), text).expect("a file");
+    seal("the right one");
+    let run = |config: &Path| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_matterbind"));
+        command.args(["daemon", "--config"]).arg(config).env("CREDENTIALS_DIRECTORY", at("credentials"));
+        command
+            .env("NOTIFY_SOCKET", &path)
+            .env_remove("WATCHDOG_USEC")
+            .env_remove("RUST_BACKTRACE")
+            .stdin(Stdio::null());
+        command
+    };
+    let config = at("matterbind.toml");
+    let text = "state_dir = \"state\"\nsocket = \"admin.sock\"\nnetwork = { interfaces = [\"lo\"] }\n";
+    std::fs::write(&config, text).expect("a file");
+    let mut daemon = Daemon(run(&config).stderr(Stdio::null()).spawn().expect("the daemon starts"));
+    read_until(&manager, "READY=1");
+    let stop = Command::new("kill").arg(daemon.0.id().to_string()).status().expect("kill runs");
+    assert!(stop.success() && daemon.0.wait().expect("our own child").success());
+    seal("another one");
+    for _ in 0..5 {
+        let ended = run(&config).output().expect("the daemon starts");
+        let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+        assert_eq!(ended.status.code(), Some(2), "{said}");
+        let errors: Vec<&str> = said.lines().filter(|line| line.starts_with("error:")).collect();
+        assert!(errors.len() == 1 && errors[0].contains("fabric restore"), "{said}");
+    }
+    seal("the right one");
+    let _daemon = Daemon(run(&config).stderr(Stdio::null()).spawn().expect("the daemon starts"));
+    read_until(&manager, "READY=1");
+    let mut logs = Command::new(env!("CARGO_BIN_EXE_matterbind"));
+    let said = logs.arg("--socket").arg(at("admin.sock")).args(["logs", "--json"]).output().expect("the client runs");
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    assert_eq!(said.lines().filter(|line| line.contains("\"start-failed\"")).count(), 1, "{said}");
+}

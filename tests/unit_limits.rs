@@ -11,6 +11,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -39,7 +40,9 @@ struct Cgroup(PathBuf);
 
 impl Cgroup {
     fn with_limit(bytes: u64) -> Option<Self> {
-        let name = format!("matterbind-test-{}", std::process::id());
+        // The tests of this process run side by side.
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let name = format!("matterbind-test-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
         for (root, limit) in [("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")] {
             let group = Self(Path::new(root).join(&name));
             if fs::create_dir(&group.0).is_ok() && fs::write(group.0.join(limit), bytes.to_string()).is_ok() {
@@ -72,6 +75,7 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
+        // The group goes after its process: fields are dropped after this.
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -159,7 +159,9 @@ async fn listen_on(path: &Path) -> Result<UnixListener, BindError> {
         Err(_) => {}
     }
     let listener = UnixListener::bind(path).map_err(failed)?;
-    if let Some(group) = auth::group_id(auth::ADMIN_GROUP) {
+    let has = std::fs::metadata(path).map_err(failed)?.gid();
+    // Under its unit the daemon's own group is the right one already.
+    if let Some(group) = auth::group_id(auth::ADMIN_GROUP).filter(|group| *group != has) {
         // Without the right to give it away the group cannot connect; root and the service's user still can.
         if let Err(error) = std::os::unix::fs::chown(path, None, Some(group)) {
             tracing::warn!(socket = %path.display(), %error, "cannot give the admin socket to the group matterbind");

@@ -10,6 +10,8 @@ use super::exit::{CliError, ExitCode};
 use super::output;
 use crate::app;
 use crate::config::load::{self, ConfigMistakes, Loaded, Secrets, Sources};
+use crate::keystore::LoadError;
+use crate::store::OpenError;
 use crate::telemetry;
 
 /// The admin API and the outbox wait far more than they compute; the Matter stack and the store have their own threads.
@@ -74,14 +76,32 @@ pub(super) fn run(global: &Global, args: DaemonArgs) -> Result<ExitCode, CliErro
         },
         Err(mistakes) => tracing::error!(%mistakes, "nothing was reloaded"),
     };
+    // Nobody but root may look into the memory, which holds the fabric's keys; `LimitCORE=0` alone stops core files only.
+    if let Err(error) = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable) {
+        tracing::warn!(%error, "other processes of this user may read the daemon's memory");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build();
     let runtime = runtime.map_err(|source| CliError::Io { what: "starting the runtime".to_owned(), source })?;
-    runtime.block_on(async {
-        let (stop, hurry) = (CancellationToken::new(), CancellationToken::new());
-        tokio::spawn(Signals::listen()?.follow(stop.clone(), hurry.clone(), reload));
-        app::run(config, stop, hurry).await
-    })?;
+    runtime
+        .block_on(async {
+            let (stop, hurry) = (CancellationToken::new(), CancellationToken::new());
+            tokio::spawn(Signals::listen()?.follow(stop.clone(), hurry.clone(), reload));
+            app::run(config, stop, hurry).await
+        })
+        .map_err(started_wrong)?;
     Ok(ExitCode::Done)
+}
+
+/// What no restart mends ends with the code that the unit does not restart after: seal and keys, a state that is not whole.
+fn started_wrong(error: anyhow::Error) -> CliError {
+    let lasting = error.chain().any(|cause| {
+        cause.is::<LoadError>()
+            || matches!(
+                cause.downcast_ref(),
+                Some(OpenError::Missing { .. } | OpenError::Damaged { .. } | OpenError::NewerVersion { .. })
+            )
+    });
+    if lasting { CliError::Usage(format!("{error:#}")) } else { CliError::Other(error) }
 }
 
 /// Everything that a signal may ask of the daemon. None ends it without a drain but those that no process can catch.

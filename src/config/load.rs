@@ -19,6 +19,8 @@ use crate::failpoint;
 
 /// Where the configuration lies when nothing else is said.
 pub const DEFAULT_FILE: &str = "/etc/matterbind/matterbind.toml";
+/// Further files lie in this directory beside the file.
+const DROP_INS: &str = "conf.d";
 /// What every environment variable of ours begins with.
 const PREFIX: &str = "MATTERBIND_";
 /// Names the file; the one variable that is no key.
@@ -201,12 +203,26 @@ impl Layers {
     fn add_file(&mut self, sources: &Sources) {
         let named = sources.file.clone().or_else(|| sources.variable(FILE_VARIABLE).map(PathBuf::from));
         let path = named.clone().unwrap_or_else(|| DEFAULT_FILE.into());
-        let text = match std::fs::read_to_string(&path) {
+        match std::fs::read_to_string(&path) {
+            Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => {}
+            read => self.add_text(&path, read),
+        }
+        let directory = path.with_file_name(DROP_INS);
+        let Ok(entries) = std::fs::read_dir(&directory) else { return };
+        let mut drop_ins: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+        drop_ins.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
+        drop_ins.sort();
+        for path in drop_ins {
+            self.add_text(&path, std::fs::read_to_string(&path));
+        }
+    }
+
+    fn add_text(&mut self, path: &Path, read: std::io::Result<String>) {
+        let text = match read {
             Ok(text) => text,
-            Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => return,
             Err(error) => {
                 let instead = "name another file with --config, or make this one readable".to_owned();
-                self.fail(&path, format!("cannot be read: {error}"), instead);
+                self.fail(path, format!("cannot be read: {error}"), instead);
                 return;
             }
         };
@@ -215,14 +231,10 @@ impl Layers {
                 let directory = path.parent().unwrap_or(Path::new(""));
                 let directory = std::path::absolute(directory.join(".")).unwrap_or_else(|_| directory.to_owned());
                 make_absolute(&mut table, &directory);
-                let origin = path.display().to_string();
-                for (key, value) in table {
-                    self.origins.insert(key.clone(), origin.clone());
-                    self.table.insert(key, value);
-                }
+                merge(&mut self.table, table, "", &path.display().to_string(), &mut self.origins);
             }
             Err(error) => {
-                self.fail(&path, format!("is not TOML: {}", error.to_string().trim_end()), String::new());
+                self.fail(path, format!("is not TOML: {}", error.to_string().trim_end()), String::new());
             }
         }
     }
@@ -259,6 +271,25 @@ impl Layers {
         }
         table.insert((*last).to_owned(), value);
         self.origins.insert(path.join("."), origin.to_owned());
+    }
+}
+
+/// Puts a later file over earlier ones: tables grow together, lists of tables grow longer, anything else is replaced.
+fn merge(into: &mut Table, from: Table, path: &str, origin: &str, origins: &mut BTreeMap<String, String>) {
+    for (key, value) in from {
+        let place = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+        match (into.get_mut(&key), value) {
+            (Some(Value::Table(earlier)), Value::Table(later)) => merge(earlier, later, &place, origin, origins),
+            (Some(Value::Array(earlier)), Value::Array(later))
+                if later.iter().all(Value::is_table) && !later.is_empty() =>
+            {
+                earlier.extend(later);
+            }
+            (_, value) => {
+                origins.insert(place, origin.to_owned());
+                into.insert(key, value);
+            }
+        }
     }
 }
 

@@ -8,7 +8,6 @@ use utoipa::ToSchema;
 
 use super::Hub;
 use super::keys::FabricInfo;
-use crate::matter::stack::StackHealth;
 use crate::node::NodeState;
 use crate::outbox::ports::OutboxState;
 
@@ -100,10 +99,7 @@ pub struct CloudStatus {
 
 impl StatusDoor for Hub {
     async fn status(&self) -> Status {
-        let mut waiting_for = Vec::new();
-        if self.stack.health() != StackHealth::Running {
-            waiting_for.push("the Matter stack".to_owned());
-        }
+        let waiting_for = self.health.waiting_for();
         let (nodes, outbox) = self.counts().await;
         Status {
             ready: waiting_for.is_empty(),

@@ -296,3 +296,27 @@ fn a_tool_needs_no_secret_that_only_the_unit_has() {
     let mistakes = super::load(&sources, Secrets::Judge).unwrap_err().0;
     assert_eq!(mistakes.len(), 1, "{mistakes:?}");
 }
+
+#[test]
+fn files_beside_the_file_say_more() {
+    let product = |id: u16| {
+        format!(
+            "[[products]]\nvendor_id = 1\nproduct_id = {id}\nproduct_key = \"p\"\ndevice_key = \"unique-id\"\nbinding_code = \"random\"\n"
+        )
+    };
+    let (directory, sources) = file(&format!("[fabric]\nlabel = \"Home\"\nadmin_vendor_id = 2\n{}", product(1)));
+    let drop_ins = directory.path().join("conf.d");
+    std::fs::create_dir(&drop_ins).unwrap();
+    let write = |name: &str, text: &str| std::fs::write(drop_ins.join(name), text).unwrap();
+    write("20-label.toml", "[fabric]\nlabel = \"Ours\"\n");
+    write("10-label.toml", "[fabric]\nlabel = \"Theirs\"\n[network]\ninterfaces = [\"eth1\"]\n");
+    write("30-product.toml", &product(2));
+    write("40-note.txt", "this is no configuration");
+    let config = load(&sources).unwrap();
+    assert_eq!((config.fabric.label.as_str(), config.fabric.admin_vendor_id), ("Ours", 2));
+    assert_eq!(config.network.interfaces, ["eth1"]);
+    assert_eq!(config.products.iter().map(|product| product.product_id).collect::<Vec<_>>(), [1, 2]);
+    write("20-label.toml", "[fabric]\nlabel = \"\"\n");
+    let mistake = load(&sources).unwrap_err().0.remove(0);
+    assert!(mistake.origin.ends_with("20-label.toml"), "{mistake}");
+}
