@@ -43,6 +43,8 @@ pub struct Options {
     pub state_dir: Option<PathBuf>,
     /// Variables of the daemon.
     pub environment: Vec<(String, String)>,
+    /// Where the hub finds its cloud: the reference cloud itself, or what stands before it.
+    pub cloud: String,
 }
 
 impl Default for Options {
@@ -54,6 +56,7 @@ impl Default for Options {
             flags: Vec::new(),
             state_dir: None,
             environment: Vec::new(),
+            cloud: CLOUD.to_owned(),
         }
     }
 }
@@ -94,8 +97,8 @@ impl<'a> Hub<'a> {
         }
         fs::write(path.join("domain-secret"), DOMAIN_SECRET).unwrap();
         fs::write(path.join("password"), PASSWORD).unwrap();
-        let state_dir = options.state_dir.unwrap_or_else(|| path.join("state"));
-        let config = config(&state_dir, &options.commissioning, &options.more);
+        let state_dir = options.state_dir.clone().unwrap_or_else(|| path.join("state"));
+        let config = config(&state_dir, &options);
         fs::write(path.join("matterbind.toml"), config).unwrap();
         let Options { flags, environment, .. } = options;
         Self { lab, directory, state_dir, flags, environment, daemon: None, cloud: None }
@@ -152,6 +155,14 @@ impl<'a> Hub<'a> {
         let mut daemon = self.daemon.take().expect("the daemon runs");
         daemon.kill().expect("our own child");
         daemon.wait().expect("our own child");
+    }
+
+    /// Resident memory of the daemon in KiB, now.
+    pub fn resident_kib(&self) -> u64 {
+        let pid = self.daemon.as_ref().expect("the daemon runs").id();
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("our own child");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("the kernel says it");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
     }
 
     /// SIGTERM, and the orderly end.
@@ -335,7 +346,8 @@ impl Drop for Hub<'_> {
     }
 }
 
-fn config(state_dir: &Path, commissioning: &str, more: &str) -> String {
+fn config(state_dir: &Path, options: &Options) -> String {
+    let Options { commissioning, more, cloud, .. } = options;
     let state_dir = state_dir.display();
     let products: String = [0x8000, 0x8001]
         .map(|product| {
@@ -359,7 +371,7 @@ paa_dirs = ["paa"]
 allow_test = [ {{ vendor_id = 0xFFF1 }} ]
 
 [cloud]
-base_url = "http://{CLOUD}"
+base_url = "http://{cloud}"
 user_domain = "demo"
 user_domain_secret_file = "domain-secret"
 email = "hub@example.com"
@@ -498,7 +510,11 @@ pub struct VirtualDevice {
 impl VirtualDevice {
     /// Starts it with further arguments and waits until it is announced.
     pub fn start(lab: &Lab, storage: &Path, arguments: &[&str]) -> Self {
-        let mut command = lab.device_command(MATTERBIND);
+        Self::launch(lab.device_command(MATTERBIND), storage, arguments)
+    }
+
+    /// The same, wherever the command has it run.
+    pub fn launch(mut command: Command, storage: &Path, arguments: &[&str]) -> Self {
         command.args(["virtual-device", "--json", "--interface", INTERFACE, "--storage"]).arg(storage).args(arguments);
         clean(&mut command);
         let mut process = Running::start(command);
@@ -515,5 +531,12 @@ impl VirtualDevice {
     /// SIGKILL: no goodbye, no answer any more.
     pub fn kill(self) {
         self.process.kill();
+    }
+
+    /// Stops its process (`true`), which then answers nothing, or lets it go on.
+    pub fn stall(&self, stalled: bool) {
+        let signal = if stalled { rustix::process::Signal::STOP } else { rustix::process::Signal::CONT };
+        let pid = rustix::process::Pid::from_raw(self.process.child.id().cast_signed()).expect("a child has a pid");
+        rustix::process::kill_process(pid, signal).expect("our own child");
     }
 }

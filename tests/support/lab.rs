@@ -19,11 +19,12 @@ pub enum Families {
     LinkLocal,
 }
 
-/// The two namespaces; removed when dropped.
+/// The two namespaces, and those of a street's houses; removed when dropped.
 #[derive(Debug)]
 pub struct Lab {
     hub: String,
     devices: String,
+    hosts: Vec<String>,
 }
 
 /// The interface's name in either namespace.
@@ -43,9 +44,77 @@ impl Lab {
         }
     }
 
+    /// A hub and `hosts` further hosts on one switch, each with a namespace and addresses of its own: a home in which an
+    /// address can pass from one device to another. Every second host has IPv4 only. `None` where it cannot be made.
+    pub fn home(hosts: usize) -> Option<Self> {
+        let built = Self::build(Families::Both).and_then(|mut lab| lab.add_hosts(hosts).map(|()| lab));
+        match built {
+            Ok(lab) => Some(lab),
+            Err(reason) => {
+                skipped(&format!("no network namespaces: {reason}"));
+                None
+            }
+        }
+    }
+
+    fn add_hosts(&mut self, hosts: usize) -> Result<(), String> {
+        let switch = self.devices.clone();
+        ip(&["-n", &switch, "addr", "flush", "dev", INTERFACE])?;
+        ip(&["-n", &switch, "link", "add", "switch", "type", "bridge", "mcast_snooping", "0"])?;
+        ip(&["-n", &switch, "link", "set", "switch", "up"])?;
+        ip(&["-n", &switch, "link", "set", INTERFACE, "master", "switch"])?;
+        for host in 0..hosts {
+            let (namespace, port) = (format!("{switch}-{host}"), format!("port{host}"));
+            ip(&["netns", "add", &namespace])?;
+            self.hosts.push(namespace.clone());
+            let peer = ["type", "veth", "peer", "name", INTERFACE, "netns", &namespace];
+            ip(&[&["-n", &switch, "link", "add", &port][..], &peer].concat())?;
+            ip(&["-n", &switch, "link", "set", &port, "master", "switch", "up"])?;
+            ip(&["-n", &namespace, "link", "set", "lo", "up"])?;
+            if self.is_ipv4_only(host) {
+                ip(&["-n", &namespace, "link", "set", INTERFACE, "addrgenmode", "none"])?;
+            }
+            ip(&["-n", &namespace, "link", "set", INTERFACE, "up"])?;
+            ip(&["-n", &namespace, "route", "add", "224.0.0.0/4", "dev", INTERFACE])?;
+        }
+        let dual = (0..hosts).filter(|host| !self.is_ipv4_only(*host));
+        dual.map(|host| await_link_local(&self.hosts[host])).collect()
+    }
+
+    /// Every second host has no IPv6 address.
+    pub fn is_ipv4_only(&self, host: usize) -> bool {
+        host % 2 == 1
+    }
+
+    /// Gives a host the addresses 10.77.0.`number` and, unless it is IPv4 only, fd77::`number`, instead of those it had.
+    pub fn set_host_address(&self, host: usize, number: u8) {
+        let namespace = &self.hosts[host];
+        let (v4, v6) = (format!("10.77.0.{number}/24"), format!("fd77::{number:x}/64"));
+        let set = |arguments: &[&str]| ip(&[&["-n", namespace], arguments].concat()).expect("the lab's own host");
+        set(&["addr", "flush", "dev", INTERFACE, "scope", "global"]);
+        set(&["addr", "add", &v4, "brd", "+", "dev", INTERFACE]);
+        if !self.is_ipv4_only(host) {
+            set(&["addr", "add", &v6, "dev", INTERFACE, "nodad"]);
+        }
+    }
+
+    /// `program` in a host's namespace.
+    pub fn host_command(&self, host: usize, program: impl AsRef<Path>) -> Command {
+        command_in(&self.hosts[host], program.as_ref())
+    }
+
+    /// A thread of its own in the hub's namespace, and all that it starts.
+    pub fn spawn_in_hub(&self, work: impl FnOnce() + Send + 'static) {
+        let namespace = self.hub.clone();
+        std::thread::spawn(move || {
+            enter(&namespace);
+            work();
+        });
+    }
+
     fn build(families: Families) -> Result<Self, String> {
         let id = format!("mb-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let lab = Self { hub: format!("{id}-hub"), devices: format!("{id}-dev") };
+        let lab = Self { hub: format!("{id}-hub"), devices: format!("{id}-dev"), hosts: Vec::new() };
         ip(&["netns", "add", &lab.hub])?;
         ip(&["netns", "add", &lab.devices])?;
         ip(&[
@@ -108,7 +177,7 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        for namespace in [&self.hub, &self.devices] {
+        for namespace in self.hosts.iter().chain([&self.hub, &self.devices]) {
             // Half-built labs lack the second one.
             let _ = ip(&["netns", "del", namespace]);
         }
@@ -122,17 +191,22 @@ pub fn skipped(reason: &str) {
 }
 
 fn run_in<F: Future<Output = T>, T: Send>(namespace: &str, work: impl FnOnce() -> F + Send) -> T {
-    let file = File::open(format!("/run/netns/{namespace}")).expect("the lab's own namespace");
     std::thread::scope(|scope| {
         let thread = scope.spawn(move || {
-            use std::os::fd::AsFd;
-            rustix::thread::move_into_link_name_space(file.as_fd(), Some(rustix::thread::LinkNameSpaceType::Network))
-                .expect("root may enter a namespace");
+            enter(namespace);
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(work())
         });
         thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
+}
+
+/// Moves this thread into a namespace; threads that it starts are born there.
+fn enter(namespace: &str) {
+    use std::os::fd::AsFd;
+    let file = File::open(format!("/run/netns/{namespace}")).expect("the lab's own namespace");
+    rustix::thread::move_into_link_name_space(file.as_fd(), Some(rustix::thread::LinkNameSpaceType::Network))
+        .expect("root may enter a namespace");
 }
 
 fn command_in(namespace: &str, program: &Path) -> Command {
