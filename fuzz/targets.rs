@@ -3,8 +3,12 @@
 
 use std::sync::LazyLock;
 
+use age::secrecy::ExposeSecret as _;
+use age::x25519::Identity;
 use matterbind::attestation::csr::verify_csr;
 use matterbind::attestation::{Evidence, Material, TrustStore, verify, verify_material};
+use matterbind::backup::{self, Unlock};
+use matterbind::cloud::wire::{BoundData, Envelope, PageData, RecordData};
 use matterbind::discovery::txt::{parse_commissionable, parse_operational_instance};
 use matterbind::onboarding::{Discriminator, MAX_DISCRIMINATOR, SetupCode, check_passcode};
 use matterbind::sim::evidence::{Evidence as Device, generate};
@@ -15,6 +19,8 @@ pub type Target = (&'static str, fn(&[u8]));
 /// All of them.
 pub const ALL: &[Target] = &[
     ("attestation_evidence", attestation_evidence),
+    ("backup_file", backup_file),
+    ("cloud_answer", cloud_answer),
     ("mdns_txt", mdns_txt),
     ("onboarding_payload", onboarding_payload),
 ];
@@ -22,6 +28,7 @@ pub const ALL: &[Target] = &[
 const NONCE: [u8; 32] = [7; 32];
 const CHALLENGE: [u8; 16] = [9; 16];
 
+static IDENTITY: LazyLock<Identity> = LazyLock::new(Identity::generate);
 static DEVICE: LazyLock<Device> = LazyLock::new(|| generate(0xFFF1, 0x8000));
 static TRUST: LazyLock<TrustStore> = LazyLock::new(|| {
     let mut trust = TrustStore::new();
@@ -66,6 +73,35 @@ pub fn attestation_evidence(data: &[u8]) {
         5 => drop(TrustStore::new().add_revocations(bytes)),
         _ => drop(TrustStore::new().add_paa(bytes)),
     }
+}
+
+/// What somebody may put into a backup: the file around it is encrypted, so the bytes are what a good envelope holds.
+///
+/// The first byte says whether they follow the header or stand for the whole content.
+pub fn backup_file(data: &[u8]) {
+    let Some((kind, bytes)) = data.split_first() else { return };
+    let header: &[u8] = if kind % 2 == 0 { b"" } else { b"matterbind-backup 1\n" };
+    let content = [header, bytes].concat();
+    let file = age::encrypt(&IDENTITY.to_public(), &content).expect("memory is enough");
+    let identity = IDENTITY.to_string();
+    let unlock = Unlock::identity(identity.expose_secret()).expect("an identity of age");
+    // Keys that fit each other cannot come out of thin air.
+    assert!(backup::read(&file, &unlock).is_err());
+    // And as it came: no envelope at all.
+    assert!(backup::read(bytes, &unlock).is_err());
+}
+
+/// What stands where the cloud should: its own JSON bent in every way, or anything else.
+pub fn cloud_answer(data: &[u8]) {
+    let Some(envelope) = Envelope::parse(data) else { return };
+    drop(BoundData::read(envelope.data.clone()).into_receipt());
+    drop(BoundData::read(envelope.data.clone()).into_preview());
+    if let Ok(record) = serde_json::from_value::<RecordData>(envelope.data.clone()) {
+        let known = record.into_record();
+        assert!(known.is_none_or(|record| record.binding_mode.is_none_or(|mode| (1..=3).contains(&mode))));
+    }
+    let page = serde_json::from_value::<PageData>(envelope.data).unwrap_or_default();
+    page.list.into_iter().for_each(|record| drop(record.into_record()));
 }
 
 /// What anybody on the LAN may announce: instance name and TXT record, one `key=value` for each line.
