@@ -166,7 +166,7 @@ fn list_report<T>(
 }
 
 /// What `describe` gathers from one read.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Gathered {
     basic: BasicInformation,
     limits: AclLimits,

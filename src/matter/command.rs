@@ -3,7 +3,6 @@
 //! rs-matter's generated commands without response data drop the status that the device answered; these do not. Not here:
 //! what the fields mean (`matter::codec`), opening sessions (`matter::session`).
 
-use std::future::Future;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
@@ -22,6 +21,14 @@ use crate::matter::stack::Context;
 
 /// A backstop: callers have shorter deadlines of their own. MRP gives an unreachable peer up after about six seconds.
 const TRANSACTION: Duration = Duration::from_secs(30);
+/// The pauses before a busy device is asked again: 3.1 s in all, which the shortest step has.
+const BUSY_PAUSES: [Duration; 5] = [
+    Duration::from_millis(100),
+    Duration::from_millis(200),
+    Duration::from_millis(400),
+    Duration::from_millis(800),
+    Duration::from_millis(1600),
+];
 /// How long a device keeps a timed interaction open for the command that follows (Matter Core 8.8).
 const TIMED_MS: u16 = 10_000;
 
@@ -59,13 +66,13 @@ impl Session {
         &self,
         path: CommandPath,
         fields: impl Fn(&mut InvokeSenderSlot<'static>) -> Result<(), Error> + Send + 'static,
-        parse: impl FnOnce(Option<&TLVElement<'_>>) -> Result<T, LinkError> + Send + 'static,
+        parse: impl Fn(Option<&TLVElement<'_>>) -> Result<T, LinkError> + Send + 'static,
     ) -> Result<T, LinkError> {
-        self.transact(move |exchange, peer| invoke(exchange, peer, path, fields, parse)).await
+        self.transact(async move |exchange, peer| invoke(exchange, peer, path, &fields, &parse).await).await
     }
 
     /// Reads attributes; `report` gets each value. A status for one of the paths is given to `status`.
-    pub(super) async fn read<T: Send + 'static>(
+    pub(super) async fn read<T: Clone + Send + 'static>(
         &self,
         paths: Vec<AttrPath>,
         fabric_filtered: bool,
@@ -73,7 +80,10 @@ impl Session {
         report: impl Fn(&mut T, &Report<'_>) -> Result<(), LinkError> + Send + 'static,
         missing: Missing,
     ) -> Result<T, LinkError> {
-        self.transact(move |exchange, peer| read(exchange, peer, paths, fabric_filtered, start, report, missing)).await
+        let read = async move |exchange, peer| {
+            read(exchange, peer, &paths, fabric_filtered, start.clone(), &report, missing).await
+        };
+        self.transact(read).await
     }
 
     /// Writes one attribute, or appends one item to a list; `value` writes it with the tag it is given.
@@ -82,20 +92,30 @@ impl Session {
         path: AttrPath,
         value: impl Fn(&mut WriteSenderSlot<'static>, &TLVTag) -> Result<(), Error> + Send + 'static,
     ) -> Result<(), LinkError> {
-        self.transact(move |exchange, peer| write(exchange, peer, path, value)).await
+        self.transact(async move |exchange, peer| write(exchange, peer, &path, &value).await).await
     }
 
-    async fn transact<F, Fut, T>(&self, transaction: F) -> Result<T, LinkError>
+    /// A device that is busy has done nothing, so that it is asked again: small devices answer so whenever two exchanges
+    /// meet (Matter Core 8.10, BUSY; 4.11, the secure channel's own).
+    async fn transact<F, T>(&self, transaction: F) -> Result<T, LinkError>
     where
-        F: FnOnce(Exchange<'static>, SocketAddr) -> Fut + Send + 'static,
-        Fut: Future<Output = Result<T, LinkError>> + 'static,
+        F: AsyncFn(Exchange<'static>, SocketAddr) -> Result<T, LinkError> + Send + 'static,
         T: Send + 'static,
     {
         let (id, peer) = (self.id, self.peer);
         let job = move |context: Rc<Context>| async move {
-            let exchange = Exchange::initiate_for_session(context.matter, context.crypto, id)
-                .map_err(|error| link_error(&error, peer))?;
-            match select(Box::pin(transaction(exchange, peer)), Timer::after(TRANSACTION)).await {
+            let patiently = async {
+                let mut pauses = BUSY_PAUSES.iter();
+                loop {
+                    let exchange = Exchange::initiate_for_session(context.matter, context.crypto, id)
+                        .map_err(|error| link_error(&error, peer))?;
+                    match (transaction(exchange, peer).await, pauses.next()) {
+                        (Err(LinkError::Busy), Some(pause)) => drop(Timer::after(*pause).await),
+                        (result, _) => return result,
+                    }
+                }
+            };
+            match select(Box::pin(patiently), Timer::after(TRANSACTION)).await {
                 Either::Left((result, _)) => result,
                 Either::Right(_) => Err(unanswered(peer)),
             }
@@ -117,8 +137,8 @@ async fn invoke<T>(
     exchange: Exchange<'static>,
     peer: SocketAddr,
     path: CommandPath,
-    fields: impl Fn(&mut InvokeSenderSlot<'static>) -> Result<(), Error>,
-    parse: impl FnOnce(Option<&TLVElement<'_>>) -> Result<T, LinkError>,
+    fields: &impl Fn(&mut InvokeSenderSlot<'static>) -> Result<(), Error>,
+    parse: &impl Fn(Option<&TLVElement<'_>>) -> Result<T, LinkError>,
 ) -> Result<T, LinkError> {
     let failed = |error: Error| link_error(&error, peer);
     let chunk = exchange
@@ -160,15 +180,15 @@ async fn invoke<T>(
 async fn read<T>(
     exchange: Exchange<'static>,
     peer: SocketAddr,
-    paths: Vec<AttrPath>,
+    paths: &[AttrPath],
     fabric_filtered: bool,
     mut value: T,
-    report: impl Fn(&mut T, &Report<'_>) -> Result<(), LinkError>,
+    report: &impl Fn(&mut T, &Report<'_>) -> Result<(), LinkError>,
     missing: Missing,
 ) -> Result<T, LinkError> {
     let failed = |error: Error| link_error(&error, peer);
     let mut chunk = exchange
-        .read_with(|request| request.attr_requests_from(&paths)?.fabric_filtered(fabric_filtered)?.end())
+        .read_with(|request| request.attr_requests_from(paths)?.fabric_filtered(fabric_filtered)?.end())
         .await
         .map_err(failed)?;
     let mut first_error = None;
@@ -204,8 +224,8 @@ fn report_of<'a>(data: &AttrData<'a>) -> Result<Report<'a>, LinkError> {
 async fn write(
     exchange: Exchange<'static>,
     peer: SocketAddr,
-    path: AttrPath,
-    value: impl Fn(&mut WriteSenderSlot<'static>, &TLVTag) -> Result<(), Error>,
+    path: &AttrPath,
+    value: &impl Fn(&mut WriteSenderSlot<'static>, &TLVTag) -> Result<(), Error>,
 ) -> Result<(), LinkError> {
     let failed = |error: Error| link_error(&error, peer);
     let answer = exchange
@@ -215,7 +235,7 @@ async fn write(
                 .timed_request(false)?
                 .write_requests()?
                 .push()?
-                .path_from(&path)?
+                .path_from(path)?
                 .data(|writer| value(writer, &TLVTag::Context(2)))?
                 .end()?
                 .end()?

@@ -77,8 +77,8 @@ impl Lab {
             ip(&["-n", &namespace, "link", "set", INTERFACE, "up"])?;
             ip(&["-n", &namespace, "route", "add", "224.0.0.0/4", "dev", INTERFACE])?;
         }
-        let dual = (0..hosts).filter(|host| !self.is_ipv4_only(*host));
-        dual.map(|host| await_link_local(&self.hosts[host])).collect()
+        let mut dual = (0..hosts).filter(|host| !self.is_ipv4_only(*host));
+        dual.try_for_each(|host| await_link_local(&self.hosts[host]))
     }
 
     /// Every second host has no IPv6 address.
