@@ -84,7 +84,7 @@ pub fn backup_file(data: &[u8]) {
     let content = [header, bytes].concat();
     let file = age::encrypt(&IDENTITY.to_public(), &content).expect("memory is enough");
     let identity = IDENTITY.to_string();
-    let unlock = Unlock::identity(identity.expose_secret()).expect("an identity of age");
+    let unlock = Unlock::Identity(backup::Identity::read(identity.expose_secret()).expect("an identity of age"));
     // Keys that fit each other cannot come out of thin air.
     assert!(backup::read(&file, &unlock).is_err());
     // And as it came: no envelope at all.
@@ -101,7 +101,7 @@ pub fn cloud_answer(data: &[u8]) {
         assert!(known.is_none_or(|record| record.binding_mode.is_none_or(|mode| (1..=3).contains(&mode))));
     }
     let page = serde_json::from_value::<PageData>(envelope.data).unwrap_or_default();
-    page.list.into_iter().for_each(|record| drop(record.into_record()));
+    page.list.into_iter().flatten().for_each(|record| drop(record.into_record()));
 }
 
 /// What anybody on the LAN may announce: instance name and TXT record, one `key=value` for each line.
