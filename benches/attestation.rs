@@ -139,6 +139,8 @@ fn record(node: u64) -> NodeRecord {
         attestation: AttestationSummary::default(),
         addresses: vec!["fe80::1%eth0".to_owned()],
         port: 5540,
+        rhythm: matterbind::node::OperationalTxt::default(),
+        also_known_as: Vec::new(),
         commissioned_at: Timestamp::now(),
         last_seen_at: None,
         state: NodeState::Operational,

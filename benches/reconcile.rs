@@ -93,6 +93,8 @@ fn three_views(node: u64) -> (NodeRecord, DeviceView, CloudView) {
         attestation: AttestationSummary::default(),
         addresses: Vec::new(),
         port: 5540,
+        rhythm: matterbind::node::OperationalTxt::default(),
+        also_known_as: Vec::new(),
         commissioned_at: Timestamp::UNIX_EPOCH,
         last_seen_at: None,
         state: NodeState::Operational,

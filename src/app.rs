@@ -23,6 +23,7 @@ use crate::config::Config;
 use crate::discovery::LanDiscovery;
 use crate::hub::bind::{DeviceCodes, StoredTokenStore};
 use crate::hub::commission::attempts::Attempts;
+use crate::hub::reach::Reach;
 use crate::hub::succession::Predecessors;
 use crate::hub::trust::judge::Judge;
 use crate::hub::{Commissioning, Hub, access, health, keys, preflight, probe, recovery, removal, strangers, sync};
@@ -106,12 +107,8 @@ async fn build(
         None => None,
     };
     let asked = config.cloud.as_ref().map(|cloud| cloud.before_commissioning).zip(cloud.as_ref());
-    let predecessors = Predecessors {
-        store: store.clone(),
-        link: Arc::clone(&link),
-        discovery: discovery.clone(),
-        journal: journal.clone(),
-    };
+    let reach = Arc::new(Reach::new(Arc::clone(&link), discovery.clone()));
+    let predecessors = Predecessors { store: store.clone(), reach: Arc::clone(&reach), journal: journal.clone() };
     let commissioner = Commissioner {
         link: Arc::clone(&link),
         discovery: Arc::new(discovery.clone()),
@@ -125,8 +122,7 @@ async fn build(
         stop: stop.clone(),
     };
     let outbox = cloud.as_ref().map(|client| {
-        let codes =
-            DeviceCodes { store: store.clone(), link: Arc::clone(&link), discovery: discovery.clone(), profiles };
+        let codes = DeviceCodes { store: store.clone(), reach: Arc::clone(&reach), profiles };
         let options = DispatchOptions { seed: rand::random(), ..DispatchOptions::default() };
         let (dispatcher, handle) = Dispatcher::new(
             Arc::new(store.clone()),
@@ -156,6 +152,7 @@ async fn build(
         judge,
         keys: keys::Keys::new(keystore, root_online),
         access: access::Access::new(overlay, hub_cats),
+        reach,
         removing: removal::Turns::default(),
         strangers: strangers::Strangers::default(),
         cloud,

@@ -146,6 +146,17 @@ impl LanDiscovery {
         self.shared.cache().operational_nodes()
     }
 
+    /// One operational node, as it is remembered now.
+    pub fn operational_node(&self, compressed_fabric_id: u64, node: NodeId) -> Option<OperationalNode> {
+        self.shared.cache().operational(compressed_fabric_id, node).cloned()
+    }
+
+    /// One operational node, unless it still has to answer for itself. Some seconds after [`LanDiscovery::confirm`] this is
+    /// no memory.
+    pub fn confirmed_operational(&self, compressed_fabric_id: u64, node: NodeId) -> Option<OperationalNode> {
+        self.shared.cache().confirmed_operational(compressed_fabric_id, node).cloned()
+    }
+
     /// A node does not answer although its records are still valid: they are asked for, and go where nobody answers within
     /// ten seconds (RFC 6762 10.4). Otherwise its return would announce nothing new, and not be heard for minutes.
     pub fn confirm(&self, node: &OperationalNode) {

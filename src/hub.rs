@@ -40,7 +40,7 @@ pub(crate) mod outbox;
 pub(crate) mod preflight;
 mod presence;
 pub(crate) mod probe;
-mod reach;
+pub(crate) mod reach;
 pub(crate) mod recovery;
 pub(crate) mod refusal;
 pub(crate) mod removal;
@@ -95,6 +95,7 @@ pub struct Hub {
     pub(crate) judge: Arc<Judge>,
     pub(crate) keys: keys::Keys,
     pub(crate) access: access::Access,
+    pub(crate) reach: Arc<reach::Reach>,
     pub(crate) removing: removal::Turns,
     pub(crate) attempts: commission::attempts::Attempts,
     pub(crate) strangers: strangers::Strangers,
@@ -113,6 +114,7 @@ impl Hub {
         tasks.spawn(presence::follow(Arc::clone(self)));
         tasks.spawn(access::follow(Arc::clone(self)));
         tasks.spawn(probe::watch(Arc::clone(self)));
+        tasks.spawn(reach::follow(Arc::clone(self)));
         tasks.spawn(sync::follow(Arc::clone(self)));
         tasks.spawn(refresh::follow(Arc::clone(self)));
         tasks.spawn(review::follow(Arc::clone(self)));

@@ -145,6 +145,17 @@ pub struct CommissionableTxt {
 }
 
 impl CommissionableTxt {
+    /// The keys that an operational node has too.
+    pub fn rhythm(&self) -> OperationalTxt {
+        OperationalTxt {
+            session_idle_interval_ms: self.session_idle_interval_ms,
+            session_active_interval_ms: self.session_active_interval_ms,
+            session_active_threshold_ms: self.session_active_threshold_ms,
+            tcp: self.tcp,
+            icd: self.icd,
+        }
+    }
+
     /// The node's rhythm, with the specification's defaults for what it does not say.
     pub fn session(&self) -> SessionParameters {
         SessionParameters::new(
@@ -219,6 +230,16 @@ impl Default for SessionParameters {
             long_idle: false,
         }
     }
+}
+
+/// A name under which DNS-SD knows a node, on our fabric or another (Matter Core 4.3.2.1). Both numbers are the device's own
+/// and nobody else's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct OperationalIdentity {
+    /// The 64-bit compressed fabric id.
+    pub compressed_fabric_id: u64,
+    /// The node id on that fabric.
+    pub node_id: NodeId,
 }
 
 /// An operational node as DNS-SD announces it (Matter Core 4.3.2).
@@ -381,10 +402,16 @@ pub struct NodeRecord {
     pub bind_options: BindOptions,
     /// Why the device was accepted.
     pub attestation: AttestationSummary,
-    /// Addresses when last seen, `fe80::1%eth0`.
+    /// Addresses when last seen, `fe80::1%eth0`; the one that answered last comes first.
     pub addresses: Vec<String>,
     /// UDP port when last seen.
     pub port: u16,
+    /// What it announced of its rhythm when last seen: how long it sleeps between two looks at its radio.
+    #[serde(flatten)]
+    pub rhythm: OperationalTxt,
+    /// The names that its own fabric table gives it on other fabrics, when last read.
+    #[serde(default)]
+    pub also_known_as: Vec<OperationalIdentity>,
     /// When it joined our fabric.
     pub commissioned_at: Timestamp,
     /// When it last answered or announced itself.

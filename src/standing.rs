@@ -3,7 +3,7 @@
 //! CASE proves who answers; a refusal proves nothing about the device that was meant. Addresses are given to others, all
 //! Matter devices listen on the same port, and a StatusReport is not authenticated. So what destroys anything (an unbind,
 //! the end of a record) asks for a value of [`OffFabric`], and there are two ways to one only: the device itself has just
-//! answered our RemoveFabric, or it said "no shared trust roots" twice, at an address that mDNS gives for this very
+//! been told RemoveFabric over CASE, and answered or does not know us any more; or it said "no shared trust roots" twice, at an address that mDNS gives for this very
 //! device, with its records confirmed in between. A commissionable device of the same kind is neither: its discriminator,
 //! vendor and product are those of every other one of its model, and proving more takes its passcode.
 
@@ -11,23 +11,14 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
-
-use crate::node::NodeId;
+use crate::node::{NodeId, OperationalIdentity};
 
 /// Between the two refusals. The records of a device that does not answer for itself are gone after ten seconds (RFC 6762
 /// 10.4), so what mDNS still gives after this was said by the device in between.
 const PAUSE: Duration = Duration::from_secs(12);
 
-/// A name under which DNS-SD knows a node, on our fabric or another (Matter Core 4.3.2.1). Both numbers are the device's own
-/// and nobody else's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct OperationalIdentity {
-    /// The 64-bit compressed fabric id.
-    pub compressed_fabric_id: u64,
-    /// The node id on that fabric.
-    pub node_id: NodeId,
-}
+/// No address is given to another device so soon after its owner has used it.
+const STILL_THERE: Duration = Duration::from_secs(30);
 
 /// The device of `node` is not on our fabric any more: proved by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +30,7 @@ pub struct OffFabric {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Proof {
     RemovedByUs,
+    RemovedUnanswered { peer: SocketAddr },
     Refused { peer: SocketAddr, announced_as: OperationalIdentity },
 }
 
@@ -46,6 +38,13 @@ impl OffFabric {
     /// To be called where RemoveFabric for our fabric was answered with success over CASE with `node`, and nowhere else.
     pub fn removed_by_us(node: NodeId) -> Self {
         Self { node, proof: Proof::RemovedByUs }
+    }
+
+    /// RemoveFabric was sent to `peer` over CASE with `node`, `ago`, and no answer came. Now `refusing` says that it does not
+    /// know our fabric. `None` unless that is the address at which the device was itself just before.
+    pub fn removed_unanswered(node: NodeId, peer: SocketAddr, refusing: SocketAddr, ago: Duration) -> Option<Self> {
+        let is_itself = peer == refusing && ago <= STILL_THERE;
+        is_itself.then_some(Self { node, proof: Proof::RemovedUnanswered { peer } })
     }
 
     /// Whose device it is about.
@@ -58,6 +57,10 @@ impl fmt::Display for OffFabric {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.proof {
             Proof::RemovedByUs => write!(f, "the device has removed our fabric as we asked"),
+            Proof::RemovedUnanswered { peer } => write!(
+                f,
+                "the device was told to remove our fabric, and says at {peer} that it does not know it any more"
+            ),
             Proof::Refused { peer, .. } => write!(
                 f,
                 "the device itself says at {peer}, twice, that it does not know our fabric: it was reset, or another \
@@ -126,6 +129,14 @@ mod tests {
         assert_eq!(Suspicion::begin(NODE, socket(1), &[(OURS, Vec::new())], now), None);
         let elsewhere = [(OURS, vec![socket(2)]), (THEIRS, vec![socket(2)])];
         assert_eq!(Suspicion::begin(NODE, socket(1), &elsewhere, now), None);
+    }
+
+    #[test]
+    fn a_lost_answer_to_remove_fabric_is_made_up_for_by_the_same_device_only() {
+        let soon = Duration::from_secs(5);
+        assert!(OffFabric::removed_unanswered(NODE, socket(1), socket(1), soon).is_some());
+        assert_eq!(OffFabric::removed_unanswered(NODE, socket(1), socket(2), soon), None);
+        assert_eq!(OffFabric::removed_unanswered(NODE, socket(1), socket(1), STILL_THERE * 2), None);
     }
 
     #[test]

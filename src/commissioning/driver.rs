@@ -652,6 +652,8 @@ where
             attestation: judgement.summary(),
             addresses: addresses(&found.node, peer),
             port: peer.port(),
+            rhythm: found.node.txt.rhythm(),
+            also_known_as: Vec::new(),
             commissioned_at: now,
             last_seen_at: Some(now),
             state: NodeState::Operational,

@@ -175,6 +175,12 @@ impl Cache {
         self.operational.get(&(compressed_fabric_id, node)).map(|entry| &entry.node)
     }
 
+    /// The same where it has answered since the record cache was emptied last.
+    pub fn confirmed_operational(&self, compressed_fabric_id: u64, node: NodeId) -> Option<&OperationalNode> {
+        let entry = self.operational.get(&(compressed_fabric_id, node))?;
+        entry.unconfirmed.is_none().then_some(&entry.node)
+    }
+
     /// When a commissionable node last went. It may be back at once: the goodbye of one service takes the addresses of
     /// its host with it, and with them every other service there until they are asked for again.
     pub fn last_gone(&self) -> Option<Instant> {

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use tokio::sync::Notify;
 
 use super::Hub;
-use super::reach::{device_error, within};
+use super::reach::device_error;
 use super::refusal::Refusal;
 use crate::access::{self, AccessOverlay, Base, PlanError, PolicyError, Wanted, expected_cats};
 use crate::bind::{BindState, CapabilityMask, CloudDevice};
@@ -234,7 +234,7 @@ impl Hub {
         if let Err(error) = self.renew_hub().await {
             return self.report(&record, Told::Away(error));
         }
-        let told = match within(self.write_list(&record, &wanted)).await {
+        let told = match self.within(&record, self.write_list(&record, &wanted)).await {
             Ok(told) => told,
             Err(error) => Told::Away(device_error(&error)),
         };

@@ -3,13 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::reach::{OPEN, Reach};
 use crate::bind::MatterInfo;
 use crate::cloud::{StoredTokens, TokenStore};
 use crate::commissioning::identity::{Profile, binding_code_from};
-use crate::commissioning::ports::{Discovery, MatterLink};
-use crate::discovery::LanDiscovery;
 use crate::durable::StoreError;
-use crate::matter::link::Link;
 use crate::node::NodeId;
 use crate::outbox::ports::BindingCodeSource;
 use crate::secret::BindingCode;
@@ -18,7 +16,6 @@ use crate::store::Store;
 const TOKENS: &str = "cloud-tokens";
 /// Asking a device for a fresh code may take no longer; the outbox waits meanwhile.
 const FRESH_CODE: Duration = Duration::from_secs(20);
-const LOOKUP: Duration = Duration::from_secs(3);
 
 /// Tokens in the database.
 pub(crate) struct StoredTokenStore {
@@ -45,8 +42,7 @@ impl TokenStore for StoredTokenStore {
 /// Fresh binding codes, by the product's profile.
 pub(crate) struct DeviceCodes {
     pub(crate) store: Store,
-    pub(crate) link: Arc<Link>,
-    pub(crate) discovery: LanDiscovery,
+    pub(crate) reach: Arc<Reach>,
     pub(crate) profiles: Vec<Profile>,
 }
 
@@ -56,9 +52,7 @@ impl BindingCodeSource for DeviceCodes {
             self.profiles.iter().find(|p| p.vendor_id == info.vendor_id && p.product_id == info.product_id)?;
         let fresh = async {
             let record = self.store.node(node).await.ok().flatten()?;
-            let compressed = self.link.credentials().compressed_fabric_id();
-            let addresses = self.discovery.operational(compressed, record.node_id, LOOKUP).await;
-            let session = self.link.open_case(node, &addresses, FRESH_CODE).await.ok()?;
+            let session = self.reach.open(&record, OPEN).await.ok()?;
             binding_code_from(profile.binding_code, &session).await.ok()
         };
         tokio::time::timeout(FRESH_CODE, fresh).await.ok().flatten()

@@ -148,8 +148,7 @@ impl Hub {
         }
         let codes = DeviceCodes {
             store: self.store.clone(),
-            link: Arc::clone(&self.link),
-            discovery: self.discovery.clone(),
+            reach: Arc::clone(&self.reach),
             profiles: self.commissioner.get().settings.profiles.clone(),
         };
         codes.fresh_code(record.node_id, &told(record)?).await.ok_or_else(|| {

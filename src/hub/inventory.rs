@@ -16,7 +16,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::Hub;
-use super::reach::{device_error, within};
+use super::reach::device_error;
 use super::refusal::Refusal;
 use super::strangers::ForeignNode;
 use super::sync::Difference;
@@ -197,18 +197,19 @@ impl InventoryDoor for Hub {
     async fn check(&self, node: NodeId) -> Result<NodeCheck, Refusal> {
         let record = self.record(node).await?;
         let began = Instant::now();
-        let answer = within(self.ask_device(&record)).await;
+        let answer = self.within(&record, self.ask_device(&record)).await;
         let mut check = NodeCheck {
             node_id: node,
             reachable: answer.is_ok(),
-            address: record.addresses.first().cloned().filter(|_| answer.is_ok()),
+            address: None,
             duration_ms: began.elapsed().as_millis() as u64,
             message: String::new(),
             device: serde_json::Value::Null,
             differences: Vec::new(),
         };
         match answer {
-            Ok(device) => {
+            Ok((address, device)) => {
+                check.address = Some(address);
                 self.store.touch_node(node, Some(Timestamp::now()), None, NodeState::Operational).await?;
                 check.differences = differing(&device, &record);
                 check.device = device;
@@ -221,7 +222,7 @@ impl InventoryDoor for Hub {
     async fn identify(&self, node: NodeId, seconds: u16) -> Result<(), Refusal> {
         let record = self.record(node).await?;
         let identify = async { self.meet(&record).await?.identify(Duration::from_secs(u64::from(seconds))).await };
-        within(identify).await.map_err(|error| device_error(&error))
+        self.within(&record, identify).await.map_err(|error| device_error(&error))
     }
 
     async fn rename(&self, node: NodeId, name: String) -> Result<NodeRecord, Refusal> {
@@ -236,7 +237,7 @@ impl InventoryDoor for Hub {
     async fn close_window(&self, node: NodeId) -> Result<CloseResult, Refusal> {
         let record = self.record(node).await?;
         let close = async { self.meet(&record).await?.close_window().await };
-        let closed = within(close).await.map_err(|error| device_error(&error))?;
+        let closed = self.within(&record, close).await.map_err(|error| device_error(&error))?;
         if closed {
             let event = Event::new(Timestamp::now(), Level::Info, "window-closed", "commissioning window closed");
             self.journal.record(event.with_node(node));
@@ -252,7 +253,7 @@ impl InventoryDoor for Hub {
             let window = Duration::from_secs(u64::from(seconds));
             self.meet(&record).await?.open_window(window, discriminator, &secret).await
         };
-        match within(open).await {
+        match self.within(&record, open).await {
             Ok(()) => {}
             Err(LinkError::Status { cluster: Some(WINDOW_OPEN), .. }) => return Err(self.window_open(node).await),
             Err(error) => return Err(device_error(&error)),
@@ -307,22 +308,26 @@ impl Hub {
     }
 
     /// What the device says about itself, by the names of the node record.
-    async fn ask_device(&self, record: &NodeRecord) -> Result<serde_json::Value, LinkError> {
+    async fn ask_device(&self, record: &NodeRecord) -> Result<(String, serde_json::Value), LinkError> {
         let session = self.meet(record).await?;
         let basic = session.describe().await?.basic;
         let acl = session.read_acl().await?;
         let index = session.current_fabric_index().await?;
-        let fabric = session.fabrics().await?.into_iter().find(|fabric| fabric.index == index);
-        Ok(serde_json::json!({
-            "fabric_id": fabric.as_ref().map(|fabric| fabric.fabric_id),
-            "node_id": fabric.as_ref().map(|fabric| fabric.node_id),
+        let fabrics = session.fabrics().await?;
+        self.note_fabrics(record.node_id, &fabrics).await;
+        let fabric = fabrics.iter().find(|fabric| fabric.index == index);
+        let address = self.reach.address(record, session.peer());
+        let device = serde_json::json!({
+            "fabric_id": fabric.map(|fabric| fabric.fabric_id),
+            "node_id": fabric.map(|fabric| fabric.node_id),
             "fabric_index": index,
             "vendor_id": basic.vendor_id,
             "product_id": basic.product_id,
             "serial_number": basic.serial_number,
             "matter_version": basic.matter_version(),
             "cats": granted_cats(&acl),
-        }))
+        });
+        Ok((address, device))
     }
 }
 

@@ -1,17 +1,18 @@
 //! Who was heard of when, who is asked next, and how long its answer is waited for. Pure: takes `now`.
 //!
-//! A node that stops answering is flagged within 60 s: 34 s until it is asked, 3 s on the session that is kept, 9 s for a new
+//! A node that stops answering is flagged within 60 s: 34 s until it is asked, 3 s on the session that is kept, 8 s for a new
 //! one. So is each of a hundred that stop together: the questions are spread, and where some have to wait for a place,
 //! nobody's answer is waited for longer than a device on the LAN takes. A node that is back never waits for those that are
-//! not. Not here: asking, and the flag in the record (`probe`).
+//! not. Sleepy nodes are asked by their own rhythm (`reach::rhythm`). Not here: asking, and the flag in the record (`probe`).
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-use crate::node::NodeId;
+use super::reach::rhythm;
+use crate::node::{NodeId, SessionParameters};
 
 /// A node that was silent for so long is asked.
 const EVERY: Duration = Duration::from_secs(34);
@@ -41,6 +42,7 @@ const SAVE_EVERY: Duration = Duration::from_secs(300);
 
 #[derive(Debug)]
 struct Contact {
+    rhythm: SessionParameters,
     last: Option<Timestamp>,
     due: Instant,
     asking: bool,
@@ -61,9 +63,16 @@ pub(super) struct Question {
     pub(super) turn: u64,
     /// How long a new session may take.
     pub(super) patience: Duration,
+    /// Its sleep comes on top of that, and one missed question says little.
+    pub(super) sleepy: bool,
 }
 
 impl Contact {
+    /// How long it may be silent before it is asked.
+    fn pause(&self) -> Duration {
+        rhythm::ask_after(&self.rhythm).unwrap_or(EVERY)
+    }
+
     /// How many may be asked side by side for this one to be asked too.
     fn places(&self) -> usize {
         match (self.returned, self.failures) {
@@ -81,12 +90,14 @@ pub(super) struct Liveness {
 }
 
 impl Liveness {
-    /// These are the nodes now.
-    pub(super) fn know(&mut self, nodes: &BTreeSet<NodeId>, now: Instant) {
-        self.nodes.retain(|node, _| nodes.contains(node));
-        for node in nodes {
+    /// These are the nodes now, each with the rhythm that it announces.
+    pub(super) fn know(&mut self, nodes: &BTreeMap<NodeId, SessionParameters>, now: Instant) {
+        self.nodes.retain(|node, _| nodes.contains_key(node));
+        for (node, rhythm) in nodes {
+            // Nothing was heard of it since the start, so a sleepy one is asked once as early as the others.
             let due = now + EVERY - spread(*node);
-            self.nodes.entry(*node).or_insert(Contact {
+            let contact = self.nodes.entry(*node).or_insert(Contact {
+                rhythm: *rhythm,
                 last: None,
                 due,
                 asking: false,
@@ -96,6 +107,7 @@ impl Liveness {
                 flagged_up: false,
                 saved: None,
             });
+            contact.rhythm = *rhythm;
         }
     }
 
@@ -118,7 +130,8 @@ impl Liveness {
             if running + questions.len() < contact.places() {
                 (contact.asking, contact.returned) = (true, false);
                 contact.turn += 1;
-                questions.push(Question { node, turn: contact.turn, patience });
+                let sleepy = rhythm::is_sleepy(&contact.rhythm);
+                questions.push(Question { node, turn: contact.turn, patience, sleepy });
             }
         }
         questions
@@ -134,7 +147,7 @@ impl Liveness {
         let Some(contact) = self.nodes.get_mut(&node) else { return false };
         *contact = Contact {
             last: Some(at),
-            due: now + EVERY - spread(node),
+            due: now + contact.pause() - spread(node),
             asking: false,
             turn: contact.turn + 1,
             failures: 0,
@@ -155,6 +168,7 @@ impl Liveness {
         contact.failures = contact.failures.saturating_add(1);
         (contact.asking, contact.flagged_up) = (false, false);
         let pause = match announced && contact.failures <= SOON_TRIES {
+            // A question to a sleepy one takes a sleep of it anyway.
             true => SOON,
             false => (LATER * 2u32.pow(contact.failures.saturating_sub(1).min(8))).min(LATEST),
         };
@@ -181,6 +195,11 @@ impl Liveness {
         if let Some(contact) = self.nodes.get_mut(&node) {
             (contact.asking, contact.turn, contact.due, contact.returned) = (false, contact.turn + 1, now, true);
         }
+    }
+
+    /// Whether it was asked in vain since it was last heard of.
+    pub(super) fn is_silent(&self, node: NodeId) -> bool {
+        self.nodes.get(&node).is_some_and(|contact| contact.failures > 0)
     }
 
     /// When it was last heard of, since the start.

@@ -8,8 +8,9 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
+use super::reach::Standing;
 use super::{Hub, recovery, removal};
-use crate::commissioning::ports::{LinkError, OperationalSession};
+use crate::commissioning::ports::OperationalSession;
 use crate::discovery::{DiscoveryEvent, Seen};
 use crate::journal::{Event, EventSink, Level};
 use crate::node::{CommissionableNode, NodeId, NodeState, OperationalNode};
@@ -50,6 +51,7 @@ async fn listen(hub: &Arc<Hub>, jobs: UnboundedSender<Job>) {
             Ok(DiscoveryEvent::Updated(Seen::Operational(node))) if node.compressed_fabric_id == ours => {
                 seen(hub, &node, false, &jobs).await;
             }
+            Ok(DiscoveryEvent::Appeared(Seen::Operational(node))) => hub.seen_elsewhere(&node),
             Ok(DiscoveryEvent::Gone(Seen::Operational(node))) if node.compressed_fabric_id == ours => {
                 hub.doubt(node.node_id);
             }
@@ -104,10 +106,10 @@ async fn seen(hub: &Arc<Hub>, node: &OperationalNode, appeared: bool, jobs: &Unb
         let _ = jobs.send(Job::Removals);
         return;
     }
-    let (addresses, port): (Vec<String>, _) = (node.addresses.iter().map(ToString::to_string).collect(), node.port);
-    if (&record.addresses, record.port) != (&addresses, port) {
+    let (addresses, port, rhythm) = (hub.reach.addresses(&record, node), node.port, node.txt.clone());
+    if (&record.addresses, record.port, &record.rhythm) != (&addresses, port, &rhythm) {
         let moved = hub.store.modify_node(node.node_id, move |record| {
-            (record.addresses, record.port) = (addresses, port);
+            (record.addresses, record.port, record.rhythm) = (addresses, port, rhythm);
         });
         if let Err(error) = moved.await {
             tracing::warn!(node.id = node.node_id.0, %error, "cannot note where the node is");
@@ -126,19 +128,31 @@ async fn seen(hub: &Arc<Hub>, node: &OperationalNode, appeared: bool, jobs: &Unb
     }
 }
 
+impl Hub {
+    /// A device on another fabric has the address of one of our nodes: it may be the same, which its fabric table tells.
+    fn seen_elsewhere(&self, seen: &OperationalNode) {
+        let ours = self.link.credentials().compressed_fabric_id();
+        let sockets = seen.sockets();
+        let nodes = self.discovery.operational_nodes().into_iter().filter(|node| node.compressed_fabric_id == ours);
+        for node in nodes.filter(|node| node.sockets().iter().any(|socket| sockets.contains(socket))) {
+            self.reach.seen_on_another_fabric(node.node_id);
+        }
+    }
+}
+
 /// A device that was removed by force while it was away is told now.
 async fn finish_leftover(hub: &Arc<Hub>, node: NodeId) {
     let Ok(removals) = hub.store.removals().await else { return };
     let Some(leftover) = removals.into_iter().find(|removal| removal.node_id == node) else { return };
-    let told = async {
-        let session = match hub.meet(&leftover.record).await {
-            Err(LinkError::NoSharedTrustRoots { .. }) => return Ok(()),
-            session => session?,
-        };
-        let index = session.current_fabric_index().await?;
-        session.remove_fabric(index).await
+    let told = match hub.settled_standing(&leftover.record).await {
+        Standing::Ours(session) => {
+            let told = async { session.remove_fabric(session.current_fabric_index().await?).await };
+            hub.within(&leftover.record, told).await.is_ok()
+        }
+        Standing::NotOnOurFabric(_) => true,
+        Standing::SomebodyElse(_) | Standing::Unknown(_) => false,
     };
-    if told.await.is_ok() && hub.store.forget_leftover(node).await.is_ok() {
+    if told && hub.store.forget_leftover(node).await.is_ok() {
         let event = Event::new(Timestamp::now(), Level::Info, "leftover-removed", "the device has forgotten us too");
         hub.journal.record(event.with_node(node));
     }

@@ -14,18 +14,17 @@ use tokio::time::timeout;
 
 use super::Hub;
 use super::liveness::{Liveness, Question};
-use super::reach::last_known;
-use crate::commissioning::ports::{AttributePath, Discovery, LinkError, MatterLink, OperationalSession};
+use crate::commissioning::ports::{AttributePath, LinkError, OperationalSession};
 use crate::journal::{Event, EventSink, Level};
 use crate::matter::operational::CaseLink;
-use crate::node::{NodeId, NodeState};
+use crate::node::{NodeId, NodeState, SessionParameters};
 
 /// DataModelRevision of Basic Information: every node has it, and it is small.
 const SMALLEST: AttributePath = AttributePath { endpoint: 0, cluster: 0x28, attribute: 0 };
 /// A read on a kept session; MRP has sent it several times by then.
 const READ: Duration = Duration::from_secs(3);
-/// Where the node is, where mDNS does not know it already.
-const LOOKUP: Duration = Duration::from_secs(1);
+/// A sleepy node that misses one question may just have slept on.
+const SLEEPY_FAILURES: u32 = 2;
 /// Of the Matter stack's 64 sessions, so many are kept for probes.
 const KEPT: usize = 16;
 /// New nodes are noticed this soon.
@@ -35,7 +34,8 @@ const REFRESH: Duration = Duration::from_secs(10);
 enum Answer {
     Alive,
     Silent(String),
-    Refused,
+    /// Another device answers where it was.
+    SomebodyElse(String),
     /// Our own stack failed.
     NotAsked,
 }
@@ -68,6 +68,11 @@ impl Probes {
         if kept.len() < KEPT || kept.contains_key(&node) {
             kept.insert(node, session);
         }
+    }
+
+    /// Whether a node was asked in vain since it was last heard of.
+    pub(super) fn is_silent(&self, node: NodeId) -> bool {
+        self.liveness().is_silent(node)
     }
 
     /// When a node was last heard of, since the start.
@@ -103,16 +108,20 @@ pub(super) async fn watch(hub: Arc<Hub>) {
 impl Hub {
     pub(super) async fn know_nodes(&self) {
         let Ok(records) = self.store.nodes().await else { return };
-        let nodes: BTreeSet<NodeId> =
-            records.iter().filter(|node| node.state != NodeState::Removing).map(|node| node.node_id).collect();
+        let probed = records.iter().filter(|record| record.state != NodeState::Removing);
+        let rhythms: BTreeMap<NodeId, SessionParameters> =
+            probed.map(|record| (record.node_id, self.reach.rhythm(record))).collect();
+        let nodes: BTreeSet<NodeId> = rhythms.keys().copied().collect();
+        self.reach.keep_only(&records.iter().map(|record| record.node_id).collect());
         self.probes.kept().retain(|node, _| nodes.contains(node));
         self.probes.asked().retain(|node, _| nodes.contains(node));
-        self.probes.liveness().know(&nodes, Instant::now());
+        self.probes.liveness().know(&rhythms, Instant::now());
     }
 
     /// A node was heard of: a flag that says otherwise comes down.
     pub(super) async fn note_contact(&self, node: NodeId) {
         let now = Timestamp::now();
+        self.reach.handle_contact(node);
         if !self.probes.liveness().contact(node, Instant::now(), now) {
             return;
         }
@@ -125,6 +134,7 @@ impl Hub {
             let message = format!("node {node} ({}) is back", record.name);
             self.journal.record(Event::new(now, Level::Info, "node-returned", message).with_node(node));
             self.access.heard_of(node);
+            self.syncing.ask(node);
         }
     }
 
@@ -160,13 +170,11 @@ impl Hub {
         self.probes.wake.notify_one();
     }
 
-    async fn probe(&self, Question { node, turn, patience }: Question) {
-        let answer = self.ask(node, patience).await;
-        let ours = self.link.credentials().compressed_fabric_id();
+    async fn probe(&self, Question { node, turn, patience, sleepy }: Question) {
+        let answer = self.ask(node, patience, sleepy).await;
         let failed = || {
-            let nodes = self.discovery.operational_nodes();
-            let seen = nodes.iter().find(|seen| seen.compressed_fabric_id == ours && seen.node_id == node);
-            seen.inspect(|seen| self.discovery.confirm(seen));
+            let seen = self.reach.announced(node);
+            seen.iter().for_each(|seen| self.discovery.confirm(seen));
             self.probes.liveness().failed(node, turn, Instant::now(), seen.is_some())
         };
         match answer {
@@ -176,23 +184,15 @@ impl Hub {
                 self.access.heard_of(node);
             }
             Answer::NotAsked => self.probes.liveness().later(node, turn, Instant::now()),
-            Answer::Silent(why) => {
-                if failed().is_some() {
+            Answer::Silent(why) | Answer::SomebodyElse(why) => {
+                if failed().is_some_and(|failures| failures >= if sleepy { SLEEPY_FAILURES } else { 1 }) {
                     self.note_silence(node, &why).await;
-                }
-            }
-            Answer::Refused => {
-                let Some(failures) = failed() else { return };
-                self.note_silence(node, "it refuses us").await;
-                // Whether that is for good becomes clear when mDNS has forgotten it, some seconds later.
-                if failures.is_power_of_two() {
-                    self.syncing.ask(node);
                 }
             }
         }
     }
 
-    async fn ask(&self, node: NodeId, patience: Duration) -> Answer {
+    async fn ask(&self, node: NodeId, patience: Duration, sleepy: bool) -> Answer {
         let kept = self.probes.kept().remove(&node);
         if let Some(session) = kept
             && let Ok(Ok(_)) = timeout(READ, session.read_text(SMALLEST)).await
@@ -201,25 +201,26 @@ impl Hub {
             return Answer::Alive;
         }
         let Ok(Some(record)) = self.store.node(node).await else { return Answer::NotAsked };
-        let ours = self.link.credentials().compressed_fabric_id();
-        let mut addresses = self.discovery.operational(ours, node, LOOKUP).await;
-        if addresses.is_empty() {
-            addresses = last_known(&record);
-        }
-        match timeout(patience, self.link.open_case(node, &addresses, patience)).await {
-            Ok(Ok(session)) => {
-                self.probes.keep(node, session);
+        match self.reach.open(&record, patience).await {
+            Ok(session) => {
+                // A session with a sleepy node would have to outlast its sleep.
+                if !sleepy {
+                    self.probes.keep(node, session);
+                }
                 Answer::Alive
             }
-            // It says so itself.
-            Ok(Err(LinkError::Busy)) => Answer::Alive,
-            Ok(Err(LinkError::NoSharedTrustRoots { .. } | LinkError::NotThatNode { .. })) => Answer::Refused,
-            Ok(Err(LinkError::Stack { what })) => {
+            Err(LinkError::Stack { what }) => {
                 tracing::debug!(node.id = node.0, what, "a node could not be asked");
                 Answer::NotAsked
             }
-            Ok(Err(error)) => Answer::Silent(error.to_string()),
-            Err(_) => Answer::Silent(format!("no answer within {} s", patience.as_secs())),
+            Err(error @ LinkError::NoSharedTrustRoots { peer }) => {
+                self.reach.suspect(node, peer);
+                Answer::SomebodyElse(error.to_string())
+            }
+            Err(error @ LinkError::NotThatNode { .. }) => Answer::SomebodyElse(error.to_string()),
+            // Somebody is there, be it this node or not: nothing is known.
+            Err(LinkError::Busy) => Answer::NotAsked,
+            Err(error) => Answer::Silent(error.to_string()),
         }
     }
 }

@@ -1,52 +1,382 @@
-//! Finding and opening a node of ours, wherever it is now. Not here: who may be asked when (`liveness`), what is asked.
+//! The one way to a node of ours: find it, open it, and say who answered. Whoever wants a session with a node comes here.
+//!
+//! All addresses that may be the node's are tried side by side (`rank`), those that are known at once, while mDNS is asked
+//! for others; how long depends on the node's own rhythm (`rhythm`). What a refusal means is in `standing`.
+//! Not here: who is asked when (`liveness`), what is asked.
 
-use std::time::Duration;
+mod prove;
+mod rank;
+pub(super) mod rhythm;
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures_util::future::{Either, select};
+use tokio::sync::Notify;
+
+use self::rank::{Trail, Whereabouts};
 use super::Hub;
 use super::refusal::Refusal;
 use crate::commissioning::error::Disposition;
 use crate::commissioning::ports::{Discovery, LinkError, MatterLink};
+use crate::discovery::LanDiscovery;
+use crate::matter::link::Link;
 use crate::matter::operational::CaseLink;
-use crate::node::NodeRecord;
+use crate::node::{NodeId, NodeRecord, OperationalIdentity, OperationalNode, SessionParameters};
+use crate::standing::OffFabric;
 
-/// How long a node's announcement is waited for before its last known addresses are tried.
-const LOOKUP: Duration = Duration::from_secs(2);
-/// A session with it, wherever it is.
-pub(super) const OPEN: Duration = Duration::from_secs(8);
-/// Everything that one request asks of a device.
+pub(super) use prove::follow;
+
+/// How long mDNS is asked for a node that it does not know, beside what is tried already.
+const LOOKUP: Duration = Duration::from_secs(3);
+/// A session with a node that is always awake.
+pub(crate) const OPEN: Duration = Duration::from_secs(8);
+/// Everything that one request asks of such a device.
 const DEVICE: Duration = Duration::from_secs(20);
+
+/// Where a node stands, by who answered when it was asked.
+pub(super) enum Standing {
+    /// It answered itself, with its certificate of our fabric.
+    Ours(CaseLink),
+    /// It has proved itself that it is not on our fabric any more. Only this is a reason to destroy anything.
+    NotOnOurFabric(OffFabric),
+    /// What answers at its address is another device, as far as is known: nothing is known of ours.
+    SomebodyElse(LinkError),
+    /// Nobody answered, or it could not be asked.
+    Unknown(LinkError),
+}
+
+/// See the module. Shared by everything that opens nodes.
+pub(crate) struct Reach {
+    link: Arc<Link>,
+    discovery: LanDiscovery,
+    trails: Mutex<BTreeMap<NodeId, Trail>>,
+    /// What nodes have proved since they were last heard of.
+    proofs: Mutex<BTreeMap<NodeId, OffFabric>>,
+    errands: Mutex<BTreeSet<prove::Errand>>,
+    wake: Notify,
+}
+
+impl Reach {
+    pub(crate) fn new(link: Arc<Link>, discovery: LanDiscovery) -> Self {
+        Self {
+            link,
+            discovery,
+            trails: Mutex::default(),
+            proofs: Mutex::default(),
+            errands: Mutex::default(),
+            wake: Notify::new(),
+        }
+    }
+
+    fn trails(&self) -> MutexGuard<'_, BTreeMap<NodeId, Trail>> {
+        self.trails.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn proofs(&self) -> MutexGuard<'_, BTreeMap<NodeId, OffFabric>> {
+        self.proofs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The name of a node on our fabric.
+    fn ours(&self, node: NodeId) -> OperationalIdentity {
+        let compressed_fabric_id = self.link.credentials().compressed_fabric_id();
+        OperationalIdentity { compressed_fabric_id, node_id: node }
+    }
+
+    /// What mDNS says of a node now; it may be a memory.
+    pub(super) fn announced(&self, node: NodeId) -> Option<OperationalNode> {
+        self.discovery.operational_node(self.ours(node).compressed_fabric_id, node)
+    }
+
+    /// The rhythm of a node: as announced now, else as recorded.
+    pub(super) fn rhythm(&self, record: &NodeRecord) -> SessionParameters {
+        self.announced(record.node_id).map_or_else(|| record.rhythm.session(), |node| node.txt.session())
+    }
+
+    /// What a node has proved since it was last heard of.
+    pub(super) fn proof(&self, node: NodeId) -> Option<OffFabric> {
+        self.proofs().get(&node).cloned()
+    }
+
+    /// Where it answered last, since the start.
+    pub(super) fn good(&self, node: NodeId) -> Option<SocketAddr> {
+        self.trails().get(&node).and_then(Trail::good)
+    }
+
+    /// A CASE session with the node, wherever it is now. `budget` is for one that is always awake; a sleepy one gets its
+    /// sleep in addition.
+    ///
+    /// # Errors
+    /// Who refused, or what became of each address.
+    pub(crate) async fn open(&self, record: &NodeRecord, budget: Duration) -> Result<CaseLink, LinkError> {
+        self.open_among(record, &[], budget).await
+    }
+
+    /// The same for a node that may also be at `more`.
+    pub(super) async fn open_among(
+        &self,
+        record: &NodeRecord,
+        more: &[SocketAddr],
+        budget: Duration,
+    ) -> Result<CaseLink, LinkError> {
+        let node = record.node_id;
+        let deadline = Instant::now() + budget + rhythm::sleep(&self.rhythm(record));
+        let mut announced = self.announced(node).map(|seen| seen.sockets()).unwrap_or_default();
+        announced.extend(more);
+        let known = self.rank(record, &announced);
+        if !announced.is_empty() {
+            return self.try_all(node, &known, deadline).await;
+        }
+        let remembered = std::pin::pin!(self.try_all(node, &known, deadline));
+        let elsewhere = std::pin::pin!(self.look_elsewhere(record, &known, deadline));
+        match select(remembered, elsewhere).await {
+            Either::Left((Ok(session), _)) | Either::Right((Ok(session), _)) => Ok(session),
+            // What mDNS tells now counts for more than what was remembered; and it has nothing to say where it knows nothing.
+            Either::Left((Err(error), elsewhere)) => elsewhere.await.map_err(|other| stronger(other, error)),
+            Either::Right((Err(error), remembered)) => remembered.await.map_err(|other| stronger(error, other)),
+        }
+    }
+
+    /// A CASE session with a node that has no record: where it announces itself, and nowhere else.
+    pub(super) async fn open_unrecorded(&self, node: NodeId, budget: Duration) -> Result<CaseLink, LinkError> {
+        let deadline = Instant::now() + budget;
+        let name = self.ours(node);
+        let announced = self.discovery.operational(name.compressed_fabric_id, node, LOOKUP.min(budget)).await;
+        self.try_all(node, &announced, deadline).await
+    }
+
+    /// Waits for the node's announcement and tries what is new in it.
+    async fn look_elsewhere(
+        &self,
+        record: &NodeRecord,
+        known: &[SocketAddr],
+        deadline: Instant,
+    ) -> Result<CaseLink, LinkError> {
+        let OperationalIdentity { compressed_fabric_id, node_id } = self.ours(record.node_id);
+        let budget = LOOKUP.min(deadline.saturating_duration_since(Instant::now()));
+        let mut announced = self.discovery.operational(compressed_fabric_id, node_id, budget).await;
+        announced.retain(|address| !known.contains(address));
+        let fresh = self.rank(record, &announced);
+        let fresh: Vec<_> = fresh.into_iter().filter(|address| announced.contains(address)).collect();
+        self.try_all(node_id, &fresh, deadline).await
+    }
+
+    async fn try_all(&self, node: NodeId, addresses: &[SocketAddr], deadline: Instant) -> Result<CaseLink, LinkError> {
+        if addresses.is_empty() {
+            return Err(LinkError::Unreachable { tried: Vec::new() });
+        }
+        let budget = deadline.saturating_duration_since(Instant::now());
+        let opened = self.link.open_case(node, addresses, budget).await;
+        let now = Instant::now();
+        let mut trails = self.trails();
+        let trail = trails.entry(node).or_default();
+        match &opened {
+            Ok(session) => trail.handle_answer(session.peer(), addresses, now),
+            Err(LinkError::Unreachable { tried }) => {
+                tried.iter().for_each(|(address, _)| trail.handle_failure(*address, now));
+            }
+            Err(LinkError::NoSharedTrustRoots { peer } | LinkError::NotThatNode { peer }) => {
+                trail.handle_failure(*peer, now);
+            }
+            Err(_) => {}
+        }
+        opened
+    }
+
+    fn rank(&self, record: &NodeRecord, announced: &[SocketAddr]) -> Vec<SocketAddr> {
+        let interfaces = Interfaces::now();
+        let remembered = interfaces.sockets(record);
+        let taken = self.taken(record.node_id);
+        let known = Whereabouts { announced, remembered: &remembered, taken: &taken, own: &interfaces.own };
+        let trails = self.trails();
+        trails.get(&record.node_id).unwrap_or(&Trail::default()).rank(known, Instant::now())
+    }
+
+    /// Where other nodes of ours are now.
+    fn taken(&self, node: NodeId) -> BTreeSet<SocketAddr> {
+        let ours = self.ours(node).compressed_fabric_id;
+        let others = self.discovery.operational_nodes().into_iter();
+        let others = others.filter(|other| other.compressed_fabric_id == ours && other.node_id != node);
+        let announced = others.flat_map(|other| other.sockets());
+        let trails = self.trails();
+        let proved = trails.iter().filter(|(other, _)| **other != node).filter_map(|(_, trail)| trail.good());
+        announced.chain(proved).collect()
+    }
+
+    /// An address of a node as records and people write it.
+    pub(super) fn address(&self, record: &NodeRecord, peer: SocketAddr) -> String {
+        let announced = self.announced(record.node_id).into_iter().flat_map(|node| {
+            let port = node.port;
+            node.addresses.into_iter().map(move |address| (address.socket(port), address.to_string()))
+        });
+        let interfaces = Interfaces::now();
+        let recorded =
+            record.addresses.iter().filter_map(|text| Some((interfaces.socket(text, record.port)?, text.clone())));
+        let mut known = announced.chain(recorded);
+        known.find(|(socket, _)| *socket == peer).map_or_else(|| peer.ip().to_string(), |(_, text)| text)
+    }
+
+    /// The addresses that a node announces, as its record keeps them: where it answered last comes first.
+    pub(super) fn addresses(&self, record: &NodeRecord, seen: &OperationalNode) -> Vec<String> {
+        let good = self.good(record.node_id).or_else(|| Interfaces::now().sockets(record).first().copied());
+        let (mut first, rest): (Vec<_>, Vec<_>) =
+            seen.addresses.iter().partition(|address| Some(address.socket(seen.port)) == good);
+        first.extend(rest);
+        first.into_iter().map(ToString::to_string).collect()
+    }
+
+    /// A node was heard of: what was proved before does not hold any more.
+    pub(super) fn handle_contact(&self, node: NodeId) {
+        self.proofs().remove(&node);
+    }
+
+    /// These are the nodes now.
+    pub(super) fn keep_only(&self, nodes: &BTreeSet<NodeId>) {
+        self.trails().retain(|node, _| nodes.contains(node));
+        self.proofs().retain(|node, _| nodes.contains(node));
+    }
+}
+
+/// The one that says more: `first`, unless nobody was asked for it.
+fn stronger(first: LinkError, second: LinkError) -> LinkError {
+    match (first, second) {
+        (LinkError::Unreachable { tried }, LinkError::Unreachable { tried: more }) => {
+            LinkError::Unreachable { tried: tried.into_iter().chain(more).collect() }
+        }
+        (LinkError::Unreachable { tried }, second) if tried.is_empty() => second,
+        (first, _) => first,
+    }
+}
+
+/// The hub's own interfaces, which give a remembered link-local address its meaning.
+struct Interfaces {
+    own: Vec<IpAddr>,
+    index: BTreeMap<String, u32>,
+}
+
+impl Interfaces {
+    /// Empty where the system does not tell.
+    fn now() -> Self {
+        let all = if_addrs::get_if_addrs().unwrap_or_default();
+        let own = all.iter().map(if_addrs::Interface::ip).collect();
+        Self { own, index: all.into_iter().filter_map(|one| Some((one.name, one.index?))).collect() }
+    }
+
+    /// Where a node was by its record.
+    fn sockets(&self, record: &NodeRecord) -> Vec<SocketAddr> {
+        record.addresses.iter().filter_map(|text| self.socket(text, record.port)).collect()
+    }
+
+    /// `fe80::1%eth0`, or a plain address.
+    fn socket(&self, text: &str, port: u16) -> Option<SocketAddr> {
+        match text.split_once('%') {
+            None => {
+                let ip: IpAddr = text.parse().ok()?;
+                let needs_interface = matches!(ip, IpAddr::V6(v6) if crate::node::is_unicast_link_local(v6));
+                (!needs_interface).then(|| SocketAddr::new(ip, port))
+            }
+            Some((ip, interface)) => {
+                Some(std::net::SocketAddrV6::new(ip.parse().ok()?, port, 0, *self.index.get(interface)?).into())
+            }
+        }
+    }
+}
+
+impl Standing {
+    fn of(error: LinkError) -> Self {
+        match error {
+            LinkError::NoSharedTrustRoots { .. } | LinkError::NotThatNode { .. } => Self::SomebodyElse(error),
+            error => Self::Unknown(error),
+        }
+    }
+}
+
+impl fmt::Display for Standing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ours(session) => write!(f, "it answers at {}", session.peer()),
+            Self::NotOnOurFabric(proof) => proof.fmt(f),
+            Self::SomebodyElse(error) => write!(f, "{error}; where the node itself is, is not known"),
+            Self::Unknown(error) => error.fmt(f),
+        }
+    }
+}
 
 impl Hub {
     /// A CASE session with a recorded node, wherever it is now.
     pub(super) async fn meet(&self, record: &NodeRecord) -> Result<CaseLink, LinkError> {
-        let compressed = self.link.credentials().compressed_fabric_id();
-        let mut addresses = self.discovery.operational(compressed, record.node_id, LOOKUP).await;
-        for known in last_known(record) {
-            if !addresses.contains(&known) {
-                addresses.push(known);
-            }
-        }
-        let session = self.link.open_case(record.node_id, &addresses, OPEN).await;
+        self.meet_within(record, OPEN).await
+    }
+
+    async fn meet_within(&self, record: &NodeRecord, budget: Duration) -> Result<CaseLink, LinkError> {
+        let node = record.node_id;
+        let session = self.reach.open(record, budget).await;
         match &session {
-            Ok(_) => self.note_contact(record.node_id).await,
-            Err(LinkError::Unreachable { .. }) => self.doubt(record.node_id),
+            Ok(session) => {
+                self.note_contact(node).await;
+                self.note_address(record, session.peer()).await;
+            }
+            Err(LinkError::NoSharedTrustRoots { peer }) => {
+                self.reach.suspect(node, *peer);
+                self.doubt(node);
+            }
+            Err(LinkError::Unreachable { .. } | LinkError::NotThatNode { .. }) => self.doubt(node),
             Err(_) => {}
         }
         session
     }
-}
 
-pub(super) async fn within<T>(work: impl Future<Output = Result<T, LinkError>>) -> Result<T, LinkError> {
-    let late = LinkError::Unreachable { tried: Vec::new() };
-    tokio::time::timeout(DEVICE, work).await.unwrap_or(Err(late))
-}
+    /// Where it answered comes first, also after a restart.
+    async fn note_address(&self, record: &NodeRecord, peer: SocketAddr) {
+        let address = self.reach.address(record, peer);
+        if record.addresses.first() == Some(&address) && record.port == peer.port() {
+            return;
+        }
+        let changed = self.store.modify_node(record.node_id, move |record| {
+            record.addresses.retain(|known| *known != address);
+            record.addresses.insert(0, address);
+            record.port = peer.port();
+        });
+        if let Err(error) = changed.await {
+            tracing::debug!(node.id = record.node_id.0, %error, "cannot note where the node answered");
+        }
+    }
 
-/// Addresses that need no interface name; link-local ones are found by mDNS.
-pub(super) fn last_known(record: &NodeRecord) -> Vec<std::net::SocketAddr> {
-    let ips = record.addresses.iter().filter_map(|address| address.parse::<std::net::IpAddr>().ok());
-    ips.filter(|ip| !matches!(ip, std::net::IpAddr::V6(v6) if crate::node::is_unicast_link_local(*v6)))
-        .map(|ip| std::net::SocketAddr::new(ip, record.port))
-        .collect()
+    /// Where a node stands, as far as that is known within `budget`. Proving that it has left takes longer, and goes on
+    /// by itself where there is a reason; what it came to is known here then.
+    pub(super) async fn standing(&self, record: &NodeRecord, budget: Duration) -> Standing {
+        match self.meet_within(record, budget).await {
+            Ok(session) => Standing::Ours(session),
+            Err(error) => match self.reach.proof(record.node_id) {
+                Some(proof) => Standing::NotOnOurFabric(proof),
+                None => Standing::of(error),
+            },
+        }
+    }
+
+    /// The same, to the end: where something says that the node has left, the proof is waited for, some 15 s.
+    pub(super) async fn settled_standing(&self, record: &NodeRecord) -> Standing {
+        let standing = self.standing(record, OPEN).await;
+        let Standing::SomebodyElse(LinkError::NoSharedTrustRoots { peer }) = &standing else { return standing };
+        match self.reach.prove(record, *peer).await {
+            Some(proof) => Standing::NotOnOurFabric(proof),
+            None => standing,
+        }
+    }
+
+    /// Ends work with a node in time, with a sleepy one's sleep in addition.
+    pub(super) async fn within<T>(
+        &self,
+        record: &NodeRecord,
+        work: impl Future<Output = Result<T, LinkError>>,
+    ) -> Result<T, LinkError> {
+        let late = LinkError::Unreachable { tried: Vec::new() };
+        let budget = DEVICE + rhythm::sleep(&self.reach.rhythm(record));
+        tokio::time::timeout(budget, work).await.unwrap_or(Err(late))
+    }
 }
 
 pub(super) fn device_error(error: &LinkError) -> Refusal {

@@ -8,17 +8,18 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use jiff::Timestamp;
+use tokio::time::sleep;
 
 use super::Hub;
 use super::reach::OPEN;
-use crate::commissioning::ports::{Discovery, LinkError, MatterLink, NodeStore, OperationalSession, ProvisionalNode};
+use crate::commissioning::ports::{LinkError, NodeStore, OperationalSession, ProvisionalNode};
 use crate::fabric::granted_cats;
 use crate::failpoint;
 use crate::journal::{Event, EventSink, Level};
 use crate::node::{CommissionableNode, NodeRecord, NodeState};
 
-/// An interrupted attempt's device is looked for this long before it is left for its next announcement.
-const LOOKUP: Duration = Duration::from_secs(5);
+/// A device that has just rolled back may say things that it does not say a moment later.
+const SAY_IT_TWICE: Duration = Duration::from_secs(2);
 
 /// At start, before any attempt can run: the rows whose device cannot have completed. Its fail-safe takes it back.
 pub(crate) async fn abandon_unready(hub: &Hub) {
@@ -48,30 +49,43 @@ pub(super) async fn commissionable_seen(hub: &Arc<Hub>, node: &CommissionableNod
 
 /// Where the device is: announced on our fabric, or waiting for a commissioner at the address that it had.
 async fn settle(hub: &Hub, provisional: ProvisionalNode) {
-    let compressed = hub.link.credentials().compressed_fabric_id();
     let waiting = hub.discovery.commissionable().into_iter().find(|node| looks_like(node, &provisional.record));
-    let addresses = match waiting {
-        Some(node) => node.sockets(),
-        None => hub.discovery.operational(compressed, provisional.record.node_id, LOOKUP).await,
-    };
-    if !addresses.is_empty() {
-        ask(hub, provisional, &addresses).await;
-    }
+    let sockets = waiting.map(|node| node.sockets()).unwrap_or_default();
+    ask(hub, provisional, &sockets).await;
 }
 
 /// Asks the device: it is on our fabric (then it is completed and recorded), or it is not (then it was rolled back).
-async fn ask(hub: &Hub, provisional: ProvisionalNode, addresses: &[SocketAddr]) {
+/// `waiting` is where one that looks like it waits for a commissioner.
+async fn ask(hub: &Hub, provisional: ProvisionalNode, waiting: &[SocketAddr]) {
     let node = provisional.record.node_id;
-    match hub.link.open_case(node, addresses, OPEN).await {
-        Ok(session) => match promote(hub, &provisional, &session).await {
-            Ok(()) => {
-                let message = format!("node {node} was complete when the attempt was interrupted, and is recorded now");
-                hub.journal.record(about(&provisional, Level::Info, "attempt-recovered", message));
+    let refused = match hub.reach.open_among(&provisional.record, waiting, OPEN).await {
+        Ok(session) => {
+            match promote(hub, &provisional, &session).await {
+                Ok(()) => {
+                    let message =
+                        format!("node {node} was complete when the attempt was interrupted, and is recorded now");
+                    hub.journal.record(about(&provisional, Level::Info, "attempt-recovered", message));
+                }
+                Err(error) => tracing::warn!(node.id = node.0, %error, "an interrupted attempt cannot be settled yet"),
             }
-            Err(error) => tracing::warn!(node.id = node.0, %error, "an interrupted attempt cannot be settled yet"),
-        },
-        Err(LinkError::NoSharedTrustRoots { .. }) => abandon(hub, &provisional).await,
-        Err(error) => tracing::debug!(node.id = node.0, %error, "an interrupted attempt's device does not answer yet"),
+            return;
+        }
+        Err(LinkError::NoSharedTrustRoots { peer }) => peer,
+        Err(error) => {
+            tracing::debug!(node.id = node.0, %error, "an interrupted attempt's device does not answer yet");
+            return;
+        }
+    };
+    if waiting.contains(&refused) {
+        // No proof, but the best that there can be: a commissionable device says nothing else of itself. A mistake here
+        // costs no binding, for there is none yet; and a node of ours without a record is told of when it announces itself.
+        sleep(SAY_IT_TWICE).await;
+        let again = hub.reach.open_among(&provisional.record, waiting, OPEN).await;
+        if matches!(again, Err(LinkError::NoSharedTrustRoots { peer }) if waiting.contains(&peer)) {
+            abandon(hub, &provisional).await;
+        }
+    } else if hub.reach.prove(&provisional.record, refused).await.is_some() {
+        abandon(hub, &provisional).await;
     }
 }
 

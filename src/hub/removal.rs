@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -11,16 +11,18 @@ use tokio::sync::broadcast;
 use utoipa::ToSchema;
 
 use super::Hub;
-use super::reach::{device_error, within};
+use super::reach::{OPEN, Standing, device_error};
 use super::refusal::Refusal;
 use crate::bind::BindState;
 use crate::commissioning::error::Disposition;
 use crate::commissioning::ports::{LinkError, OperationalSession};
 use crate::failpoint;
 use crate::journal::{Event, EventSink, Level};
+use crate::matter::operational::CaseLink;
 use crate::node::{NodeId, NodeRecord, NodeState};
 use crate::outbox::dispatcher::wait_for;
 use crate::outbox::ports::OutboxId;
+use crate::standing::OffFabric;
 use crate::store::{Removal, RemovalStage};
 
 /// Takes nodes away.
@@ -121,7 +123,7 @@ impl Hub {
             let away = LinkError::Unreachable { tried: Vec::new() };
             let asked = if gone && force { Err(away) } else { self.remove_from_device(&removal.record).await };
             match asked {
-                Ok(()) => device_removed = true,
+                Ok(_) => device_removed = true,
                 Err(error) if removal.forced => {
                     let message = format!("removed by force: {error}; our fabric is still on the device");
                     let event = Event::new(Timestamp::now(), Level::Warn, "node-left-behind", message);
@@ -179,8 +181,7 @@ impl Hub {
     }
 
     fn announces_itself(&self, node: NodeId) -> bool {
-        let ours = self.link.credentials().compressed_fabric_id();
-        self.discovery.operational_nodes().iter().any(|seen| seen.compressed_fabric_id == ours && seen.node_id == node)
+        self.reach.announced(node).is_some()
     }
 
     /// From now on the device may have been told. It is not told before that is on disk.
@@ -188,21 +189,44 @@ impl Hub {
         self.store.tell_removal(node).await.map_err(|error| LinkError::Stack { what: error.to_string() })
     }
 
-    async fn remove_from_device(&self, record: &NodeRecord) -> Result<(), LinkError> {
-        let remove = async {
-            let session = match self.meet(record).await {
-                // It does not know us any more, which is what is wanted.
-                Err(LinkError::NoSharedTrustRoots { .. }) => return Ok(()),
-                session => session?,
-            };
-            let index = session.current_fabric_index().await?;
-            self.tell_removal(record.node_id).await?;
+    /// Has the device forget us. Done only with its own proof of that.
+    async fn remove_from_device(&self, record: &NodeRecord) -> Result<OffFabric, LinkError> {
+        match self.settled_standing(record).await {
+            Standing::Ours(session) => self.within(record, self.remove_over(record, session)).await,
+            Standing::NotOnOurFabric(proof) => Ok(proof),
+            Standing::SomebodyElse(error) | Standing::Unknown(error) => Err(error),
+        }
+    }
+
+    /// RemoveFabric; again where no answer came, for that may have been lost, or the command.
+    async fn remove_over(&self, record: &NodeRecord, mut session: CaseLink) -> Result<OffFabric, LinkError> {
+        let node = record.node_id;
+        let mut index = session.current_fabric_index().await;
+        loop {
+            let (peer, sent) = (session.peer(), Instant::now());
+            self.tell_removal(node).await?;
             failpoint::reach("remove-fabric.before");
-            session.remove_fabric(index).await?;
-            failpoint::reach("remove-fabric.after");
-            Ok(())
-        };
-        within(remove).await
+            let removed = match index {
+                Ok(index) => session.remove_fabric(index).await,
+                Err(error) => Err(error),
+            };
+            match removed {
+                Ok(()) => {
+                    failpoint::reach("remove-fabric.after");
+                    return Ok(OffFabric::removed_by_us(node));
+                }
+                Err(LinkError::SessionLost | LinkError::Unreachable { .. }) => {}
+                Err(error) => return Err(error),
+            }
+            session = match self.reach.open(record, OPEN).await {
+                Err(LinkError::NoSharedTrustRoots { peer: refusing }) => {
+                    let proof = OffFabric::removed_unanswered(node, peer, refusing, Instant::now() - sent);
+                    return proof.ok_or(LinkError::NoSharedTrustRoots { peer: refusing });
+                }
+                opened => opened?,
+            };
+            index = session.current_fabric_index().await;
+        }
     }
 }
 

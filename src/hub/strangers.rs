@@ -20,7 +20,7 @@ use super::refusal::Refusal;
 use crate::bind::{BindOptions, BindState, BindStatus, CloudDevice, CloudRecord};
 use crate::commissioning::error::Disposition;
 use crate::commissioning::identity::{self, GivenIdentity};
-use crate::commissioning::ports::{Discovery, LinkError, MatterLink, NodeStore, OperationalSession};
+use crate::commissioning::ports::{LinkError, NodeStore, OperationalSession};
 use crate::durable::StoreError;
 use crate::fabric::granted_cats;
 use crate::journal::{Event, EventSink, Level};
@@ -28,8 +28,6 @@ use crate::matter::operational::CaseLink;
 use crate::node::{AttestationSummary, NodeId, NodeRecord, NodeState, OperationalNode};
 use crate::outbox::ports::OutboxTask;
 
-/// mDNS knows a node that announces itself, or hears of it within this time.
-const LOOKUP: Duration = Duration::from_secs(2);
 /// Who announces itself answers soon.
 const OPEN: Duration = Duration::from_secs(5);
 /// Asking the cloud what it holds.
@@ -116,7 +114,7 @@ impl Hub {
     /// Asks a node without a record whether it lets us in: what mDNS says may be a memory.
     async fn greet(&self, seen: &OperationalNode) {
         let node = seen.node_id;
-        let known = match self.link.open_case(node, &seen.sockets(), OPEN).await {
+        let known = match self.reach.open_unrecorded(node, OPEN).await {
             Ok(_) => ForeignNode {
                 node_id: node,
                 addresses: seen.addresses.iter().map(ToString::to_string).collect(),
@@ -223,9 +221,7 @@ impl Hub {
     }
 
     async fn open_stranger(&self, node: NodeId) -> Result<CaseLink, LinkError> {
-        let ours = self.link.credentials().compressed_fabric_id();
-        let addresses = self.discovery.operational(ours, node, LOOKUP).await;
-        self.link.open_case(node, &addresses, OPEN).await
+        self.reach.open_unrecorded(node, OPEN).await
     }
 
     /// All that a record says, from the device itself. What only commissioning knows stays empty.
@@ -235,7 +231,7 @@ impl Hub {
         let fabric_index = session.current_fabric_index().await?;
         let now = Timestamp::now();
         let seen = self.unrecorded().await.unwrap_or_default().into_iter().find(|seen| seen.node_id == node);
-        let (addresses, port) = seen.map(|seen| (seen.addresses, seen.port)).unwrap_or_default();
+        let (addresses, port, rhythm) = seen.map(|seen| (seen.addresses, seen.port, seen.txt)).unwrap_or_default();
         Ok(NodeRecord {
             fabric_id: self.link.credentials().bundle().fabric_id,
             node_id: node,
@@ -258,6 +254,8 @@ impl Hub {
             attestation: AttestationSummary { verdict: "not-kept".to_owned(), findings: Vec::new() },
             addresses: addresses.iter().map(ToString::to_string).collect(),
             port,
+            rhythm,
+            also_known_as: Vec::new(),
             commissioned_at: now,
             last_seen_at: Some(now),
             state: NodeState::Operational,

@@ -3,19 +3,16 @@
 //!
 //! Not here: what goes over to the new node (`store::succession`).
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
 use super::Hub;
-use super::reach::last_known;
+use super::reach::Reach;
 use crate::commissioning::driver::FindPredecessor;
-use crate::commissioning::ports::{Discovery, LinkError, MatterLink};
-use crate::discovery::LanDiscovery;
+use crate::commissioning::ports::LinkError;
 use crate::journal::{Event, EventSink, Level};
-use crate::matter::link::Link;
 use crate::node::{BasicInformation, NodeId, NodeRecord, NodeState};
 use crate::reconcile::compare::{DeviceView, Difference};
 use crate::reconcile::driver::Finding;
@@ -23,14 +20,11 @@ use crate::store::{JournalHandle, Store};
 
 /// How long the old node may take to answer; the device's fail-safe runs meanwhile.
 const ANSWER: Duration = Duration::from_secs(4);
-/// mDNS knows a node that is alive, or hears of it within this time.
-const LOOKUP: Duration = Duration::from_millis(500);
 
 /// Asks the old node, over what attempts are made with.
 pub(crate) struct Predecessors {
     pub(crate) store: Store,
-    pub(crate) link: Arc<Link>,
-    pub(crate) discovery: LanDiscovery,
+    pub(crate) reach: Arc<Reach>,
     pub(crate) journal: JournalHandle,
 }
 
@@ -57,7 +51,7 @@ impl Predecessors {
     /// Asks once more, and flags the node where it does not answer.
     async fn is_silent(&self, record: &NodeRecord) -> bool {
         let node = record.node_id;
-        match self.link.open_case(node, &self.addresses(record).await, ANSWER).await {
+        match self.reach.open(record, ANSWER).await {
             // Alive; or something that says nothing about the device.
             Ok(_)
             | Err(
@@ -74,14 +68,6 @@ impl Predecessors {
         let message = format!("node {node} ({}) does not answer, and a device with its marks is here", record.name);
         self.journal.record(Event::new(Timestamp::now(), Level::Info, "node-unreachable", message).with_node(node));
         true
-    }
-
-    async fn addresses(&self, record: &NodeRecord) -> Vec<SocketAddr> {
-        let compressed = self.link.credentials().compressed_fabric_id();
-        let mut addresses = self.discovery.operational(compressed, record.node_id, LOOKUP).await;
-        let known = last_known(record);
-        addresses.extend(known.into_iter().filter(|known| !addresses.contains(known)).collect::<Vec<_>>());
-        addresses
     }
 }
 
@@ -102,7 +88,7 @@ impl Hub {
                 Difference::Superseded { by } => Some(*by),
                 _ => None,
             });
-            if let (Some(by), DeviceView::Silent { .. } | DeviceView::Refused { .. }) = (by, &finding.device) {
+            if let (Some(by), DeviceView::Silent { .. } | DeviceView::OffFabric(_)) = (by, &finding.device) {
                 self.end_predecessor(finding.node_id, by).await;
             }
         }

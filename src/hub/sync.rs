@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,13 +13,13 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
 use super::Hub;
 use super::bind::DeviceCodes;
 use super::inventory::NodeRef;
-use super::reach::{OPEN, last_known};
+use super::reach::{Standing, rhythm};
 use super::refusal::Refusal;
 use super::strangers::ForeignNode;
 use crate::access;
 use crate::bind::MatterInfo;
 use crate::commissioning::path::set_access;
-use crate::commissioning::ports::{Discovery, LinkError, MatterLink, OperationalSession};
+use crate::commissioning::ports::{LinkError, OperationalSession};
 use crate::config::OnRejected;
 use crate::durable::StoreError;
 use crate::fabric::CatGrant;
@@ -32,7 +31,7 @@ use crate::outbox::ports::{BindingCodeSource, OutboxState};
 use crate::reconcile::compare::{DeviceFacts, DeviceView};
 use crate::reconcile::driver::{Findings, Limits, Memory, Reconciler};
 use crate::reconcile::mend::Policy;
-use crate::reconcile::ports::{Devices, Located};
+use crate::reconcile::ports::{Devices, Look};
 use crate::secret::BindingCode;
 
 mod report;
@@ -58,10 +57,11 @@ const SETTLE: Duration = Duration::from_secs(5);
 const EVERY: Duration = Duration::from_secs(15 * 60);
 /// Nodes that come back together (after a power cut) are compared together.
 const GATHER: Duration = Duration::from_secs(1);
-/// How long a node's announcement is waited for.
-const LOOKUP: Duration = Duration::from_secs(2);
-/// A device that has just started may refuse for a moment; so it is asked twice.
-const ASK_TWICE: Duration = Duration::from_secs(1);
+/// A session with a node that announces itself, and all questions after that.
+const OPEN: Duration = Duration::from_secs(6);
+const QUESTIONS: Duration = Duration::from_secs(4);
+/// A session with one that does not.
+const OPEN_DOUBTFUL: Duration = Duration::from_secs(4);
 /// Writing a list and reading it back.
 const RESTORE: Duration = Duration::from_secs(20);
 
@@ -126,7 +126,7 @@ pub(super) async fn follow(hub: Arc<Hub>) {
             if only.as_ref().is_some_and(BTreeSet::is_empty) {
                 continue;
             }
-            if let Err(error) = hub.compare_and_mend(only.as_ref(), None, &SyncProgress::default()).await {
+            if let Err(error) = hub.compare_and_mend(only.as_ref(), None, false, &SyncProgress::default()).await {
                 tracing::warn!(%error, "devices, records and cloud could not be compared");
             }
         }
@@ -176,8 +176,10 @@ impl SyncDoor for Hub {
         }
         let only = node.map(|node| BTreeSet::from([node]));
         let fabric = node.is_none().then(|| self.link.credentials().bundle().fabric_id);
-        let (findings, foreign) =
-            tokio::join!(self.compare_and_mend(only.as_ref(), fabric, &progress), self.greet_if_all(node.is_none()));
+        let (findings, foreign) = tokio::join!(
+            self.compare_and_mend(only.as_ref(), fabric, node.is_some(), &progress),
+            self.greet_if_all(node.is_none())
+        );
         let Findings { nodes, unrecorded, .. } = findings?;
         let mut report = report(&nodes);
         for record in self.store.nodes().await? {
@@ -205,10 +207,12 @@ impl Hub {
         if all { self.greet_strangers().await } else { Ok(Vec::new()) }
     }
 
+    /// `insist`: nodes that are known not to answer are asked all the same, for a person wants to know.
     async fn compare_and_mend(
         &self,
         only: Option<&BTreeSet<NodeId>>,
         fabric: Option<FabricId>,
+        insist: bool,
         progress: &SyncProgress,
     ) -> Result<Findings, StoreError> {
         let _turn = self.syncing.turn.lock().await;
@@ -217,7 +221,7 @@ impl Hub {
             on_access_drift: cloud.on_access_drift,
         });
         let reconciler = Reconciler {
-            devices: &LanDevices(self),
+            devices: &LanDevices { hub: self, insist },
             records: &self.store,
             cloud: self.cloud.as_deref(),
             events: &self.journal,
@@ -229,10 +233,12 @@ impl Hub {
         };
         let findings = reconciler.run(only).await?;
         for finding in &findings.nodes {
-            match finding.device {
+            match &finding.device {
                 DeviceView::Seen(_) => self.note_contact(finding.node_id).await,
-                DeviceView::Refused { for_good: true } => self.note_silence(finding.node_id, OFF_FABRIC).await,
-                DeviceView::Refused { for_good: false } | DeviceView::Silent { .. } => self.doubt(finding.node_id),
+                DeviceView::OffFabric(proof) => self.note_silence(finding.node_id, &proof.to_string()).await,
+                // Its turn comes: it is asked again and again already.
+                DeviceView::Silent { .. } if self.probes.is_silent(finding.node_id) => {}
+                DeviceView::Silent { .. } => self.doubt(finding.node_id),
             }
         }
         self.end_predecessors(&findings.nodes).await;
@@ -267,27 +273,13 @@ impl Hub {
     }
 }
 
-const OFF_FABRIC: &str = "it is not on our fabric any more: it was reset, or another administrator removed us";
-
 /// The devices as this daemon reaches them.
-struct LanDevices<'a>(&'a Hub);
+struct LanDevices<'a> {
+    hub: &'a Hub,
+    insist: bool,
+}
 
 impl LanDevices<'_> {
-    /// Addresses that another node of ours has now were passed on to it.
-    fn addresses(&self, record: &NodeRecord, mut announced: Vec<SocketAddr>) -> Vec<SocketAddr> {
-        let ours = self.0.link.credentials().compressed_fabric_id();
-        let taken: BTreeSet<SocketAddr> = (self.0.discovery.operational_nodes().iter())
-            .filter(|node| node.compressed_fabric_id == ours && node.node_id != record.node_id)
-            .flat_map(|node| node.sockets())
-            .collect();
-        for known in last_known(record) {
-            if !announced.contains(&known) && !taken.contains(&known) {
-                announced.push(known);
-            }
-        }
-        announced
-    }
-
     fn commissionable_again(&self, record: &NodeRecord) -> Option<String> {
         let looks_like = |txt: &crate::node::CommissionableTxt| {
             txt.commissioning_mode != 0
@@ -295,49 +287,53 @@ impl LanDevices<'_> {
                 && txt.vendor_id == Some(record.vendor_id)
                 && txt.product_id == Some(record.product_id)
         };
-        let nodes = self.0.discovery.commissionable();
+        let nodes = self.hub.discovery.commissionable();
         nodes.into_iter().find(|node| looks_like(&node.txt)).map(|node| node.instance)
     }
 
-    async fn open(&self, record: &NodeRecord, located: &Located) -> Result<CaseLink, LinkError> {
-        match self.0.link.open_case(record.node_id, &located.addresses, OPEN).await {
-            Err(LinkError::NoSharedTrustRoots { .. }) => {
-                sleep(ASK_TWICE).await;
-                self.0.link.open_case(record.node_id, &located.addresses, OPEN).await
+    async fn device(&self, record: &NodeRecord) -> DeviceView {
+        let silent = |reason: String| DeviceView::Silent { reason };
+        let announced = self.is_announced(record);
+        if !announced && !self.insist {
+            if let Some(proof) = self.hub.reach.proof(record.node_id) {
+                return DeviceView::OffFabric(proof);
             }
-            other => other,
+            if record.state == NodeState::Unreachable || self.hub.probes.is_silent(record.node_id) {
+                return silent("it does not announce itself, and did not answer when it was asked last".to_owned());
+            }
+        }
+        let session = match self.hub.standing(record, if announced { OPEN } else { OPEN_DOUBTFUL }).await {
+            Standing::Ours(session) => session,
+            Standing::NotOnOurFabric(proof) => return DeviceView::OffFabric(proof),
+            standing @ (Standing::SomebodyElse(_) | Standing::Unknown(_)) => return silent(standing.to_string()),
+        };
+        match self.hub.facts(record.node_id, &session).await {
+            Ok(facts) => DeviceView::Seen(Box::new(facts)),
+            Err(error) => silent(error.to_string()),
         }
     }
 }
 
 impl Devices for LanDevices<'_> {
-    async fn locate(&self, record: &NodeRecord) -> Located {
-        let ours = self.0.link.credentials().compressed_fabric_id();
-        let announced = self.0.discovery.operational(ours, record.node_id, LOOKUP).await;
-        Located {
-            announced: !announced.is_empty(),
-            addresses: self.addresses(record, announced),
-            commissionable_again: self.commissionable_again(record),
-        }
+    fn is_announced(&self, record: &NodeRecord) -> bool {
+        self.hub.reach.announced(record.node_id).is_some()
     }
 
-    async fn look(&self, record: &NodeRecord, located: &Located) -> DeviceView {
-        let asked = async { facts(&self.open(record, located).await?).await };
-        match asked.await {
-            Ok(facts) => DeviceView::Seen(Box::new(facts)),
-            Err(LinkError::NoSharedTrustRoots { .. }) => {
-                // What mDNS remembers outlives a reset by minutes, unless the device says that it is new.
-                let for_good = !located.announced || located.commissionable_again.is_some();
-                DeviceView::Refused { for_good }
-            }
-            Err(error) => DeviceView::Silent { reason: error.to_string() },
-        }
+    fn patience(&self, record: &NodeRecord) -> Duration {
+        let open = if self.is_announced(record) { OPEN } else { OPEN_DOUBTFUL };
+        let sleep = rhythm::sleep(&self.hub.reach.rhythm(record));
+        open + sleep + QUESTIONS + sleep / 2
+    }
+
+    async fn look(&self, record: &NodeRecord) -> Look {
+        let device = self.device(record).await;
+        Look { device, commissionable_again: self.commissionable_again(record) }
     }
 
     async fn restore_access(&self, record: &NodeRecord) -> Result<Vec<CatGrant>, String> {
-        let wanted = self.0.wanted(Some(record.node_id));
+        let wanted = self.hub.wanted(Some(record.node_id));
         let restored = async {
-            let session = self.0.meet(record).await.map_err(|error| error.to_string())?;
+            let session = self.hub.meet(record).await.map_err(|error| error.to_string())?;
             let limits = session.describe().await.map_err(|error| error.to_string())?.acl_limits;
             let held = session.read_acl().await.map_err(|error| error.to_string())?;
             let plan = access::plan(&wanted, limits, &held).map_err(|error| error.to_string())?;
@@ -350,25 +346,27 @@ impl Devices for LanDevices<'_> {
 
     async fn binding_code(&self, record: &NodeRecord) -> Option<BindingCode> {
         let codes = DeviceCodes {
-            store: self.0.store.clone(),
-            link: Arc::clone(&self.0.link),
-            discovery: self.0.discovery.clone(),
-            profiles: self.0.commissioner.get().settings.profiles.clone(),
+            store: self.hub.store.clone(),
+            reach: Arc::clone(&self.hub.reach),
+            profiles: self.hub.commissioner.get().settings.profiles.clone(),
         };
         codes.fresh_code(record.node_id, &MatterInfo::of(record)).await
     }
 
     async fn decommission(&self, node: NodeId) -> Result<(), String> {
-        self.0.decommission(node, "the cloud does not have it any more").await;
+        self.hub.decommission(node, "the cloud does not have it any more").await;
         Ok(())
     }
 }
 
-async fn facts(session: &CaseLink) -> Result<DeviceFacts, LinkError> {
-    let basic = session.describe().await?.basic;
-    let acl = session.read_acl().await?;
-    let fabric_index = session.current_fabric_index().await?;
-    let fabrics = session.fabrics().await?;
-    let identity = fabrics.iter().find(|row| row.index == fabric_index).map(|row| (row.fabric_id, row.node_id));
-    Ok(DeviceFacts { fabric_index, identity, basic, acl })
+impl Hub {
+    async fn facts(&self, node: NodeId, session: &CaseLink) -> Result<DeviceFacts, LinkError> {
+        let basic = session.describe().await?.basic;
+        let acl = session.read_acl().await?;
+        let fabric_index = session.current_fabric_index().await?;
+        let fabrics = session.fabrics().await?;
+        self.note_fabrics(node, &fabrics).await;
+        let identity = fabrics.iter().find(|row| row.index == fabric_index).map(|row| (row.fabric_id, row.node_id));
+        Ok(DeviceFacts { fabric_index, identity, basic, acl })
+    }
 }

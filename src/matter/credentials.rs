@@ -219,7 +219,7 @@ pub fn is_root_key(rcac: &[u8], key: &OperationalSigningKey) -> bool {
 }
 
 /// HKDF-SHA256 over the root public key without its leading 0x04, salted with the fabric id (Matter Core 4.3.2.2).
-fn compressed_fabric_id(root_public_key: &[u8], fabric: FabricId) -> Result<u64, CredentialError> {
+pub(crate) fn compressed_fabric_id(root_public_key: &[u8], fabric: FabricId) -> Result<u64, CredentialError> {
     use rs_matter::crypto::Kdf;
     let ikm = CryptoSensitiveRef::<64>::try_new(root_public_key.get(1..).unwrap_or_default()).map_err(unusable)?;
     let mut id = CryptoSensitive::<8>::new();

@@ -26,6 +26,13 @@ pub struct CaseLink {
     pub(super) session: Session,
 }
 
+impl CaseLink {
+    /// The address at which the node has proved to be it.
+    pub fn peer(&self) -> std::net::SocketAddr {
+        self.session.peer
+    }
+}
+
 impl OperationalSession for CaseLink {
     async fn commissioning_complete(&self) -> Result<(), LinkError> {
         let path = CommandPath::root(cluster::GENERAL_COMMISSIONING, 4);

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::bind::{BindState, CloudRecord, FieldDifference, MatterInfo};
 use crate::fabric::{AUTH_MODE_CASE, AclEntry, Cat, CatGrant, Privilege, granted_cats};
 use crate::node::{BasicInformation, NodeId, NodeRecord};
+use crate::standing::OffFabric;
 
 /// The cloud's limit for names is unknown; so many characters are sent (cloud-contract 5, 5333).
 const NAME_IN_CLOUD: usize = 64;
@@ -33,12 +34,9 @@ pub struct DeviceFacts {
 pub enum DeviceView {
     /// It answered on our fabric.
     Seen(Box<DeviceFacts>),
-    /// Something at its address refused CASE: it does not know our fabric.
-    Refused {
-        /// True where it announces itself on our fabric no more, so that this is not a moment's confusion.
-        for_good: bool,
-    },
-    /// It did not answer.
+    /// It has proved that it is not on our fabric any more.
+    OffFabric(OffFabric),
+    /// It did not answer, whoever else did.
     Silent {
         /// Why, in plain words.
         reason: String,
@@ -242,11 +240,7 @@ pub fn compare(views: Views<'_>) -> Comparison {
     let mut differences = Vec::new();
     match views.device {
         DeviceView::Seen(facts) => device_differences(facts, views.local, &mut differences),
-        DeviceView::Refused { for_good } => {
-            if *for_good {
-                differences.push(Difference::OffFabric { local: views.local.fabric_index });
-            }
-        }
+        DeviceView::OffFabric(_) => differences.push(Difference::OffFabric { local: views.local.fabric_index }),
         DeviceView::Silent { .. } => {}
     }
     let answers = matches!(views.device, DeviceView::Seen(_));
@@ -270,8 +264,8 @@ fn verdict(views: &Views<'_>, device: &[Difference], cloud: &[Difference]) -> Ve
     let missing = |difference: &Difference| matches!(difference, Difference::Bind { held: false, .. });
     match views.device {
         _ if views.superseded_by.is_some() => Verdict::Drift,
-        DeviceView::Silent { .. } | DeviceView::Refused { for_good: false } => Verdict::DeviceUnreachable,
-        DeviceView::Refused { for_good: true } => Verdict::Drift,
+        DeviceView::Silent { .. } => Verdict::DeviceUnreachable,
+        DeviceView::OffFabric(_) => Verdict::Drift,
         DeviceView::Seen(_) if !device.is_empty() => Verdict::Drift,
         DeviceView::Seen(_) if cloud.iter().any(unknown) => Verdict::CloudUnreachable,
         DeviceView::Seen(_) if cloud.iter().any(missing) => Verdict::CloudMissing,

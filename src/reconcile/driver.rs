@@ -1,7 +1,7 @@
 //! Asks devices, record and cloud, compares, and does what policy says.
 //!
-//! Every node is asked side by side. Those that announce themselves have places of their own, so that one that is gone
-//! makes no other wait. Not here: judging (`compare`, `mend`), when to run (`app`).
+//! Nodes are asked side by side, those that announce themselves first, so that one that is gone makes no other wait; and
+//! the whole ends in time, however many are gone. Not here: judging (`compare`, `mend`), when to run (`app`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,13 +11,13 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::compare::{
     CloudView, Comparison, DeviceView, Difference, Row, Views, compare, name_in_cloud, rows, superseded,
 };
 use super::mend::{Action, Change, Policy, mend};
-use super::ports::{Devices, Located, Records};
+use super::ports::{Devices, Look, Records};
 use crate::bind::{BindRequest, BindState, CloudDevice, CloudRecord, MatterInfo};
 use crate::durable::StoreError;
 use crate::failpoint;
@@ -31,27 +31,17 @@ const NO_CODE: &str = "there is no binding code: give the product's source of it
 /// How much at once, and how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Nodes that announce themselves, asked side by side.
+    /// Nodes that are asked side by side.
     pub parallel: usize,
-    /// The same of those that do not.
-    pub doubtful: usize,
-    /// One node that announces itself, all questions.
-    pub look: Duration,
-    /// One that does not.
-    pub look_doubtful: Duration,
+    /// All nodes together. Sleepy ones may take longer, each by its own rhythm.
+    pub looks: Duration,
     /// The cloud, all pages.
     pub cloud: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            parallel: 16,
-            doubtful: 12,
-            look: Duration::from_secs(10),
-            look_doubtful: Duration::from_secs(5),
-            cloud: Duration::from_secs(20),
-        }
+        Self { parallel: 24, looks: Duration::from_secs(20), cloud: Duration::from_secs(20) }
     }
 }
 
@@ -119,6 +109,12 @@ pub struct Findings {
     pub confirmed: Vec<NodeId>,
 }
 
+/// Whose turn it is, and until when there is one.
+struct Places {
+    semaphore: Semaphore,
+    end: Instant,
+}
+
 /// What the cloud said, for all nodes of a run.
 enum Cloud {
     NotConfigured,
@@ -138,8 +134,10 @@ impl<D: Devices, R: Records, B: BindApi, E: EventSink> Reconciler<'_, D, R, B, E
         let wanted = |record: &&NodeRecord| {
             record.state != NodeState::Removing && only.is_none_or(|only| only.contains(&record.node_id))
         };
-        let chosen: Vec<&NodeRecord> = all.iter().filter(wanted).collect();
-        let places = (Semaphore::new(self.limits.parallel), Semaphore::new(self.limits.doubtful));
+        let mut chosen: Vec<&NodeRecord> = all.iter().filter(wanted).collect();
+        chosen.sort_by_key(|record| !self.devices.is_announced(record));
+        let places =
+            Places { semaphore: Semaphore::new(self.limits.parallel), end: Instant::now() + self.limits.looks };
         let (asked, of) = (AtomicUsize::new(0), chosen.len());
         let looks = join_all(chosen.iter().map(async |record| {
             let look = self.look(record, &places).await;
@@ -153,7 +151,7 @@ impl<D: Devices, R: Records, B: BindApi, E: EventSink> Reconciler<'_, D, R, B, E
             self.records.records().await?.into_iter().map(|record| (record.node_id, record)).collect();
         let mut findings = Vec::new();
         let mut confirmed = Vec::new();
-        for (record, (located, device)) in chosen.iter().zip(looks) {
+        for (record, Look { device, commissionable_again }) in chosen.iter().zip(looks) {
             // Removed while it was asked.
             let Some(local) = now.get(&record.node_id).filter(|now| now.state != NodeState::Removing) else { continue };
             // Renamed, bound or unbound while it was asked: what the cloud said may be older than the record.
@@ -165,7 +163,7 @@ impl<D: Devices, R: Records, B: BindApi, E: EventSink> Reconciler<'_, D, R, B, E
                 queued: queued.contains(&local.node_id),
                 // Two that answer are two devices, whatever they are numbered.
                 superseded_by: replaced.get(&local.node_id).filter(|_| !matches!(device, DeviceView::Seen(_))).copied(),
-                commissionable_again: located.commissionable_again.as_deref(),
+                commissionable_again: commissionable_again.as_deref(),
             };
             let comparison = compare(views);
             if matches!(&cloud, CloudView::Held(Some(_))) && !comparison.differences.iter().any(is_about_the_cloud) {
@@ -181,23 +179,23 @@ impl<D: Devices, R: Records, B: BindApi, E: EventSink> Reconciler<'_, D, R, B, E
             }
             Cloud::Holds(_) | Cloud::NotConfigured | Cloud::Unknown(_) => Vec::new(),
         };
+        findings.sort_by_key(|finding| finding.node_id);
         Ok(Findings { nodes: findings, unrecorded, confirmed })
     }
 
-    async fn look(&self, record: &NodeRecord, places: &(Semaphore, Semaphore)) -> (Located, DeviceView) {
-        let located = self.devices.locate(record).await;
-        let (places, patience) = match located.announced {
-            true => (&places.0, self.limits.look),
-            false => (&places.1, self.limits.look_doubtful),
+    async fn look(&self, record: &NodeRecord, places: &Places) -> Look {
+        let silent = |reason: &str| Look {
+            device: DeviceView::Silent { reason: reason.to_owned() },
+            commissionable_again: None,
         };
-        let silent = |reason: &str| DeviceView::Silent { reason: reason.to_owned() };
-        if located.addresses.is_empty() {
-            return (located, silent("it does not announce itself, and no address of it is known"));
+        let Ok(Ok(_place)) = timeout_at(places.end, places.semaphore.acquire()).await else {
+            return silent("it was not asked: too many others did not answer");
+        };
+        let patience = self.devices.patience(record);
+        match timeout(patience, self.devices.look(record)).await {
+            Ok(look) => look,
+            Err(_) => silent(&format!("no answer within {} s", patience.as_secs())),
         }
-        let Ok(_place) = places.acquire().await else { return (located, silent("the daemon is stopping")) };
-        let view = timeout(patience, self.devices.look(record, &located)).await;
-        let view = view.unwrap_or_else(|_| silent(&format!("no answer within {} s", patience.as_secs())));
-        (located, view)
     }
 
     /// One list for many nodes, one search for one; the whole list where it is to show what nobody here knows.

@@ -8,6 +8,7 @@ use crate::bind::BindState;
 use crate::config::{OnAccessDrift, OnCloudMissing};
 use crate::fabric::CatGrant;
 use crate::node::{NodeId, NodeRecord};
+use crate::standing::OffFabric;
 
 /// `cloud.on_cloud_missing` and `cloud.on_access_drift`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -102,8 +103,8 @@ impl Change {
 pub fn mend(policy: Policy, views: Views<'_>, comparison: &Comparison) -> Vec<Action> {
     let facts = match views.device {
         _ if views.superseded_by.is_some() => return Vec::new(),
-        DeviceView::Silent { .. } | DeviceView::Refused { for_good: false } => return Vec::new(),
-        DeviceView::Refused { for_good: true } => return lost(views),
+        DeviceView::Silent { .. } => return Vec::new(),
+        DeviceView::OffFabric(proof) => return lost(views, proof),
         DeviceView::Seen(facts) => facts,
     };
     let differences = &comparison.differences;
@@ -168,12 +169,12 @@ fn in_cloud(policy: Policy, views: Views<'_>, differences: &[Difference], told: 
 
 /// The device is not on our fabric any more. Our binding is taken back where the cloud surely holds this very node; one
 /// that can be commissioned again keeps it, for its owner is about to do that.
-fn lost(views: Views<'_>) -> Vec<Action> {
+fn lost(views: Views<'_>, proof: &OffFabric) -> Vec<Action> {
     let held = match views.cloud {
         CloudView::Held(Some(record)) => record.matter_info.as_ref().and_then(|info| info.node_id).map(NodeId),
         CloudView::Held(None) | CloudView::NotAsked | CloudView::Unknown { .. } => None,
     };
-    let ours = held == Some(views.local.node_id);
+    let ours = held == Some(views.local.node_id) && proof.node() == views.local.node_id;
     if ours && !views.queued && views.commissionable_again.is_none() { vec![Action::Unbind] } else { Vec::new() }
 }
 

@@ -1,7 +1,7 @@
 //! What reconciliation needs of the outside: devices, the durable record, and the cloud (`outbox::ports::BindApi`).
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -13,23 +13,23 @@ use crate::node::{NodeId, NodeRecord};
 use crate::outbox::ports::{OutboxId, OutboxTask};
 use crate::secret::BindingCode;
 
-/// Where a node may be.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Located {
-    /// Whether it announces itself on our fabric now.
-    pub announced: bool,
-    /// Announced addresses first, then those where it was last.
-    pub addresses: Vec<SocketAddr>,
+/// How a node stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Look {
+    /// What it showed, or proved.
+    pub device: DeviceView,
     /// DNS-SD instance of a commissionable device of the same vendor, product and discriminator.
     pub commissionable_again: Option<String>,
 }
 
 /// The devices of our fabric.
 pub trait Devices: Send + Sync {
-    /// Where the node is; may wait for an announcement, some seconds at most.
-    fn locate(&self, record: &NodeRecord) -> impl Future<Output = Located> + Send;
-    /// Asks the node over CASE.
-    fn look(&self, record: &NodeRecord, located: &Located) -> impl Future<Output = DeviceView> + Send;
+    /// Whether the node announces itself on our fabric now. Those that do are asked first.
+    fn is_announced(&self, record: &NodeRecord) -> bool;
+    /// How long the node may take to answer, all questions.
+    fn patience(&self, record: &NodeRecord) -> Duration;
+    /// Asks the node over CASE; one that is known not to answer is not waited for.
+    fn look(&self, record: &NodeRecord) -> impl Future<Output = Look> + Send;
     /// Writes the configured access control list and gives what the device grants afterwards.
     fn restore_access(&self, record: &NodeRecord) -> impl Future<Output = Result<Vec<CatGrant>, String>> + Send;
     /// A binding code for a new bind; `None` where there is no way to get one.

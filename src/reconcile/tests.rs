@@ -35,6 +35,8 @@ pub(crate) fn record(node: u64) -> NodeRecord {
         attestation: AttestationSummary::default(),
         addresses: vec!["192.0.2.1".to_owned()],
         port: 5540,
+        rhythm: crate::node::OperationalTxt::default(),
+        also_known_as: Vec::new(),
         commissioned_at: Timestamp::UNIX_EPOCH,
         last_seen_at: None,
         state: NodeState::Operational,

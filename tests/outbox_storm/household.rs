@@ -87,6 +87,8 @@ pub fn record(node: u64, commissioned_at: Timestamp) -> NodeRecord {
         attestation: AttestationSummary::default(),
         addresses: Vec::new(),
         port: 5540,
+        rhythm: matterbind::node::OperationalTxt::default(),
+        also_known_as: Vec::new(),
         commissioned_at,
         last_seen_at: None,
         state: NodeState::Operational,

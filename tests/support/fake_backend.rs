@@ -101,6 +101,8 @@ pub fn node(id: u64, name: &str, state: NodeState, bind: BindState) -> NodeRecor
         attestation: AttestationSummary { verdict: "accepted".to_owned(), findings: Vec::new() },
         addresses: vec!["fe80::1%eth0".to_owned()],
         port: 5540,
+        rhythm: matterbind::node::OperationalTxt::default(),
+        also_known_as: Vec::new(),
         commissioned_at: at(0),
         last_seen_at: Some(at(60)),
         state,

@@ -6,7 +6,7 @@ const NODE: NodeId = NodeId(1000);
 
 fn knowing() -> (Liveness, Instant) {
     let (mut liveness, now) = (Liveness::default(), Instant::now());
-    liveness.know(&BTreeSet::from([NODE]), now);
+    liveness.know(&BTreeMap::from([(NODE, SessionParameters::default())]), now);
     (liveness, now)
 }
 
@@ -49,7 +49,7 @@ fn the_record_is_looked_at_rarely() {
 #[test]
 fn nodes_that_are_gone_are_forgotten() {
     let (mut liveness, now) = knowing();
-    liveness.know(&BTreeSet::new(), now);
+    liveness.know(&BTreeMap::new(), now);
     assert!(!liveness.contact(NODE, now, Timestamp::UNIX_EPOCH) && liveness.next_due(now).is_none());
     assert_eq!(liveness.failed(NODE, 0, now, true), None);
 }
@@ -94,7 +94,7 @@ impl Lan {
         let began = Instant::now() + Duration::from_secs(100);
         let mut liveness = Liveness::default();
         let nodes: Vec<NodeId> = (1..=nodes).map(NodeId).collect();
-        liveness.know(&nodes.iter().copied().collect(), began);
+        liveness.know(&nodes.iter().map(|node| (*node, SessionParameters::default())).collect(), began);
         for (index, node) in nodes.iter().enumerate() {
             let heard = began - spread * u32::try_from(index).unwrap() / u32::try_from(nodes.len()).unwrap();
             liveness.contact(*node, heard, Timestamp::UNIX_EPOCH);
@@ -228,4 +228,20 @@ fn those_that_come_back_unheard_are_found_in_turn() {
     lan.set(50..=50, true);
     lan.run_for(Duration::from_secs(70));
     assert!(lan.back.contains_key(&NodeId(50)));
+}
+
+#[test]
+fn a_sleepy_node_is_seldom_woken_and_judged_by_its_own_rhythm() {
+    let idle_interval = Duration::from_secs(15);
+    let door = SessionParameters { idle_interval, ..SessionParameters::default() };
+    let (mut liveness, now) = (Liveness::default(), Instant::now());
+    liveness.know(&BTreeMap::from([(NODE, door)]), now);
+    liveness.contact(NODE, now, Timestamp::UNIX_EPOCH);
+    let due = liveness.next_due(now).unwrap();
+    assert!(due > now + Duration::from_secs(14 * 60), "60 of its sleeps, less what spreads the questions");
+    assert!(liveness.begin_due(due, 0)[0].sleepy);
+    // It is found to be always awake after an update: then it is asked as often as others.
+    liveness.know(&BTreeMap::from([(NODE, SessionParameters::default())]), now);
+    liveness.contact(NODE, now, Timestamp::UNIX_EPOCH);
+    assert!(liveness.next_due(now).unwrap() <= now + EVERY);
 }

@@ -120,16 +120,15 @@ fn a_cloud_that_cannot_be_asked_is_no_agreement() {
 #[test]
 fn a_device_that_does_not_answer_is_unreachable_and_the_cloud_is_compared_all_the_same() {
     let local = record(1000);
-    for device in [DeviceView::Silent { reason: String::new() }, DeviceView::Refused { for_good: false }] {
-        let comparison = compare(views(&local, &device, &CloudView::Held(None)));
-        assert_eq!((comparison.verdict, fields(&comparison)), (Verdict::DeviceUnreachable, vec!["bind".into()]));
-    }
+    let device = DeviceView::Silent { reason: String::new() };
+    let comparison = compare(views(&local, &device, &CloudView::Held(None)));
+    assert_eq!((comparison.verdict, fields(&comparison)), (Verdict::DeviceUnreachable, vec!["bind".into()]));
 }
 
 #[test]
 fn a_device_that_left_our_fabric_has_drifted_and_says_whether_it_can_be_commissioned_again() {
     let local = record(1000);
-    let (device, cloud) = (DeviceView::Refused { for_good: true }, held(&local));
+    let (device, cloud) = (DeviceView::OffFabric(OffFabric::removed_by_us(local.node_id)), held(&local));
     let all = Views { commissionable_again: Some("A1B2"), ..views(&local, &device, &cloud) };
     let comparison = compare(all);
     assert_eq!(comparison.verdict, Verdict::Drift);

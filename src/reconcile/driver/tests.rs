@@ -1,7 +1,5 @@
 //! A run over fakes of the ports.
 
-use std::net::SocketAddr;
-
 use super::*;
 use crate::bind::BindReceipt;
 use crate::config::{OnAccessDrift, OnCloudMissing};
@@ -10,6 +8,9 @@ use crate::outbox::ports::{BindPreview, CloudError, OutboxId};
 use crate::reconcile::compare::{DeviceFacts, Verdict};
 use crate::reconcile::tests::{cloud_record, facts, grant, record};
 use crate::secret::BindingCode;
+
+/// For each device.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Devices, record and cloud in memory.
 #[derive(Default)]
@@ -56,14 +57,17 @@ impl World {
 }
 
 impl Devices for World {
-    async fn locate(&self, record: &NodeRecord) -> Located {
-        let announced = self.devices[&record.node_id].is_some();
-        Located { announced, addresses: vec![SocketAddr::from(([192, 0, 2, 1], 5540))], commissionable_again: None }
+    fn is_announced(&self, record: &NodeRecord) -> bool {
+        self.devices[&record.node_id].is_some()
     }
 
-    async fn look(&self, record: &NodeRecord, _located: &Located) -> DeviceView {
+    fn patience(&self, _record: &NodeRecord) -> Duration {
+        PATIENCE
+    }
+
+    async fn look(&self, record: &NodeRecord) -> Look {
         match &self.devices[&record.node_id] {
-            Some(facts) => DeviceView::Seen(Box::new(facts.clone())),
+            Some(facts) => Look { device: DeviceView::Seen(Box::new(facts.clone())), commissionable_again: None },
             None => std::future::pending().await,
         }
     }
@@ -211,9 +215,23 @@ async fn dead_nodes_hold_up_nobody_and_one_list_serves_all() {
     let found = verdicts(&watch.run(&world, REBIND, None).await);
     assert_eq!(found.iter().filter(|verdict| **verdict == Verdict::DeviceUnreachable).count(), 12);
     assert_eq!(found.iter().filter(|verdict| **verdict == Verdict::Match).count(), 88);
-    assert_eq!(began.elapsed(), Limits::default().look_doubtful, "the dead ones, all at once");
+    assert_eq!(began.elapsed(), PATIENCE, "the dead ones, all at once");
     assert_eq!(*world.calls.lock().unwrap(), ["list"]);
     assert_eq!(watch.log.take(), Vec::<String>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_thousand_absent_nodes_end_in_time_and_those_that_are_there_are_seen() {
+    let mut world = World::of(0..1000);
+    for node in 10..1000 {
+        world.devices.insert(NodeId(node), None);
+    }
+    let began = tokio::time::Instant::now();
+    let found = verdicts(&Watch::default().run(&world, REBIND, None).await);
+    assert_eq!(found[..10], [Verdict::Match; 10]);
+    assert!(found[10..].iter().all(|verdict| *verdict == Verdict::DeviceUnreachable));
+    assert!(began.elapsed() <= Duration::from_secs(30), "{:?}", began.elapsed());
+    assert!(world.kinds().is_empty(), "nothing is concluded from silence");
 }
 
 #[tokio::test]

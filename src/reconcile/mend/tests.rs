@@ -171,7 +171,7 @@ fn another_device_is_only_reported(#[case] change: fn(&mut DeviceFacts)) {
 #[test]
 fn a_device_that_another_administrator_took_from_us_is_unbound() {
     let mut case = Case::new();
-    case.device = DeviceView::Refused { for_good: true };
+    case.device = DeviceView::OffFabric(OffFabric::removed_by_us(record(1000).node_id));
     assert_eq!(case.eagerly(), [Action::Unbind]);
     case.again = Some("A1B2");
     assert_eq!(case.eagerly(), [], "it was reset: its owner is about to commission it again");
@@ -188,9 +188,11 @@ fn a_device_that_another_administrator_took_from_us_is_unbound() {
 }
 
 #[test]
-fn a_moments_refusal_costs_nothing() {
+fn what_another_node_proved_or_nobody_said_costs_nothing() {
     let mut case = Case::new();
-    case.device = DeviceView::Refused { for_good: false };
+    case.device = DeviceView::OffFabric(OffFabric::removed_by_us(NodeId(7)));
+    assert_eq!(case.eagerly(), []);
+    case.device = DeviceView::Silent { reason: "what answers at its address is not on our fabric".to_owned() };
     assert_eq!(case.eagerly(), []);
 }
 
@@ -198,7 +200,7 @@ fn a_moments_refusal_costs_nothing() {
 fn a_replaced_node_is_left_alone() {
     let mut case = Case::new();
     case.superseded_by = Some(NodeId(1001));
-    case.device = DeviceView::Refused { for_good: true };
+    case.device = DeviceView::OffFabric(OffFabric::removed_by_us(record(1000).node_id));
     assert_eq!(case.eagerly(), []);
 }
 
