@@ -22,6 +22,7 @@ use crate::commissioning::together::Together;
 use crate::config::Config;
 use crate::discovery::LanDiscovery;
 use crate::hub::bind::{DeviceCodes, StoredTokenStore};
+use crate::hub::clock::Clock;
 use crate::hub::commission::attempts::Attempts;
 use crate::hub::reach::Reach;
 use crate::hub::succession::Predecessors;
@@ -88,11 +89,12 @@ async fn build(
     tasks: &TaskTracker,
     stop: &CancellationToken,
 ) -> anyhow::Result<Arc<Hub>> {
+    let clock = Arc::new(Clock::open(&store).await?);
     let fabric::Opened { credentials: opened, overlay, keystore, root_online } =
-        fabric::open(&config, &store, &journal).await?;
+        fabric::open(&config, &store, &journal, &clock).await?;
     let hub_cats = opened.bundle().hub_cats.clone();
     let profiles = profiles::from_config(&config.products)?;
-    let judge = Arc::new(Judge::load(&config, journal.clone()));
+    let judge = Arc::new(Judge::load(&config, journal.clone(), Arc::clone(&clock)));
     let stack = Stack::start(&StackOptions::default(), opened.bundle())?;
     let link = Arc::new(Link::new(stack.clone(), Arc::new(opened)));
     let discovery = LanDiscovery::start(&config.network)?;
@@ -157,6 +159,7 @@ async fn build(
         strangers: strangers::Strangers::default(),
         cloud,
         outbox,
+        clock,
         syncing: sync::Syncing::default(),
         probes: probe::Probes::default(),
         health: health::Health::default(),

@@ -5,7 +5,7 @@
 //! backs up, `sync` compares device, record and cloud, `trust` judges who joins, `succession` knows devices again after a reset, `strangers` are
 //! nodes of ours without a record, `binding` gives a node other keys, `recovery` settles what a crash interrupted,
 //! `health` asks every part whether it works,
-//! `presence` follows what the LAN shows, `probe` and `liveness` ask who is silent, and `reach` is the way to a node.
+//! `clock` says whether the hub's clock can be believed, `presence` follows what the LAN shows, `probe` and `liveness` ask who is silent, and `reach` is the way to a node.
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
@@ -28,6 +28,7 @@ use crate::telemetry::metrics::Metrics;
 pub(crate) mod access;
 pub(crate) mod bind;
 pub(crate) mod binding;
+pub(crate) mod clock;
 pub(crate) mod commission;
 pub(crate) mod discover;
 pub mod doors;
@@ -101,6 +102,7 @@ pub struct Hub {
     pub(crate) strangers: strangers::Strangers,
     pub(crate) cloud: Option<Arc<CloudClient>>,
     pub(crate) outbox: Option<OutboxHandle>,
+    pub(crate) clock: Arc<clock::Clock>,
     pub(crate) syncing: sync::Syncing,
     pub(crate) probes: probe::Probes,
     pub(crate) health: health::Health,
@@ -111,6 +113,7 @@ pub struct Hub {
 
 impl Hub {
     pub(crate) fn spawn_followers(self: &Arc<Self>, tasks: &TaskTracker, began: Instant) {
+        tasks.spawn(clock::follow(Arc::clone(self)));
         tasks.spawn(presence::follow(Arc::clone(self)));
         tasks.spawn(access::follow(Arc::clone(self)));
         tasks.spawn(probe::watch(Arc::clone(self)));

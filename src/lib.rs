@@ -29,6 +29,7 @@ pub mod outbox;
 pub mod ownership;
 pub mod paa;
 pub mod reconcile;
+pub mod rhythm;
 pub mod secret;
 #[cfg(feature = "sim")]
 pub mod sim;

@@ -68,6 +68,8 @@ enum Job {
     Event(Box<Event>),
     /// New limits for the journal.
     Limits(JournalLimits),
+    /// A time that has certainly passed: the journal forgets by it.
+    Passed(jiff::Timestamp),
     /// Store what waits, move the log into the main file, stop.
     Close(oneshot::Sender<()>),
 }
@@ -293,6 +295,7 @@ fn run(mut opened: open::Opened, mut queue: mpsc::Receiver<Job>, mut writer: jou
             }
             Job::Event(event) => writer.take(*event, &mut opened.connection),
             Job::Limits(limits) => writer.set_limits(limits, &mut opened.connection),
+            Job::Passed(passed) => writer.set_passed(passed, &mut opened.connection),
             Job::Close(done) => {
                 closed = Some(done);
                 break;

@@ -21,6 +21,7 @@ const ALLOWED: &[(&str, &str, &str)] = &[
     ("fabric", "", "types only"),
     ("bind", "", "types only"),
     ("standing", "", "what proves that a node has left, for all who destroy anything on that proof"),
+    ("rhythm", "", "numbers in, pauses out"),
     ("clock", "", "readings in, what can be believed out"),
     ("durable", "", "the error that every store port shares"),
     ("journal", "", "the event and the sink that takes it"),
@@ -64,7 +65,7 @@ const ALLOWED: &[(&str, &str, &str)] = &[
     ("main", "", "calls the command line"),
     (
         "hub",
-        "access attestation backup cloud commissioning config dcl discovery keystore matter outbox paa reconcile store \
+        "access attestation backup clock cloud commissioning config dcl discovery keystore matter outbox paa reconcile rhythm store \
          systemd telemetry",
         "the use cases, on every adapter that they need",
     ),
@@ -96,7 +97,7 @@ const ONE_PLACE: &[(&str, &str, &str)] = &[
 ];
 
 /// Pure modules: time is an argument, nothing waits.
-const PURE: &str = "secret node onboarding fabric bind clock durable journal standing attestation commissioning/attempt \
+const PURE: &str = "secret node onboarding fabric bind clock rhythm durable journal standing attestation commissioning/attempt \
                     commissioning/step reconcile/compare hub/liveness hub/reach/rank \
                     hub/reach/rhythm outbox/foreign outbox/schedule dcl/schedule discovery/search \
                     discovery/cache discovery/txt config/validate";

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use crate::access::{self, AccessOverlay};
 use crate::config::Config;
 use crate::failpoint;
+use crate::hub::clock::Clock;
 use crate::journal::{Event, EventSink, Level};
 use crate::keystore::{KeyBundle, Keystore, SealKey};
 use crate::matter::credentials::{Credentials, mint, reissue_hub_noc};
@@ -29,7 +30,12 @@ pub(super) struct Opened {
 }
 
 /// The fabric's credentials, loaded or made.
-pub(super) async fn open(config: &Config, store: &Store, journal: &JournalHandle) -> anyhow::Result<Opened> {
+pub(super) async fn open(
+    config: &Config,
+    store: &Store,
+    journal: &JournalHandle,
+    clock: &Clock,
+) -> anyhow::Result<Opened> {
     let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(std::path::PathBuf::from);
     let seal = SealKey::from_credentials_directory(credentials.as_deref()).context("reading the sealing credential")?;
     let keystore = Keystore::new(&config.state_dir, seal);
@@ -50,7 +56,7 @@ pub(super) async fn open(config: &Config, store: &Store, journal: &JournalHandle
             store.finish_fabric(&row.root_fingerprint).await?;
             loaded.bundle
         }
-        (FabricStart::Make, None) => make(config, store, &keystore, journal).await?,
+        (FabricStart::Make, None) => make(config, store, &keystore, journal, clock).await?,
         // `fabric_start` answers `Make` only without keys, and the others only with them.
         (start, _) => anyhow::bail!("the fabric's keys changed while the daemon started ({start:?})"),
     };
@@ -96,9 +102,10 @@ async fn make(
     store: &Store,
     keystore: &Keystore,
     journal: &JournalHandle,
+    clock: &Clock,
 ) -> anyhow::Result<KeyBundle> {
     let hub_node = random_hub_node_id();
-    let bundle = mint(random_fabric_id(), hub_node, &[config.access.admin_cat], Timestamp::now())?;
+    let bundle = mint(random_fabric_id(), hub_node, &[config.access.admin_cat], clock.now())?;
     let compressed_id = Credentials::new(bundle.clone())?.compressed_fabric_id();
     let new = NewFabric {
         fabric_id: bundle.fabric_id,

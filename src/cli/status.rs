@@ -76,6 +76,13 @@ fn text(status: &Status, paint: Paint, now: Timestamp) -> String {
     }
     lines.push(format!("outbox   {}: {}", outbox.total, parts.join(", ")));
     lines.push(format!("cloud    {}", cloud(&status.cloud, paint, now)));
+    if status.clock.standing == "not-set" {
+        let times = status.clock.says.zip(status.clock.at_least);
+        let times = times.map_or_else(String::new, |(says, passed)| {
+            format!(": it says {}, and it is {} at least; set it (NTP)", local(says), local(passed))
+        });
+        lines.push(format!("clock    {}{times}", paint.tone(Tone::Bad, "clock-not-set")));
+    }
     lines.join("\n")
 }
 

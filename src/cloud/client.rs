@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use jiff::Timestamp;
 use reqwest::header::{AUTHORIZATION, HeaderValue};
 use reqwest::{Method, RequestBuilder};
 use serde_json::Value;
@@ -81,6 +82,11 @@ impl<T: TokenStore> Client<T> {
     /// What the client last saw of the cloud.
     pub fn health(&self) -> CloudHealth {
         self.health.read()
+    }
+
+    /// What time it is by the service, if it said so lately and its certificate was checked.
+    pub fn service_time(&self) -> Option<Timestamp> {
+        self.transport.service_time()
     }
 
     /// Lets the next call sign in although the cloud refused before: for `outbox retry`, when an operator asks.

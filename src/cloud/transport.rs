@@ -1,11 +1,11 @@
 //! One request, and how its end is judged: body first, then HTTP status (cloud-contract 1).
 
 use std::borrow::Cow;
-use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, LOCATION, RETRY_AFTER, SERVER};
+use reqwest::header::{CONTENT_TYPE, DATE, HeaderMap, HeaderName, LOCATION, RETRY_AFTER, SERVER};
 use reqwest::{Method, RequestBuilder, StatusCode, Url};
 use serde_json::Value;
 
@@ -25,6 +25,8 @@ const MAX_BODY_BYTES: usize = 2 << 20;
 const MAX_MESSAGE_CHARS: usize = 300;
 /// So are the headers that are named.
 const MAX_HEADER_CHARS: usize = 120;
+/// A time that the service said is good for so long; the monotonic clock carries it.
+const SAID_LATELY: Duration = Duration::from_secs(3600);
 /// What no code of the service is.
 const HTTP_STATUSES: std::ops::RangeInclusive<i64> = 100..=599;
 /// Kept longer than the outbox's usual pace, so that connections and TLS sessions are reused.
@@ -56,6 +58,8 @@ pub(super) struct Transport {
     http: RwLock<Http>,
     timeout: Duration,
     meter: Arc<dyn Meter>,
+    /// What time the service said it was, and when it said so.
+    said: Mutex<Option<(Timestamp, Instant)>>,
     base: Url,
     /// Host and port, for errors.
     at: String,
@@ -83,7 +87,7 @@ impl Transport {
         if let Some(error) = &http.untrusting {
             health.failed(error);
         }
-        Ok(Self { http: RwLock::new(http), timeout, meter, base, at, health })
+        Ok(Self { http: RwLock::new(http), timeout, meter, said: Mutex::default(), base, at, health })
     }
 
     /// What is there, made again where there was no trust store: one may have been installed since.
@@ -142,7 +146,23 @@ impl Transport {
             }
             body.extend_from_slice(&chunk);
         }
-        judge_answer(status, &headers, &body, Timestamp::now())
+        let answer = judge_answer(status, &headers, &body, Timestamp::now());
+        // Only a server whose certificate was checked is believed about the time, and only the service itself.
+        let own = matches!(answer, Ok(_) | Err(CloudError::Code { .. })) && self.base.scheme() == "https";
+        if let Some(date) = headers.get(DATE).and_then(|value| value.to_str().ok()).filter(|_| own)
+            && let Ok(date) = jiff::fmt::rfc2822::parse(date)
+        {
+            let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+            *said = Some((date.timestamp(), Instant::now()));
+        }
+        answer
+    }
+
+    /// What time it is by the service, if it said so in the last hour.
+    pub(super) fn service_time(&self) -> Option<Timestamp> {
+        let (date, at) = (*self.said.lock().unwrap_or_else(PoisonError::into_inner))?;
+        let since = at.elapsed();
+        (since <= SAID_LATELY).then(|| date.checked_add(since).ok()).flatten()
     }
 }
 

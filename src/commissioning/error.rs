@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::attestation::finding::{Code, Finding};
 use crate::attestation::policy::Judgement;
 use crate::commissioning::identity::InvalidIdentity;
 use crate::commissioning::ports::{DiscoverError, LinkError};
@@ -230,6 +231,9 @@ impl CommissioningError {
 
     /// What to do now, for somebody at 3 a.m.
     pub fn hint(&self) -> String {
+        if let Some(hint) = self.clock_hint() {
+            return hint;
+        }
         match self.code() {
             "device-not-found" => {
                 "power the device, put it into pairing mode, and check that it is on this network; \
@@ -276,6 +280,24 @@ impl CommissioningError {
             },
         }
         .to_owned()
+    }
+}
+
+impl CommissioningError {
+    /// Certificates that do not fit the time: the hub's clock is the first to look at.
+    fn clock_hint(&self) -> Option<String> {
+        let Self::AttestationRejected { judgement } = self else { return None };
+        let of_time = |finding: &&Finding| matches!(finding.code, Code::DacNotYetValid | Code::DacExpired);
+        let finding = judgement.report.findings.iter().find(of_time)?;
+        let value = |name: &str| finding.values.get(name).map_or("an unknown time", String::as_str);
+        let (says, valid) = match finding.code {
+            Code::DacExpired => (value("at"), format!("was valid until {}", value("not_after"))),
+            _ => (value("at"), format!("is valid from {} on", value("not_before"))),
+        };
+        Some(format!(
+            "check the hub's clock first: it says {says}, and the device's certificate {valid}; set it (NTP) and try again. If the \
+             clock is right, the certificate is not"
+        ))
     }
 }
 

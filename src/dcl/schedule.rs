@@ -1,6 +1,6 @@
 //! When the ledger is asked next. Pure: what is known about earlier tries and `now` in, how long to wait out.
 //!
-//! No jitter: each hub counts from its own last try, so hubs do not come together unless they were switched on together.
+//! No jitter: each hub counts from its own last try, and the caller gives each hub a period of its own (`rhythm`).
 
 use std::time::Duration;
 

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::Hub;
+use super::clock::ClockStatus;
 use super::keys::FabricInfo;
 use crate::node::NodeState;
 use crate::outbox::ports::OutboxState;
@@ -45,6 +46,9 @@ pub struct Status {
     #[serde(default)]
     #[schema(value_type = Option<String>)]
     pub compared_at: Option<Timestamp>,
+    /// The hub's clock.
+    #[serde(default)]
+    pub clock: ClockStatus,
 }
 
 /// Nodes by state.
@@ -113,6 +117,7 @@ impl StatusDoor for Hub {
             outbox,
             cloud: self.cloud_status(),
             compared_at: self.syncing.compared_at(),
+            clock: self.clock.status(),
         }
     }
 }

@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{Notify, broadcast};
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::Hub;
 use super::bind::DeviceCodes;
+use super::clock::has_just_booted;
 use super::inventory::NodeRef;
 use super::reach::{Standing, rhythm};
 use super::refusal::Refusal;
@@ -32,6 +33,7 @@ use crate::reconcile::compare::{DeviceFacts, DeviceView};
 use crate::reconcile::driver::{Findings, Limits, Memory, Reconciler};
 use crate::reconcile::mend::Policy;
 use crate::reconcile::ports::{Devices, Look};
+use crate::rhythm::Place;
 use crate::secret::BindingCode;
 
 mod report;
@@ -53,7 +55,7 @@ pub trait SyncDoor: Send + Sync + 'static {
 const CONFIRM_EVERY: SignedDuration = SignedDuration::from_hours(6);
 /// Announcements and the outbox's own work come first after a start.
 const SETTLE: Duration = Duration::from_secs(5);
-/// Everything is compared this often.
+/// Everything is compared this often, and more seldom while nothing differs (`rhythm`).
 const EVERY: Duration = Duration::from_secs(15 * 60);
 /// Nodes that come back together (after a power cut) are compared together.
 const GATHER: Duration = Duration::from_secs(1);
@@ -109,12 +111,16 @@ impl Syncing {
 pub(super) async fn follow(hub: Arc<Hub>) {
     let work = async {
         sleep(SETTLE).await;
-        let mut timer = interval_at(Instant::now(), EVERY);
-        timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let place = Place::of(hub.link.credentials().compressed_fabric_id());
+        let mut due = Instant::now();
+        // A hub that has just booted may be one of thousands after a power cut, and all of them share one cloud: until its turn
+        // it compares its devices only. A daemon that was started again by hand is alone.
+        let turn = if has_just_booted() { due + place.first(EVERY) } else { due };
+        let (mut rounds, mut quiet) = (0, 0);
         loop {
             let only = tokio::select! {
                 biased;
-                _ = timer.tick() => {
+                () = sleep_until(due) => {
                     hub.syncing.take();
                     None
                 }
@@ -126,8 +132,18 @@ pub(super) async fn follow(hub: Arc<Hub>) {
             if only.as_ref().is_some_and(BTreeSet::is_empty) {
                 continue;
             }
-            if let Err(error) = hub.compare_and_mend(only.as_ref(), None, false, &SyncProgress::default()).await {
-                tracing::warn!(%error, "devices, records and cloud could not be compared");
+            let asks_cloud = Instant::now() >= turn;
+            let compared = hub.compare_and_mend(only.as_ref(), None, false, asks_cloud, &SyncProgress::default()).await;
+            match &compared {
+                Ok(_) if only.is_some() => {}
+                Ok(findings) if findings.nodes.iter().all(|finding| finding.comparison.in_sync()) => quiet += 1,
+                Ok(_) => quiet = 0,
+                Err(error) => tracing::warn!(%error, "devices, records and cloud could not be compared"),
+            }
+            if only.is_none() {
+                rounds += 1;
+                let next = place.next(rounds, EVERY, quiet);
+                due = if asks_cloud { Instant::now() + next } else { turn };
             }
         }
     };
@@ -177,7 +193,7 @@ impl SyncDoor for Hub {
         let only = node.map(|node| BTreeSet::from([node]));
         let fabric = node.is_none().then(|| self.link.credentials().bundle().fabric_id);
         let (findings, foreign) = tokio::join!(
-            self.compare_and_mend(only.as_ref(), fabric, node.is_some(), &progress),
+            self.compare_and_mend(only.as_ref(), fabric, node.is_some(), true, &progress),
             self.greet_if_all(node.is_none())
         );
         let Findings { nodes, unrecorded, .. } = findings?;
@@ -213,6 +229,7 @@ impl Hub {
         only: Option<&BTreeSet<NodeId>>,
         fabric: Option<FabricId>,
         insist: bool,
+        asks_cloud: bool,
         progress: &SyncProgress,
     ) -> Result<Findings, StoreError> {
         let _turn = self.syncing.turn.lock().await;
@@ -223,7 +240,7 @@ impl Hub {
         let reconciler = Reconciler {
             devices: &LanDevices { hub: self, insist },
             records: &self.store,
-            cloud: self.cloud.as_deref(),
+            cloud: self.cloud.as_deref().filter(|_| asks_cloud),
             events: &self.journal,
             memory: &self.syncing.memory,
             policy,
@@ -245,7 +262,7 @@ impl Hub {
         let now = Timestamp::now();
         self.syncing.confirm(&findings.confirmed, now);
         self.store.confirm_bindings(&findings.confirmed, now, CONFIRM_EVERY).await?;
-        if only.is_none() {
+        if only.is_none() && asks_cloud {
             *self.syncing.compared_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
         }
         Ok(findings)

@@ -96,6 +96,13 @@ impl JournalHandle {
         self.store.ask(Job::RunAfterEvents, move |connection| query(connection, &filter)).await
     }
 
+    /// Says that this time has certainly passed. What is too old is forgotten by such a time, never by the wall clock: one that
+    /// jumps ahead would erase everything.
+    pub fn passed(&self, at: Timestamp) {
+        // A queue that is full has a later chance.
+        let _ = self.store.jobs.try_send(Job::Passed(at));
+    }
+
     /// Events as they are stored. To miss none, subscribe first, then query, then skip what has an id already seen.
     pub fn subscribe(&self) -> broadcast::Receiver<Event> {
         self.store.stored.subscribe()
@@ -160,6 +167,8 @@ pub(super) struct Writer {
     failing: bool,
     /// Events since the age limit was looked at.
     since_trim: usize,
+    /// A time that has certainly passed; before one is known, nothing is too old.
+    passed: Option<Timestamp>,
 }
 
 impl Writer {
@@ -173,6 +182,7 @@ impl Writer {
             lost: 0,
             failing: false,
             since_trim: BATCH,
+            passed: None,
         })
     }
 
@@ -196,7 +206,14 @@ impl Writer {
         self.limits = limits;
         self.since_trim = BATCH;
         self.flush(connection);
-        self.trim(connection, Timestamp::now());
+        self.trim(connection);
+    }
+
+    pub(super) fn set_passed(&mut self, passed: Timestamp, connection: &mut Connection) {
+        self.passed = Some(passed);
+        self.since_trim = BATCH;
+        self.flush(connection);
+        self.trim(connection);
     }
 
     /// Stores what waits, then shows it to the stream; on failure everything waits on.
@@ -242,7 +259,7 @@ impl Writer {
                     // Nobody may be listening.
                     let _ = self.stored.send(event);
                 }
-                self.trim(connection, newest);
+                self.trim(connection);
             }
             Err(error) => {
                 if self.lost > 0 {
@@ -255,12 +272,12 @@ impl Writer {
     }
 
     /// Drops what is too old (looked at once for each batch) or too much.
-    fn trim(&mut self, connection: &mut Connection, now: Timestamp) {
+    fn trim(&mut self, connection: &mut Connection) {
         if self.since_trim < BATCH && self.bytes <= self.limits.max_bytes {
             return;
         }
         self.since_trim = 0;
-        let oldest = now.checked_sub(self.limits.max_age).unwrap_or(Timestamp::MIN);
+        let oldest = self.passed.and_then(|now| now.checked_sub(self.limits.max_age).ok()).unwrap_or(Timestamp::MIN);
         // A tenth more than needed, so that a full log is not trimmed at every event.
         let excess = self.bytes.saturating_sub(self.limits.max_bytes);
         let excess = if excess > 0 { excess + self.limits.max_bytes / 10 } else { 0 };

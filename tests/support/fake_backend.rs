@@ -196,6 +196,7 @@ impl StatusDoor for Fake {
                 ..CloudStatus::default()
             },
             compared_at: None,
+            clock: Default::default(),
         }
     }
 }

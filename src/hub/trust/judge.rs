@@ -10,6 +10,7 @@ use crate::attestation::policy::{self, AttestationOverride, Judgement};
 use crate::attestation::{self, Evidence, TrustStore};
 use crate::commissioning::ports::AttestationJudge;
 use crate::config::{AttestationConfig, Config};
+use crate::hub::clock::Clock;
 use crate::journal::{Event, EventSink, Level};
 use crate::paa;
 use crate::store::JournalHandle;
@@ -21,6 +22,7 @@ pub(crate) struct Judge {
     paa_dirs: Vec<PathBuf>,
     revocation_dir: PathBuf,
     journal: JournalHandle,
+    clock: Arc<Clock>,
 }
 
 struct Loaded {
@@ -31,13 +33,14 @@ struct Loaded {
 
 impl Judge {
     /// Loads the PAA directories and the revocation sets.
-    pub(crate) fn load(config: &Config, journal: JournalHandle) -> Self {
+    pub(crate) fn load(config: &Config, journal: JournalHandle, clock: Arc<Clock>) -> Self {
         let judge = Self {
             loaded: Mutex::new(Loaded { trust: Arc::default(), changed: Vec::new() }),
             policy: config.attestation.clone(),
             paa_dirs: paa::paa_dirs(&config.attestation, &config.state_dir),
             revocation_dir: paa::revocation_dir(&config.state_dir),
             journal,
+            clock,
         };
         if judge.trust().paa_count() == 0 {
             let until = match config.attestation.paa_source.as_str() {
@@ -83,6 +86,8 @@ impl Judge {
 
 impl AttestationJudge for Judge {
     fn judge(&self, evidence: Evidence, overridden: Option<AttestationOverride>) -> Judgement {
-        self.decide(evidence, &self.trust(), overridden)
+        // By a clock that is not set every certificate would be from the future.
+        let at = evidence.at.max(self.clock.now());
+        self.decide(Evidence { at, ..evidence }, &self.trust(), overridden)
     }
 }

@@ -8,8 +8,10 @@ use jiff::Timestamp;
 
 use crate::dcl::refresh::{Refresh, RefreshError, Refreshed};
 use crate::hub::Hub;
+use crate::hub::clock::has_just_booted;
 use crate::journal::{Event, EventSink, Level};
 use crate::paa;
+use crate::rhythm::Place;
 
 /// The clock may be set while we sleep, so that we look at it so often at least.
 const LOOK: Duration = Duration::from_secs(3600);
@@ -24,8 +26,16 @@ pub(in crate::hub) async fn follow(hub: Arc<Hub>) {
         return;
     }
     let mut refresh = Refresh::new(&config.paa_source, directory, &hub.config.state_dir);
+    let place = Place::of(hub.link.credentials().compressed_fabric_id());
+    // A hub's day is a little longer or shorter than its neighbours', and after a power cut it waits for its turn.
+    let every = place.next(0, config.paa_refresh, 0);
+    let turn = if has_just_booted() { place.first(LOOK) } else { Duration::ZERO };
+    tokio::select! {
+        () = hub.stop.cancelled() => return,
+        () = tokio::time::sleep(turn) => {}
+    }
     loop {
-        let wait = refresh.wait(config.paa_refresh, Timestamp::now());
+        let wait = refresh.wait(every, Timestamp::now());
         let next = async {
             if !wait.is_zero() {
                 return tokio::time::sleep(wait.min(LOOK)).await;
