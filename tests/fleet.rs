@@ -64,7 +64,7 @@ fn bind(hub: u64) -> OutboxEntry {
             node_id: NodeId(hub + 1),
             vendor_id: 1,
             product_id: 1,
-            discriminator: 0,
+            discriminator: Some(0),
             matter_version: "1.4".to_owned(),
             cats: Vec::new(),
         },
