@@ -33,7 +33,7 @@ Examples:
   matterbind commission --manifest new-devices.csv --jobs 8
 
 A manifest has a head line with these columns, of which only the first is needed; `,` or `;` between them:
-  setup_code,product_key,device_key,binding_code,name,family,room,address
+  setup_code,product_key,device_key,binding_code,name,family,room,address,extra,common
 It can be run again: a row whose device is a node already answers with that node.
 
 Exit 0: commissioned and bound, or nothing to bind. 6: commissioned, the cloud is still to come.";
@@ -59,6 +59,12 @@ pub struct CommissionArgs {
     /// Binding code that the device shows the cloud: 16 characters 0-9A-F
     #[arg(long, value_name = "CODE", value_parser = binding_code)]
     pub binding_code: Option<BindingCode>,
+    /// Sent to the cloud with its Matter identity, as it stands
+    #[arg(long, value_name = "TEXT")]
+    pub extra: Option<String>,
+    /// Whether the family's list of common devices shows it
+    #[arg(long, value_name = "BOOL")]
+    pub common: Option<bool>,
     /// What to call it
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
@@ -127,6 +133,8 @@ impl CommissionArgs {
             product_key: self.product_key.clone(),
             device_key: self.device_key.clone(),
             binding_code: self.binding_code.as_ref().map(|code| code.expose().to_owned()),
+            extra: self.extra.clone(),
+            is_common_device: self.common,
             name: self.name.clone(),
             family_id: self.family.clone(),
             room_id: self.room.clone(),

@@ -18,8 +18,8 @@ use crate::admin::wire::{CommissionRequest, CommissionResult, Failure};
 use crate::onboarding::{OnboardingPayload, SetupCode};
 
 /// The columns, of which only the first is needed.
-const KNOWN: [&str; 8] =
-    ["setup_code", "product_key", "device_key", "binding_code", "name", "family", "room", "address"];
+const KNOWN: [&str; 10] =
+    ["setup_code", "product_key", "device_key", "binding_code", "name", "family", "room", "address", "extra", "common"];
 
 /// One line. No `Debug`: it holds codes.
 #[derive(Deserialize)]
@@ -39,6 +39,10 @@ struct Row {
     room: Option<String>,
     #[serde(default)]
     address: Option<String>,
+    #[serde(default)]
+    extra: Option<String>,
+    #[serde(default)]
+    common: Option<String>,
 }
 
 /// A line of the file, understood. A QR code for several devices makes several of it.
@@ -135,7 +139,15 @@ fn request(row: Row, args: &CommissionArgs) -> Result<CommissionRequest, String>
     let given = |text: Option<String>| text.filter(|text| !text.is_empty());
     let common = args.request();
     let address = given(row.address).map(|text| numbers::address(&text)).transpose()?;
+    let common_device = match given(row.common).map(|text| text.to_lowercase()).as_deref() {
+        None => common.is_common_device,
+        Some("true" | "yes" | "1") => Some(true),
+        Some("false" | "no" | "0") => Some(false),
+        Some(_) => return Err("`common` is true or false".to_owned()),
+    };
     Ok(CommissionRequest {
+        extra: given(row.extra).or(common.extra),
+        is_common_device: common_device,
         setup_code: row.setup_code,
         product_key: given(row.product_key),
         device_key: given(row.device_key),
@@ -313,6 +325,15 @@ mod tests {
         assert_eq!(jobs[0].request.address, Some("192.0.2.7:5541".parse().unwrap()));
         let wrong = parse("setup_code,address\nMT:SECRET,nowhere\n", &args()).err().unwrap();
         assert!(wrong.contains("line 2") && !wrong.contains("SECRET"), "{wrong}");
+    }
+
+    #[test]
+    fn what_else_a_bind_says_may_be_given_for_each() {
+        let jobs = jobs("setup_code,extra,common\nMT:AAA,x1,false\nMT:BBB,,\n");
+        let told: Vec<_> =
+            jobs.iter().map(|job| (job.request.extra.as_deref(), job.request.is_common_device)).collect();
+        assert_eq!(told, [(Some("x1"), Some(false)), (None, None)]);
+        assert!(parse("setup_code,common\nMT:AAA,perhaps\n", &args()).is_err());
     }
 
     #[test]

@@ -235,7 +235,8 @@ fn order(attempt_id: Uuid, request: CommissionRequest) -> Result<Order, Commissi
         product_key: request.product_key.filter(|key| !key.is_empty()),
         device_key: request.device_key.filter(|key| !key.is_empty()),
         binding_code: request.binding_code.filter(|code| !code.is_empty()).map(BindingCode::new),
-        ..GivenIdentity::default()
+        extra: request.extra.filter(|extra| !extra.is_empty()),
+        is_common_device: request.is_common_device,
     };
     check_given(&identity)?;
     Ok(Order {

@@ -29,6 +29,12 @@ pub struct CommissionRequest {
     /// 16 characters `0-9A-F`; else from the product profile.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub binding_code: Option<String>,
+    /// Sent with the bind as `matterInfo.extra`; else the product profile's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub extra: Option<String>,
+    /// Whether the family's list of common devices shows it; else as the product profile says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub is_common_device: Option<bool>,
     /// What people call it; else made from its product name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
