@@ -124,5 +124,6 @@ impl Hub {
         tasks.spawn(sync::follow_rejections(Arc::clone(self)));
         tasks.spawn(removal::follow_unbinds(Arc::clone(self)));
         tasks.spawn(health::follow(Arc::clone(self), began));
+        tasks.spawn(status::tell_service_manager(Arc::clone(self)));
     }
 }

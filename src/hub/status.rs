@@ -1,6 +1,8 @@
 //! How everything stands.
 
 use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -11,6 +13,7 @@ use super::clock::ClockStatus;
 use super::keys::FabricInfo;
 use crate::node::NodeState;
 use crate::outbox::ports::OutboxState;
+use crate::systemd;
 
 /// Tells how everything stands.
 pub trait StatusDoor: Send + Sync + 'static {
@@ -154,5 +157,72 @@ impl Hub {
             message: health.sign_in_blocked.or(health.last_error).unwrap_or_default(),
             token_expires_at: health.token_expires_at,
         }
+    }
+}
+
+/// How often the service manager's line is written anew: it tells ages in minutes.
+const TELL_EVERY: Duration = Duration::from_secs(60);
+
+/// Tells the service manager how everything stands, until the daemon stops.
+pub(super) async fn tell_service_manager(hub: Arc<Hub>) {
+    let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + TELL_EVERY, TELL_EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = hub.stop.cancelled() => return,
+            _ = ticks.tick() => systemd::status(&line(&hub.status().await, Timestamp::now())),
+        }
+    }
+}
+
+/// One line, with the age of what it says.
+fn line(status: &Status, now: Timestamp) -> String {
+    let (nodes, outbox) = (status.nodes, status.outbox);
+    let minutes = |at: Timestamp| (now.duration_since(at).as_secs().max(0) / 60).to_string();
+    let compared =
+        status.compared_at.map_or("not compared yet".to_owned(), |at| format!("compared {} min ago", minutes(at)));
+    let cloud = match (status.cloud.configured, status.cloud.reachable, status.cloud.last_answer_at) {
+        (false, _, _) => "no cloud".to_owned(),
+        (true, Some(false), Some(at)) => format!("cloud not reachable, answered {} min ago", minutes(at)),
+        (true, _, Some(at)) => format!("cloud answered {} min ago", minutes(at)),
+        (true, _, None) => "cloud has not answered yet".to_owned(),
+    };
+    let waits = if status.ready { String::new() } else { format!("waiting for {}; ", status.waiting_for.join(", ")) };
+    format!(
+        "{waits}{} nodes, {} unreachable, {compared}; {} rows in the outbox; {cloud}",
+        nodes.total, nodes.unreachable, outbox.total
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::SignedDuration;
+
+    use super::*;
+
+    #[test]
+    fn the_line_for_the_service_manager_tells_its_age() {
+        let now = Timestamp::UNIX_EPOCH + SignedDuration::from_mins(10);
+        let status = Status {
+            ready: true,
+            waiting_for: Vec::new(),
+            version: String::new(),
+            started_at: Timestamp::UNIX_EPOCH,
+            pid: 1,
+            fabric: None,
+            nodes: NodeCounts { total: 3, unreachable: 1, ..NodeCounts::default() },
+            attempts: 0,
+            outbox: OutboxCounts::default(),
+            cloud: CloudStatus {
+                configured: true,
+                reachable: Some(true),
+                last_answer_at: Some(Timestamp::UNIX_EPOCH + SignedDuration::from_mins(7)),
+                ..CloudStatus::default()
+            },
+            compared_at: Some(Timestamp::UNIX_EPOCH),
+            clock: ClockStatus::default(),
+        };
+        let expected = "3 nodes, 1 unreachable, compared 10 min ago; 0 rows in the outbox; cloud answered 3 min ago";
+        assert_eq!(line(&status, now), expected);
     }
 }
