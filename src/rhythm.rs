@@ -1,14 +1,16 @@
-//! When a hub does its periodic work, so that a fleet does not march in step: each hub has a phase of its own, jitter at each
-//! round, and longer rounds while nothing changes. Pure.
+//! When a hub does its periodic work, so that a fleet does not march in step: each hub has a phase of its own, and longer rounds
+//! while nothing changes. Pure.
 //!
+//! Due times lie on a lattice: those of a long round are every other one of the next shorter. So the hubs stay spread when all of
+//! them come to longer rounds together, as they do after an outage of their cloud.
 //! Not here: pauses after failures (`outbox::schedule`, `dcl::schedule`), and what the work is.
 
 use std::time::Duration;
 
-/// A round is at most this many times as long while nothing changes.
+/// A round is at most this many times as long while nothing changes; a power of two.
 const LONGEST: u32 = 4;
-/// Rounds without a change before they get longer.
-const PATIENT: u32 = 2;
+/// Rounds without a change before they get twice as long.
+const PATIENT: u32 = 4;
 
 /// Where a hub stands in its fleet: the same for good, and unlike its neighbours'.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,15 +24,32 @@ impl Place {
 
     /// When the first round is due after a start that the whole fleet may share: anywhere within a round.
     pub fn first(self, every: Duration) -> Duration {
-        part(every, mix(self.0))
+        remainder(self.phase(every), every)
     }
 
-    /// How long until the round after `round`, `quiet` rounds after the last change: between seven eighths and nine eighths.
-    pub fn next(self, round: u32, every: Duration, quiet: u32) -> Duration {
-        let longer = 1u32.checked_shl(quiet.saturating_sub(PATIENT)).unwrap_or(LONGEST).clamp(1, LONGEST);
-        let every = every.saturating_mul(longer);
-        every / 8 * 7 + part(every / 4, mix(self.0 ^ u64::from(round).wrapping_add(1)))
+    /// How long until the next round, for a hub that has run for `since` and has seen `quiet` rounds without a change: half a
+    /// round at least, and the longer the quieter.
+    pub fn next(self, since: Duration, every: Duration, quiet: u32) -> Duration {
+        let longer = 1u32.checked_shl(quiet / PATIENT).unwrap_or(LONGEST).clamp(1, LONGEST);
+        let round = every.saturating_mul(longer);
+        let earliest = since + every / 2;
+        let phase = remainder(self.phase(every), round);
+        let into = remainder(earliest + round - phase, round);
+        every / 2 + if into.is_zero() { Duration::ZERO } else { round - into }
     }
+
+    /// A period of the hub's own, for work that counts from its own last success: between seven eighths and nine eighths.
+    pub fn period(self, every: Duration) -> Duration {
+        every / 8 * 7 + part(every / 4, mix(self.0))
+    }
+
+    fn phase(self, every: Duration) -> Duration {
+        part(every.saturating_mul(LONGEST), mix(self.0))
+    }
+}
+
+fn remainder(of: Duration, by: Duration) -> Duration {
+    Duration::from_nanos_u128(of.as_nanos().checked_rem(by.as_nanos()).unwrap_or_default())
 }
 
 /// A part of `whole` that `random` chooses.
@@ -53,17 +72,20 @@ mod tests {
     const EVERY: Duration = Duration::from_secs(900);
 
     #[test]
-    fn a_hub_keeps_its_place_and_its_rounds_stay_near_their_length() {
+    fn a_hub_keeps_its_place_and_its_rounds_get_longer_while_nothing_changes() {
         assert_eq!(Place::of(7).first(EVERY), Place::of(7).first(EVERY));
         for hub in 0..1000 {
-            assert!(Place::of(hub).first(EVERY) < EVERY);
-            for (quiet, longer) in [(0, 1), (2, 1), (3, 2), (4, 4), (5, 4), (u32::MAX, 4)] {
-                let next = Place::of(hub).next(3, EVERY, quiet);
-                assert!(
-                    next >= EVERY * longer / 8 * 7 && next < EVERY * longer / 8 * 9 + Duration::from_millis(1),
-                    "{next:?}"
-                );
+            let place = Place::of(hub);
+            assert!(place.first(EVERY) < EVERY);
+            assert!(place.period(EVERY) >= EVERY / 8 * 7 && place.period(EVERY) <= EVERY / 8 * 9);
+            let mut since = place.first(EVERY);
+            for (quiet, longer) in [(0, 1), (1, 1), (3, 1), (4, 2), (5, 2), (8, 4), (9, 4), (100, 4), (u32::MAX, 4)] {
+                let next = place.next(since, EVERY, quiet);
+                assert!(next >= EVERY / 2 && next <= EVERY * longer + EVERY / 2, "{hub} {quiet}: {next:?}");
+                since += next;
+                assert_eq!(remainder(since, EVERY), place.first(EVERY), "off its place");
             }
         }
+        assert_eq!(Place::of(1).next(Duration::ZERO, Duration::ZERO, 0), Duration::ZERO, "no period, no pause");
     }
 }

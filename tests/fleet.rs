@@ -4,8 +4,8 @@
 //! power cut at 0 ── all hubs start ── cloud away from 30 to 90 min ── 8 h: requests counted by the minute
 //! ```
 //! The product's own schedules (`rhythm`, `outbox::schedule`) on a virtual clock, without a network. Each hub lists its account;
-//! every tenth has a bind that waits. Measured is the busiest minute over the mean minute of the hour around it, for each hour:
-//! within an hour rounds are of one length, over the night they get longer, which is not marching in step.
+//! every tenth has a bind that waits. Measured is the busiest minute over the mean minute of its hour, for each hour: in the
+//! course of a night rounds get longer, and that the evening is busier than the night is not marching in step.
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
 use std::time::Duration;
@@ -39,14 +39,11 @@ fn lists(hub: u64, door: &mut Door) {
     let place = Place::of(hub);
     let mut at = place.first(EVERY);
     let mut quiet = 0;
-    for round in 0.. {
-        if at.as_secs() / 60 >= MINUTES as u64 {
-            return;
-        }
+    while at.as_secs() / 60 < MINUTES as u64 {
         door.comes(at);
         // That the cloud went away, and came back, is a change.
         quiet = if OUTAGE.contains(&at) { 0 } else { quiet + 1 };
-        at += place.next(round, EVERY, quiet);
+        at += place.next(at, EVERY, quiet);
     }
 }
 

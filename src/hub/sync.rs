@@ -112,11 +112,12 @@ pub(super) async fn follow(hub: Arc<Hub>) {
     let work = async {
         sleep(SETTLE).await;
         let place = Place::of(hub.link.credentials().compressed_fabric_id());
-        let mut due = Instant::now();
+        let began = Instant::now();
+        let mut due = began;
         // A hub that has just booted may be one of thousands after a power cut, and all of them share one cloud: until its turn
         // it compares its devices only. A daemon that was started again by hand is alone.
-        let turn = if has_just_booted() { due + place.first(EVERY) } else { due };
-        let (mut rounds, mut quiet) = (0, 0);
+        let turn = if has_just_booted() { began + place.first(EVERY) } else { began };
+        let mut quiet = 0;
         loop {
             let only = tokio::select! {
                 biased;
@@ -141,9 +142,7 @@ pub(super) async fn follow(hub: Arc<Hub>) {
                 Err(error) => tracing::warn!(%error, "devices, records and cloud could not be compared"),
             }
             if only.is_none() {
-                rounds += 1;
-                let next = place.next(rounds, EVERY, quiet);
-                due = if asks_cloud { Instant::now() + next } else { turn };
+                due = if asks_cloud { Instant::now() + place.next(began.elapsed(), EVERY, quiet) } else { turn };
             }
         }
     };

@@ -28,7 +28,7 @@ pub(in crate::hub) async fn follow(hub: Arc<Hub>) {
     let mut refresh = Refresh::new(&config.paa_source, directory, &hub.config.state_dir);
     let place = Place::of(hub.link.credentials().compressed_fabric_id());
     // A hub's day is a little longer or shorter than its neighbours', and after a power cut it waits for its turn.
-    let every = place.next(0, config.paa_refresh, 0);
+    let every = place.period(config.paa_refresh);
     let turn = if has_just_booted() { place.first(LOOK) } else { Duration::ZERO };
     tokio::select! {
         () = hub.stop.cancelled() => return,
