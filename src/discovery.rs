@@ -29,14 +29,18 @@
 //! - A device that loses its power and comes back before its records expire (two minutes for most) announces nothing that
 //!   mdns-sd does not know, and so there is no event. Whoever finds that a node does not answer therefore has its records
 //!   confirmed ([`LanDiscovery::confirm`]).
+//! - mdns-sd keeps every record that anybody sends, and asks four times for what a name lacks. A neighbour that announces more
+//!   than a home has to say (`guard`) makes the actor start it anew, which drops records and questions alike; the flooded
+//!   service type is opened again after a pause that grows, and until then a search asks for its device's subtype alone.
 //! - A second `browse` of the same type silently replaces the first; a full event channel ends it. So there is one, the
-//!   actor's, and it is opened again whenever it ends.
+//!   actor's, and whatever ends it counts as such a flood.
 
 mod actor;
 mod address;
 mod browse;
 mod cache;
 mod candidates;
+mod guard;
 mod health;
 mod interfaces;
 #[cfg(feature = "sim")]
@@ -277,6 +281,7 @@ impl Discovery for LanDiscovery {
         let deadline = tokio::time::Instant::now() + budget;
         let mut changes = self.shared.changes.subscribe();
         let mut asking = None;
+        self.shared.cache().handle_asked(compressed_fabric_id, node);
         loop {
             changes.mark_unchanged();
             let found = self.shared.cache().operational(compressed_fabric_id, node).map(OperationalNode::sockets);

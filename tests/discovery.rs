@@ -8,10 +8,12 @@
 mod support {
     pub mod lab;
     pub mod matterjs;
+    pub mod mdns;
 }
 
 use std::collections::HashSet;
-use std::time::Duration;
+use std::sync::Barrier;
+use std::time::{Duration, Instant};
 
 use matterbind::commissioning::ports::{DiscoverError, Discovery};
 use matterbind::config::NetworkConfig;
@@ -22,6 +24,7 @@ use tokio::sync::broadcast;
 
 use support::lab::{Families, INTERFACE, Lab};
 use support::matterjs::{ANSWER, Lights};
+use support::mdns::{Claim, Ear, names};
 
 /// Far beyond what a search takes; a test that runs into it has failed.
 const BUDGET: Duration = Duration::from_secs(20);
@@ -216,5 +219,197 @@ fn what_the_advertiser_announces_is_found_and_leaves() {
 
         advertiser.withdraw(ServiceKind::Commissionable, instance).await.expect("mDNS runs");
         gone(&mut events, instance).await;
+    });
+}
+
+/// An honest device: an independent responder in the devices' namespace.
+fn announce(responder: &mdns_sd::ServiceDaemon, instance: &str, discriminator: u16) {
+    let (service, host) = (format!("_L{discriminator}._sub._matterc._udp.local."), format!("{instance}.local."));
+    let discriminator = discriminator.to_string();
+    let txt = [("D", discriminator.as_str()), ("CM", "1"), ("VP", "65521+32768")];
+    let service = mdns_sd::ServiceInfo::new(&service, instance, &host, (), 5540, txt.as_slice());
+    let mut service = service.expect("a service").enable_addr_auto();
+    service.set_requires_probe(false);
+    responder.register(service).expect("it is taken");
+}
+
+fn claim(n: u64, discriminator: u16, ip: &str) -> Claim {
+    Claim {
+        service: "_matterc._udp",
+        instance: format!("{:016X}", 0xA000_0000_0000_0000 + n),
+        subtypes: vec![format!("_L{discriminator}")],
+        txt: vec![format!("D={discriminator}"), "CM=1".to_owned(), "VP=65521+32768".to_owned()],
+        ip: ip.parse().expect("an address"),
+        port: 5540,
+    }
+}
+
+/// In twelve seconds, over one IP family: two searches of six rounds, and what the fresh starts ask. It was thousands a second.
+const MAX_QUERIES: usize = 150;
+
+/// 2,000 records in four seconds from one liar, of each kind: the hub's own queries stay few, during the storm and while the
+/// records live, and an honest device is found in the middle of it and after it.
+///
+/// ```text
+/// hub: search 3000 ──────────► found      search 3001 ──► found
+/// liar:  |== 500 records a second ==|  (they live for 75 minutes)
+/// ear:   |== counts the hub's queries ==================|
+/// ```
+#[test]
+fn a_storm_of_records_makes_no_storm_of_queries() {
+    let commissionable: Vec<_> = (0..2000).map(|n| claim(n, u16::try_from(n).expect("12 bits"), "fd77::66")).collect();
+    let operational: Vec<_> = (0..2000)
+        .map(|n| Claim {
+            service: "_matter._tcp",
+            instance: format!("1122334455667788-{n:016X}"),
+            ..claim(n, 0, "fd77::66")
+        })
+        .collect();
+    let whole = |claims: &[Claim]| claims.iter().map(Claim::whole).collect::<Vec<_>>();
+    for (kind, packets, per_second) in [
+        ("commissionable devices", whole(&commissionable), 500),
+        ("operational nodes", whole(&operational), 500),
+        ("names and nothing behind them", commissionable.chunks(20).map(names).collect(), 25),
+    ] {
+        let Some(lab) = Lab::new(Families::Both) else { return };
+        let begin = Barrier::new(2);
+        std::thread::scope(|scope| {
+            let outside = scope.spawn(|| {
+                lab.among_devices(|| async {
+                    let responder = mdns_sd::ServiceDaemon::new().expect("mDNS starts");
+                    announce(&responder, "00000000000003E8", 3000);
+                    let ear = Ear::open(INTERFACE);
+                    begin.wait();
+                    let start = Instant::now();
+                    let flood = async {
+                        ear.flood(&packets, per_second).await;
+                        announce(&responder, "00000000000003E9", 3001);
+                    };
+                    let ((), counted) = tokio::join!(flood, ear.count_queries(start + Duration::from_secs(12)));
+                    let _ = responder.shutdown();
+                    (counted, start.elapsed())
+                })
+            });
+            lab.in_hub(|| async {
+                let discovery = start();
+                begin.wait();
+                tokio::time::sleep(Duration::from_secs(2)).await;
+                for discriminator in [3000, 3001] {
+                    let began = Instant::now();
+                    let node = find(&discovery, Discriminator::Long(discriminator)).await;
+                    let node = node.unwrap_or_else(|error| panic!("{kind}: {error}"));
+                    assert!(node.instance.starts_with("00000000000003E"), "{node:?}");
+                    println!("{kind}: device {discriminator} found in {:?}", began.elapsed());
+                    // The second one appears when the storm is over.
+                    tokio::time::sleep(Duration::from_secs(4)).await;
+                }
+                assert!(discovery.commissionable().len() <= 512 && discovery.operational_nodes().len() <= 512);
+                assert!(discovery.health().await.is_well());
+                // Keeps its records alive until all is counted.
+                while !outside.is_finished() {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+                let ((v4, v6), took) = outside.join().expect("counted");
+                println!("{kind}: {v4} and {v6} queries over IPv4 and IPv6 in {took:?}");
+                assert!(v4 > 0 && v6 > 0, "the ear hears nothing");
+                assert!(v4.max(v6) <= MAX_QUERIES, "{kind}: {v4} and {v6} queries in {took:?}");
+            });
+        });
+    }
+}
+
+/// A liar takes the address and port of a device, and claims others that nobody can have.
+#[test]
+fn a_twin_hides_nobody_and_a_silent_one_goes() {
+    let Some(lab) = Lab::new(Families::Both) else { return };
+    let responder = lab.among_devices(|| async { mdns_sd::ServiceDaemon::new().expect("mDNS starts") });
+    let real = "00000000000003E8";
+    announce(&responder, real, 3000);
+    lab.in_hub(|| async {
+        let discovery = start();
+        let mut events = discovery.subscribe();
+        let mut candidates = discovery.candidates(Discriminator::Long(3000), Some((0xFFF1, 0x8000)));
+        let until = || Instant::now() + BUDGET;
+        let first = candidates.next(until()).await.expect("discovery runs").expect("the device");
+        assert_eq!(first.instance, real);
+
+        let say = |claims: Vec<Claim>| {
+            lab.among_devices(|| async move {
+                let ear = Ear::open(INTERFACE);
+                for claim in claims {
+                    ear.say(&claim.whole()).await;
+                }
+            });
+        };
+        let twin = claim(1, 3000, "fd77::2");
+        let silent = claim(2, 3000, "fd77::99");
+        let nobodys = ["::ffff:127.0.0.1", "::ffff:10.77.0.2", "::1", "::", "ff02::1"];
+        let nobodys = (10..).zip(nobodys).map(|(n, ip)| claim(n, 3000, ip));
+        let liars = HashSet::from([twin.instance.clone(), silent.instance.clone()]);
+        // These two are heard after all the others.
+        say(nobodys.chain([twin.clone(), silent.clone()]).collect());
+        let mut given = HashSet::new();
+        while !given.is_superset(&liars) {
+            let next = candidates.next(until()).await.expect("discovery runs").expect("another candidate");
+            given.insert(next.instance);
+        }
+        given.remove(real);
+        assert_eq!(given, liars);
+
+        // Both do not answer when their records are confirmed, and the real one does.
+        let lied: Vec<_> = candidates
+            .fitting()
+            .into_iter()
+            .filter(|node| node.instance != real)
+            .inspect(|n| candidates.confirm(n))
+            .collect();
+        assert_eq!(lied.len(), 2);
+        candidates.confirm(&first);
+        let mut left = HashSet::from([twin.instance, silent.instance]);
+        let leaving = async {
+            while !left.is_empty() {
+                if let DiscoveryEvent::Gone(Seen::Commissionable(node)) = events.recv().await.expect("discovery runs") {
+                    left.remove(&node.instance);
+                }
+            }
+        };
+        tokio::time::timeout(ANSWER, leaving).await.expect("the silent ones go");
+        let real_one = |node: &CommissionableNode| node.instance == real;
+        assert!(candidates.fitting().iter().all(real_one) && candidates.fitting().len() == 1);
+        assert!(!candidates.is_current(&lied[0]));
+    });
+    let _ = responder.shutdown();
+}
+
+/// A hub whose configured interface is not there says so at once, and works as soon as it comes.
+#[test]
+fn without_an_interface_a_search_fails_at_once() {
+    let Some(lab) = Lab::new(Families::Both) else { return };
+    let ip = |arguments: &[&str]| {
+        let status = lab.hub_command("ip").args(arguments).status().expect("ip can be run");
+        assert!(status.success(), "ip {arguments:?}");
+    };
+    lab.in_hub(|| async {
+        let discovery =
+            LanDiscovery::start(&NetworkConfig { interfaces: vec!["late0".to_owned()] }).expect("mDNS starts");
+        let began = Instant::now();
+        let deaf = find(&discovery, Discriminator::Long(3840)).await;
+        let Err(DiscoverError::Unavailable(why)) = deaf else { panic!("{deaf:?}") };
+        assert!(why.contains("late0") && began.elapsed() < BUDGET / 2, "{why}");
+        let health = discovery.health().await;
+        assert_eq!((health.is_well(), health.missing.as_slice()), (false, ["late0".to_owned()].as_slice()));
+
+        ip(&["link", "add", "late0", "type", "veth", "peer", "name", "late1"]);
+        ip(&["addr", "add", "10.78.0.1/24", "dev", "late0"]);
+        ip(&["link", "set", "late0", "up"]);
+        let well = async {
+            while !discovery.health().await.is_well() {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(ANSWER, well).await.expect("the interface is noticed");
+        assert_eq!(discovery.health().await.interfaces, ["late0"]);
+        let absent = discovery.find(Discriminator::Long(3840), None, Duration::from_millis(300)).await;
+        assert!(matches!(absent, Err(DiscoverError::NotFound { .. })), "{absent:?}");
     });
 }

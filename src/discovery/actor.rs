@@ -5,7 +5,7 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use mdns_sd::{
@@ -17,12 +17,14 @@ use tokio_util::sync::CancellationToken;
 use super::address::{LocalPrefix, rank};
 use super::browse::Browse;
 use super::cache::{Kind, Seen};
+use super::guard::{Guard, MAX_UNRESOLVED};
 use super::interfaces::{local_prefixes, takes_part};
 use super::schedule::Schedule;
 use super::txt::{is_commissionable_instance, parse_commissionable, parse_operational, parse_operational_instance};
 use super::{Command, Shared};
 use crate::config::NetworkConfig;
 use crate::node::{CommissionableNode, OperationalNode, ScopedAddress};
+use crate::onboarding::Discriminator;
 
 /// How soon mdns-sd notices an interface or address that came up, seconds.
 const INTERFACE_CHECK_S: u32 = 2;
@@ -31,9 +33,17 @@ const RESTART_GAP: Duration = Duration::from_secs(2);
 /// Subtypes stay open after their search, so that mdns-sd goes on watching what it found; the oldest goes for a new one.
 const MAX_SUBTYPES: usize = 64;
 
+/// Our own addresses are looked up no more often than this.
+const LOCAL_GAP: Duration = Duration::from_secs(2);
+/// So many events are taken from mdns-sd's channels before anything else is done: as many as two of them hold.
+const DRAIN: usize = 2000;
+
 /// See the module.
 pub struct Actor {
+    config: NetworkConfig,
     mdns: ServiceDaemon,
+    guards: [Guard; 2],
+    local: (Option<Instant>, Vec<LocalPrefix>),
     shared: Arc<Shared>,
     /// The two service types first, then the subtypes in the order of their first search.
     browses: Vec<Browse>,
@@ -44,14 +54,20 @@ pub struct Actor {
 impl Actor {
     /// Starts mdns-sd in the calling thread's network namespace.
     pub fn start(config: &NetworkConfig, shared: Arc<Shared>) -> Result<Self, mdns_sd::Error> {
-        let mdns = ServiceDaemon::new()?;
-        mdns.disable_interface(IfKind::All)?;
-        let config = config.clone();
-        mdns.enable_interface(IfKind::Predicate(IfPredicate::new(move |interface| takes_part(&config, interface))))?;
-        mdns.set_ip_check_interval(INTERFACE_CHECK_S)?;
+        let mdns = open(config)?;
         let kinds = [Kind::Commissionable, Kind::Operational];
         let browses = kinds.map(|kind| Browse::new(kind, kind.service_type().to_owned())).into();
-        Ok(Self { mdns, shared, browses, restarted: [None; 2], schedule: Schedule::new(Instant::now()) })
+        let (config, local) = (config.clone(), (None, Vec::new()));
+        Ok(Self {
+            config,
+            mdns,
+            guards: Default::default(),
+            local,
+            shared,
+            browses,
+            restarted: [None; 2],
+            schedule: Schedule::new(Instant::now()),
+        })
     }
 
     /// Runs until `stop`.
@@ -69,14 +85,75 @@ impl Actor {
             });
             tokio::select! {
                 () = stop.cancelled() => break,
-                (index, event) = heard => self.handle_event(index, event),
+                (index, event) = heard => {
+                    self.handle_event(index, event);
+                    self.drain();
+                }
                 Some(command) = commands.recv() => self.handle_command(command),
-                () = self.shared.search_began.notified() => self.schedule.handle_search(Instant::now()),
+                () = self.shared.search_began.notified() => self.handle_search(Instant::now()),
                 () = tokio::time::sleep_until(due.into()) => self.ask(),
             }
         }
         // The answer would tell when the thread has ended; nothing waits for that.
         let _ = self.mdns.shutdown();
+    }
+
+    fn handle_search(&mut self, now: Instant) {
+        let searched = self.shared.searched();
+        let discriminators = searched.iter().filter_map(|(kind, subtype)| discriminator(*kind, subtype)).collect();
+        self.shared.cache().handle_searches(discriminators);
+        self.schedule.handle_search(now);
+    }
+
+    /// Takes what else has been heard, so that no channel runs over.
+    fn drain(&mut self) {
+        for _ in 0..DRAIN {
+            let mut context = Context::from_waker(Waker::noop());
+            let mut browses = self.browses.iter_mut().enumerate();
+            let next = browses.find_map(|(index, browse)| match browse.poll_event(&mut context) {
+                Poll::Ready(event) => Some((index, event)),
+                Poll::Pending => None,
+            });
+            let Some((index, event)) = next else { return };
+            self.handle_event(index, event);
+        }
+    }
+
+    /// Somebody announces more than a home has to say. A new mdns-sd has neither the records nor the questions about them; the
+    /// service type that was flooded is left alone for a while, the other one and searches for one device go on.
+    fn handle_overflow(&mut self, kind: Kind, now: Instant) {
+        self.guards[kind as usize].handle_overflow(now);
+        tracing::warn!(
+            service_type = kind.service_type(),
+            "more is announced on the network than a home has to say; it is dropped, and devices are asked again shortly"
+        );
+        self.renew(now);
+    }
+
+    fn renew(&mut self, now: Instant) {
+        // The answer would tell when the thread has ended; nothing waits for that.
+        let _ = self.mdns.shutdown();
+        match open(&self.config) {
+            Ok(mdns) => self.mdns = mdns,
+            // The next round fails and tries again.
+            Err(error) => tracing::warn!(%error, "mDNS cannot be started anew"),
+        }
+        self.browses.truncate(2);
+        self.browses.iter_mut().for_each(Browse::handle_new_daemon);
+        self.guards.iter_mut().for_each(Guard::handle_restart);
+        for kind in [Kind::Commissionable, Kind::Operational] {
+            if self.guards[kind as usize].reopens_at().is_none() {
+                self.shared.cache().handle_restart(kind, now);
+            }
+        }
+        self.schedule.handle_search(now);
+    }
+
+    fn local(&mut self, now: Instant) -> &[LocalPrefix] {
+        if self.local.0.is_none_or(|last| now >= last + LOCAL_GAP) {
+            self.local = (Some(now), local_prefixes());
+        }
+        &self.local.1
     }
 
     fn handle_command(&self, command: Command) {
@@ -108,7 +185,8 @@ impl Actor {
             let gap = self.restarted[browse.kind as usize].map(|last| last + RESTART_GAP);
             browse.overdue_at().map(|overdue| gap.map_or(overdue, |gap| gap.max(overdue)))
         };
-        self.browses.iter().filter_map(restart).fold(self.schedule.next(), Instant::min)
+        let reopening = self.guards.iter().filter_map(Guard::reopens_at);
+        self.browses.iter().filter_map(restart).chain(reopening).fold(self.schedule.next(), Instant::min)
     }
 
     /// One query round on every interface: both service types, and the subtypes that somebody searches.
@@ -143,7 +221,18 @@ impl Actor {
                 self.restart(kind, now)?;
             }
         }
+        let mut closed = [false; 2];
+        for kind in [Kind::Commissionable, Kind::Operational] {
+            match self.guards[kind as usize].poll_closed(now) {
+                Some(true) => self.shared.cache().handle_restart(kind, now),
+                Some(false) => closed[kind as usize] = true,
+                None => {}
+            }
+        }
         for (index, browse) in self.browses.iter_mut().enumerate() {
+            if index < 2 && closed[browse.kind as usize] {
+                continue;
+            }
             let wanted = searched.iter().any(|(_, subtype)| *subtype == browse.service_type);
             if index < 2 || wanted || restarting[browse.kind as usize] {
                 // Asking by browsing again: it replays what is known and sends a query.
@@ -175,6 +264,7 @@ impl Actor {
     /// Drops the record cache of a service type, so that the next query carries no known answers.
     fn restart(&mut self, kind: Kind, now: Instant) -> Result<(), mdns_sd::Error> {
         tracing::debug!(service_type = kind.service_type(), "records of a node are missing, asking for all of them");
+        self.guards[kind as usize].handle_restart();
         for browse in self.browses.iter_mut().filter(|browse| browse.kind == kind) {
             self.mdns.stop_browse(&browse.service_type)?;
             browse.handle_restart(now);
@@ -190,6 +280,9 @@ impl Actor {
             tracing::error!(%error, "discovery has stopped; restart the daemon if it does not come back");
             self.shared.set_failure(Some(error.to_string()));
         }
+        if !matches!(error, mdns_sd::Error::Again) {
+            self.renew(now);
+        }
         self.schedule.handle_round(now, true);
     }
 
@@ -199,21 +292,26 @@ impl Actor {
         let kind = browse.kind;
         let events = match event {
             None => {
-                tracing::debug!(browse.service_type, "the browse has ended by itself, opening it again");
-                self.schedule.handle_search(now);
+                tracing::debug!(browse.service_type, "the browse has ended by itself");
+                self.handle_overflow(kind, now);
                 return;
             }
             Some(ServiceEvent::ServiceFound(_, fullname)) => {
                 browse.handle_found(&fullname, now);
+                let empty = browse.unresolved() > MAX_UNRESOLVED;
+                if self.guards[kind as usize].handle_found(&fullname) || empty {
+                    self.handle_overflow(kind, now);
+                }
                 return;
             }
             Some(ServiceEvent::ServiceResolved(service)) => {
-                let Some(seen) = understand(kind, &service, &local_prefixes()) else { return };
+                let Some(seen) = understand(kind, &service, self.local(now)) else { return };
                 self.handle_settled(kind, &service.fullname);
                 self.shared.cache().handle_sighting(seen, now)
             }
             Some(ServiceEvent::ServiceRemoved(_, fullname)) => {
                 self.handle_settled(kind, &fullname);
+                self.guards[kind as usize].handle_gone(&fullname);
                 let instance = instance_of(kind, &fullname);
                 let mut cache = self.shared.cache();
                 let gone = match kind {
@@ -234,6 +332,26 @@ impl Actor {
         for browse in self.browses.iter_mut().filter(|browse| browse.kind == kind) {
             browse.handle_settled(fullname);
         }
+    }
+}
+
+/// mdns-sd in the calling thread's network namespace, on the configured interfaces.
+fn open(config: &NetworkConfig) -> Result<ServiceDaemon, mdns_sd::Error> {
+    let mdns = ServiceDaemon::new()?;
+    mdns.disable_interface(IfKind::All)?;
+    let config = config.clone();
+    mdns.enable_interface(IfKind::Predicate(IfPredicate::new(move |interface| takes_part(&config, interface))))?;
+    mdns.set_ip_check_interval(INTERFACE_CHECK_S)?;
+    Ok(mdns)
+}
+
+/// The discriminator that a subtype stands for (Matter Core 4.3.1.3).
+fn discriminator(kind: Kind, subtype: &str) -> Option<Discriminator> {
+    let (label, _) = subtype.split_once('.')?;
+    match (kind, label.split_at_checked(2)?) {
+        (Kind::Commissionable, ("_L", long)) => long.parse().ok().map(Discriminator::Long),
+        (Kind::Commissionable, ("_S", short)) => short.parse().ok().map(Discriminator::Short),
+        (Kind::Commissionable | Kind::Operational, _) => None,
     }
 }
 

@@ -60,6 +60,17 @@ impl Browse {
         Poll::Pending
     }
 
+    /// How many instances were named of which nothing else is known.
+    pub fn unresolved(&self) -> usize {
+        self.incomplete.len()
+    }
+
+    /// mdns-sd was started anew: nothing of what it told holds.
+    pub fn handle_new_daemon(&mut self) {
+        self.channels.clear();
+        self.incomplete.clear();
+    }
+
     /// An instance was named; its other records should come soon.
     pub fn handle_found(&mut self, fullname: &str, now: Instant) {
         if self.incomplete.len() < MAX_INCOMPLETE {

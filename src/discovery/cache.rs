@@ -2,15 +2,17 @@
 //!
 //! mdns-sd has a cache of DNS records with their lifetimes; this one has nodes. Not here: sockets and queries (`actor`).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::search::Rounds;
 use crate::node::{CommissionableNode, NodeId, OperationalNode, ScopedAddress};
+use crate::onboarding::Discriminator;
 
-/// More instances of one kind than this are a flood, not a home; the surplus is ignored.
-const MAX_INSTANCES: usize = 1024;
+/// More instances of one kind than this are a flood, not a home: a newcomer that nobody asked for is ignored, and one that is
+/// searched takes the place of the newest other.
+const MAX_INSTANCES: usize = 512;
 /// After the record cache was emptied, a node that does not answer within this is gone. Several queries fit into it.
 pub const RECONFIRM_WITHIN: Duration = Duration::from_secs(10);
 
@@ -54,6 +56,9 @@ pub struct Entry<N> {
 pub struct Cache {
     commissionable: HashMap<String, Entry<CommissionableNode>>,
     operational: HashMap<(u64, NodeId), Entry<OperationalNode>>,
+    /// What is searched now, and the nodes that were asked for lately, the newest last: they stay in any flood.
+    searched: Vec<Discriminator>,
+    asked: VecDeque<(u64, NodeId)>,
     rounds: Rounds,
     last_gone: Option<Instant>,
 }
@@ -68,9 +73,17 @@ impl Cache {
     pub fn handle_sighting(&mut self, seen: Seen, now: Instant) -> Vec<DiscoveryEvent> {
         match seen {
             Seen::Commissionable(node) => {
+                let searched = |node: &CommissionableNode| {
+                    self.searched.iter().any(|searched| searched.matches(node.txt.discriminator))
+                };
+                let useful = searched(&node);
                 let key = node.instance.to_ascii_lowercase();
-                let mut events: Vec<_> =
-                    note(&mut self.commissionable, key, node, Seen::Commissionable, now).into_iter().collect();
+                let spare = |_: &String, other: &CommissionableNode| !searched(other);
+                let Some(mut events) = make_room(&mut self.commissionable, &key, useful, spare, Seen::Commissionable)
+                else {
+                    return Vec::new();
+                };
+                events.extend(note(&mut self.commissionable, key, node, Seen::Commissionable, now));
                 if !events.is_empty() {
                     events.extend(self.supersede());
                 }
@@ -78,7 +91,29 @@ impl Cache {
             }
             Seen::Operational(node) => {
                 let key = (node.compressed_fabric_id, node.node_id);
-                note(&mut self.operational, key, node, Seen::Operational, now).into_iter().collect()
+                let useful = self.asked.contains(&key);
+                let spare = |other: &(u64, NodeId), _: &OperationalNode| !self.asked.contains(other);
+                let Some(mut events) = make_room(&mut self.operational, &key, useful, spare, Seen::Operational) else {
+                    return Vec::new();
+                };
+                events.extend(note(&mut self.operational, key, node, Seen::Operational, now));
+                events
+            }
+        }
+    }
+
+    /// These discriminators are searched now.
+    pub fn handle_searches(&mut self, searched: Vec<Discriminator>) {
+        self.searched = searched;
+    }
+
+    /// The hub asks for a node.
+    pub fn handle_asked(&mut self, compressed_fabric_id: u64, node: NodeId) {
+        let key = (compressed_fabric_id, node);
+        if !self.asked.contains(&key) {
+            self.asked.push_back(key);
+            if self.asked.len() > MAX_INSTANCES {
+                self.asked.pop_front();
             }
         }
     }
@@ -194,19 +229,24 @@ impl Cache {
 
     /// Hides every instance whose socket a newer instance has: two devices cannot have the same.
     fn supersede(&mut self) -> Vec<DiscoveryEvent> {
-        let hidden: Vec<_> = self
-            .commissionable
-            .iter()
-            .filter(|(_, old)| {
-                self.commissionable
-                    .values()
-                    .any(|new| new.first_seen > old.first_seen && same_socket(&new.node, &old.node))
-            })
-            .map(|(key, _)| key.clone())
-            .collect();
+        // The newest instance at each address and port.
+        let mut newest: HashMap<(&ScopedAddress, u16), Instant> = HashMap::new();
+        for entry in self.commissionable.values() {
+            for address in &entry.node.addresses {
+                let first_seen = newest.entry((address, entry.node.port)).or_insert(entry.first_seen);
+                *first_seen = entry.first_seen.max(*first_seen);
+            }
+        }
+        let is_hidden = |entry: &Entry<CommissionableNode>| {
+            let newer =
+                |address| newest.get(&(address, entry.node.port)).is_some_and(|newest| *newest > entry.first_seen);
+            entry.node.addresses.iter().any(newer)
+        };
+        let hidden: HashSet<String> =
+            self.commissionable.iter().filter(|(_, entry)| is_hidden(entry)).map(|(key, _)| key.clone()).collect();
         let mut events = Vec::new();
         for (key, entry) in &mut self.commissionable {
-            let superseded = hidden.contains(key);
+            let superseded = hidden.contains(key.as_str());
             if superseded && !entry.superseded {
                 events.push(DiscoveryEvent::Gone(Seen::Commissionable(entry.node.clone())));
             }
@@ -241,6 +281,25 @@ impl<N> Entry<N> {
     }
 }
 
+/// Room for one more: `None` where there is none for it, else who had to go.
+fn make_room<K: std::hash::Hash + Eq + Clone, N: Clone>(
+    entries: &mut HashMap<K, Entry<N>>,
+    newcomer: &K,
+    useful: bool,
+    spare: impl Fn(&K, &N) -> bool,
+    seen: impl Fn(N) -> Seen,
+) -> Option<Vec<DiscoveryEvent>> {
+    if entries.len() < MAX_INSTANCES || entries.contains_key(newcomer) {
+        return Some(Vec::new());
+    }
+    if !useful {
+        return None;
+    }
+    let spares = entries.iter().filter(|(key, entry)| spare(key, &entry.node));
+    let victim = spares.max_by_key(|(_, entry)| entry.first_seen).map(|(key, _)| key.clone())?;
+    entries.remove(&victim).map(|entry| vec![DiscoveryEvent::Gone(seen(entry.node))])
+}
+
 fn note<K: std::hash::Hash + Eq, N: Clone + PartialEq>(
     entries: &mut HashMap<K, Entry<N>>,
     key: K,
@@ -257,19 +316,11 @@ fn note<K: std::hash::Hash + Eq, N: Clone + PartialEq>(
         entry.node = node.clone();
         return Some(DiscoveryEvent::Updated(seen(node)));
     }
-    if entries.len() >= MAX_INSTANCES {
-        return None;
-    }
     entries.insert(
         key,
         Entry { node: node.clone(), first_seen: now, last_heard: now, unconfirmed: None, superseded: false },
     );
     Some(DiscoveryEvent::Appeared(seen(node)))
-}
-
-fn same_socket(a: &CommissionableNode, b: &CommissionableNode) -> bool {
-    let shared = |address: &ScopedAddress| b.addresses.contains(address);
-    a.port == b.port && a.addresses.iter().any(shared)
 }
 
 #[cfg(test)]
@@ -378,6 +429,35 @@ pub(super) mod tests {
             };
             cache.handle_sighting(Seen::Operational(node), now);
         }
+        assert_eq!(cache.operational_nodes().len(), MAX_INSTANCES);
+    }
+
+    #[test]
+    fn what_is_searched_has_its_place_in_a_flood() {
+        let now = Instant::now();
+        let mut cache = Cache::default();
+        cache.handle_searches(vec![Discriminator::Long(3840)]);
+        for n in 0..MAX_INSTANCES + 10 {
+            let port = u16::try_from(n).expect("few");
+            let node = CommissionableNode { port, ..commissionable(&format!("F{n}"), 1, 1) };
+            cache.handle_sighting(sighting(&node), now);
+        }
+        let wanted = commissionable("A", 3840, 2);
+        let events = cache.handle_sighting(sighting(&wanted), now);
+        let [DiscoveryEvent::Gone(_), DiscoveryEvent::Appeared(seen)] = events.as_slice() else { panic!("{events:?}") };
+        assert_eq!((seen, cache.commissionable.len()), (&sighting(&wanted), MAX_INSTANCES));
+
+        let operational = |node_id| OperationalNode {
+            compressed_fabric_id: 1,
+            node_id: NodeId(node_id),
+            addresses: Vec::new(),
+            port: 5540,
+            txt: OperationalTxt::default(),
+        };
+        cache.handle_asked(1, NodeId(7));
+        (1000..2000).for_each(|n| drop(cache.handle_sighting(Seen::Operational(operational(n)), now)));
+        cache.handle_sighting(Seen::Operational(operational(7)), now);
+        assert!(cache.operational(1, NodeId(7)).is_some());
         assert_eq!(cache.operational_nodes().len(), MAX_INSTANCES);
     }
 }
