@@ -4,6 +4,7 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::fabric::CatGrant;
 use crate::node::{FabricId, NodeId, NodeRecord};
@@ -29,7 +30,7 @@ impl CapabilityMask {
 }
 
 /// What the bind request says beside the identity, where a profile or a person wants it otherwise.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct BindOptions {
     /// `matterInfo.extra`, opaque to the hub; left out where there is none.
@@ -205,7 +206,7 @@ impl MatterInfo {
 }
 
 /// `bind.state` of interface.md.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum BindState {
     /// Acknowledged by the cloud and read back.
@@ -222,7 +223,7 @@ pub enum BindState {
 }
 
 /// The `bind` object of a node record.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct BindStatus {
     /// Where it stands.
     pub state: BindState,

@@ -5,6 +5,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use utoipa::ToSchema;
 
 /// The upper half of a subject that is a CASE Authenticated Tag (Matter Core 2.5.5.5).
 const CAT_SUBJECT_PREFIX: u64 = 0xFFFF_FFFD_0000_0000;
@@ -72,7 +73,7 @@ impl<'de> Deserialize<'de> for Cat {
 }
 
 /// The privileges that both Matter (Core 9.10.5.3) and the cloud (cloud-contract 6.6) know.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 pub enum Privilege {
     /// Read only.
     View,
@@ -113,9 +114,10 @@ impl Privilege {
 }
 
 /// A tag and what it may do: a line of the configuration, of the node record, and of `matterInfo.catList`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 pub struct CatGrant {
     /// The tag.
+    #[schema(value_type = u32)]
     pub cat: Cat,
     /// What it may do.
     pub privilege: Privilege,

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::bind::{BindOptions, BindStatus};
 use crate::fabric::CatGrant;
@@ -19,7 +20,7 @@ pub use marks::Marks;
 pub const OWN_ID_MAX: u64 = (1 << 31) - 1;
 
 /// A 64-bit operational node id (Matter Core 2.5.5.1). The hub's own devices lie in 1..=[`OWN_ID_MAX`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(transparent)]
 pub struct NodeId(pub u64);
 
@@ -43,7 +44,7 @@ impl FromStr for NodeId {
 }
 
 /// A fabric id (Matter Core 2.5.1), for our own fabric in 1..=[`OWN_ID_MAX`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(transparent)]
 pub struct FabricId(pub u64);
 
@@ -168,7 +169,7 @@ impl CommissionableTxt {
 }
 
 /// Every TXT key of an operational node (Matter Core 4.3.4).
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct OperationalTxt {
     /// `SII`: session idle interval, milliseconds.
     pub session_idle_interval_ms: Option<u32>,
@@ -234,7 +235,7 @@ impl Default for SessionParameters {
 
 /// A name under which DNS-SD knows a node, on our fabric or another (Matter Core 4.3.2.1). Both numbers are the device's own
 /// and nobody else's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 pub struct OperationalIdentity {
     /// The 64-bit compressed fabric id.
     pub compressed_fabric_id: u64,
@@ -314,7 +315,7 @@ impl BasicInformation {
 }
 
 /// Where a node stands between the first durable row and its removal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum NodeState {
     /// A node operational certificate was issued; CommissioningComplete is not yet known.
@@ -340,7 +341,7 @@ impl NodeState {
 }
 
 /// Attestation as it is kept with the node.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct AttestationSummary {
     /// `accepted`, `accepted-with-warnings` or `accepted-by-override`; `rejected` where it would not be accepted by what is
     /// known today.
@@ -359,7 +360,7 @@ pub struct DeviceIdentity {
 }
 
 /// The node record of interface.md: what is known durably about one commissioned device.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NodeRecord {
     /// Our fabric's id.
     pub fabric_id: FabricId,

@@ -17,7 +17,8 @@ fn recipient(asked: &Encryption) -> Result<Recipient, Refused> {
     asked.recipient.parse().map_err(none)
 }
 
-const BYTES: (header::HeaderName, &str) = (header::CONTENT_TYPE, "application/octet-stream");
+/// Encrypted files are bytes.
+pub(super) const BYTES: &str = "application/octet-stream";
 
 pub(super) async fn backup<H: KeysDoor>(
     State(api): State<Api<H>>,
@@ -25,14 +26,14 @@ pub(super) async fn backup<H: KeysDoor>(
 ) -> Result<Response, Refused> {
     let file = api.hub.backup(recipient(&asked)?).await?;
     let pieces = ReaderStream::new(tokio::fs::File::from_std(file));
-    Ok(([BYTES], axum::body::Body::from_stream(pieces)).into_response())
+    Ok(([(header::CONTENT_TYPE, BYTES)], axum::body::Body::from_stream(pieces)).into_response())
 }
 
 pub(super) async fn export_root<H: KeysDoor>(
     State(api): State<Api<H>>,
     Body(asked): Body<Encryption>,
 ) -> Result<Response, Refused> {
-    Ok(([BYTES], api.hub.export_root(recipient(&asked)?).await?).into_response())
+    Ok(([(header::CONTENT_TYPE, BYTES)], api.hub.export_root(recipient(&asked)?).await?).into_response())
 }
 
 pub(super) async fn remove_root<H: KeysDoor>(

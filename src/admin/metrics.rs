@@ -8,7 +8,7 @@ use super::routes::Api;
 use crate::hub::doors::StatusDoor;
 
 /// OpenMetrics text, which Prometheus reads.
-const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 pub(super) async fn scrape<H: StatusDoor>(State(api): State<Api<H>>) -> Response {
     let status = api.hub.status().await;

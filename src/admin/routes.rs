@@ -8,19 +8,25 @@ use axum::extract::{ConnectInfo, DefaultBodyLimit, FromRequest, FromRequestParts
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Json, Response};
-use axum::routing::{get, post};
+use axum::routing::get;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::auth::{self, Guard, Peer};
-use super::wire::{NodeAction, NodeRef, Refusal};
+use super::openapi::Route;
+use super::wire::{
+    AccessAction, AccessReport, AccessView, CommissionLine, CommissionRequest, DiscoverChange, DiscoverQuery,
+    Discovered, Encryption, FabricInfo, ImportRoot, LogQuery, NodeAction, NodeAnswer, NodeDetail, NodeRef, Nodes,
+    Outbox, Refusal, RemoveRoot, Status, SyncLine, SyncQuery, SyncReport,
+};
 use super::{events, keys, metrics, openapi, page};
 use crate::commissioning::error::Disposition;
 use crate::hub::doors::{
     BindingDoor, Doors, InventoryDoor, KeysDoor, OutboxDoor, RemovalDoor, StatusDoor, StrangersDoor, SyncDoor,
     SyncProgress,
 };
+use crate::journal::Event;
 use crate::node::NodeId;
 use crate::telemetry::metrics::Metrics;
 
@@ -63,36 +69,13 @@ impl<H> Clone for Api<H> {
 
 /// All routes, behind the guard.
 pub fn router<H: Doors>(api: Api<H>, guard: Guard) -> Router {
-    let key_routes = Router::new()
-        .route("/fabric/backup", post(keys::backup::<H>))
-        .route("/fabric/export-root", post(keys::export_root::<H>))
-        .route("/fabric/import-root", post(keys::import_root::<H>))
-        .route("/fabric/remove-root", post(keys::remove_root::<H>))
-        .route_layer(middleware::from_fn(auth::only_local));
-    let v1 = Router::new()
-        .route("/openapi.json", get(openapi::document))
-        .route("/status", get(status::<H>))
-        .route("/fabric", get(fabric::<H>))
-        .merge(key_routes)
-        .route("/access", get(keys::access::<H>).post(keys::change_access::<H>))
-        .route("/commission", post(events::commission::<H>))
-        .route("/nodes", get(nodes::<H>))
-        .route("/nodes/{node}", get(node::<H>))
-        .route("/nodes/{node}/action", post(node_action::<H>))
-        .route("/outbox", get(outbox::<H>))
-        .route("/outbox/{id}/retry", post(outbox_retry::<H>))
-        .route("/outbox/{id}", axum::routing::delete(outbox_drop::<H>))
-        .route("/discover", get(events::discover::<H>))
-        .route("/logs", get(events::logs::<H>))
-        .route("/events", get(events::server_sent::<H>))
-        .route("/sync", post(events::sync::<H>))
-        .route("/sync/{node}", post(sync_one::<H>));
-    Router::new()
-        .nest("/v1", v1)
-        .route("/", get(page::page::<H>))
-        .route("/healthz", get(async || "ok\n"))
-        .route("/readyz", get(readyz::<H>))
-        .route("/metrics", get(metrics::scrape::<H>))
+    let routes = table::<H>();
+    let document = openapi::document(&routes);
+    let mut router = Router::new().route("/v1/openapi.json", get(|| async { Json(document) }));
+    for route in routes {
+        router = router.route(route.path, route.handler);
+    }
+    router
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn_with_state((guard, api.metrics.clone()), auth::check))
@@ -100,6 +83,67 @@ pub fn router<H: Doors>(api: Api<H>, guard: Guard) -> Router {
         .layer(middleware::from_fn_with_state((api.metrics.clone(), api.tasks.clone()), observe))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .with_state(api)
+}
+
+/// Every path of the API but its document's own.
+fn table<H: Doors>() -> Vec<Route<H>> {
+    vec![
+        Route::get("/v1/status", "status", "Daemon, fabric, node counts, outbox, cloud", status).answers::<Status>(),
+        Route::get("/v1/fabric", "fabric", "What may be known of our fabric", fabric).answers::<FabricInfo>(),
+        Route::post("/v1/fabric/backup", "backup", "The hub in one age-encrypted file; not on TCP", keys::backup)
+            .body::<Encryption>()
+            .sends(keys::BYTES)
+            .local_only(),
+        Route::post("/v1/fabric/export-root", "export_root", "The root key, encrypted; not on TCP", keys::export_root)
+            .body::<Encryption>()
+            .sends(keys::BYTES)
+            .local_only(),
+        Route::post("/v1/fabric/remove-root", "remove_root", "Removes the exported key; not on TCP", keys::remove_root)
+            .body::<RemoveRoot>()
+            .answers::<FabricInfo>()
+            .local_only(),
+        Route::post("/v1/fabric/import-root", "import_root", "Brings the key back; not on TCP", keys::import_root)
+            .body::<ImportRoot>()
+            .answers::<FabricInfo>()
+            .local_only(),
+        Route::get("/v1/access", "access", "Who may do what, in force and on the nodes", keys::access)
+            .answers::<AccessView>(),
+        Route::post("/v1/access", "change_access", "Sets, applies or rotates", keys::change_access)
+            .body::<AccessAction>()
+            .answers::<AccessReport>(),
+        Route::post("/v1/commission", "commission", "One attempt: events, and last its result", events::commission)
+            .body::<CommissionRequest>()
+            .lines::<CommissionLine>(),
+        Route::get("/v1/nodes", "nodes", "All node records", nodes).answers::<Nodes>(),
+        Route::get("/v1/nodes/{node}", "node", "One node record with its attestation evidence", node)
+            .answers::<NodeDetail>(),
+        Route::post("/v1/nodes/{node}/action", "node_action", "Asks one node, or removes it", node_action)
+            .body::<NodeAction>()
+            .answers::<NodeAnswer>(),
+        Route::get("/v1/outbox", "outbox", "Cloud work not yet acknowledged", outbox).answers::<Outbox>(),
+        Route::post("/v1/outbox/{id}/retry", "outbox_retry", "Makes a row due now", outbox_retry).answers::<Outbox>(),
+        Route::delete("/v1/outbox/{id}", "outbox_drop", "Gives a row up", outbox_drop).answers::<Outbox>(),
+        Route::get("/v1/discover", "discover", "Devices on the LAN; watched, a change a line", events::discover)
+            .query::<DiscoverQuery>()
+            .lines::<DiscoverChange>()
+            .answers::<Discovered>(),
+        Route::get("/v1/logs", "logs", "The admin log, one entry a line", events::logs)
+            .query::<LogQuery>()
+            .lines::<Event>(),
+        Route::get("/v1/events", "events", "The admin log from now on; honours Last-Event-ID", events::server_sent)
+            .query::<LogQuery>()
+            .sends("text/event-stream"),
+        Route::post("/v1/sync", "sync", "Compares device, record and cloud of every node now", events::sync)
+            .query::<SyncQuery>()
+            .lines::<SyncLine>()
+            .answers::<SyncReport>(),
+        Route::post("/v1/sync/{node}", "sync_node", "Compares device, record and cloud of one node now", sync_one)
+            .answers::<SyncReport>(),
+        Route::get("/healthz", "healthz", "The daemon answers", async || "ok\n").sends("text/plain"),
+        Route::get("/readyz", "readyz", "200 once it is ready, 503 before", readyz).sends("text/plain"),
+        Route::get("/metrics", "metrics", "OpenMetrics text", metrics::scrape).sends(metrics::CONTENT_TYPE),
+        Route::get("/", "page", "A page for people", page::page).sends("text/html"),
+    ]
 }
 
 /// Counts the request and adds the headers of every answer.
@@ -237,11 +281,11 @@ async fn readyz<H: StatusDoor>(State(api): State<Api<H>>) -> Response {
     }
 }
 
-async fn fabric<H: KeysDoor>(State(api): State<Api<H>>) -> Answer<super::wire::FabricInfo> {
+async fn fabric<H: KeysDoor>(State(api): State<Api<H>>) -> Answer<FabricInfo> {
     json(api.hub.fabric().await)
 }
 
-async fn nodes<H: InventoryDoor>(State(api): State<Api<H>>) -> Answer<super::wire::Nodes> {
+async fn nodes<H: InventoryDoor>(State(api): State<Api<H>>) -> Answer<Nodes> {
     json(api.hub.nodes().await)
 }
 
@@ -251,10 +295,7 @@ pub(super) async fn node_id<H: InventoryDoor>(hub: &H, text: &str) -> Result<Nod
     Ok(hub.resolve(&node).await?)
 }
 
-async fn node<H: InventoryDoor>(
-    State(api): State<Api<H>>,
-    InPath(node): InPath<String>,
-) -> Answer<super::wire::NodeDetail> {
+async fn node<H: InventoryDoor>(State(api): State<Api<H>>, InPath(node): InPath<String>) -> Answer<NodeDetail> {
     let id = node_id(&*api.hub, &node).await?;
     json(api.hub.node(id).await)
 }
@@ -264,14 +305,13 @@ async fn node_action<H: BindingDoor + InventoryDoor + RemovalDoor + StrangersDoo
     ConnectInfo(peer): ConnectInfo<Peer>,
     InPath(node): InPath<String>,
     Body(action): Body<NodeAction>,
-) -> Result<Response, Refused> {
+) -> Answer<NodeAnswer> {
     let id = node_id(&*api.hub, &node).await?;
     let hub = &api.hub;
-    Ok(match action {
-        NodeAction::Check => Json(hub.check(id).await?).into_response(),
+    json(match action {
+        NodeAction::Check => hub.check(id).await.map(NodeAnswer::Checked),
         NodeAction::Identify { seconds } => {
-            hub.identify(id, seconds).await?;
-            Json(serde_json::json!({ "node_id": id, "seconds": seconds })).into_response()
+            hub.identify(id, seconds).await.map(|()| NodeAnswer::Identifying { node_id: id, seconds })
         }
         NodeAction::Rename { name } => {
             let length = name.chars().count();
@@ -280,41 +320,38 @@ async fn node_action<H: BindingDoor + InventoryDoor + RemovalDoor + StrangersDoo
                     Refusal::bad_request("a name has 1 to 64 characters, none of them a control character").into()
                 );
             }
-            Json(hub.rename(id, name).await?).into_response()
+            hub.rename(id, name).await.map(Box::new).map(NodeAnswer::Record)
         }
         NodeAction::Share { seconds } => {
             if !(180..=900).contains(&seconds) {
                 return Err(Refusal::bad_request("a window stays open for 180 to 900 seconds").into());
             }
-            Json(hub.share(id, seconds).await?).into_response()
+            hub.share(id, seconds).await.map(NodeAnswer::Shared)
         }
-        NodeAction::Remove { force } => Json(hub.remove(id, force, peer.describe()).await?).into_response(),
-        NodeAction::Keep => Json(hub.keep(id, peer.describe()).await?).into_response(),
-        NodeAction::Bind(order) => Json(hub.bind(id, order, peer.describe()).await?).into_response(),
-        NodeAction::Adopt => Json(hub.adopt(id, peer.describe()).await?).into_response(),
-        NodeAction::CloseWindow => Json(hub.close_window(id).await?).into_response(),
+        NodeAction::Remove { force } => hub.remove(id, force, peer.describe()).await.map(NodeAnswer::Removed),
+        NodeAction::Keep => hub.keep(id, peer.describe()).await.map(Box::new).map(NodeAnswer::Record),
+        NodeAction::Bind(order) => hub.bind(id, order, peer.describe()).await.map(NodeAnswer::Bound),
+        NodeAction::Adopt => hub.adopt(id, peer.describe()).await.map(Box::new).map(NodeAnswer::Record),
+        NodeAction::CloseWindow => hub.close_window(id).await.map(NodeAnswer::Closed),
     })
 }
 
-async fn outbox<H: OutboxDoor>(State(api): State<Api<H>>) -> Answer<super::wire::Outbox> {
+async fn outbox<H: OutboxDoor>(State(api): State<Api<H>>) -> Answer<Outbox> {
     json(api.hub.outbox().await)
 }
 
-async fn outbox_retry<H: OutboxDoor>(
-    State(api): State<Api<H>>,
-    InPath(id): InPath<i64>,
-) -> Answer<super::wire::Outbox> {
+async fn outbox_retry<H: OutboxDoor>(State(api): State<Api<H>>, InPath(id): InPath<i64>) -> Answer<Outbox> {
     json(api.hub.outbox_retry(id).await)
 }
 
-async fn outbox_drop<H: OutboxDoor>(State(api): State<Api<H>>, InPath(id): InPath<i64>) -> Answer<super::wire::Outbox> {
+async fn outbox_drop<H: OutboxDoor>(State(api): State<Api<H>>, InPath(id): InPath<i64>) -> Answer<Outbox> {
     json(api.hub.outbox_drop(id).await)
 }
 
 async fn sync_one<H: InventoryDoor + SyncDoor>(
     State(api): State<Api<H>>,
     InPath(node): InPath<String>,
-) -> Answer<super::wire::SyncReport> {
+) -> Answer<SyncReport> {
     let id = node_id(&*api.hub, &node).await?;
     json(api.hub.sync(Some(id), SyncProgress::default()).await)
 }
@@ -327,4 +364,26 @@ async fn unknown_path() -> Refused {
 async fn wrong_method() -> Refused {
     let hint = "GET /v1/openapi.json lists every path with its methods";
     Refused(Refusal::new("method-not-allowed", Disposition::UserAction, "this path has another method", hint))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hub::Hub;
+
+    #[test]
+    fn every_operation_has_its_own_name_and_every_reference_leads_somewhere() {
+        let document = serde_json::to_value(openapi::document(&table::<Hub>())).unwrap();
+        let paths = document["paths"].as_object().unwrap();
+        let ids: Vec<_> = paths.values().flat_map(|path| path.as_object().unwrap().values()).collect();
+        let distinct: std::collections::BTreeSet<_> =
+            ids.iter().map(|it| it["operationId"].as_str().unwrap()).collect();
+        assert_eq!((ids.len(), distinct.len()), (table::<Hub>().len(), table::<Hub>().len()));
+        let text = document.to_string();
+        for (at, prefix) in text.match_indices("#/components/schemas/") {
+            let rest = &text[at + prefix.len()..];
+            let name = &rest[..rest.find('"').unwrap()];
+            assert!(document["components"]["schemas"].get(name).is_some(), "{name} is not described");
+        }
+    }
 }

@@ -3,15 +3,17 @@
 //! What the hub answers is the hub's own (`hub`, in the room that makes it); here are the bodies that only HTTP has.
 
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 use crate::fabric::CatGrant;
+use crate::node::{NodeId, NodeRecord};
 use crate::secret::OperatorSecret;
 
-pub use crate::attestation::policy::AttestationOverride;
 pub use crate::hub::access::{AccessOutcome, AccessReport, AccessView, NodeAccess};
 pub use crate::hub::binding::{BindOrder, BindResult};
-pub use crate::hub::commission::{CommissionEvent, CommissionRequest, CommissionResult, Failure, Timings};
+pub use crate::hub::commission::{
+    AttestationOverride, CommissionEvent, CommissionRequest, CommissionResult, Failure, Timings,
+};
 pub use crate::hub::discover::{DiscoverChange, DiscoverChangeKind, DiscoverQuery, Discovered, DiscoveredNode};
 pub use crate::hub::inventory::{CloseResult, NodeCheck, NodeDetail, NodeRef, NodeRefError, Nodes, ShareResult};
 pub use crate::hub::keys::FabricInfo;
@@ -24,7 +26,7 @@ pub use crate::hub::strangers::ForeignNode;
 pub use crate::hub::sync::{Difference, NodeSync, SyncReport, SyncStep, Verdict};
 
 /// `POST /v1/sync`
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
 #[serde(default, deny_unknown_fields)]
 pub struct SyncQuery {
     /// Answer line by line: how far it is, and last the report.
@@ -32,7 +34,7 @@ pub struct SyncQuery {
 }
 
 /// One line of the answer to `POST /v1/sync?progress=true`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(untagged)]
 pub enum SyncLine {
     /// The last line.
@@ -44,7 +46,7 @@ pub enum SyncLine {
 }
 
 /// One line of the answer to `POST /v1/commission`: progress, and last the result.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(untagged)]
 pub enum CommissionLine {
     /// The last line.
@@ -89,6 +91,31 @@ pub enum NodeAction {
     Adopt,
 }
 
+/// What came of a [`NodeAction`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(untagged)]
+pub enum NodeAnswer {
+    /// To `check`.
+    Checked(NodeCheck),
+    /// To `identify`.
+    Identifying {
+        /// Who.
+        node_id: NodeId,
+        /// For how long.
+        seconds: u16,
+    },
+    /// To `rename`, `keep` and `adopt`: the record as it is now.
+    Record(Box<NodeRecord>),
+    /// To `bind`.
+    Bound(BindResult),
+    /// To `close-window`.
+    Closed(CloseResult),
+    /// To `share`.
+    Shared(ShareResult),
+    /// To `remove`.
+    Removed(RemoveResult),
+}
+
 /// `POST /v1/access`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "action", rename_all = "kebab-case")]
@@ -101,7 +128,6 @@ pub enum AccessAction {
         node: Option<NodeRef>,
         /// The grants; left out: back to those for all, or to the configuration's.
         #[serde(default)]
-        #[schema(value_type = Option<Vec<Object>>)]
         grants: Option<Vec<CatGrant>>,
     },
     /// Writes what is in force to one node, or to all.

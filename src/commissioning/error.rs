@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::attestation::finding::{Code, Finding};
@@ -16,7 +17,7 @@ use crate::node::NodeRecord;
 use crate::onboarding::PayloadError;
 
 /// Who can do something about a failure.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Disposition {
     /// The same again may succeed.

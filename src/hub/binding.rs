@@ -65,14 +65,12 @@ impl fmt::Debug for BindOrder {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct BindResult {
     /// The node.
-    #[schema(value_type = u64)]
     pub node_id: NodeId,
     /// Under which product key.
     pub product_key: String,
     /// Under which device key.
     pub device_key: String,
     /// How the bind stands.
-    #[schema(value_type = Object)]
     pub bind: BindStatus,
 }
 

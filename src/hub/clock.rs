@@ -36,10 +36,8 @@ pub struct ClockStatus {
     /// `confirmed`, `unconfirmed` or `not-set`.
     pub standing: String,
     /// What the clock says.
-    #[schema(value_type = Option<String>)]
     pub says: Option<Timestamp>,
     /// A time that has certainly passed.
-    #[schema(value_type = Option<String>)]
     pub at_least: Option<Timestamp>,
 }
 

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use self::attempts::{Begun, UnderWay};
 use super::Hub;
 use super::refusal::Refusal;
-use crate::attestation::policy::AttestationOverride;
+pub use crate::attestation::policy::AttestationOverride;
 use crate::bind::BindState;
 use crate::commissioning::candidates::MOST_TRIES;
 use crate::commissioning::driver::{self, Commissioned, Order, Turn};

@@ -69,7 +69,6 @@ pub struct DiscoveredNode {
     pub compressed_fabric_id: Option<u64>,
     /// Node id, of an operational node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<u64>)]
     pub node_id: Option<NodeId>,
     /// Addresses, best first; link-local ones with their interface.
     pub addresses: Vec<String>,

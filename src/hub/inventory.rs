@@ -97,7 +97,6 @@ impl<'de> Deserialize<'de> for NodeRef {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Nodes {
     /// All node records, by node id.
-    #[schema(value_type = Vec<Object>)]
     pub nodes: Vec<NodeRecord>,
     /// Nodes of our fabric of which there is no record.
     #[serde(default)]
@@ -109,10 +108,8 @@ pub struct Nodes {
 pub struct NodeDetail {
     /// The node record.
     #[serde(flatten)]
-    #[schema(value_type = Object)]
     pub node: NodeRecord,
     /// Attestation evidence: certificates, declaration, elements; `null` where none was kept.
-    #[schema(value_type = Object)]
     pub attestation_evidence: Value,
 }
 
@@ -120,7 +117,6 @@ pub struct NodeDetail {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NodeCheck {
     /// The node.
-    #[schema(value_type = u64)]
     pub node_id: NodeId,
     /// Whether it answered on our fabric.
     pub reachable: bool,
@@ -132,7 +128,6 @@ pub struct NodeCheck {
     pub message: String,
     /// What the device itself says, by the names of the node record; `null` if it did not answer.
     #[serde(default)]
-    #[schema(value_type = Object)]
     pub device: Value,
     /// Where its Basic Information or access list is not as recorded.
     pub differences: Vec<Difference>,
@@ -142,7 +137,6 @@ pub struct NodeCheck {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct CloseResult {
     /// The node.
-    #[schema(value_type = u64)]
     pub node_id: NodeId,
     /// False where no window was open.
     pub closed: bool,
@@ -152,7 +146,6 @@ pub struct CloseResult {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ShareResult {
     /// The node.
-    #[schema(value_type = u64)]
     pub node_id: NodeId,
     /// 11 digits.
     pub manual_code: String,
@@ -161,7 +154,6 @@ pub struct ShareResult {
     /// Discriminator of the window.
     pub discriminator: u16,
     /// When the window closes by itself.
-    #[schema(value_type = String)]
     pub expires_at: Timestamp,
 }
 

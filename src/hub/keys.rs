@@ -53,7 +53,6 @@ pub struct FabricInfo {
     /// Compressed fabric id.
     pub compressed_fabric_id: u64,
     /// The hub's own node id.
-    #[schema(value_type = u64)]
     pub node_id: NodeId,
     /// The label on devices.
     pub label: String,

@@ -28,7 +28,6 @@ pub trait LogDoor: Send + Sync + 'static {
 pub struct LogQuery {
     /// Not before.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[param(value_type = Option<String>)]
     pub since: Option<Timestamp>,
     /// Only entries after this id.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -39,11 +38,9 @@ pub struct LogQuery {
     pub node: Option<NodeRef>,
     /// Only of this attempt.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[param(value_type = Option<String>)]
     pub attempt: Option<Uuid>,
     /// This level and above.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[param(value_type = Option<String>)]
     pub level: Option<Level>,
     /// The newest so many; all if left out.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -37,10 +37,8 @@ pub struct OutboxItem {
     /// `bind`, `unbind`, `rename`, `move-room`, `update-matter-info`.
     pub kind: String,
     /// The node it is about.
-    #[schema(value_type = u64)]
     pub node_id: NodeId,
     /// Where it stands.
-    #[schema(value_type = String)]
     pub state: OutboxState,
     /// How often the cloud was asked.
     pub tries: u32,
@@ -49,7 +47,6 @@ pub struct OutboxItem {
     /// Message of the last answer, or why there was none.
     pub last_message: String,
     /// Not before; `null`: never by itself.
-    #[schema(value_type = Option<String>)]
     pub next_try_at: Option<Timestamp>,
     /// What a person can do.
     pub hint: String,

@@ -17,12 +17,10 @@ use crate::node::NodeId;
 pub struct Refusal {
     /// The commissioning step, where it was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>)]
     pub step: Option<Step>,
     /// A stable kebab-case word.
     pub code: String,
     /// Who can do something about it.
-    #[schema(value_type = String)]
     pub disposition: Disposition,
     /// What happened.
     pub message: String,

@@ -42,7 +42,6 @@ pub trait RemovalDoor: Send + Sync + 'static {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RemoveResult {
     /// The node.
-    #[schema(value_type = u64)]
     pub node_id: NodeId,
     /// Whether the device forgot us; false where it could not be reached and `force` was given.
     pub device_removed: bool,

@@ -31,7 +31,6 @@ pub struct Status {
     /// The daemon's version.
     pub version: String,
     /// When it started.
-    #[schema(value_type = String)]
     pub started_at: Timestamp,
     /// Process id.
     pub pid: u32,
@@ -47,7 +46,6 @@ pub struct Status {
     pub cloud: CloudStatus,
     /// When device, record and cloud of all nodes were last compared; `null`: not since the start.
     #[serde(default)]
-    #[schema(value_type = Option<String>)]
     pub compared_at: Option<Timestamp>,
     /// The hub's clock.
     #[serde(default)]
@@ -95,12 +93,10 @@ pub struct CloudStatus {
     /// Where it is.
     pub base_url: Option<String>,
     /// When it last answered.
-    #[schema(value_type = Option<String>)]
     pub last_answer_at: Option<Timestamp>,
     /// Why it did not answer or let us in; empty if it did.
     pub message: String,
     /// When the access token ends.
-    #[schema(value_type = Option<String>)]
     pub token_expires_at: Option<Timestamp>,
 }
 

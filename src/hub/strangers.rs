@@ -43,7 +43,6 @@ pub trait StrangersDoor: Send + Sync + 'static {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ForeignNode {
     /// Its id on our fabric.
-    #[schema(value_type = u64)]
     pub node_id: NodeId,
     /// Where it announces itself.
     pub addresses: Vec<String>,

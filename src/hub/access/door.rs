@@ -33,7 +33,6 @@ pub struct AccessView {
     /// The tags in the hub's certificate.
     pub hub_cats: Vec<u32>,
     /// What others may do on every node without grants of its own.
-    #[schema(value_type = Vec<Object>)]
     pub grants: Vec<CatGrant>,
     /// Node by node.
     pub nodes: Vec<NodeAccess>,
@@ -43,17 +42,14 @@ pub struct AccessView {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NodeAccess {
     /// The node.
-    #[schema(value_type = u64)]
     pub node_id: NodeId,
     /// Its name.
     pub name: String,
     /// `as-wanted`, `pending` (it is told when it is seen) or `differs` (`access apply` changes it).
     pub state: String,
     /// What it held when it was last read.
-    #[schema(value_type = Vec<Object>)]
     pub cats: Vec<CatGrant>,
     /// What it shall hold.
-    #[schema(value_type = Vec<Object>)]
     pub wanted: Vec<CatGrant>,
 }
 
@@ -73,12 +69,10 @@ pub struct AccessReport {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct AccessOutcome {
     /// The node.
-    #[schema(value_type = u64)]
     pub node_id: NodeId,
     /// `written`, `unchanged`, `pending` (it is told when it is seen) or `failed` (it cannot hold this list).
     pub outcome: String,
     /// What it holds, read back; what it held when last read where it did not answer.
-    #[schema(value_type = Vec<Object>)]
     pub cats: Vec<CatGrant>,
     /// Whether the cloud is going to be told.
     pub cloud_queued: bool,

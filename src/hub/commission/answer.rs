@@ -83,19 +83,16 @@ pub enum CommissionEvent {
     /// The attempt has an id; it may wait for its turn.
     Accepted {
         /// The attempt.
-        #[schema(value_type = String)]
         attempt_id: Uuid,
     },
     /// A step began.
     StepStarted {
         /// Which.
-        #[schema(value_type = String)]
         step: Step,
     },
     /// A step succeeded.
     StepFinished {
         /// Which.
-        #[schema(value_type = String)]
         step: Step,
         /// How long it took.
         duration_ms: u64,
@@ -108,7 +105,6 @@ pub enum CommissionEvent {
     /// The bind stands differently.
     Bind {
         /// How.
-        #[schema(value_type = Object)]
         bind: BindStatus,
     },
 }
@@ -120,19 +116,15 @@ pub enum CommissionResult {
     /// The device is on our fabric and recorded.
     Commissioned {
         /// The attempt.
-        #[schema(value_type = String)]
         attempt_id: Uuid,
         /// The record.
-        #[schema(value_type = Object)]
         node: Box<NodeRecord>,
         /// How its bind stands now.
-        #[schema(value_type = Object)]
         bind: BindStatus,
         /// How long the parts took.
         timings_ms: Timings,
         /// The node that this device was before it was reset; that one has ended.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        #[schema(value_type = Option<u64>)]
         replaces: Option<NodeId>,
     },
     /// It is not, and was rolled back as far as it could be reached.
@@ -143,15 +135,12 @@ pub enum CommissionResult {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Failure {
     /// The attempt.
-    #[schema(value_type = String)]
     pub attempt_id: Uuid,
     /// During which step.
-    #[schema(value_type = String)]
     pub step: Step,
     /// A stable kebab-case word.
     pub code: String,
     /// Who can do something about it.
-    #[schema(value_type = String)]
     pub disposition: Disposition,
     /// What happened, with values.
     pub message: String,
@@ -159,11 +148,9 @@ pub struct Failure {
     pub hint: String,
     /// Attestation findings, where they decided.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schema(value_type = Vec<Object>)]
     pub findings: Vec<Finding>,
     /// The node that the device is already, with `already-on-this-fabric`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
     pub node: Option<Box<NodeRecord>>,
 }
 

@@ -51,7 +51,6 @@ pub struct SyncReport {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct NodeSync {
     /// The node.
-    #[schema(value_type = u64)]
     pub node_id: NodeId,
     /// What came out.
     pub verdict: Verdict,
@@ -106,13 +105,10 @@ pub struct Difference {
     /// The field's name in the node record.
     pub field: String,
     /// On the device.
-    #[schema(value_type = Object)]
     pub device: Value,
     /// In the record.
-    #[schema(value_type = Object)]
     pub local: Value,
     /// In the cloud.
-    #[schema(value_type = Object)]
     pub cloud: Value,
 }
 
