@@ -1,5 +1,7 @@
 //! What can go wrong when a fact is made durable. The one error that every store port shares; see `store` for SQLite.
 
+use zeroize::Zeroizing;
+
 /// A read or write of the durable state failed; the fact is not recorded.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
@@ -39,4 +41,15 @@ impl StoreError {
             Self::Failed(_) => "see `matterbind logs`; if it comes back, report it",
         }
     }
+}
+
+/// Hides bytes at rest.
+pub trait Seal: Send + Sync + 'static {
+    /// The bytes as only [`Self::open`] reads them.
+    ///
+    /// # Errors
+    /// The sealing library fails.
+    fn seal(&self, plain: &[u8]) -> Result<Vec<u8>, StoreError>;
+    /// What was sealed; `None` where it was not by this seal.
+    fn open(&self, sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>>;
 }

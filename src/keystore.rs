@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use zeroize::{Zeroize, Zeroizing};
 
+use crate::durable::{Seal, StoreError};
 use crate::fabric::Cat;
 use crate::failpoint;
 use crate::node::{FabricId, NodeId};
@@ -64,6 +65,15 @@ impl KeyBundle {
     /// SHA-256 of the root certificate, hex: names the root without being a secret.
     pub fn root_fingerprint(&self) -> String {
         Sha256::digest(&self.rcac).iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// Seals the secrets in the database. Made of a key that stays the same as long as the fabric and goes into every backup, so
+    /// that a restored database opens under whatever seal the new hub has. It is at rest what this bundle is: sealed where a
+    /// credential is given.
+    pub fn database_seal(&self) -> SealKey {
+        let mut secret = Zeroizing::new(b"matterbind database v1\0".to_vec());
+        secret.extend_from_slice(self.icac_key.expose());
+        SealKey::new(&secret)
     }
 
     /// The whole bundle, all keys in the clear: only for what is encrypted next.
@@ -183,6 +193,16 @@ impl SealKey {
 
     fn open(&self, sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
         age::decrypt(&age::scrypt::Identity::new(self.0.clone()), sealed).ok().map(Zeroizing::new)
+    }
+}
+
+impl Seal for SealKey {
+    fn seal(&self, plain: &[u8]) -> Result<Vec<u8>, StoreError> {
+        Self::seal(self, plain).map_err(|error| StoreError::Failed(format!("a secret cannot be sealed: {error}")))
+    }
+
+    fn open(&self, sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+        Self::open(self, sealed)
     }
 }
 

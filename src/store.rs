@@ -4,13 +4,16 @@
 //! wait at the same time share one (`batch`). Dropping a call's future does not undo the job: it runs, and only its answer is lost. A call waits as long as the disk does; it
 //! has no deadline of its own, because giving up on a write would leave its outcome unknown.
 //!
-//! Secrets at rest: the binding code of a waiting bind, the near-field key of a bound node, and the cloud's tokens are in
-//! the database as they are. They are protected by the directory (0700) and the file (0600), see `open`.
+//! Secrets at rest: the near-field key of a bound node and the cloud's tokens are sealed (`secrets`). The binding code of a
+//! waiting bind is in the database as it is, protected by the directory (0700) and the file (0600), see `open`; once the row is
+//! settled it is overwritten, and the write-ahead log that held it is emptied.
 //!
 //! Not here: the fabric's keys (`keystore`), when to send what (`outbox`), what an event means (`journal`).
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 
 use jiff::Timestamp;
@@ -18,7 +21,7 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, Transactio
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::bind::BindState;
-use crate::durable::StoreError;
+use crate::durable::{Seal, StoreError};
 use crate::journal::Event;
 use crate::node::NodeState;
 use crate::outbox::ports::OutboxState;
@@ -32,6 +35,7 @@ mod open;
 mod outbox;
 mod reconcile;
 mod removal;
+mod secrets;
 mod snapshot;
 mod succession;
 mod task_row;
@@ -47,6 +51,7 @@ pub use nodes::{AttemptRow, AttemptState};
 pub use offline::OfflineState;
 pub use open::{DATABASE_FILE, LOCK_FILE, OpenError, SCHEMA_VERSION};
 pub use removal::{Removal, RemovalStage};
+pub use secrets::TOKENS;
 pub use snapshot::Snapshot;
 
 /// Jobs that may wait for the thread. Callers beyond this wait; events beyond this are dropped and counted.
@@ -80,6 +85,10 @@ pub struct Store {
     jobs: mpsc::Sender<Job>,
     stored: broadcast::Sender<Event>,
     outbox_changes: watch::Sender<u64>,
+    /// Hides secrets; given once the fabric's keys are open.
+    seal: Arc<OnceLock<Box<dyn Seal>>>,
+    /// A row that held a secret may be gone: the write-ahead log still has it.
+    empties_log: Arc<AtomicBool>,
 }
 
 /// Numbers for `status`.
@@ -118,11 +127,13 @@ impl Store {
         let (stored, _) = broadcast::channel(STREAM);
         let writer = journal::Writer::new(&opened.connection, stored.clone())
             .map_err(|source| OpenError::Sqlite { database: database.clone(), source })?;
+        let empties_log = Arc::new(AtomicBool::new(false));
+        let empties = Arc::clone(&empties_log);
         thread::Builder::new()
             .name("store".to_owned())
-            .spawn(move || run(opened, queue, writer))
+            .spawn(move || run(opened, queue, writer, &empties))
             .map_err(|source| OpenError::Io { path: database, source })?;
-        Ok(Self { jobs, stored, outbox_changes: watch::Sender::new(0) })
+        Ok(Self { jobs, stored, outbox_changes: watch::Sender::new(0), seal: Arc::default(), empties_log })
     }
 
     /// Stores what waits, moves the log into the main file and releases the lock. Later calls answer
@@ -226,6 +237,20 @@ impl Store {
         self.write_then(work, move || changes.send_modify(|version| *version = version.wrapping_add(1))).await
     }
 
+    /// [`Store::write_and_wake`] of something that takes rows out of the queue: a binding code may have gone with one, so the
+    /// log is emptied when nothing else waits.
+    async fn write_and_forget<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (changes, empties_log) = (self.outbox_changes.clone(), Arc::clone(&self.empties_log));
+        let then = move || {
+            empties_log.store(true, Ordering::Relaxed);
+            changes.send_modify(|version| *version = version.wrapping_add(1));
+        };
+        self.write_then(work, then).await
+    }
+
     async fn write_then<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Transaction<'_>) -> Result<T, Failure> + Send + 'static,
@@ -249,17 +274,27 @@ fn transaction<T>(
 }
 
 /// The store's thread: jobs in the order of the queue, events stored in batches when nothing else waits.
-fn run(mut opened: open::Opened, mut queue: mpsc::Receiver<Job>, mut writer: journal::Writer) {
+fn run(
+    mut opened: open::Opened,
+    mut queue: mpsc::Receiver<Job>,
+    mut writer: journal::Writer,
+    empties_log: &AtomicBool,
+) {
+    // What a crash left there.
+    empty_log(&opened.connection);
     let mut closed = None;
     // What ended a batch of writes is next.
     let mut held = None;
     loop {
         let job = match held.take() {
             Some(job) => job,
-            None if writer.wants_to_write() => match queue.try_recv() {
+            None if writer.wants_to_write() || empties_log.load(Ordering::Relaxed) => match queue.try_recv() {
                 Ok(job) => job,
                 Err(mpsc::error::TryRecvError::Empty) => {
                     writer.flush(&mut opened.connection);
+                    if empties_log.swap(false, Ordering::Relaxed) {
+                        empty_log(&opened.connection);
+                    }
                     continue;
                 }
                 Err(mpsc::error::TryRecvError::Disconnected) => break,
@@ -311,6 +346,13 @@ fn run(mut opened: open::Opened, mut queue: mpsc::Receiver<Job>, mut writer: jou
     if let Some(done) = closed {
         // Whoever asked may be gone.
         let _ = done.send(());
+    }
+}
+
+/// Where it fails, the next row that is settled, the stop or the next start tries again.
+fn empty_log(connection: &Connection) {
+    if let Err(error) = open::checkpoint(connection) {
+        tracing::warn!(%error, "the write-ahead log could not be emptied; it may hold a binding code that was used");
     }
 }
 

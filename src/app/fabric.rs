@@ -71,6 +71,7 @@ pub(super) async fn open(
         keystore.replace(&bundle)?;
         journal.record(Event::new(Timestamp::now(), Level::Info, "hub-noc-reissued", "the hub has a new certificate"));
     }
+    store.seal_with(bundle.database_seal()).await.context("sealing the secrets in the database")?;
     // Nothing in memory needs the root key.
     let root_online = bundle.rcac_key.take().is_some();
     let vendor = admin_vendor_id(config, store).await?;

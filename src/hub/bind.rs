@@ -11,13 +11,12 @@ use crate::durable::StoreError;
 use crate::node::NodeId;
 use crate::outbox::ports::BindingCodeSource;
 use crate::secret::BindingCode;
-use crate::store::Store;
+use crate::store::{Store, TOKENS};
 
-const TOKENS: &str = "cloud-tokens";
 /// Asking a device for a fresh code may take no longer; the outbox waits meanwhile.
 const FRESH_CODE: Duration = Duration::from_secs(20);
 
-/// Tokens in the database.
+/// Tokens in the database, sealed.
 pub(crate) struct StoredTokenStore {
     store: Store,
 }
@@ -31,11 +30,11 @@ impl StoredTokenStore {
 impl TokenStore for StoredTokenStore {
     async fn load(&self) -> Result<Option<StoredTokens>, StoreError> {
         // Tokens that cannot be read are no loss: the client signs in again.
-        Ok(self.store.load_blob(TOKENS).await?.as_deref().and_then(StoredTokens::from_bytes))
+        Ok(self.store.load_secret(TOKENS).await?.and_then(|bytes| StoredTokens::from_bytes(&bytes)))
     }
 
     async fn save(&self, tokens: &StoredTokens) -> Result<(), StoreError> {
-        self.store.save_blob(TOKENS, &tokens.to_bytes()).await
+        self.store.save_secret(TOKENS, &tokens.to_bytes()).await
     }
 }
 

@@ -88,8 +88,10 @@ impl OutboxStore for Store {
         receipt: Option<&BindReceipt>,
     ) -> Result<(), StoreError> {
         let (row, node, receipt) = (entry.id, entry.node_id, receipt.cloned());
+        let auth_key = receipt.as_ref().and_then(|receipt| receipt.auth_key.as_ref());
+        let auth_key = auth_key.map(|key| self.sealed_text(key.expose())).transpose()?;
         let unbound = matches!(entry.task, OutboxTask::Unbind(_)).then(|| entry.task.device().clone());
-        self.write_and_wake(move |tx| {
+        self.write_and_forget(move |tx| {
             tx.execute("DELETE FROM outbox WHERE id = ?1", [row.0])?;
             // What was unbound may be what the node was bound as before it got other keys.
             let current = super::nodes::record(tx, node)?.and_then(|record| cloud_device(&record));
@@ -106,7 +108,7 @@ impl OutboxStore for Store {
                        product_name = coalesce(excluded.product_name, product_name)",
                     params![
                         id(node.0)?,
-                        receipt.auth_key.as_ref().map(|key| key.expose()),
+                        auth_key.as_ref().map(|key| key.as_str()),
                         receipt.binding_mode,
                         receipt.product_name
                     ],
@@ -175,7 +177,7 @@ impl Store {
     /// # Errors
     /// There is no such row, or the store fails.
     pub async fn drop_outbox(&self, row: OutboxId) -> Result<OutboxEntry, StoreError> {
-        self.write_and_wake(move |tx| {
+        self.write_and_forget(move |tx| {
             let dropped = entry(tx, row)?.ok_or_else(|| no_row(row))?;
             tx.execute("DELETE FROM outbox WHERE id = ?1", [row.0])?;
             if matches!(dropped.task, OutboxTask::Bind(_)) {

@@ -137,7 +137,7 @@ impl Store {
         on_device: bool,
         now: Timestamp,
     ) -> Result<Option<OutboxId>, StoreError> {
-        self.write_and_wake(move |tx| {
+        self.write_and_forget(move |tx| {
             let removal = find(tx, node)?.ok_or_else(|| missing(node))?;
             if removal.stage != RemovalStage::Device {
                 return Ok(outbox::unbind_row(tx, node)?);
@@ -167,7 +167,7 @@ impl Store {
     /// # Errors
     /// The device stage is not over, or the store fails.
     pub async fn finish_removal(&self, node: NodeId) -> Result<bool, StoreError> {
-        self.write_and_wake(move |tx| {
+        self.write_and_forget(move |tx| {
             let Some(removal) = find(tx, node)? else { return Ok(false) };
             if removal.stage == RemovalStage::Device {
                 return Err(StoreError::Failed(format!("node {node} has not been removed from the device")).into());

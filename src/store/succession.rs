@@ -70,7 +70,7 @@ impl Store {
     /// # Errors
     /// `new` is not recorded, or the store fails.
     pub async fn succeed(&self, new: NodeId, old: NodeId, now: Timestamp) -> Result<Option<NodeRecord>, StoreError> {
-        self.write_and_wake(move |tx| {
+        self.write_and_forget(move |tx| {
             let (Some(before), Some(mut record)) = (record(tx, old)?, record(tx, new)?) else { return Ok(None) };
             inherit(&mut record, &before);
             record.replaces = Some(old);
@@ -102,7 +102,7 @@ impl Store {
         task: impl FnOnce(&NodeRecord) -> OutboxTask + Send + 'static,
         now: Timestamp,
     ) -> Result<OutboxId, StoreError> {
-        self.write_and_wake(move |tx| {
+        self.write_and_forget(move |tx| {
             let before = record(tx, node)?.ok_or_else(|| super::nodes::missing(node))?;
             let known = outbox::cloud_may_know(tx, &before)?;
             let held = outbox::cloud_device(&before).filter(|_| known);

@@ -18,6 +18,7 @@ use uuid::Uuid;
 
 mod harm;
 mod keep;
+mod rest;
 
 const NOW: Timestamp = Timestamp::constant(1_795_000_000, 0);
 
@@ -111,8 +112,10 @@ async fn commit(store: &Store, node: u64) -> OutboxId {
 /// What a crash leaves: the files as they are at this moment, without the lock being given back or the log being moved.
 fn crash_image(dir: &TempDir) -> TempDir {
     let image = tempfile::tempdir().unwrap();
-    for file in fs::read_dir(dir.path()).unwrap() {
-        let file = file.unwrap();
+    let mut files: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|file| file.unwrap()).collect();
+    // The log first: what moves from it into the main file meanwhile is then in both, and not in none.
+    files.sort_by_key(|file| std::cmp::Reverse(file.file_name()));
+    for file in files {
         fs::copy(file.path(), image.path().join(file.file_name())).unwrap();
     }
     image
