@@ -47,6 +47,12 @@ impl OffFabric {
         is_itself.then_some(Self { node, proof: Proof::RemovedUnanswered { peer } })
     }
 
+    /// RemoveFabric was sent over CASE before the daemon ended, as is on disk, and what is at the device's address says twice
+    /// that it does not know our fabric. A person has asked for the removal, so what a mistake would cost is its message.
+    pub fn removed_before(node: NodeId, peer: SocketAddr) -> Self {
+        Self { node, proof: Proof::RemovedUnanswered { peer } }
+    }
+
     /// Whose device it is about.
     pub fn node(&self) -> NodeId {
         self.node

@@ -228,6 +228,11 @@ impl Reach {
         first.into_iter().map(ToString::to_string).collect()
     }
 
+    /// Whether a node was there when it was heard of last.
+    pub(super) fn remembers(&self, record: &NodeRecord, peer: SocketAddr) -> bool {
+        Interfaces::now().sockets(record).contains(&peer)
+    }
+
     /// A node was heard of: what was proved before does not hold any more.
     pub(super) fn handle_contact(&self, node: NodeId) {
         self.proofs().remove(&node);

@@ -55,6 +55,8 @@ pub struct RemoveResult {
 
 /// How long `node remove` waits for the cloud before it says that the rest goes on by itself.
 const UNBIND: Duration = Duration::from_secs(10);
+/// Between the two times that a device that was told before says that it does not know us.
+const SAY_IT_TWICE: Duration = Duration::from_secs(2);
 
 impl RemovalDoor for Hub {
     async fn remove(&self, node: NodeId, force: bool, who: String) -> Result<RemoveResult, Refusal> {
@@ -120,7 +122,7 @@ impl Hub {
         let mut queued = None;
         if removal.stage == RemovalStage::Device {
             let away = LinkError::Unreachable { tried: Vec::new() };
-            let asked = if gone && force { Err(away) } else { self.remove_from_device(&removal.record).await };
+            let asked = if gone && force { Err(away) } else { self.remove_from_device(&removal).await };
             match asked {
                 Ok(_) => device_removed = true,
                 Err(error) if removal.forced => {
@@ -189,10 +191,23 @@ impl Hub {
     }
 
     /// Has the device forget us. Done only with its own proof of that.
-    async fn remove_from_device(&self, record: &NodeRecord) -> Result<OffFabric, LinkError> {
+    async fn remove_from_device(&self, removal: &Removal) -> Result<OffFabric, LinkError> {
+        let record = &removal.record;
         match self.settled_standing(record).await {
             Standing::Ours(session) => self.within(record, self.remove_over(record, session)).await,
             Standing::NotOnOurFabric(proof) => Ok(proof),
+            // It was told before, over CASE, and the daemon ended before it could note the answer.
+            Standing::SomebodyElse(LinkError::NoSharedTrustRoots { peer }) if removal.told => {
+                tokio::time::sleep(SAY_IT_TWICE).await;
+                match self.reach.open(record, OPEN).await {
+                    Ok(session) => self.within(record, self.remove_over(record, session)).await,
+                    Err(error @ LinkError::NoSharedTrustRoots { peer: again }) => {
+                        let at_home = again == peer && self.reach.remembers(record, peer);
+                        at_home.then(|| OffFabric::removed_before(record.node_id, peer)).ok_or(error)
+                    }
+                    Err(error) => Err(error),
+                }
+            }
             Standing::SomebodyElse(error) | Standing::Unknown(error) => Err(error),
         }
     }
