@@ -17,6 +17,10 @@ use crate::node::{CommissionableNode, NodeId, NodeState, OperationalNode};
 
 /// Devices of interrupted attempts are asked again this often, for those that announce themselves without our hearing it.
 const ASK_AGAIN: Duration = Duration::from_secs(300);
+/// A removal whose device was told already is tried again this often after a start, so many times: a device may be busy with
+/// the answer that it could not deliver.
+const TOLD_AGAIN: Duration = Duration::from_secs(12);
+const TOLD_TRIES: u32 = 8;
 /// A node that appears so soon after it was commissioned need not be compared again.
 const JUST_COMMISSIONED: SignedDuration = SignedDuration::from_secs(60);
 
@@ -72,8 +76,15 @@ async fn settle_strangers(hub: &Arc<Hub>, mut work: UnboundedReceiver<Job>) {
     tokio::join!(recovery::settle_all(hub), removal::resume_removals(Arc::clone(hub)));
     let mut ask_again = tokio::time::interval(ASK_AGAIN);
     ask_again.tick().await;
+    let mut told_again = tokio::time::interval(TOLD_AGAIN);
+    told_again.tick().await;
+    let mut tries = 0;
     loop {
         tokio::select! {
+            _ = told_again.tick(), if tries < TOLD_TRIES => {
+                tries += 1;
+                removal::resume_told(hub).await;
+            }
             _ = ask_again.tick() => recovery::settle_all(hub).await,
             job = work.recv() => match job {
                 Some(Job::Stranger(node)) => {

@@ -292,6 +292,16 @@ pub(super) async fn resume_removals(hub: Arc<Hub>) {
     }
 }
 
+/// The same for those whose device was told already.
+pub(super) async fn resume_told(hub: &Arc<Hub>) {
+    let Ok(removals) = hub.store.removals().await else { return };
+    for removal in removals.iter().filter(|removal| removal.told && removal.stage == RemovalStage::Device) {
+        if let Err(error) = hub.remove_node(removal.node_id, removal.forced).await {
+            tracing::debug!(node.id = removal.node_id.0, %error, "removal not finished; it is tried again");
+        }
+    }
+}
+
 /// Why it is not done, and what stands where.
 fn not_removed(error: &LinkError, record: &NodeRecord) -> Refusal {
     let mut refused = device_error(error);

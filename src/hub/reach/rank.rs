@@ -81,8 +81,9 @@ impl Whereabouts<'_> {
             // A mapped one is the same address a second time.
             IpAddr::V6(v6) => !v6.is_unspecified() && !v6.is_multicast() && v6.to_ipv4_mapped().is_none(),
         };
-        // A device on the hub's own host says so itself. What is only remembered may be the hub's by now.
-        let is_own = ip.is_loopback() || self.own.contains(&ip);
+        // A device on the hub's own host says so itself. What is only remembered may be the hub's by now, but for loopback:
+        // it is remembered of those only that announced it there.
+        let is_own = !ip.is_loopback() && self.own.contains(&ip);
         let is_announced = self.announced.contains(&address);
         address.port() != 0 && is_peer && (!is_own || is_announced) && (!self.taken.contains(&address) || is_announced)
     }
@@ -149,7 +150,7 @@ mod tests {
         let mine = [host(7), host(8), at("127.0.0.1:5540"), at("[::1]:5540")];
         let everything: Vec<_> = never.iter().chain(&mine).copied().collect();
         let remembered = Whereabouts { remembered: &everything, own: &own, taken: &taken, ..EMPTY };
-        assert_eq!(trail.rank(remembered, now), []);
+        assert_eq!(trail.rank(remembered, now), mine[2..]);
         // A device on the hub's own host announces just that, and whoever announces an address has not lost it.
         let announced = Whereabouts { announced: &everything, remembered: &[], ..remembered };
         assert_eq!(trail.rank(announced, now), mine);
