@@ -367,11 +367,12 @@ fn a_cloud_that_is_down_or_talks_nonsense() {
     assert!(hub.stop_daemon().success());
 }
 
-/// A daemon that must not start: it ends by itself with an error that says what to do.
+/// A daemon that must not start: it ends by itself with an error that says what to do, and with the code after which the unit
+/// does not try again.
 fn refuses_to_start(hub: &mut Hub<'_>, hint: &str) {
     let before = hub.whole_daemon_log().len();
     let status = hub.try_start_daemon().expect_err("it must not start");
-    assert_eq!(status.code(), Some(1));
+    assert_eq!(status.code(), Some(2));
     let log = hub.whole_daemon_log();
     assert!(log[before..].contains(hint), "no {hint:?} in:\n{}", &log[before..]);
 }

@@ -117,11 +117,12 @@ fn a_disk_that_is_full() {
     hub.commission_and_bind(&device.qr);
 }
 
-/// A daemon that must not start: it ends by itself with an error that says what to do.
-fn refuses_to_start(hub: &mut Hub<'_>, hint: &str) {
+/// A daemon that must not start: it ends by itself with an error that says what to do. With exit code 2 the unit does not try
+/// again.
+fn refuses_to_start(hub: &mut Hub<'_>, hint: &str, exit: i32) {
     let before = hub.whole_daemon_log().len();
     let status = hub.try_start_daemon().expect_err("it must not start");
-    assert_eq!(status.code(), Some(1));
+    assert_eq!(status.code(), Some(exit));
     let log = hub.whole_daemon_log();
     assert!(log[before..].contains(hint), "no {hint:?} in:\n{}", &log[before..]);
 }
@@ -179,7 +180,7 @@ fn a_disk_that_is_read_only_and_a_database_from_the_future() {
     assert!(hub.stop_daemon().success());
 
     disk.remount("ro");
-    refuses_to_start(&mut hub, "cannot be written: check mount and owner");
+    refuses_to_start(&mut hub, "cannot be written: check mount and owner", 1);
     disk.remount("rw");
 
     let database = hub.state_dir().join("matterbind.db");
@@ -191,7 +192,7 @@ fn a_disk_that_is_read_only_and_a_database_from_the_future() {
     let version: i64 =
         Connection::open(&database).unwrap().pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
     set(version + 1, "matterbind 9.1.0");
-    refuses_to_start(&mut hub, "start matterbind 9.1.0 or a later one");
+    refuses_to_start(&mut hub, "start matterbind 9.1.0 or a later one", 2);
     set(version, "matterbind 0.0.1");
 
     hub.start_daemon();

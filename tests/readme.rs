@@ -27,7 +27,10 @@ fn codes(source: &str) -> BTreeSet<String> {
 fn every_code_of_a_failure_is_in_the_readme() {
     let readme = read("README.md");
     let found: BTreeSet<String> = SOURCES.iter().flat_map(|path| codes(&read(path))).collect();
-    assert!(found.contains("wrong-passcode") && found.contains("wrong-check-digit"), "the codes are not found: {found:?}");
+    assert!(
+        found.contains("wrong-passcode") && found.contains("wrong-check-digit"),
+        "the codes are not found: {found:?}"
+    );
     let missing: Vec<_> = found.iter().filter(|code| !readme.contains(&format!("`{code}`"))).collect();
     assert!(missing.is_empty(), "not in the README's table: {missing:?}");
 }

@@ -11,7 +11,7 @@ use super::output;
 use crate::app;
 use crate::config::load::{self, ConfigMistakes, Loaded, Secrets, Sources};
 use crate::keystore::LoadError;
-use crate::store::OpenError;
+use crate::store::{FabricMismatch, OpenError};
 use crate::telemetry;
 
 /// The admin API and the outbox wait far more than they compute; the Matter stack and the store have their own threads.
@@ -96,6 +96,7 @@ pub(super) fn run(global: &Global, args: DaemonArgs) -> Result<ExitCode, CliErro
 fn started_wrong(error: anyhow::Error) -> CliError {
     let lasting = error.chain().any(|cause| {
         cause.is::<LoadError>()
+            || cause.is::<FabricMismatch>()
             || matches!(
                 cause.downcast_ref(),
                 Some(OpenError::Missing { .. } | OpenError::Damaged { .. } | OpenError::NewerVersion { .. })
