@@ -21,7 +21,7 @@ use matterbind::sim::namespace::enter_private_network;
 use play::Play;
 
 /// Far above what one point takes on a loaded machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 /// The exit code of a child that has no network of its own.
 const NO_NAMESPACE: u8 = 77;
 
