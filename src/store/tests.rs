@@ -112,11 +112,10 @@ async fn commit(store: &Store, node: u64) -> OutboxId {
 /// What a crash leaves: the files as they are at this moment, without the lock being given back or the log being moved.
 fn crash_image(dir: &TempDir) -> TempDir {
     let image = tempfile::tempdir().unwrap();
-    let mut files: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|file| file.unwrap()).collect();
     // The log first: what moves from it into the main file meanwhile is then in both, and not in none.
-    files.sort_by_key(|file| std::cmp::Reverse(file.file_name()));
-    for file in files {
-        fs::copy(file.path(), image.path().join(file.file_name())).unwrap();
+    let names = fs::read_dir(dir.path()).unwrap().map(|file| file.unwrap().file_name());
+    for name in names.collect::<std::collections::BTreeSet<_>>().into_iter().rev() {
+        fs::copy(dir.path().join(&name), image.path().join(&name)).unwrap();
     }
     image
 }
