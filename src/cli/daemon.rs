@@ -149,6 +149,7 @@ impl Signals {
 }
 
 /// A token that SIGTERM or SIGINT cancels.
+#[cfg(feature = "sim")]
 pub(super) fn stop_on_signal() -> anyhow::Result<CancellationToken> {
     let stop = CancellationToken::new();
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
