@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::path::Path;
+use std::time::Duration;
 
 use matterbind::bind::BindState;
 use matterbind::cli::client::{AdminClient, PLAIN, SLOW};
@@ -9,8 +10,6 @@ use matterbind::commissioning::ports::NodeStore;
 use matterbind::node::{NodeRecord, NodeState};
 use matterbind::sim::cloud::{Fault, FaultKind};
 use matterbind::store::{AttemptState, FabricState, Store};
-use std::time::Duration;
-
 use serde_json::{Value, json};
 
 use crate::rig::{Ended, NAMES, Result, Rig, SERIAL, act, commission, nodes, outbox, until, until_commissionable};
