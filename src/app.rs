@@ -13,24 +13,22 @@ use tokio_util::task::TaskTracker;
 
 use crate::access::{Base, Wanted};
 use crate::admin::server::{AdminOptions, AdminServer};
-use crate::cloud;
 use crate::commissioning::attempt::Limits;
 use crate::commissioning::driver::{Commissioner, Settings};
 use crate::commissioning::fingerprint::FingerprintKey;
 use crate::commissioning::identity::Profile;
 use crate::commissioning::together::Together;
 use crate::config::Config;
-use crate::discovery::LanDiscovery;
-use crate::hub::bind::{DeviceCodes, StoredTokenStore};
+use crate::hub::bind::DeviceCodes;
 use crate::hub::clock::Clock;
 use crate::hub::commission::attempts::Attempts;
 use crate::hub::reach::Reach;
 use crate::hub::succession::Predecessors;
 use crate::hub::trust::judge::Judge;
+use crate::hub::world::{HubLink, Outside, World};
 use crate::hub::{Commissioning, Hub, access, health, keys, preflight, probe, recovery, removal, strangers, sync};
 use crate::journal::{Event, EventSink, Level};
-use crate::matter::link::Link;
-use crate::matter::stack::{Stack, StackHealth, StackOptions};
+use crate::matter::credentials::Credentials;
 use crate::outbox::dispatcher::{DispatchOptions, Dispatcher};
 use crate::store::{JournalFilter, JournalHandle, JournalLimits, Store};
 use crate::systemd;
@@ -38,6 +36,10 @@ use crate::telemetry::metrics::Metrics;
 
 mod fabric;
 mod profiles;
+mod world;
+
+#[cfg(test)]
+pub(crate) use world::Household;
 
 /// The deadline of an orderly end: below the unit's TimeoutStopSec.
 const DRAIN: Duration = Duration::from_secs(20);
@@ -55,7 +57,15 @@ pub async fn run(config: Config, stop: CancellationToken, hurry: CancellationTok
         .with_context(|| format!("the state in {} cannot be used", config.state_dir.display()))?;
     let limits = JournalLimits { max_age: config.journal.max_age, max_bytes: config.journal.max_size.as_u64() };
     let journal = store.journal(limits).await;
-    let hub = match build(config, store.clone(), journal.clone(), &tasks, &stop).await {
+    let built = async {
+        let clock = Arc::new(Clock::open(&store).await?);
+        let fabric = fabric::open(&config, &store, &journal, &clock).await?;
+        let metrics = Arc::new(Metrics::default());
+        let outside = world::open(&config, &store, &fabric.credentials, &metrics)?;
+        let inside = Inside { store: store.clone(), journal: journal.clone(), clock, fabric, metrics };
+        build(config, inside, outside, &tasks, &stop)
+    };
+    let hub = match built.await {
         Ok(hub) => hub,
         Err(error) => {
             // Whoever reads the admin log later must find out why the daemon was not there. That it was not there again and
@@ -75,45 +85,46 @@ pub async fn run(config: Config, stop: CancellationToken, hurry: CancellationTok
     hub.spawn_followers(&tasks, began);
     let ended = tokio::select! {
         () = stop.cancelled() => Ok(()),
-        what = hub.stack_failed() => Err(anyhow::anyhow!("the Matter stack ended by itself: {what}")),
+        what = stack_failed(&hub) => Err(anyhow::anyhow!("the Matter stack ended by itself: {what}")),
     };
-    hub.drain(serving, &tasks, &hurry).await;
+    drain(&hub, serving, &tasks, &hurry).await;
     ended
 }
 
-/// Builds everything that needs the state; starts the Matter stack, discovery and the outbox.
-async fn build(
+/// What the hub is built of that is its own: its state, opened.
+pub(crate) struct Inside {
+    pub(crate) store: Store,
+    pub(crate) journal: JournalHandle,
+    pub(crate) clock: Arc<Clock>,
+    pub(crate) fabric: fabric::Opened,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+/// The hub in a world; starts the outbox. What else runs is begun by [`Hub::spawn_followers`].
+///
+/// # Errors
+/// The configuration of products cannot be used.
+pub(crate) fn build<W: World>(
     config: Config,
-    store: Store,
-    journal: JournalHandle,
+    inside: Inside,
+    outside: Outside<W>,
     tasks: &TaskTracker,
     stop: &CancellationToken,
-) -> anyhow::Result<Arc<Hub>> {
-    let clock = Arc::new(Clock::open(&store).await?);
-    let fabric::Opened { credentials: opened, overlay, keystore, root_online } =
-        fabric::open(&config, &store, &journal, &clock).await?;
-    let hub_cats = opened.bundle().hub_cats.clone();
+) -> anyhow::Result<Arc<Hub<W>>> {
+    let Inside { store, journal, clock, fabric, metrics } = inside;
+    let fabric::Opened { credentials, overlay, keystore, root_online } = fabric;
+    let Outside { link, lan, cloud } = outside;
+    let hub_cats = credentials.bundle().hub_cats.clone();
     let profiles = profiles::from_config(&config.products)?;
     let judge = Arc::new(Judge::load(&config, journal.clone(), Arc::clone(&clock)));
-    let stack = Stack::start(&StackOptions::default(), opened.bundle())?;
-    let link = Arc::new(Link::new(stack.clone(), Arc::new(opened)));
-    let discovery = LanDiscovery::start(&config.network)?;
-    let metrics = Arc::new(Metrics::default());
     let base = Base { admin: config.access.admin_cat, grants: &config.access.grants };
-    let settings = settings(&config, &link, profiles.clone(), overlay.wanted(base, None));
-    let cloud = match &config.cloud {
-        Some(cloud) => {
-            let tokens = StoredTokenStore::new(store.clone());
-            Some(Arc::new(cloud::Client::metered(cloud, tokens, Arc::clone(&metrics) as Arc<dyn cloud::Meter>)?))
-        }
-        None => None,
-    };
+    let settings = settings(&config, &credentials, profiles.clone(), overlay.wanted(base, None));
     let asked = config.cloud.as_ref().map(|cloud| cloud.before_commissioning).zip(cloud.as_ref());
-    let reach = Arc::new(Reach::new(Arc::clone(&link), discovery.clone()));
+    let reach = Arc::new(Reach::new(Arc::clone(&link), lan.clone(), credentials.compressed_fabric_id()));
     let predecessors = Predecessors { store: store.clone(), reach: Arc::clone(&reach), journal: journal.clone() };
     let commissioner = Commissioner {
         link: Arc::clone(&link),
-        discovery: Arc::new(discovery.clone()),
+        discovery: Arc::new(lan.clone()),
         store: Arc::new(store.clone()),
         judge: Arc::clone(&judge),
         predecessor: predecessors.finder(),
@@ -147,9 +158,9 @@ async fn build(
         config,
         store,
         journal,
-        stack,
         link,
-        discovery,
+        credentials,
+        lan,
         commissioner: Commissioning(RwLock::new(Arc::new(commissioner))),
         judge,
         keys: keys::Keys::new(keystore, root_online),
@@ -169,13 +180,7 @@ async fn build(
     }))
 }
 
-impl cloud::Meter for Metrics {
-    fn count(&self, call: &'static str, code: &str, took: Duration) {
-        self.count_cloud_call(call, code, took);
-    }
-}
-
-fn settings(config: &Config, link: &Link, profiles: Vec<Profile>, access: Wanted) -> Settings {
+fn settings(config: &Config, credentials: &Credentials, profiles: Vec<Profile>, access: Wanted) -> Settings {
     let given = |text: &str| (!text.is_empty()).then(|| text.to_owned());
     let home = config.cloud.as_ref().map(|cloud| (given(&cloud.family_id), given(&cloud.room_id)));
     Settings {
@@ -185,53 +190,56 @@ fn settings(config: &Config, link: &Link, profiles: Vec<Profile>, access: Wanted
             step: config.commissioning.step_timeout,
             fail_safe: config.commissioning.fail_safe,
         },
-        fabric_id: link.credentials().bundle().fabric_id,
-        compressed_fabric_id: link.credentials().compressed_fabric_id(),
+        fabric_id: credentials.bundle().fabric_id,
+        compressed_fabric_id: credentials.compressed_fabric_id(),
         label: config.fabric.label.clone(),
         admin_cat: access.admin,
         grants: access.grants,
         profiles,
-        fingerprints: FingerprintKey::new(link.credentials().bundle().ipk.expose()),
+        fingerprints: FingerprintKey::new(credentials.bundle().ipk.expose()),
         cloud: config.cloud.is_some(),
         home: home.unwrap_or_default(),
     }
 }
 
-impl Hub {
-    /// Comes back only when the stack's thread has ended without being asked to.
-    async fn stack_failed(&self) -> String {
-        let mut look = tokio::time::interval(Duration::from_secs(1));
-        loop {
-            look.tick().await;
-            if let StackHealth::Failed(what) = self.stack.health() {
-                return what;
-            }
+/// Comes back only when the stack has ended without being asked to.
+async fn stack_failed<W: World>(hub: &Hub<W>) -> String {
+    let mut look = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        look.tick().await;
+        if let Some(what) = hub.link.failure() {
+            return what;
         }
     }
+}
 
-    /// Attempts end their step and expire their fail-safe, the outbox ends its calls, then the stack and the store close.
-    async fn drain(&self, serving: tokio::task::JoinHandle<()>, tasks: &TaskTracker, hurry: &CancellationToken) {
-        systemd::stopping();
-        self.stop.cancel();
-        tasks.close();
-        let orderly = async {
-            let served = serving.await;
-            tasks.wait().await;
-            served
-        };
-        tokio::select! {
-            served = orderly => if let Err(error) = served {
-                tracing::error!(%error, "the admin API panicked");
-            },
-            () = tokio::time::sleep(DRAIN) => {
-                tracing::warn!("stopping took too long; what is not settled is resumed at the next start");
-            }
-            () = hurry.cancelled() => {
-                tracing::warn!("asked to hurry; what is not settled is resumed at the next start");
-            }
+/// Attempts end their step and expire their fail-safe, the outbox ends its calls, then the stack and the store close.
+async fn drain<W: World>(
+    hub: &Hub<W>,
+    serving: tokio::task::JoinHandle<()>,
+    tasks: &TaskTracker,
+    hurry: &CancellationToken,
+) {
+    systemd::stopping();
+    hub.stop.cancel();
+    tasks.close();
+    let orderly = async {
+        let served = serving.await;
+        tasks.wait().await;
+        served
+    };
+    tokio::select! {
+        served = orderly => if let Err(error) = served {
+            tracing::error!(%error, "the admin API panicked");
+        },
+        () = tokio::time::sleep(DRAIN) => {
+            tracing::warn!("stopping took too long; what is not settled is resumed at the next start");
         }
-        self.journal.record(Event::new(Timestamp::now(), Level::Info, "daemon-stopped", "stopped"));
-        self.stack.stop().await;
-        self.store.close().await;
+        () = hurry.cancelled() => {
+            tracing::warn!("asked to hurry; what is not settled is resumed at the next start");
+        }
     }
+    hub.journal.record(Event::new(Timestamp::now(), Level::Info, "daemon-stopped", "stopped"));
+    hub.link.stop().await;
+    hub.store.close().await;
 }

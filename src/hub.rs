@@ -15,12 +15,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::access::Wanted;
-use crate::cloud;
 use crate::commissioning::driver::{Commissioner, Settings};
 use crate::config::Config;
-use crate::discovery::LanDiscovery;
-use crate::matter::link::Link;
-use crate::matter::stack::Stack;
+use crate::matter::credentials::Credentials;
 use crate::outbox::dispatcher::OutboxHandle;
 use crate::store::{JournalHandle, Store};
 use crate::telemetry::metrics::Metrics;
@@ -50,18 +47,19 @@ pub(crate) mod strangers;
 pub(crate) mod succession;
 pub(crate) mod sync;
 pub(crate) mod trust;
+pub mod world;
 
-use bind::StoredTokenStore;
 use trust::judge::Judge;
 use trust::{refresh, review};
-
-pub(crate) type CloudClient = cloud::Client<StoredTokenStore>;
+use world::World;
 
 /// What attempts are made with. They go on with what was in force when they began.
-pub(crate) struct Commissioning(pub(crate) RwLock<Arc<Commissioner<Link, LanDiscovery, Store, Judge>>>);
+pub(crate) struct Commissioning<W: World>(pub(crate) RwLock<Arc<WorldCommissioner<W>>>);
 
-impl Commissioning {
-    pub(super) fn get(&self) -> Arc<Commissioner<Link, LanDiscovery, Store, Judge>> {
+type WorldCommissioner<W> = Commissioner<<W as World>::Link, <W as World>::Lan, Store, Judge>;
+
+impl<W: World> Commissioning<W> {
+    pub(super) fn get(&self) -> Arc<WorldCommissioner<W>> {
         Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -85,33 +83,33 @@ impl Commissioning {
 }
 
 /// The running daemon, as its own parts and the admin API see it.
-pub struct Hub {
+pub struct Hub<W: World> {
     pub(crate) config: Config,
     pub(crate) store: Store,
     pub(crate) journal: JournalHandle,
-    pub(crate) stack: Stack,
-    pub(crate) link: Arc<Link>,
-    pub(crate) discovery: LanDiscovery,
-    pub(crate) commissioner: Commissioning,
+    pub(crate) link: Arc<W::Link>,
+    pub(crate) credentials: Arc<Credentials>,
+    pub(crate) lan: W::Lan,
+    pub(crate) commissioner: Commissioning<W>,
     pub(crate) judge: Arc<Judge>,
     pub(crate) keys: keys::Keys,
     pub(crate) access: access::Access,
-    pub(crate) reach: Arc<reach::Reach>,
+    pub(crate) reach: Arc<reach::Reach<W>>,
     pub(crate) removing: removal::Turns,
     pub(crate) attempts: commission::attempts::Attempts,
     pub(crate) strangers: strangers::Strangers,
-    pub(crate) cloud: Option<Arc<CloudClient>>,
+    pub(crate) cloud: Option<Arc<W::Cloud>>,
     pub(crate) outbox: Option<OutboxHandle>,
     pub(crate) clock: Arc<clock::Clock>,
     pub(crate) syncing: sync::Syncing,
-    pub(crate) probes: probe::Probes,
+    pub(crate) probes: probe::Probes<W>,
     pub(crate) health: health::Health,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) started_at: Timestamp,
     pub(crate) stop: CancellationToken,
 }
 
-impl Hub {
+impl<W: World> Hub<W> {
     pub(crate) fn spawn_followers(self: &Arc<Self>, tasks: &TaskTracker, began: Instant) {
         tasks.spawn(clock::follow(Arc::clone(self)));
         tasks.spawn(presence::follow(Arc::clone(self)));

@@ -1,5 +1,7 @@
 //! Opens our fabric, or makes it on the very first start. Never makes a second one: see `store::fabric` for the protocol.
 
+use std::sync::Arc;
+
 use anyhow::Context;
 use jiff::Timestamp;
 
@@ -18,9 +20,9 @@ use crate::store::{FabricStart, NewFabric, fabric_start, random_fabric_id, rando
 const ADMIN_VENDOR: &str = "admin-vendor-id";
 
 /// What a start finds or makes.
-pub(super) struct Opened {
+pub(crate) struct Opened {
     /// The keys that the daily work needs; without the root's.
-    pub(super) credentials: Credentials,
+    pub(super) credentials: Arc<Credentials>,
     /// Rotated tags and grants.
     pub(super) overlay: AccessOverlay,
     /// Where the keys lie.
@@ -77,7 +79,7 @@ pub(super) async fn open(
     let vendor = admin_vendor_id(config, store).await?;
     let credentials =
         Credentials::new(bundle).context("the fabric's keys cannot be used")?.with_admin_vendor_id(vendor);
-    Ok(Opened { credentials, overlay, keystore, root_online })
+    Ok(Opened { credentials: Arc::new(credentials), overlay, keystore, root_online })
 }
 
 /// The administrator's vendor id that the fabric has. Devices keep the one that they were told in AddNOC, and nothing changes

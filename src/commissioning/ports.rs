@@ -201,6 +201,8 @@ pub trait PaseSession: Send + Sync + 'static {
 
 /// A CASE session with a node of our fabric.
 pub trait OperationalSession: Send + Sync + 'static {
+    /// The address at which the node has proved to be it.
+    fn peer(&self) -> SocketAddr;
     /// CommissioningComplete (11.10.7.6).
     fn commissioning_complete(&self) -> impl Future<Output = Result<(), LinkError>> + Send;
     /// Our fabric's entries of the access control list (fabric-filtered read).

@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use super::Hub;
 use super::reach::device_error;
 use super::refusal::Refusal;
+use super::world::World;
 use crate::access::{self, AccessOverlay, Base, PlanError, PolicyError, Wanted, expected_cats};
 use crate::bind::{BindState, CapabilityMask, CloudDevice};
 use crate::commissioning::driver::bind_task;
@@ -97,7 +98,7 @@ enum Told {
     Never(Refusal),
 }
 
-impl AccessDoor for Hub {
+impl<W: World> AccessDoor for Hub<W> {
     async fn access(&self) -> Result<AccessView, Refusal> {
         let overlay = self.access.overlay();
         let Wanted { admin, grants } = self.wanted(None);
@@ -160,7 +161,7 @@ impl AccessDoor for Hub {
     }
 }
 
-impl Hub {
+impl<W: World> Hub<W> {
     fn base(&self) -> Base<'_> {
         Base { admin: self.config.access.admin_cat, grants: &self.config.access.grants }
     }
@@ -364,7 +365,7 @@ impl Hub {
 }
 
 /// Tells the nodes that were away: all that wait at start and from time to time, one as soon as it is heard of.
-pub(super) async fn follow(hub: Arc<Hub>) {
+pub(super) async fn follow<W: World>(hub: Arc<Hub<W>>) {
     let mut again = tokio::time::interval(ASK_AGAIN);
     loop {
         let nodes = tokio::select! {

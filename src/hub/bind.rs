@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::reach::{OPEN, Reach};
+use super::world::World;
 use crate::bind::MatterInfo;
 use crate::cloud::{StoredTokens, TokenStore};
 use crate::commissioning::identity::{Profile, binding_code_from};
@@ -39,13 +40,13 @@ impl TokenStore for StoredTokenStore {
 }
 
 /// Fresh binding codes, by the product's profile.
-pub(crate) struct DeviceCodes {
+pub(crate) struct DeviceCodes<W: World> {
     pub(crate) store: Store,
-    pub(crate) reach: Arc<Reach>,
+    pub(crate) reach: Arc<Reach<W>>,
     pub(crate) profiles: Vec<Profile>,
 }
 
-impl BindingCodeSource for DeviceCodes {
+impl<W: World> BindingCodeSource for DeviceCodes<W> {
     async fn fresh_code(&self, node: NodeId, info: &MatterInfo) -> Option<BindingCode> {
         let profile =
             self.profiles.iter().find(|p| p.vendor_id == info.vendor_id && p.product_id == info.product_id)?;

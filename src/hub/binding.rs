@@ -13,6 +13,7 @@ use utoipa::ToSchema;
 use super::Hub;
 use super::bind::DeviceCodes;
 use super::refusal::Refusal;
+use super::world::World;
 use crate::bind::{BindRequest, BindStatus, CloudDevice, MatterInfo};
 use crate::commissioning::error::{CommissioningError, Disposition};
 use crate::commissioning::identity::{DeviceKey, GivenIdentity, check_device_key, check_given};
@@ -74,7 +75,7 @@ pub struct BindResult {
     pub bind: BindStatus,
 }
 
-impl BindingDoor for Hub {
+impl<W: World> BindingDoor for Hub<W> {
     async fn bind(&self, node: NodeId, order: BindOrder, who: String) -> Result<BindResult, Refusal> {
         let given = given(order);
         check_given(&given).map_err(|error| Refusal::from(&CommissioningError::from(error)))?;
@@ -116,7 +117,7 @@ impl BindingDoor for Hub {
     }
 }
 
-impl Hub {
+impl<W: World> Hub<W> {
     /// What is said now, else what the record says, else what the profile says.
     fn device_of(&self, record: &NodeRecord, given: &GivenIdentity) -> Result<CloudDevice, Refusal> {
         let profiles = self.commissioner.get().settings.profiles.clone();

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::Hub;
+use super::world::{CloudService, World};
 use crate::clock::{Change, Reading, Sanity, Standing};
 use crate::durable::StoreError;
 use crate::journal::{Event, EventSink, Level};
@@ -79,7 +80,7 @@ impl Clock {
 }
 
 /// Runs until the daemon stops.
-pub(super) async fn follow(hub: Arc<Hub>) {
+pub(super) async fn follow<W: World>(hub: Arc<Hub<W>>) {
     let mut kept: Option<Instant> = None;
     let mut told = None;
     loop {
@@ -104,7 +105,7 @@ pub(super) async fn follow(hub: Arc<Hub>) {
 }
 
 /// What has certainly passed is kept for the next start, and the admin log forgets by it.
-async fn keep(hub: &Hub) {
+async fn keep<W: World>(hub: &Hub<W>) {
     let passed = hub.clock.with(|sanity, now| sanity.at_least(now.running));
     hub.journal.passed(passed);
     if let Err(error) = hub.store.save_blob(BLOB, passed.to_string().as_bytes()).await {
@@ -112,7 +113,7 @@ async fn keep(hub: &Hub) {
     }
 }
 
-fn tell(hub: &Hub, read: Change, standing: Standing, told: &mut Option<Standing>) {
+fn tell<W: World>(hub: &Hub<W>, read: Change, standing: Standing, told: &mut Option<Standing>) {
     let now = Timestamp::now();
     if let Some(by) = read.stepped {
         let way = if by.is_negative() { "back" } else { "ahead" };

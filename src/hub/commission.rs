@@ -12,6 +12,7 @@ use uuid::Uuid;
 use self::attempts::{Begun, UnderWay};
 use super::Hub;
 use super::refusal::Refusal;
+use super::world::World;
 pub use crate::attestation::policy::AttestationOverride;
 use crate::bind::BindState;
 use crate::commissioning::candidates::MOST_TRIES;
@@ -73,7 +74,7 @@ const WAIT_BIND_MAX: Duration = Duration::from_secs(600);
 /// twenty.
 const MOST_ALIKE: u8 = 16;
 
-impl CommissionDoor for Hub {
+impl<W: World> CommissionDoor for Hub<W> {
     /// A request for a device that is being taken in joins that attempt.
     async fn commission(&self, request: CommissionRequest, progress: Progress) -> Result<CommissionResult, Refusal> {
         let attempt_id = Uuid::now_v7();
@@ -99,7 +100,7 @@ impl CommissionDoor for Hub {
     }
 }
 
-impl Hub {
+impl<W: World> Hub<W> {
     /// Whether this attempt is running now.
     pub(super) fn is_under_way(&self, attempt: Uuid) -> bool {
         self.attempts.contains(attempt)

@@ -11,6 +11,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::Hub;
 use super::refusal::Refusal;
+use super::world::{Lan, World};
 use crate::discovery::{DiscoveryEvent, Seen};
 use crate::node::{CommissionableNode, NodeId, OperationalNode, ScopedAddress};
 
@@ -142,27 +143,27 @@ pub enum DiscoverChangeKind {
     Disappeared,
 }
 
-impl DiscoverDoor for Hub {
+impl<W: World> DiscoverDoor for Hub<W> {
     async fn discover(&self, query: &DiscoverQuery) -> Result<Discovered, Refusal> {
-        let listening = self.discovery.ask();
+        let listening = self.lan.ask();
         tokio::time::sleep(Duration::from_millis(query.timeout_ms).min(LISTEN_MAX)).await;
         drop(listening);
         let nodes = if query.operational {
-            let ours = self.link.credentials().compressed_fabric_id();
-            let all = self.discovery.operational_nodes();
+            let ours = self.credentials.compressed_fabric_id();
+            let all = self.lan.operational_nodes();
             all.iter().filter(|node| node.compressed_fabric_id == ours).map(DiscoveredNode::from).collect()
         } else {
-            self.discovery.commissionable().iter().map(DiscoveredNode::from).collect()
+            self.lan.commissionable().iter().map(DiscoveredNode::from).collect()
         };
         Ok(Discovered { nodes })
     }
 
     async fn watch(&self, query: &DiscoverQuery) -> Result<mpsc::Receiver<DiscoverChange>, Refusal> {
-        let mut events = self.discovery.subscribe();
+        let mut events = self.lan.subscribe();
         let there = self.discover(&DiscoverQuery { timeout_ms: 0, ..query.clone() }).await?;
         let (sender, receiver) = mpsc::channel(WATCHED);
-        let asking = self.discovery.ask();
-        let (ours, operational) = (self.link.credentials().compressed_fabric_id(), query.operational);
+        let asking = self.lan.ask();
+        let (ours, operational) = (self.credentials.compressed_fabric_id(), query.operational);
         let stop = self.stop.clone();
         tokio::spawn(async move {
             let _asking = asking;

@@ -13,8 +13,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
 use super::Hub;
+use super::world::{HubLink, Lan, World};
 use crate::journal::{Event, EventSink, Level};
-use crate::matter::stack::StackHealth;
 use crate::systemd;
 
 /// A part answers within this time; a busy hub takes a fraction of it.
@@ -55,7 +55,7 @@ impl Health {
 }
 
 /// Asks again and again until the daemon stops; says READY after the first round in which every part answers.
-pub(super) async fn follow(hub: Arc<Hub>, began: Instant) {
+pub(super) async fn follow<W: World>(hub: Arc<Hub<W>>, began: Instant) {
     let every = systemd::watchdog_interval().map_or(ROUND, |interval| interval.min(ROUND));
     let mut ready = false;
     while !hub.stop.is_cancelled() {
@@ -82,21 +82,21 @@ pub(super) async fn follow(hub: Arc<Hub>, began: Instant) {
     }
 }
 
-impl Hub {
+impl<W: World> Hub<W> {
     async fn ask_everybody(&self) -> Vec<Fault> {
         let still = |what: &str| Some(Fault { what: what.to_owned(), stands_still: true });
         let stack = async {
-            if let StackHealth::Failed(why) = self.stack.health() {
+            if let Some(why) = self.link.failure() {
                 return still(&format!("the Matter stack, which has ended: {why}"));
             }
-            match tokio::time::timeout(ANSWER, self.stack.answers()).await {
+            match tokio::time::timeout(ANSWER, self.link.answers()).await {
                 Ok(Ok(())) => None,
                 Ok(Err(error)) => still(&format!("the Matter stack: {error}")),
                 Err(_) => still("the Matter stack, which does not answer"),
             }
         };
         let discovery = async {
-            let health = self.discovery.health().await;
+            let health = self.lan.health().await;
             // Without an interface it has nothing to do, and the network may come.
             health.failure.map(|what| Fault { what, stands_still: !health.interfaces.is_empty() })
         };
@@ -120,7 +120,7 @@ impl Hub {
     }
 
     fn announce(&self, took: Duration) {
-        let fabric = self.link.credentials().bundle().fabric_id.0;
+        let fabric = self.credentials.bundle().fabric_id.0;
         let message = format!("ready after {} ms on fabric {fabric}", took.as_millis());
         self.journal.record(Event::new(Timestamp::now(), Level::Info, "daemon-ready", message.clone()));
         systemd::ready();

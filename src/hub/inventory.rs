@@ -20,6 +20,7 @@ use super::reach::device_error;
 use super::refusal::Refusal;
 use super::strangers::ForeignNode;
 use super::sync::Difference;
+use super::world::World;
 use crate::bind::BindState;
 use crate::commissioning::error::Disposition;
 use crate::commissioning::ports::{LinkError, OperationalSession};
@@ -157,7 +158,7 @@ pub struct ShareResult {
     pub expires_at: Timestamp,
 }
 
-impl InventoryDoor for Hub {
+impl<W: World> InventoryDoor for Hub<W> {
     async fn nodes(&self) -> Result<Nodes, Refusal> {
         let mut nodes = self.store.nodes().await?;
         nodes.iter_mut().for_each(|node| self.freshen(node));
@@ -266,7 +267,7 @@ const UNTIL: &str = "until";
 /// Busy of Administrator Commissioning's StatusCodeEnum (Matter Core 11.19.6.1).
 const WINDOW_OPEN: u16 = 2;
 
-impl Hub {
+impl<W: World> Hub<W> {
     /// A window is open already. Until when is in the admin log, where it was us who opened it.
     async fn window_open(&self, node: NodeId) -> Refusal {
         let now = Timestamp::now();

@@ -18,6 +18,7 @@ use utoipa::ToSchema;
 
 use super::Hub;
 use super::refusal::Refusal;
+use super::world::{HubLink, World};
 use crate::access;
 use crate::backup::{self, Identity, Recipient};
 use crate::commissioning::error::Disposition;
@@ -96,7 +97,7 @@ impl Keys {
     }
 }
 
-impl KeysDoor for Hub {
+impl<W: World> KeysDoor for Hub<W> {
     async fn fabric(&self) -> Result<FabricInfo, Refusal> {
         Ok(self.fabric_info())
     }
@@ -177,9 +178,9 @@ impl KeysDoor for Hub {
     }
 }
 
-impl Hub {
+impl<W: World> Hub<W> {
     pub(super) fn fabric_info(&self) -> FabricInfo {
-        let credentials = self.link.credentials();
+        let credentials = &self.credentials;
         let bundle = credentials.bundle();
         FabricInfo {
             fabric_id: bundle.fabric_id.0,
@@ -203,7 +204,7 @@ impl Hub {
         stored.keystore.replace(&keys).map_err(|error| failed("the fabric's keys", &error))?;
         failpoint::reach("hub-noc.saved");
         keys.rcac_key = None;
-        self.stack.renew_hub_noc(&keys).await.map_err(|error| failed("the hub's certificate", &error))?;
+        self.link.renew_hub_noc(&keys).await.map_err(|error| failed("the hub's certificate", &error))?;
         failpoint::reach("hub-noc.in-force");
         self.access.set_hub_cats(cats);
         let event = Event::new(Timestamp::now(), Level::Info, "hub-noc-reissued", "the hub has a new certificate");

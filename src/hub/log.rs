@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::Hub;
 use super::inventory::{InventoryDoor, NodeRef};
 use super::refusal::Refusal;
+use super::world::World;
 use crate::journal::{Event, Level};
 use crate::store::JournalFilter;
 
@@ -65,7 +66,7 @@ impl LogQuery {
     }
 }
 
-impl LogDoor for Hub {
+impl<W: World> LogDoor for Hub<W> {
     async fn logs(&self, query: &LogQuery) -> Result<Vec<Event>, Refusal> {
         let node = match &query.node {
             None => None,

@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 
 use super::Hub;
 use super::refusal::Refusal;
+use super::world::{CloudService, World};
 use crate::journal::{Event, EventSink, Level};
 use crate::node::NodeId;
 use crate::outbox::ports::{OutboxEntry, OutboxId, OutboxState};
@@ -68,7 +69,7 @@ impl From<&OutboxEntry> for OutboxItem {
     }
 }
 
-impl OutboxDoor for Hub {
+impl<W: World> OutboxDoor for Hub<W> {
     async fn outbox(&self) -> Result<Outbox, Refusal> {
         Ok(Outbox { entries: self.store.outbox_entries().await?.iter().map(Into::into).collect() })
     }

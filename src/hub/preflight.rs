@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 
-use super::CloudClient;
 use crate::bind::CloudDevice;
 use crate::bind::codes::{self, Disposition};
 use crate::commissioning::driver::{Preflight, PreflightAnswer};
@@ -21,7 +20,7 @@ const BAD_DEVICE_KEY: i64 = 5361;
 const ROTATION: u8 = 3;
 
 /// The question as the driver asks it; `None` where the configuration does not want it asked.
-pub(crate) fn preflight(policy: BeforeCommissioning, cloud: &Arc<CloudClient>) -> Option<Preflight> {
+pub(crate) fn preflight<C: BindApi>(policy: BeforeCommissioning, cloud: &Arc<C>) -> Option<Preflight> {
     if policy == BeforeCommissioning::Skip {
         return None;
     }

@@ -9,6 +9,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
 use super::reach::Standing;
+use super::world::{Lan, World};
 use super::{Hub, recovery, removal};
 use crate::commissioning::ports::OperationalSession;
 use crate::discovery::{DiscoveryEvent, Seen};
@@ -35,7 +36,7 @@ enum Job {
 }
 
 /// Runs until the daemon stops.
-pub(super) async fn follow(hub: Arc<Hub>) {
+pub(super) async fn follow<W: World>(hub: Arc<Hub<W>>) {
     let (jobs, work) = tokio::sync::mpsc::unbounded_channel();
     tokio::select! {
         () = hub.stop.cancelled() => {}
@@ -44,9 +45,9 @@ pub(super) async fn follow(hub: Arc<Hub>) {
     }
 }
 
-async fn listen(hub: &Arc<Hub>, jobs: UnboundedSender<Job>) {
-    let mut events = hub.discovery.subscribe();
-    let ours = hub.link.credentials().compressed_fabric_id();
+async fn listen<W: World>(hub: &Arc<Hub<W>>, jobs: UnboundedSender<Job>) {
+    let mut events = hub.lan.subscribe();
+    let ours = hub.credentials.compressed_fabric_id();
     loop {
         match events.recv().await {
             Ok(DiscoveryEvent::Appeared(Seen::Operational(node))) if node.compressed_fabric_id == ours => {
@@ -71,7 +72,7 @@ async fn listen(hub: &Arc<Hub>, jobs: UnboundedSender<Job>) {
     }
 }
 
-async fn settle_strangers(hub: &Arc<Hub>, mut work: UnboundedReceiver<Job>) {
+async fn settle_strangers<W: World>(hub: &Arc<Hub<W>>, mut work: UnboundedReceiver<Job>) {
     // Here and not beside this: a removal that is resumed twice at once asks a device that has just forgotten us.
     tokio::join!(recovery::settle_all(hub), removal::resume_removals(Arc::clone(hub)));
     let mut ask_again = tokio::time::interval(ASK_AGAIN);
@@ -100,7 +101,7 @@ async fn settle_strangers(hub: &Arc<Hub>, mut work: UnboundedReceiver<Job>) {
     }
 }
 
-async fn seen(hub: &Arc<Hub>, node: &OperationalNode, appeared: bool, jobs: &UnboundedSender<Job>) {
+async fn seen<W: World>(hub: &Arc<Hub<W>>, node: &OperationalNode, appeared: bool, jobs: &UnboundedSender<Job>) {
     let record = match hub.store.node(node.node_id).await {
         Ok(Some(record)) => record,
         Ok(None) => {
@@ -139,12 +140,12 @@ async fn seen(hub: &Arc<Hub>, node: &OperationalNode, appeared: bool, jobs: &Unb
     }
 }
 
-impl Hub {
+impl<W: World> Hub<W> {
     /// A device on another fabric has the address of one of our nodes: it may be the same, which its fabric table tells.
     fn seen_elsewhere(&self, seen: &OperationalNode) {
-        let ours = self.link.credentials().compressed_fabric_id();
+        let ours = self.credentials.compressed_fabric_id();
         let sockets = seen.sockets();
-        let nodes = self.discovery.operational_nodes().into_iter().filter(|node| node.compressed_fabric_id == ours);
+        let nodes = self.lan.operational_nodes().into_iter().filter(|node| node.compressed_fabric_id == ours);
         for node in nodes.filter(|node| node.sockets().iter().any(|socket| sockets.contains(socket))) {
             self.reach.seen_on_another_fabric(node.node_id);
         }
@@ -152,7 +153,7 @@ impl Hub {
 }
 
 /// A device that was removed by force while it was away is told now.
-async fn finish_leftover(hub: &Arc<Hub>, node: NodeId) {
+async fn finish_leftover<W: World>(hub: &Arc<Hub<W>>, node: NodeId) {
     let Ok(removals) = hub.store.removals().await else { return };
     let Some(leftover) = removals.into_iter().find(|removal| removal.node_id == node) else { return };
     let told = match hub.settled_standing(&leftover.record).await {

@@ -14,9 +14,9 @@ use tokio::time::timeout;
 
 use super::Hub;
 use super::liveness::{Liveness, Question};
+use super::world::{Case, Lan, World};
 use crate::commissioning::ports::{AttributePath, LinkError, OperationalSession};
 use crate::journal::{Event, EventSink, Level};
-use crate::matter::operational::CaseLink;
 use crate::node::{NodeId, NodeState, SessionParameters};
 
 /// DataModelRevision of Basic Information: every node has it, and it is small.
@@ -41,21 +41,26 @@ enum Answer {
 }
 
 /// The state of all probes.
-#[derive(Default)]
-pub(crate) struct Probes {
+pub(crate) struct Probes<W: World> {
     liveness: Mutex<Liveness>,
-    kept: Mutex<BTreeMap<NodeId, CaseLink>>,
+    kept: Mutex<BTreeMap<NodeId, Case<W>>>,
     /// Who was asked last in which task.
     asked: Mutex<BTreeMap<NodeId, AbortHandle>>,
     wake: Notify,
 }
 
-impl Probes {
+impl<W: World> Default for Probes<W> {
+    fn default() -> Self {
+        Self { liveness: Mutex::default(), kept: Mutex::default(), asked: Mutex::default(), wake: Notify::new() }
+    }
+}
+
+impl<W: World> Probes<W> {
     fn liveness(&self) -> MutexGuard<'_, Liveness> {
         self.liveness.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn kept(&self) -> MutexGuard<'_, BTreeMap<NodeId, CaseLink>> {
+    fn kept(&self) -> MutexGuard<'_, BTreeMap<NodeId, Case<W>>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -63,7 +68,7 @@ impl Probes {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn keep(&self, node: NodeId, session: CaseLink) {
+    fn keep(&self, node: NodeId, session: Case<W>) {
         let mut kept = self.kept();
         if kept.len() < KEPT || kept.contains_key(&node) {
             kept.insert(node, session);
@@ -82,7 +87,7 @@ impl Probes {
 }
 
 /// Runs until the daemon stops.
-pub(super) async fn watch(hub: Arc<Hub>) {
+pub(super) async fn watch<W: World>(hub: Arc<Hub<W>>) {
     let mut refresh = tokio::time::interval(REFRESH);
     // Dropped, and so ended, with this task.
     let mut probes = JoinSet::new();
@@ -105,7 +110,7 @@ pub(super) async fn watch(hub: Arc<Hub>) {
     }
 }
 
-impl Hub {
+impl<W: World> Hub<W> {
     pub(super) async fn know_nodes(&self) {
         let Ok(records) = self.store.nodes().await else { return };
         let probed = records.iter().filter(|record| record.state != NodeState::Removing);
@@ -174,7 +179,7 @@ impl Hub {
         let answer = self.ask(node, patience, sleepy).await;
         let failed = || {
             let seen = self.reach.announced(node);
-            seen.iter().for_each(|seen| self.discovery.confirm(seen));
+            seen.iter().for_each(|seen| self.lan.confirm(seen));
             self.probes.liveness().failed(node, turn, Instant::now(), seen.is_some())
         };
         match answer {

@@ -20,11 +20,9 @@ use tokio::sync::Notify;
 use self::rank::{Trail, Whereabouts};
 use super::Hub;
 use super::refusal::Refusal;
+use super::world::{Case, Lan, World};
 use crate::commissioning::error::Disposition;
-use crate::commissioning::ports::{Discovery, LinkError, MatterLink};
-use crate::discovery::LanDiscovery;
-use crate::matter::link::Link;
-use crate::matter::operational::CaseLink;
+use crate::commissioning::ports::{Discovery, LinkError, MatterLink, OperationalSession};
 use crate::node::{NodeId, NodeRecord, OperationalIdentity, OperationalNode, SessionParameters};
 use crate::standing::OffFabric;
 
@@ -38,9 +36,9 @@ pub(crate) const OPEN: Duration = Duration::from_secs(8);
 const DEVICE: Duration = Duration::from_secs(20);
 
 /// Where a node stands, by who answered when it was asked.
-pub(super) enum Standing {
+pub(super) enum Standing<W: World> {
     /// It answered itself, with its certificate of our fabric.
-    Ours(CaseLink),
+    Ours(Case<W>),
     /// It has proved itself that it is not on our fabric any more. Only this is a reason to destroy anything.
     NotOnOurFabric(OffFabric),
     /// What answers at its address is another device, as far as is known: nothing is known of ours.
@@ -50,9 +48,10 @@ pub(super) enum Standing {
 }
 
 /// See the module. Shared by everything that opens nodes.
-pub(crate) struct Reach {
-    link: Arc<Link>,
-    discovery: LanDiscovery,
+pub(crate) struct Reach<W: World> {
+    link: Arc<W::Link>,
+    lan: W::Lan,
+    compressed_fabric_id: u64,
     trails: Mutex<BTreeMap<NodeId, Trail>>,
     /// What nodes have proved since they were last heard of.
     proofs: Mutex<BTreeMap<NodeId, OffFabric>>,
@@ -60,11 +59,12 @@ pub(crate) struct Reach {
     wake: Notify,
 }
 
-impl Reach {
-    pub(crate) fn new(link: Arc<Link>, discovery: LanDiscovery) -> Self {
+impl<W: World> Reach<W> {
+    pub(crate) fn new(link: Arc<W::Link>, lan: W::Lan, compressed_fabric_id: u64) -> Self {
         Self {
             link,
-            discovery,
+            lan,
+            compressed_fabric_id,
             trails: Mutex::default(),
             proofs: Mutex::default(),
             errands: Mutex::default(),
@@ -82,13 +82,12 @@ impl Reach {
 
     /// The name of a node on our fabric.
     fn ours(&self, node: NodeId) -> OperationalIdentity {
-        let compressed_fabric_id = self.link.credentials().compressed_fabric_id();
-        OperationalIdentity { compressed_fabric_id, node_id: node }
+        OperationalIdentity { compressed_fabric_id: self.compressed_fabric_id, node_id: node }
     }
 
     /// What mDNS says of a node now; it may be a memory.
     pub(super) fn announced(&self, node: NodeId) -> Option<OperationalNode> {
-        self.discovery.operational_node(self.ours(node).compressed_fabric_id, node)
+        self.lan.operational_node(self.ours(node).compressed_fabric_id, node)
     }
 
     /// The rhythm of a node: as announced now, else as recorded.
@@ -111,7 +110,7 @@ impl Reach {
     ///
     /// # Errors
     /// Who refused, or what became of each address.
-    pub(crate) async fn open(&self, record: &NodeRecord, budget: Duration) -> Result<CaseLink, LinkError> {
+    pub(crate) async fn open(&self, record: &NodeRecord, budget: Duration) -> Result<Case<W>, LinkError> {
         self.open_among(record, &[], budget).await
     }
 
@@ -121,7 +120,7 @@ impl Reach {
         record: &NodeRecord,
         more: &[SocketAddr],
         budget: Duration,
-    ) -> Result<CaseLink, LinkError> {
+    ) -> Result<Case<W>, LinkError> {
         let node = record.node_id;
         let deadline = Instant::now() + budget + rhythm::sleep(&self.rhythm(record));
         let mut announced = self.announced(node).map(|seen| seen.sockets()).unwrap_or_default();
@@ -141,10 +140,10 @@ impl Reach {
     }
 
     /// A CASE session with a node that has no record: where it announces itself, and nowhere else.
-    pub(super) async fn open_unrecorded(&self, node: NodeId, budget: Duration) -> Result<CaseLink, LinkError> {
+    pub(super) async fn open_unrecorded(&self, node: NodeId, budget: Duration) -> Result<Case<W>, LinkError> {
         let deadline = Instant::now() + budget;
         let name = self.ours(node);
-        let announced = self.discovery.operational(name.compressed_fabric_id, node, LOOKUP.min(budget)).await;
+        let announced = self.lan.operational(name.compressed_fabric_id, node, LOOKUP.min(budget)).await;
         self.try_all(node, &announced, deadline).await
     }
 
@@ -154,17 +153,17 @@ impl Reach {
         record: &NodeRecord,
         known: &[SocketAddr],
         deadline: Instant,
-    ) -> Result<CaseLink, LinkError> {
+    ) -> Result<Case<W>, LinkError> {
         let OperationalIdentity { compressed_fabric_id, node_id } = self.ours(record.node_id);
         let budget = LOOKUP.min(deadline.saturating_duration_since(Instant::now()));
-        let mut announced = self.discovery.operational(compressed_fabric_id, node_id, budget).await;
+        let mut announced = self.lan.operational(compressed_fabric_id, node_id, budget).await;
         announced.retain(|address| !known.contains(address));
         let fresh = self.rank(record, &announced);
         let fresh: Vec<_> = fresh.into_iter().filter(|address| announced.contains(address)).collect();
         self.try_all(node_id, &fresh, deadline).await
     }
 
-    async fn try_all(&self, node: NodeId, addresses: &[SocketAddr], deadline: Instant) -> Result<CaseLink, LinkError> {
+    async fn try_all(&self, node: NodeId, addresses: &[SocketAddr], deadline: Instant) -> Result<Case<W>, LinkError> {
         if addresses.is_empty() {
             return Err(LinkError::Unreachable { tried: Vec::new() });
         }
@@ -198,7 +197,7 @@ impl Reach {
     /// Where other nodes of ours are now.
     fn taken(&self, node: NodeId) -> BTreeSet<SocketAddr> {
         let ours = self.ours(node).compressed_fabric_id;
-        let others = self.discovery.operational_nodes().into_iter();
+        let others = self.lan.operational_nodes().into_iter();
         let others = others.filter(|other| other.compressed_fabric_id == ours && other.node_id != node);
         let announced = others.flat_map(|other| other.sockets());
         let trails = self.trails();
@@ -290,7 +289,7 @@ impl Interfaces {
     }
 }
 
-impl Standing {
+impl<W: World> Standing<W> {
     fn of(error: LinkError) -> Self {
         match error {
             LinkError::NoSharedTrustRoots { .. } | LinkError::NotThatNode { .. } => Self::SomebodyElse(error),
@@ -299,7 +298,7 @@ impl Standing {
     }
 }
 
-impl fmt::Display for Standing {
+impl<W: World> fmt::Display for Standing<W> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ours(session) => write!(f, "it answers at {}", session.peer()),
@@ -310,13 +309,13 @@ impl fmt::Display for Standing {
     }
 }
 
-impl Hub {
+impl<W: World> Hub<W> {
     /// A CASE session with a recorded node, wherever it is now.
-    pub(super) async fn meet(&self, record: &NodeRecord) -> Result<CaseLink, LinkError> {
+    pub(super) async fn meet(&self, record: &NodeRecord) -> Result<Case<W>, LinkError> {
         self.meet_within(record, OPEN).await
     }
 
-    async fn meet_within(&self, record: &NodeRecord, budget: Duration) -> Result<CaseLink, LinkError> {
+    async fn meet_within(&self, record: &NodeRecord, budget: Duration) -> Result<Case<W>, LinkError> {
         let node = record.node_id;
         let session = self.reach.open(record, budget).await;
         match &session {
@@ -352,7 +351,7 @@ impl Hub {
 
     /// Where a node stands, as far as that is known within `budget`. Proving that it has left takes longer, and goes on
     /// by itself where there is a reason; what it came to is known here then.
-    pub(super) async fn standing(&self, record: &NodeRecord, budget: Duration) -> Standing {
+    pub(super) async fn standing(&self, record: &NodeRecord, budget: Duration) -> Standing<W> {
         match self.meet_within(record, budget).await {
             Ok(session) => Standing::Ours(session),
             Err(error) => match self.reach.proof(record.node_id) {
@@ -363,7 +362,7 @@ impl Hub {
     }
 
     /// The same, to the end: where something says that the node has left, the proof is waited for, some 15 s.
-    pub(super) async fn settled_standing(&self, record: &NodeRecord) -> Standing {
+    pub(super) async fn settled_standing(&self, record: &NodeRecord) -> Standing<W> {
         let standing = self.standing(record, OPEN).await;
         let Standing::SomebodyElse(LinkError::NoSharedTrustRoots { peer }) = &standing else { return standing };
         match self.reach.prove(record, *peer).await {

@@ -12,6 +12,7 @@ use tokio::time::sleep;
 
 use super::Hub;
 use super::reach::OPEN;
+use super::world::{Lan, World};
 use crate::commissioning::ports::{LinkError, NodeStore, OperationalSession, ProvisionalNode};
 use crate::fabric::granted_cats;
 use crate::failpoint;
@@ -22,7 +23,7 @@ use crate::node::{CommissionableNode, NodeRecord, NodeState};
 const SAY_IT_TWICE: Duration = Duration::from_secs(2);
 
 /// At start, before any attempt can run: the rows whose device cannot have completed. Its fail-safe takes it back.
-pub(crate) async fn abandon_unready(hub: &Hub) {
+pub(crate) async fn abandon_unready<W: World>(hub: &Hub<W>) {
     let Ok(open) = hub.store.provisional_nodes().await else { return };
     for provisional in open.iter().filter(|provisional| !provisional.may_be_complete()) {
         abandon(hub, provisional).await;
@@ -30,7 +31,7 @@ pub(crate) async fn abandon_unready(hub: &Hub) {
 }
 
 /// Asks the devices of all attempts that are open and not under way.
-pub(super) async fn settle_all(hub: &Hub) {
+pub(super) async fn settle_all<W: World>(hub: &Hub<W>) {
     let Ok(open) = hub.store.provisional_nodes().await else { return };
     // One that is under way right now settles itself.
     let open = open.into_iter().filter(|provisional| !hub.is_under_way(provisional.attempt_id));
@@ -38,7 +39,7 @@ pub(super) async fn settle_all(hub: &Hub) {
 }
 
 /// A device that waits for a commissioner may be one that was rolled back after its attempt was interrupted.
-pub(super) async fn commissionable_seen(hub: &Arc<Hub>, node: &CommissionableNode) {
+pub(super) async fn commissionable_seen<W: World>(hub: &Arc<Hub<W>>, node: &CommissionableNode) {
     let Ok(open) = hub.store.provisional_nodes().await else { return };
     for provisional in open {
         if !hub.is_under_way(provisional.attempt_id) && looks_like(node, &provisional.record) {
@@ -48,15 +49,15 @@ pub(super) async fn commissionable_seen(hub: &Arc<Hub>, node: &CommissionableNod
 }
 
 /// Where the device is: announced on our fabric, or waiting for a commissioner at the address that it had.
-async fn settle(hub: &Hub, provisional: ProvisionalNode) {
-    let waiting = hub.discovery.commissionable().into_iter().find(|node| looks_like(node, &provisional.record));
+async fn settle<W: World>(hub: &Hub<W>, provisional: ProvisionalNode) {
+    let waiting = hub.lan.commissionable().into_iter().find(|node| looks_like(node, &provisional.record));
     let sockets = waiting.map(|node| node.sockets()).unwrap_or_default();
     ask(hub, provisional, &sockets).await;
 }
 
 /// Asks the device: it is on our fabric (then it is completed and recorded), or it is not (then it was rolled back).
 /// `waiting` is where one that looks like it waits for a commissioner.
-async fn ask(hub: &Hub, provisional: ProvisionalNode, waiting: &[SocketAddr]) {
+async fn ask<W: World>(hub: &Hub<W>, provisional: ProvisionalNode, waiting: &[SocketAddr]) {
     let node = provisional.record.node_id;
     let refused = match hub.reach.open_among(&provisional.record, waiting, OPEN).await {
         Ok(session) => {
@@ -89,7 +90,11 @@ async fn ask(hub: &Hub, provisional: ProvisionalNode, waiting: &[SocketAddr]) {
     }
 }
 
-async fn promote(hub: &Hub, provisional: &ProvisionalNode, session: &impl OperationalSession) -> anyhow::Result<()> {
+async fn promote<W: World>(
+    hub: &Hub<W>,
+    provisional: &ProvisionalNode,
+    session: &impl OperationalSession,
+) -> anyhow::Result<()> {
     failpoint::reach("recover.before");
     match session.commissioning_complete().await {
         // NoFailSafe: there is nothing left to complete.
@@ -109,7 +114,7 @@ async fn promote(hub: &Hub, provisional: &ProvisionalNode, session: &impl Operat
     Ok(())
 }
 
-async fn abandon(hub: &Hub, provisional: &ProvisionalNode) {
+async fn abandon<W: World>(hub: &Hub<W>, provisional: &ProvisionalNode) {
     match hub.store.abandon_provisional(provisional.attempt_id).await {
         Ok(()) => {
             failpoint::reach("abandon.after");

@@ -13,12 +13,12 @@ use utoipa::ToSchema;
 use super::Hub;
 use super::reach::{OPEN, Standing, device_error};
 use super::refusal::Refusal;
+use super::world::{Case, World};
 use crate::bind::BindState;
 use crate::commissioning::error::Disposition;
 use crate::commissioning::ports::{LinkError, OperationalSession};
 use crate::failpoint;
 use crate::journal::{Event, EventSink, Level};
-use crate::matter::operational::CaseLink;
 use crate::node::{NodeId, NodeRecord, NodeState};
 use crate::outbox::dispatcher::wait_for;
 use crate::outbox::ports::OutboxId;
@@ -60,7 +60,7 @@ const SAY_IT_TWICE: Duration = Duration::from_secs(2);
 /// An acknowledgement has left by then (MRP sends it within 200 ms).
 const ACKNOWLEDGED: Duration = Duration::from_millis(500);
 
-impl RemovalDoor for Hub {
+impl<W: World> RemovalDoor for Hub<W> {
     async fn remove(&self, node: NodeId, force: bool, who: String) -> Result<RemoveResult, Refusal> {
         let Some(record) = self.store.node(node).await? else {
             return self.remove_stranger(node, &who).await;
@@ -99,7 +99,7 @@ impl RemovalDoor for Hub {
     }
 }
 
-impl Hub {
+impl<W: World> Hub<W> {
     /// Device, cloud, record. What could not be done is resumed.
     pub(super) async fn remove_node(&self, node: NodeId, force: bool) -> Result<RemoveResult, Refusal> {
         // A command and the resumption, or two commands: the second finds what the first has left to do.
@@ -157,7 +157,7 @@ impl Hub {
     }
 }
 
-impl Hub {
+impl<W: World> Hub<W> {
     async fn unbind_row(&self, node: NodeId) -> Result<Option<OutboxId>, Refusal> {
         let rows = self.store.outbox_entries().await?;
         Ok(rows.iter().find(|row| row.node_id == node && row.task.kind() == "unbind").map(|row| row.id))
@@ -217,7 +217,7 @@ impl Hub {
     }
 
     /// RemoveFabric; again where no answer came, for that may have been lost, or the command.
-    async fn remove_over(&self, record: &NodeRecord, mut session: CaseLink) -> Result<OffFabric, LinkError> {
+    async fn remove_over(&self, record: &NodeRecord, mut session: Case<W>) -> Result<OffFabric, LinkError> {
         let node = record.node_id;
         let mut index = session.current_fabric_index().await;
         loop {
@@ -266,7 +266,7 @@ impl Turns {
 }
 
 /// Finishes removals as the cloud lets go of their nodes. Runs until the daemon stops.
-pub(super) async fn follow_unbinds(hub: Arc<Hub>) {
+pub(super) async fn follow_unbinds<W: World>(hub: Arc<Hub<W>>) {
     let Some(mut results) = hub.outbox.as_ref().map(|outbox| outbox.results()) else { return };
     loop {
         let result = tokio::select! {
@@ -282,7 +282,7 @@ pub(super) async fn follow_unbinds(hub: Arc<Hub>) {
 }
 
 /// Goes on with removals that a stop or an absent device interrupted: at start, and whenever one of those nodes is seen.
-pub(super) async fn resume_removals(hub: Arc<Hub>) {
+pub(super) async fn resume_removals<W: World>(hub: Arc<Hub<W>>) {
     let Ok(removals) = hub.store.removals().await else { return };
     for removal in removals {
         if hub.stop.is_cancelled() {
@@ -297,7 +297,7 @@ pub(super) async fn resume_removals(hub: Arc<Hub>) {
 }
 
 /// The same for those whose device was told already.
-pub(super) async fn resume_told(hub: &Arc<Hub>) {
+pub(super) async fn resume_told<W: World>(hub: &Arc<Hub<W>>) {
     let Ok(removals) = hub.store.removals().await else { return };
     for removal in removals.iter().filter(|removal| removal.told && removal.stage == RemovalStage::Device) {
         if let Err(error) = hub.remove_node(removal.node_id, removal.forced).await {

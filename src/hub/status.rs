@@ -11,6 +11,7 @@ use utoipa::ToSchema;
 use super::Hub;
 use super::clock::ClockStatus;
 use super::keys::FabricInfo;
+use super::world::{CloudService, World};
 use crate::node::NodeState;
 use crate::outbox::ports::OutboxState;
 use crate::systemd;
@@ -100,7 +101,7 @@ pub struct CloudStatus {
     pub token_expires_at: Option<Timestamp>,
 }
 
-impl StatusDoor for Hub {
+impl<W: World> StatusDoor for Hub<W> {
     async fn status(&self) -> Status {
         let waiting_for = self.health.waiting_for();
         let (nodes, outbox) = self.counts().await;
@@ -121,7 +122,7 @@ impl StatusDoor for Hub {
     }
 }
 
-impl Hub {
+impl<W: World> Hub<W> {
     async fn counts(&self) -> (NodeCounts, OutboxCounts) {
         let Ok(counts) = self.store.counts().await else { return Default::default() };
         let nodes = |state| counts.nodes.get(&state).copied().unwrap_or_default();
@@ -160,7 +161,7 @@ impl Hub {
 const TELL_EVERY: Duration = Duration::from_secs(60);
 
 /// Tells the service manager how everything stands, until the daemon stops.
-pub(super) async fn tell_service_manager(hub: Arc<Hub>) {
+pub(super) async fn tell_service_manager<W: World>(hub: Arc<Hub<W>>) {
     let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + TELL_EVERY, TELL_EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {

@@ -17,6 +17,7 @@ use super::Hub;
 use super::inventory::NodeRef;
 use super::reach::device_error;
 use super::refusal::Refusal;
+use super::world::{Case, CloudService, Lan, World};
 use crate::bind::{BindOptions, BindState, BindStatus, CloudDevice, CloudRecord};
 use crate::commissioning::error::Disposition;
 use crate::commissioning::identity::{self, GivenIdentity};
@@ -24,7 +25,6 @@ use crate::commissioning::ports::{LinkError, NodeStore, OperationalSession};
 use crate::durable::StoreError;
 use crate::fabric::granted_cats;
 use crate::journal::{Event, EventSink, Level};
-use crate::matter::operational::CaseLink;
 use crate::node::{AttestationSummary, NodeId, NodeRecord, NodeState, OperationalNode};
 use crate::outbox::ports::OutboxTask;
 
@@ -68,7 +68,7 @@ impl Strangers {
     }
 }
 
-impl StrangersDoor for Hub {
+impl<W: World> StrangersDoor for Hub<W> {
     async fn adopt(&self, node: NodeId, who: String) -> Result<NodeRecord, Refusal> {
         let _turn = self.removing.take(node).await;
         if self.store.node(node).await?.is_some() {
@@ -97,16 +97,16 @@ impl StrangersDoor for Hub {
     }
 }
 
-impl Hub {
+impl<W: World> Hub<W> {
     /// Who announces itself on our fabric, is in no record, and is nobody's attempt or leftover.
     async fn unrecorded(&self) -> Result<Vec<OperationalNode>, StoreError> {
         let mut known: BTreeSet<NodeId> = self.store.nodes().await?.iter().map(|record| record.node_id).collect();
         known.extend(self.store.provisional_nodes().await?.iter().map(|provisional| provisional.record.node_id));
         known.extend(self.store.removals().await?.iter().map(|removal| removal.node_id));
-        let credentials = self.link.credentials();
+        let credentials = &self.credentials;
         known.insert(credentials.bundle().hub_node);
         let ours = credentials.compressed_fabric_id();
-        let seen = self.discovery.operational_nodes().into_iter();
+        let seen = self.lan.operational_nodes().into_iter();
         Ok(seen.filter(|seen| seen.compressed_fabric_id == ours && !known.contains(&seen.node_id)).collect())
     }
 
@@ -165,7 +165,7 @@ impl Hub {
         let at_work = |held: &CloudRecord| rows.iter().any(|row| *row.task.device() == held.device);
         let provisional = self.store.provisional_nodes().await?;
         let about_to_come = |node: NodeId| provisional.iter().any(|open| open.record.node_id == node);
-        let ours = self.link.credentials().bundle().fabric_id.0;
+        let ours = self.credentials.bundle().fabric_id.0;
         let unknown = held.into_iter().filter_map(|held| {
             let info = held.matter_info.as_ref().filter(|info| info.fabric_id == Some(ours))?;
             let node = NodeId(info.node_id?);
@@ -219,12 +219,12 @@ impl Hub {
         })
     }
 
-    async fn open_stranger(&self, node: NodeId) -> Result<CaseLink, LinkError> {
+    async fn open_stranger(&self, node: NodeId) -> Result<Case<W>, LinkError> {
         self.reach.open_unrecorded(node, OPEN).await
     }
 
     /// All that a record says, from the device itself. What only commissioning knows stays empty.
-    async fn read_stranger(&self, node: NodeId, session: &CaseLink) -> Result<NodeRecord, LinkError> {
+    async fn read_stranger(&self, node: NodeId, session: &Case<W>) -> Result<NodeRecord, LinkError> {
         let basic = session.describe().await?.basic;
         let cats = granted_cats(&session.read_acl().await?);
         let fabric_index = session.current_fabric_index().await?;
@@ -232,7 +232,7 @@ impl Hub {
         let seen = self.unrecorded().await.unwrap_or_default().into_iter().find(|seen| seen.node_id == node);
         let (addresses, port, rhythm) = seen.map(|seen| (seen.addresses, seen.port, seen.txt)).unwrap_or_default();
         Ok(NodeRecord {
-            fabric_id: self.link.credentials().bundle().fabric_id,
+            fabric_id: self.credentials.bundle().fabric_id,
             node_id: node,
             fabric_index,
             vendor_id: basic.vendor_id,
@@ -265,7 +265,7 @@ impl Hub {
     }
 
     /// Its keys in the cloud by the product's profile; why it is not bound, where the cloud does not hold it.
-    async fn give_keys(&self, record: &mut NodeRecord, session: &CaseLink) {
+    async fn give_keys(&self, record: &mut NodeRecord, session: &Case<W>) {
         if self.cloud.is_none() {
             record.bind.message = "no cloud is configured".to_owned();
             return;
@@ -296,7 +296,7 @@ impl Hub {
     }
 
     fn is_about(&self, held: &CloudRecord, node: NodeId) -> bool {
-        let ours = self.link.credentials().bundle().fabric_id.0;
+        let ours = self.credentials.bundle().fabric_id.0;
         held.matter_info.as_ref().is_some_and(|info| info.fabric_id == Some(ours) && info.node_id == Some(node.0))
     }
 }

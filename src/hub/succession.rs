@@ -10,6 +10,7 @@ use jiff::Timestamp;
 
 use super::Hub;
 use super::reach::Reach;
+use super::world::World;
 use crate::commissioning::driver::FindPredecessor;
 use crate::commissioning::ports::LinkError;
 use crate::journal::{Event, EventSink, Level};
@@ -22,13 +23,13 @@ use crate::store::{JournalHandle, Store};
 const ANSWER: Duration = Duration::from_secs(4);
 
 /// Asks the old node, over what attempts are made with.
-pub(crate) struct Predecessors {
+pub(crate) struct Predecessors<W: World> {
     pub(crate) store: Store,
-    pub(crate) reach: Arc<Reach>,
+    pub(crate) reach: Arc<Reach<W>>,
     pub(crate) journal: JournalHandle,
 }
 
-impl Predecessors {
+impl<W: World> Predecessors<W> {
     pub(crate) fn finder(self) -> FindPredecessor {
         let this = Arc::new(self);
         Arc::new(move |basic| {
@@ -71,7 +72,7 @@ impl Predecessors {
     }
 }
 
-impl Hub {
+impl<W: World> Hub<W> {
     /// Says which node a device was before, where it was one.
     pub(super) fn tell_succession(&self, record: &NodeRecord) {
         let Some(old) = record.replaces else { return };

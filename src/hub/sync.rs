@@ -17,6 +17,7 @@ use super::inventory::NodeRef;
 use super::reach::{Standing, rhythm};
 use super::refusal::Refusal;
 use super::strangers::ForeignNode;
+use super::world::{Case, Lan, World};
 use crate::access;
 use crate::bind::MatterInfo;
 use crate::commissioning::path::set_access;
@@ -25,7 +26,6 @@ use crate::config::OnRejected;
 use crate::durable::StoreError;
 use crate::fabric::CatGrant;
 use crate::journal::{Event, EventSink, Level};
-use crate::matter::operational::CaseLink;
 use crate::node::{FabricId, NodeId, NodeRecord, NodeState};
 use crate::outbox::dispatcher::OutboxResult;
 use crate::outbox::ports::{BindingCodeSource, OutboxState};
@@ -108,10 +108,10 @@ impl Syncing {
 }
 
 /// Runs until the daemon stops.
-pub(super) async fn follow(hub: Arc<Hub>) {
+pub(super) async fn follow<W: World>(hub: Arc<Hub<W>>) {
     let work = async {
         sleep(SETTLE).await;
-        let place = Place::of(hub.link.credentials().compressed_fabric_id());
+        let place = Place::of(hub.credentials.compressed_fabric_id());
         let began = Instant::now();
         let mut due = began;
         // A hub that has just booted may be one of thousands after a power cut, and all of them share one cloud: until its turn
@@ -153,7 +153,7 @@ pub(super) async fn follow(hub: Arc<Hub>) {
 }
 
 /// `on_rejected = "decommission"`: a node that the cloud refuses for ever leaves our fabric again.
-pub(super) async fn follow_rejections(hub: Arc<Hub>) {
+pub(super) async fn follow_rejections<W: World>(hub: Arc<Hub<W>>) {
     let wanted = hub.config.cloud.as_ref().map(|cloud| cloud.on_rejected) == Some(OnRejected::Decommission);
     let Some(outbox) = hub.outbox.as_ref().filter(|_| wanted) else { return };
     let mut results = outbox.results();
@@ -179,7 +179,7 @@ fn is_bind(kind: &str) -> bool {
     matches!(kind, "bind" | "update-matter-info")
 }
 
-impl SyncDoor for Hub {
+impl<W: World> SyncDoor for Hub<W> {
     async fn sync(&self, node: Option<NodeId>, progress: SyncProgress) -> Result<SyncReport, Refusal> {
         if let Some(node) = node
             && self.store.node(node).await?.is_none()
@@ -190,7 +190,7 @@ impl SyncDoor for Hub {
             };
         }
         let only = node.map(|node| BTreeSet::from([node]));
-        let fabric = node.is_none().then(|| self.link.credentials().bundle().fabric_id);
+        let fabric = node.is_none().then(|| self.credentials.bundle().fabric_id);
         let (findings, foreign) = tokio::join!(
             self.compare_and_mend(only.as_ref(), fabric, node.is_some(), true, &progress),
             self.greet_if_all(node.is_none())
@@ -217,7 +217,7 @@ impl SyncDoor for Hub {
     }
 }
 
-impl Hub {
+impl<W: World> Hub<W> {
     async fn greet_if_all(&self, all: bool) -> Result<Vec<ForeignNode>, StoreError> {
         if all { self.greet_strangers().await } else { Ok(Vec::new()) }
     }
@@ -290,12 +290,12 @@ impl Hub {
 }
 
 /// The devices as this daemon reaches them.
-struct LanDevices<'a> {
-    hub: &'a Hub,
+struct LanDevices<'a, W: World> {
+    hub: &'a Hub<W>,
     insist: bool,
 }
 
-impl LanDevices<'_> {
+impl<W: World> LanDevices<'_, W> {
     fn commissionable_again(&self, record: &NodeRecord) -> Option<String> {
         let looks_like = |txt: &crate::node::CommissionableTxt| {
             txt.commissioning_mode != 0
@@ -303,7 +303,7 @@ impl LanDevices<'_> {
                 && txt.vendor_id == Some(record.vendor_id)
                 && txt.product_id == Some(record.product_id)
         };
-        let nodes = self.hub.discovery.commissionable();
+        let nodes = self.hub.lan.commissionable();
         nodes.into_iter().find(|node| looks_like(&node.txt)).map(|node| node.instance)
     }
 
@@ -330,7 +330,7 @@ impl LanDevices<'_> {
     }
 }
 
-impl Devices for LanDevices<'_> {
+impl<W: World> Devices for LanDevices<'_, W> {
     fn is_announced(&self, record: &NodeRecord) -> bool {
         self.hub.reach.announced(record.node_id).is_some()
     }
@@ -375,8 +375,8 @@ impl Devices for LanDevices<'_> {
     }
 }
 
-impl Hub {
-    async fn facts(&self, node: NodeId, session: &CaseLink) -> Result<DeviceFacts, LinkError> {
+impl<W: World> Hub<W> {
+    async fn facts(&self, node: NodeId, session: &Case<W>) -> Result<DeviceFacts, LinkError> {
         let basic = session.describe().await?.basic;
         let acl = session.read_acl().await?;
         let fabric_index = session.current_fabric_index().await?;

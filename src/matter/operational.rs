@@ -1,5 +1,6 @@
 //! A node of our fabric over CASE: completing commissioning, access control, the fabric table, and what a hub does later.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use rand::RngExt as _;
@@ -26,14 +27,11 @@ pub struct CaseLink {
     pub(super) session: Session,
 }
 
-impl CaseLink {
-    /// The address at which the node has proved to be it.
-    pub fn peer(&self) -> std::net::SocketAddr {
+impl OperationalSession for CaseLink {
+    fn peer(&self) -> SocketAddr {
         self.session.peer
     }
-}
 
-impl OperationalSession for CaseLink {
     async fn commissioning_complete(&self) -> Result<(), LinkError> {
         let path = CommandPath::root(cluster::GENERAL_COMMISSIONING, 4);
         self.session.invoke(path, |_| Ok(()), codec::commissioning_response).await

@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use super::{OPEN, Reach};
 use crate::commissioning::ports::{FabricDescriptor, LinkError, MatterLink, OperationalSession};
 use crate::hub::Hub;
+use crate::hub::world::{Lan, World};
 use crate::journal::{Event, EventSink, Level};
 use crate::matter::credentials::compressed_fabric_id;
 use crate::node::{FabricId, NodeId, NodeRecord, OperationalIdentity};
@@ -27,7 +28,7 @@ pub(super) enum Errand {
 }
 
 /// Runs until the daemon stops.
-pub(in crate::hub) async fn follow(hub: Arc<Hub>) {
+pub(in crate::hub) async fn follow<W: World>(hub: Arc<Hub<W>>) {
     // Dropped, and so ended, with this task.
     let mut tasks = JoinSet::new();
     let mut running = BTreeSet::new();
@@ -55,7 +56,7 @@ pub(in crate::hub) async fn follow(hub: Arc<Hub>) {
     }
 }
 
-impl Hub {
+impl<W: World> Hub<W> {
     async fn run(&self, errand: Errand) {
         match errand {
             Errand::Prove(node, peer) => {
@@ -95,7 +96,7 @@ impl Hub {
     }
 }
 
-impl Reach {
+impl<W: World> Reach<W> {
     /// `peer` refused `node` with "no shared trust roots". Whether that is the node itself is found out beside other work.
     pub(in crate::hub) fn suspect(&self, node: NodeId, peer: SocketAddr) {
         if !self.proofs().contains_key(&node) {
@@ -124,16 +125,16 @@ impl Reach {
         let names = record.also_known_as.iter().copied().chain([self.ours(node)]);
         let known: Vec<_> = names
             .filter_map(|name| {
-                let seen = self.discovery.operational_node(name.compressed_fabric_id, name.node_id)?;
+                let seen = self.lan.operational_node(name.compressed_fabric_id, name.node_id)?;
                 Some((name, seen))
             })
             .collect();
         let sockets: Vec<_> = known.iter().map(|(name, seen)| (*name, seen.sockets())).collect();
         let suspicion = Suspicion::begin(node, peer, &sockets, Instant::now())?;
         let name = suspicion.announced_as();
-        known.iter().filter(|(known, _)| *known == name).for_each(|(_, seen)| self.discovery.confirm(seen));
+        known.iter().filter(|(known, _)| *known == name).for_each(|(_, seen)| self.lan.confirm(seen));
         tokio::time::sleep_until(suspicion.ask_again_at().into()).await;
-        let confirmed = self.discovery.confirmed_operational(name.compressed_fabric_id, name.node_id)?.sockets();
+        let confirmed = self.lan.confirmed_operational(name.compressed_fabric_id, name.node_id)?.sockets();
         match self.link.open_case(node, &confirmed, OPEN).await {
             Err(LinkError::NoSharedTrustRoots { peer }) => {
                 let proof = suspicion.conclude(peer, &confirmed, Instant::now())?;

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use crate::dcl::refresh::{Refresh, RefreshError, Refreshed};
 use crate::hub::Hub;
 use crate::hub::clock::has_just_booted;
+use crate::hub::world::World;
 use crate::journal::{Event, EventSink, Level};
 use crate::paa;
 use crate::rhythm::Place;
@@ -19,14 +20,14 @@ const LOOK: Duration = Duration::from_secs(3600);
 const BETWEEN: Duration = Duration::from_secs(60);
 
 /// Runs until the daemon stops; not at all without a source.
-pub(in crate::hub) async fn follow(hub: Arc<Hub>) {
+pub(in crate::hub) async fn follow<W: World>(hub: Arc<Hub<W>>) {
     let config = &hub.config.attestation;
     let Some(directory) = paa::paa_dirs(config, &hub.config.state_dir).into_iter().next() else { return };
     if config.paa_source.is_empty() {
         return;
     }
     let mut refresh = Refresh::new(&config.paa_source, directory, &hub.config.state_dir);
-    let place = Place::of(hub.link.credentials().compressed_fabric_id());
+    let place = Place::of(hub.credentials.compressed_fabric_id());
     // A hub's day is a little longer or shorter than its neighbours', and after a power cut it waits for its turn.
     let every = place.period(config.paa_refresh);
     let turn = if has_just_booted() { place.first(LOOK) } else { Duration::ZERO };
@@ -53,7 +54,7 @@ pub(in crate::hub) async fn follow(hub: Arc<Hub>) {
     }
 }
 
-fn refreshed_line(hub: &Hub, refreshed: &Refreshed) {
+fn refreshed_line<W: World>(hub: &Hub<W>, refreshed: &Refreshed) {
     let note = |level, kind, message| hub.journal.record(Event::new(Timestamp::now(), level, kind, message));
     let source = &refreshed.fetched.source;
     for (name, why) in &refreshed.rejected {
@@ -67,7 +68,7 @@ fn refreshed_line(hub: &Hub, refreshed: &Refreshed) {
     note(Level::Info, "paa-refreshed", format!("{paas} PAA certificates and {sets} revocation sets from {source}"));
 }
 
-fn failed_line(hub: &Hub, error: RefreshError) {
+fn failed_line<W: World>(hub: &Hub<W>, error: RefreshError) {
     let first = error.first;
     let error = anyhow::Error::new(error);
     if first {

@@ -12,6 +12,7 @@ use crate::attestation::TrustStore;
 use crate::attestation::policy::Outcome;
 use crate::durable::StoreError;
 use crate::hub::Hub;
+use crate::hub::world::World;
 use crate::journal::{Event, EventSink, Level};
 use crate::node::NodeRecord;
 
@@ -19,7 +20,7 @@ use crate::node::NodeRecord;
 const LOOK: Duration = Duration::from_secs(15);
 
 /// Runs until the daemon stops.
-pub(in crate::hub) async fn follow(hub: Arc<Hub>) {
+pub(in crate::hub) async fn follow<W: World>(hub: Arc<Hub<W>>) {
     let mut look = tokio::time::interval(LOOK);
     let mut reviewed: Option<Arc<TrustStore>> = None;
     loop {
@@ -39,7 +40,7 @@ pub(in crate::hub) async fn follow(hub: Arc<Hub>) {
     }
 }
 
-async fn review(hub: &Hub, trust: &TrustStore) -> Result<(), StoreError> {
+async fn review<W: World>(hub: &Hub<W>, trust: &TrustStore) -> Result<(), StoreError> {
     for record in hub.store.nodes().await? {
         let kept = hub.store.evidence(record.node_id).await?;
         let Some(judgement) = kept.and_then(|kept| hub.judge.again(&kept, trust)) else { continue };

@@ -1,0 +1,134 @@
+//! The world that the daemon stands on: rs-matter's stack, mDNS, the service over HTTP.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::broadcast;
+
+use crate::bind::CloudRecord;
+use crate::cloud::{self, CloudHealth};
+use crate::commissioning::ports::LinkError;
+use crate::config::Config;
+use crate::discovery::{Asking, DiscoveryEvent, Health, LanDiscovery};
+use crate::hub::bind::StoredTokenStore;
+use crate::hub::world::{CloudService, HubLink, Lan, Outside, World};
+use crate::keystore::KeyBundle;
+use crate::matter::credentials::Credentials;
+use crate::matter::link::Link;
+use crate::matter::stack::{Stack, StackHealth, StackOptions};
+use crate::node::{CommissionableNode, NodeId, OperationalNode};
+use crate::outbox::ports::CloudError;
+use crate::store::Store;
+use crate::telemetry::metrics::Metrics;
+
+/// See the module.
+pub(crate) struct Household;
+
+impl World for Household {
+    type Link = Link;
+    type Lan = LanDiscovery;
+    type Cloud = cloud::Client<StoredTokenStore>;
+}
+
+/// Starts the stack and discovery; the cloud's client asks nobody before it has to.
+pub(super) fn open(
+    config: &Config,
+    store: &Store,
+    credentials: &Arc<Credentials>,
+    metrics: &Arc<Metrics>,
+) -> anyhow::Result<Outside<Household>> {
+    let stack = Stack::start(&StackOptions::default(), credentials.bundle())?;
+    let link = Arc::new(Link::new(stack, Arc::clone(credentials)));
+    let lan = LanDiscovery::start(&config.network)?;
+    let cloud = match &config.cloud {
+        Some(cloud) => {
+            let tokens = StoredTokenStore::new(store.clone());
+            let meter = Arc::clone(metrics) as Arc<dyn cloud::Meter>;
+            Some(Arc::new(cloud::Client::metered(cloud, tokens, meter)?))
+        }
+        None => None,
+    };
+    Ok(Outside { link, lan, cloud })
+}
+
+impl HubLink for Link {
+    fn failure(&self) -> Option<String> {
+        match self.stack().health() {
+            StackHealth::Failed(what) => Some(what),
+            StackHealth::Running | StackHealth::Stopped => None,
+        }
+    }
+
+    async fn answers(&self) -> Result<(), LinkError> {
+        self.stack().answers().await
+    }
+
+    async fn renew_hub_noc(&self, keys: &KeyBundle) -> Result<(), LinkError> {
+        self.stack().renew_hub_noc(keys).await
+    }
+
+    async fn stop(&self) {
+        self.stack().stop().await;
+    }
+}
+
+impl Lan for LanDiscovery {
+    type Asking = Asking;
+
+    fn subscribe(&self) -> broadcast::Receiver<DiscoveryEvent> {
+        self.subscribe()
+    }
+
+    fn commissionable(&self) -> Vec<CommissionableNode> {
+        self.commissionable()
+    }
+
+    fn operational_nodes(&self) -> Vec<OperationalNode> {
+        self.operational_nodes()
+    }
+
+    fn operational_node(&self, compressed_fabric_id: u64, node: NodeId) -> Option<OperationalNode> {
+        self.operational_node(compressed_fabric_id, node)
+    }
+
+    fn confirmed_operational(&self, compressed_fabric_id: u64, node: NodeId) -> Option<OperationalNode> {
+        self.confirmed_operational(compressed_fabric_id, node)
+    }
+
+    fn confirm(&self, node: &OperationalNode) {
+        self.confirm(node);
+    }
+
+    fn ask(&self) -> Asking {
+        self.ask()
+    }
+
+    async fn health(&self) -> Health {
+        self.health().await
+    }
+}
+
+impl CloudService for cloud::Client<StoredTokenStore> {
+    fn health(&self) -> CloudHealth {
+        self.health()
+    }
+
+    fn service_time(&self) -> Option<Timestamp> {
+        self.service_time()
+    }
+
+    async fn forget_sign_in_block(&self) {
+        self.forget_sign_in_block().await;
+    }
+
+    async fn list(&self) -> Result<Vec<CloudRecord>, CloudError> {
+        self.list().await
+    }
+}
+
+impl cloud::Meter for Metrics {
+    fn count(&self, call: &'static str, code: &str, took: Duration) {
+        self.count_cloud_call(call, code, took);
+    }
+}

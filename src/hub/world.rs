@@ -1,0 +1,84 @@
+//! The outside world as the hub sees it: its Matter stack, the LAN and the cloud. The daemon stands on the real one, a test on
+//! fakes, with the same use cases between. Not here: sessions and searches (`commissioning::ports`), binds (`outbox::ports`).
+
+use std::future::Future;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use tokio::sync::broadcast;
+
+use crate::bind::CloudRecord;
+use crate::cloud::CloudHealth;
+use crate::commissioning::ports::{Discovery, LinkError, MatterLink};
+use crate::discovery::{DiscoveryEvent, Health};
+use crate::keystore::KeyBundle;
+use crate::node::{CommissionableNode, NodeId, OperationalNode};
+use crate::outbox::ports::{BindApi, CloudError};
+
+/// One world: which stack, which LAN, which cloud.
+pub trait World: Send + Sync + 'static {
+    /// The Matter stack.
+    type Link: HubLink;
+    /// What is announced on the network.
+    type Lan: Lan;
+    /// The binding service.
+    type Cloud: CloudService;
+}
+
+/// A session with a node of ours.
+pub(crate) type Case<W> = <<W as World>::Link as MatterLink>::Case;
+
+/// A world with what the hub needs of it, opened.
+pub(crate) struct Outside<W: World> {
+    pub(crate) link: Arc<W::Link>,
+    pub(crate) lan: W::Lan,
+    /// `None` where the configuration names none.
+    pub(crate) cloud: Option<Arc<W::Cloud>>,
+}
+
+/// The Matter stack, besides the sessions that it opens.
+pub trait HubLink: MatterLink {
+    /// Why it has ended by itself, where it has.
+    fn failure(&self) -> Option<String>;
+    /// Comes back when the stack has taken a turn: it lives.
+    fn answers(&self) -> impl Future<Output = Result<(), LinkError>> + Send;
+    /// The hub's own certificate from now on.
+    fn renew_hub_noc(&self, keys: &KeyBundle) -> impl Future<Output = Result<(), LinkError>> + Send;
+    /// Ends it.
+    fn stop(&self) -> impl Future<Output = ()> + Send;
+}
+
+/// What is announced on the network, besides what one attempt looks for.
+pub trait Lan: Discovery + Clone {
+    /// While it lives, the LAN is asked again and again.
+    type Asking: Send;
+
+    /// What appears, changes and goes from now on.
+    fn subscribe(&self) -> broadcast::Receiver<DiscoveryEvent>;
+    /// The commissionable nodes now, those with a closed window too.
+    fn commissionable(&self) -> Vec<CommissionableNode>;
+    /// The operational nodes now, of every fabric.
+    fn operational_nodes(&self) -> Vec<OperationalNode>;
+    /// One of them, as it is remembered.
+    fn operational_node(&self, compressed_fabric_id: u64, node: NodeId) -> Option<OperationalNode>;
+    /// One of them, unless it still has to answer for itself after [`Lan::confirm`].
+    fn confirmed_operational(&self, compressed_fabric_id: u64, node: NodeId) -> Option<OperationalNode>;
+    /// A node does not answer: its records are asked for, and go where nobody does.
+    fn confirm(&self, node: &OperationalNode);
+    /// Keeps the LAN being asked: for a listing that should be complete.
+    fn ask(&self) -> Self::Asking;
+    /// Whether devices can be found.
+    fn health(&self) -> impl Future<Output = Health> + Send;
+}
+
+/// The binding service, besides binding.
+pub trait CloudService: BindApi {
+    /// How it answered last.
+    fn health(&self) -> CloudHealth;
+    /// Its own time, where its certificate was checked.
+    fn service_time(&self) -> Option<Timestamp>;
+    /// An operator has changed something: the next call signs in again.
+    fn forget_sign_in_block(&self) -> impl Future<Output = ()> + Send;
+    /// Everything that our account has.
+    fn list(&self) -> impl Future<Output = Result<Vec<CloudRecord>, CloudError>> + Send;
+}
