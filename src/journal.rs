@@ -9,6 +9,10 @@ use uuid::Uuid;
 
 use crate::node::NodeId;
 
+pub use self::message_id::message_id;
+
+mod message_id;
+
 /// How much an operator should care.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]

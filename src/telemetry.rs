@@ -18,8 +18,10 @@ use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
 use crate::config::{LogConfig, LogFormat};
 
+use self::journald::Journald;
 use self::limiter::{Limiter, Place};
 
+mod journald;
 mod limiter;
 pub mod metrics;
 
@@ -118,8 +120,8 @@ fn directives(level: &str, verbose: u8) -> String {
 
 fn output(format: LogFormat) -> Result<Box<dyn Layer<Registry> + Send + Sync>, TelemetryError> {
     Ok(match format {
-        LogFormat::Journald => tracing_journald::layer().map_err(TelemetryError::Journald)?.boxed(),
-        LogFormat::Auto if crate::systemd::stderr_is_journal() => match tracing_journald::layer() {
+        LogFormat::Journald => Journald::connect().map_err(TelemetryError::Journald)?.boxed(),
+        LogFormat::Auto if crate::systemd::stderr_is_journal() => match Journald::connect() {
             Ok(layer) => layer.boxed(),
             Err(_) => text().boxed(),
         },

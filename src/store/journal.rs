@@ -18,7 +18,7 @@ use super::fabric::id;
 use super::{Failure, Job, Store, from_json, micros, store_error, timestamp, to_json, transaction};
 use crate::durable::StoreError;
 use crate::failpoint;
-use crate::journal::{Event, EventSink, Level};
+use crate::journal::{Event, EventSink, Level, message_id};
 use crate::node::NodeId;
 
 /// A batch this large is written even when other jobs wait.
@@ -138,6 +138,7 @@ fn emit(event: &Event) {
         ($level:ident) => {
             tracing::$level!(
                 target: "matterbind::journal",
+                message_id = message_id(&event.kind),
                 kind = event.kind,
                 attempt.id = attempt.as_deref(),
                 node.id = event.node_id.map(|node| node.0),
