@@ -14,7 +14,6 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::sync::mpsc::channel;
-use std::time::Instant;
 
 use matterbind::failpoint;
 use rusqlite::Connection;
@@ -166,18 +165,7 @@ fn a_disk_that_fills_up_just_before_the_record() {
     hub.environment.clear();
     hub.start_daemon();
     no_nodes(&hub);
-    // After its hub is killed the virtual device may refuse handshakes for most of a minute.
-    let give_up = Instant::now() + PATIENCE;
-    let result = loop {
-        match hub.commission(&device.qr, &["--wait-bind", "60s"]) {
-            (0, result) => break result,
-            (exit, failure) => {
-                assert!(matches!(failure["code"].as_str(), Some("device-busy" | "device-unreachable")), "{failure:#}");
-                assert!(exit == 4 && Instant::now() < give_up, "{failure:#}\n{}", hub.daemon_log());
-            }
-        }
-    };
-    assert_eq!(result["bind"]["state"], "bound", "{result:#}");
+    hub.commission_and_bind(&device.qr);
     assert_eq!(hub.nodes().len(), 1);
 }
 

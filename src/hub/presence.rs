@@ -18,8 +18,8 @@ use crate::node::{CommissionableNode, NodeId, NodeState, OperationalNode};
 
 /// Devices of interrupted attempts are asked again this often, for those that announce themselves without our hearing it.
 const ASK_AGAIN: Duration = Duration::from_secs(300);
-/// A removal whose device was told already is tried again this often after a start, so many times: a device may be busy with
-/// the answer that it could not deliver.
+/// A removal whose device was told already is tried again this often after a start, so many times, and later with
+/// `ASK_AGAIN`: it will not announce itself on our fabric again, and may be busy with an answer that it could not deliver.
 const TOLD_AGAIN: Duration = Duration::from_secs(12);
 const TOLD_TRIES: u32 = 8;
 /// A node that appears so soon after it was commissioned need not be compared again.
@@ -86,7 +86,10 @@ async fn settle_strangers<W: World>(hub: &Arc<Hub<W>>, mut work: UnboundedReceiv
                 tries += 1;
                 removal::resume_told(hub).await;
             }
-            _ = ask_again.tick() => recovery::settle_all(hub).await,
+            _ = ask_again.tick() => {
+                recovery::settle_all(hub).await;
+                removal::resume_told(hub).await;
+            }
             job = work.recv() => match job {
                 Some(Job::Stranger(node)) => {
                     recovery::settle_all(hub).await;

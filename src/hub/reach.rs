@@ -139,6 +139,17 @@ impl<W: World> Reach<W> {
         }
     }
 
+    /// The same at one address only: where it matters that the same one is asked again.
+    pub(super) async fn open_at(
+        &self,
+        record: &NodeRecord,
+        peer: SocketAddr,
+        budget: Duration,
+    ) -> Result<Case<W>, LinkError> {
+        let deadline = Instant::now() + budget + rhythm::sleep(&self.rhythm(record));
+        self.try_all(record.node_id, &[peer], deadline).await
+    }
+
     /// A CASE session with a node that has no record: where it announces itself, and nowhere else.
     pub(super) async fn open_unrecorded(&self, node: NodeId, budget: Duration) -> Result<Case<W>, LinkError> {
         let deadline = Instant::now() + budget;

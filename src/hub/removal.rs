@@ -57,8 +57,6 @@ pub struct RemoveResult {
 const UNBIND: Duration = Duration::from_secs(10);
 /// Between the two times that a device that was told before says that it does not know us.
 const SAY_IT_TWICE: Duration = Duration::from_secs(2);
-/// An acknowledgement has left by then (MRP sends it within 200 ms).
-const ACKNOWLEDGED: Duration = Duration::from_millis(500);
 
 impl<W: World> RemovalDoor for Hub<W> {
     async fn remove(&self, node: NodeId, force: bool, who: String) -> Result<RemoveResult, Refusal> {
@@ -201,12 +199,10 @@ impl<W: World> Hub<W> {
             // It was told before, over CASE, and the daemon ended before it could note the answer.
             Standing::SomebodyElse(LinkError::NoSharedTrustRoots { peer }) if removal.told => {
                 tokio::time::sleep(SAY_IT_TWICE).await;
-                match self.reach.open(record, OPEN).await {
+                match self.reach.open_at(record, peer, OPEN).await {
                     Ok(session) => self.within(record, self.remove_over(record, session)).await,
-                    Err(error @ LinkError::NoSharedTrustRoots { peer: again }) => {
-                        // A device whose answer is not acknowledged waits for most of a minute and lets nobody in meanwhile.
-                        tokio::time::sleep(ACKNOWLEDGED).await;
-                        let at_home = again == peer && self.reach.remembers(record, peer);
+                    Err(error @ LinkError::NoSharedTrustRoots { .. }) => {
+                        let at_home = self.reach.remembers(record, peer);
                         at_home.then(|| OffFabric::removed_before(record.node_id, peer)).ok_or(error)
                     }
                     Err(error) => Err(error),

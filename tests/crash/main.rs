@@ -20,9 +20,8 @@ use matterbind::failpoint;
 use matterbind::sim::namespace::enter_private_network;
 use play::Play;
 
-/// Far above what one point takes on a loaded machine. After its hub is killed at the end of a handshake, the virtual device
-/// refuses new ones for most of a minute, and some points kill twice.
-const PATIENCE: Duration = Duration::from_secs(240);
+/// Far above what one point takes on a loaded machine.
+const PATIENCE: Duration = Duration::from_secs(120);
 /// The exit code of a child that has no network of its own.
 const NO_NAMESPACE: u8 = 77;
 

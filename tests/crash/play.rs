@@ -2,14 +2,13 @@
 
 use std::collections::HashSet;
 use std::path::Path;
-use std::time::Duration;
 
 use matterbind::bind::BindState;
 use matterbind::cli::client::{AdminClient, PLAIN, SLOW};
 use matterbind::commissioning::ports::NodeStore;
 use matterbind::node::{NodeRecord, NodeState};
 use matterbind::sim::cloud::{Fault, FaultKind};
-use matterbind::store::{AttemptState, FabricState, RemovalStage, Store};
+use matterbind::store::{AttemptState, FabricState, Store};
 use serde_json::{Value, json};
 
 use crate::rig::{Ended, NAMES, Result, Rig, SERIAL, act, commission, nodes, outbox, until, until_commissionable};
@@ -217,23 +216,10 @@ impl Story {
                 if let Some(record) = nodes(client).await?.first().filter(|node| node.state != NodeState::Removing) {
                     act(client, record, json!({ "action": "remove", "force": false })).await?;
                 }
-                let gone = async || {
-                    until(client, async |client| {
-                        Ok(nodes(client).await?.is_empty() && outbox(client).await?.entries.is_empty())
-                    })
-                    .await
-                };
-                // A hub that dies twice before it could note what the device said may be left without a proof. Then it goes on
-                // asking, and only a person's word ends it.
-                match tokio::time::timeout(Duration::from_secs(100), gone()).await {
-                    Ok(ended) => ended?,
-                    Err(_) => {
-                        if let Some(record) = nodes(client).await?.first() {
-                            act(client, record, json!({ "action": "remove", "force": true })).await?;
-                        }
-                        gone().await?;
-                    }
-                }
+                until(client, async |client| {
+                    Ok(nodes(client).await?.is_empty() && outbox(client).await?.entries.is_empty())
+                })
+                .await?;
                 until_commissionable(client).await?;
                 expect("bindings in the cloud", rig.cloud.bindings().len(), 0)?;
                 check_effects(rig, self.play)
@@ -309,10 +295,7 @@ async fn check_store(rig: &Rig, play: Play) -> Result<()> {
     let fabric = store.fabric_state().await?.ok_or("no fabric")?;
     expect("the fabric", fabric.state, FabricState::Ready)?;
     expect("provisional rows", store.provisional_nodes().await?.len(), 0)?;
-    // What a person removed by force is remembered, so that its device is told when it is back. Nobody forces another play.
-    let forced = |stage| matches!((play, stage), (Play::Remove, RemovalStage::Leftover));
-    let removals = store.removals().await?;
-    expect("removals", removals.iter().filter(|removal| !forced(removal.stage)).count(), 0)?;
+    expect("removals", store.removals().await?.len(), 0)?;
     expect("outbox rows", store.outbox_entries().await?.len(), 0)?;
     let nodes = store.nodes().await?;
     expect("nodes", nodes.len(), usize::from(play != Play::Remove))?;

@@ -100,7 +100,7 @@ pub(super) async fn run(
 
     let ended = tokio::select! {
         result = matter.run(&crypto, &socket, &socket, &socket) => result,
-        result = responder.run::<4, 2>() => result,
+        result = responder.run::<HANDLERS, 2>() => result,
         result = model.run() => result,
         () = advertiser.run(&matter, || window.check(&matter, open_window)) => Ok(()),
         () = shutdown.cancelled() => Ok(()),
@@ -108,6 +108,12 @@ pub(super) async fn run(
     advertiser.goodbye(&matter).await;
     ended.map_err(failed("running"))
 }
+
+/// Exchanges that are answered side by side. rs-matter 0.4.1's `CaseResponder` waits 48 s for a Sigma3 after it has refused a
+/// Sigma1 with "no shared trust roots", so with its usual four a device that has left a fabric, or stands where another one
+/// did, is soon busy for everybody. To be reported upstream: `CaseResponder::handle` goes on after `handle_casesigma1`
+/// has completed the exchange.
+const HANDLERS: usize = 16;
 
 /// Keeps the device reachable for a commissioner as long as it belongs to nobody.
 struct Window {
