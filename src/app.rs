@@ -44,6 +44,11 @@ pub(crate) use world::Household;
 /// The deadline of an orderly end: below the unit's TimeoutStopSec.
 const DRAIN: Duration = Duration::from_secs(20);
 
+/// Why the daemon could not start is in its log already.
+#[derive(Debug, thiserror::Error)]
+#[error("the daemon cannot start")]
+pub struct StartFailed;
+
 /// Runs the daemon until `stop`; after `hurry` its end waits for nobody.
 ///
 /// # Errors
@@ -73,11 +78,14 @@ pub async fn run(config: Config, stop: CancellationToken, hurry: CancellationTok
             let message = format!("{error:#}");
             let last = journal.query(JournalFilter { limit: Some(1), ..JournalFilter::default() }).await;
             let told = last.is_ok_and(|last| last.iter().any(|e| e.kind == "start-failed" && e.message == message));
-            if !told {
-                journal.record(Event::new(Timestamp::now(), Level::Error, "start-failed", message));
+            let event = Event::new(Timestamp::now(), Level::Error, "start-failed", message);
+            if told {
+                journal.repeat(&event)
+            } else {
+                journal.record(event)
             }
             store.close().await;
-            return Err(error);
+            return Err(error.context(StartFailed));
         }
     };
     recovery::abandon_unready(&hub).await;

@@ -52,7 +52,7 @@ const ALLOWED: &[(&str, &str, &str)] = &[
     ("cli", "admin commissioning config telemetry", "a client of the admin API"),
     ("cli/attestation", "config dcl ownership paa", "offline verification needs no daemon"),
     ("cli/admin", "config", "makes a token without a daemon"),
-    ("cli/daemon", "app config keystore store telemetry", "starts the daemon"),
+    ("cli/daemon", "app config keystore store systemd telemetry", "starts the daemon, whose stderr may be the journal"),
     ("cli/demo", "admin sim", "plays the whole product"),
     ("cli/fabric", "admin backup commissioning config keystore ownership", "shows and backs up through the daemon"),
     ("cli/sim", "sim", "starts the simulations"),

@@ -114,7 +114,12 @@ fn a_disk_that_is_full() {
     hub.kill_daemon();
     hub.start_daemon();
     no_nodes(&hub);
-    hub.commission_and_bind(&device.qr);
+    let result = hub.commission_and_bind(&device.qr);
+    // Who only looks is answered on a full disk, too.
+    disk.fill();
+    let node = result["node_id"].to_string();
+    let checked = hub.cli(["node", "check", &node, "--json"]);
+    assert_eq!((checked.code, &checked.json["reachable"]), (0, &Value::Bool(true)), "{}", checked.stderr);
 }
 
 /// A daemon that must not start: it ends by itself with an error that says what to do. With exit code 2 the unit does not try

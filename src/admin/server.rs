@@ -58,7 +58,7 @@ pub enum BindError {
     #[error("another daemon listens on {}; stop it, or configure another socket", .0.display())]
     InUse(PathBuf),
     /// The socket cannot be made.
-    #[error("cannot listen on {}: {source}", path.display())]
+    #[error("cannot listen on {}", path.display())]
     Socket {
         /// Where.
         path: PathBuf,
@@ -69,7 +69,7 @@ pub enum BindError {
     #[error("admin.tcp: {0:?} is no address with a port")]
     Address(String),
     /// `admin.tcp` cannot be listened on.
-    #[error("cannot listen on {address}: {source}")]
+    #[error("cannot listen on {address}")]
     Tcp {
         /// Where.
         address: SocketAddr,

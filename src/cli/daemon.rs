@@ -12,6 +12,7 @@ use crate::app;
 use crate::config::load::{self, ConfigMistakes, Loaded, Secrets, Sources};
 use crate::keystore::LoadError;
 use crate::store::{FabricMismatch, OpenError};
+use crate::systemd;
 use crate::telemetry;
 
 /// The admin API and the outbox wait far more than they compute; the Matter stack and the store have their own threads.
@@ -82,14 +83,16 @@ pub(super) fn run(global: &Global, args: DaemonArgs) -> Result<ExitCode, CliErro
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build();
     let runtime = runtime.map_err(|source| CliError::Io { what: "starting the runtime".to_owned(), source })?;
-    runtime
-        .block_on(async {
-            let (stop, hurry) = (CancellationToken::new(), CancellationToken::new());
-            tokio::spawn(Signals::listen()?.follow(stop.clone(), hurry.clone(), reload));
-            app::run(config, stop, hurry).await
-        })
-        .map_err(started_wrong)?;
-    Ok(ExitCode::Done)
+    let ended = runtime.block_on(async {
+        let (stop, hurry) = (CancellationToken::new(), CancellationToken::new());
+        tokio::spawn(Signals::listen()?.follow(stop.clone(), hurry.clone(), reload));
+        app::run(config, stop, hurry).await
+    });
+    let Err(error) = ended else { return Ok(ExitCode::Done) };
+    // One line is enough: where stderr is the journal, the daemon's log has said it there.
+    let is_said = systemd::stderr_is_journal() && error.is::<app::StartFailed>();
+    let failed = started_wrong(error);
+    if is_said { Ok(failed.exit_code()) } else { Err(failed) }
 }
 
 /// What no restart mends ends with the code that the unit does not restart after: seal and keys, a state that is not whole.

@@ -203,7 +203,12 @@ impl<W: World> InventoryDoor for Hub<W> {
         match answer {
             Ok((address, device)) => {
                 check.address = Some(address);
-                self.store.touch_node(node, Some(Timestamp::now()), None, NodeState::Operational).await?;
+                // Who looks wants to know what the device says, also where that cannot be written down.
+                if let Err(error) =
+                    self.store.touch_node(node, Some(Timestamp::now()), None, NodeState::Operational).await
+                {
+                    tracing::warn!(node.id = node.0, %error, "that the node answered is not recorded");
+                }
                 check.differences = differing(&device, &record);
                 check.device = device;
             }

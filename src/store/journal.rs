@@ -96,6 +96,11 @@ impl JournalHandle {
         self.store.ask(Job::RunAfterEvents, move |connection| query(connection, &filter)).await
     }
 
+    /// Prints an event that is kept already, and does not keep it once more.
+    pub fn repeat(&self, event: &Event) {
+        emit(event);
+    }
+
     /// Says that this time has certainly passed. What is too old is forgotten by such a time, never by the wall clock: one that
     /// jumps ahead would erase everything.
     pub fn passed(&self, at: Timestamp) {
