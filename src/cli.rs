@@ -254,12 +254,10 @@ impl Command {
 /// Says what went wrong: a person on stderr, a script also on stdout.
 fn report(global: &Global, json: JsonFailure, error: &CliError) {
     let paint = Paint::stderr(global.color);
-    let mut text = format!("{} {error}\n", paint.tone(Tone::Bad, "error:"));
+    output::note(&format!("{} {error}", paint.tone(Tone::Bad, "error:")));
     if !error.hint().is_empty() {
-        text.push_str(&format!("{} {}\n", paint.tone(Tone::Strong, "hint:"), error.hint()));
+        output::note(&format!("{} {}", paint.tone(Tone::Strong, "hint:"), error.hint()));
     }
-    // Where stderr is closed there is nobody to tell.
-    let _ = std::io::stderr().write_all(text.as_bytes());
     if json == JsonFailure::No {
         return;
     }

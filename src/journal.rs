@@ -1,6 +1,7 @@
 //! The admin log: what happened, when, to which node and attempt. Durable, limited by size and age.
 //!
-//! This file has the event; the store keeps it, `telemetry` prints it, the admin API streams it. No secret has a field here.
+//! This file has the event; the store keeps it, `telemetry` prints it, the admin API streams it. No secret has a field here, and
+//! nothing that would mislead a reader: whoever names a device, neighbour or cloud in an event need not think of it.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -8,6 +9,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::node::NodeId;
+use crate::plain;
 
 pub use self::message_id::message_id;
 
@@ -62,7 +64,7 @@ impl Event {
             at,
             level,
             kind: kind.to_owned(),
-            message: message.into(),
+            message: plain::shown(&message.into()).into_owned(),
             node_id: None,
             attempt_id: None,
             outbox_id: None,
@@ -90,7 +92,9 @@ impl Event {
 
     /// With a further value.
     pub fn with(mut self, key: &str, value: impl Into<serde_json::Value>) -> Self {
-        self.fields.insert(key.to_owned(), value.into());
+        let mut value = value.into();
+        plain::shown_document(&mut value);
+        self.fields.insert(key.to_owned(), value);
         self
     }
 }

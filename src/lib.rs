@@ -28,6 +28,7 @@ pub mod onboarding;
 pub mod outbox;
 pub mod ownership;
 pub mod paa;
+pub mod plain;
 pub mod reconcile;
 pub mod rhythm;
 pub mod secret;

@@ -5,7 +5,7 @@
 //! debug and below that stack prints message payloads, and with them keys. Lines that a stranger on the network can cause
 //! are limited (`limiter`).
 
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
 use crate::config::{LogConfig, LogFormat};
+use crate::plain;
 
 use self::journald::Journald;
 use self::limiter::{Limiter, Place};
@@ -128,14 +129,30 @@ fn output(format: LogFormat) -> Result<Box<dyn Layer<Registry> + Send + Sync>, T
         LogFormat::Auto if io::stderr().is_terminal() => text().boxed(),
         LogFormat::Text => text().boxed(),
         LogFormat::Auto | LogFormat::Json => {
-            tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(io::stderr).boxed()
+            tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(|| PlainStderr).boxed()
         }
     })
 }
 
 fn text<S: Subscriber + for<'a> LookupSpan<'a>>() -> impl Layer<S> + Send + Sync {
     let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    tracing_subscriber::fmt::layer().with_ansi(colour).with_target(false).with_writer(io::stderr)
+    tracing_subscriber::fmt::layer().with_ansi(colour).with_target(false).with_writer(|| PlainStderr)
+}
+
+/// stderr, where nothing but our own colours reaches a terminal: a line may name what a stranger sent.
+#[derive(Debug)]
+struct PlainStderr;
+
+impl Write for PlainStderr {
+    /// Takes a whole line: the formatter writes none in parts.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        io::stderr().lock().write_all(plain::for_terminal(&String::from_utf8_lossy(line)).as_bytes())?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().lock().flush()
+    }
 }
 
 /// Holds libraries to their cap, whatever the configured filter says, and lines that others cause to the limit.

@@ -10,7 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The vocabulary: no clock, no I/O, no runtime. And the points at which the crash tests end the process.
-const CORE: &str = "secret node onboarding fabric bind durable journal failpoint standing";
+const CORE: &str = "secret node onboarding fabric bind durable journal failpoint plain standing";
 
 /// A module (the longest prefix of a path counts), what it may import beside itself and `CORE`, and why.
 const ALLOWED: &[(&str, &str, &str)] = &[
@@ -21,6 +21,7 @@ const ALLOWED: &[(&str, &str, &str)] = &[
     ("fabric", "", "types only"),
     ("bind", "", "types only"),
     ("standing", "", "what proves that a node has left, for all who destroy anything on that proof"),
+    ("plain", "", "text in, text that may be shown out"),
     ("rhythm", "", "numbers in, pauses out"),
     ("clock", "", "readings in, what can be believed out"),
     ("durable", "", "the error that every store port shares"),
@@ -97,7 +98,7 @@ const ONE_PLACE: &[(&str, &str, &str)] = &[
 ];
 
 /// Pure modules: time is an argument, nothing waits.
-const PURE: &str = "secret node onboarding fabric bind clock rhythm durable journal standing attestation commissioning/attempt \
+const PURE: &str = "secret node onboarding fabric bind clock plain rhythm durable journal standing attestation commissioning/attempt \
                     commissioning/step reconcile/compare hub/liveness hub/reach/rank \
                     hub/reach/rhythm outbox/foreign outbox/schedule dcl/schedule discovery/search \
                     discovery/cache discovery/txt config/validate";

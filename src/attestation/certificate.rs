@@ -10,6 +10,7 @@ use x509_cert::{Certificate, Version};
 
 use super::finding::{Code, Findings, hex};
 use super::signature::PublicKey;
+use crate::plain;
 
 /// The longest DER certificate that a device may show (Matter Core 6.1.3), in bytes.
 pub const CERTIFICATE_SIZE_MAX: usize = 600;
@@ -374,9 +375,9 @@ fn four_hex_digits(digits: &[u8; 4]) -> Option<u16> {
     })
 }
 
-/// Text from a device, cut at 128 characters.
+/// Text from a device as it may be shown, cut at 128 characters.
 pub(super) fn bounded(text: &str) -> String {
-    text.chars().take(128).collect()
+    plain::shown(text).chars().take(128).collect()
 }
 
 /// A key identifier in hex, or `none`.

@@ -1,4 +1,7 @@
 //! The admin API's client: one method for each kind of request, over the Unix socket.
+//!
+//! Here the daemon's JSON enters the command line, and here it loses what could mislead a reader (`plain`): what a command
+//! shows need not be cleaned again. `output` guards the way out.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,6 +18,7 @@ use tokio_util::io::StreamReader;
 use super::exit::CliError;
 use crate::admin::events::HEARTBEAT;
 use crate::admin::wire::Refusal;
+use crate::plain;
 
 /// A plain answer takes no longer.
 pub const PLAIN: Duration = Duration::from_secs(30);
@@ -128,7 +132,9 @@ impl AdminClient {
 
     async fn json<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, CliError> {
         let bytes = self.send(request).await?.bytes().await.map_err(|error| self.failed(&error))?;
-        serde_json::from_slice(&bytes).map_err(|error| CliError::Answer(format!("cannot be understood: {error}")))
+        let text = String::from_utf8_lossy(&bytes);
+        let understood = serde_json::from_str(&plain::shown_json(&text));
+        understood.map_err(|error| CliError::Answer(format!("cannot be understood: {error}")))
     }
 
     /// Sends, and turns an error status into the daemon's error.
@@ -139,7 +145,7 @@ impl AdminClient {
             return Ok(response);
         }
         let body = response.bytes().await.unwrap_or_default();
-        let error = serde_json::from_slice::<Refusal>(&body);
+        let error = serde_json::from_str::<Refusal>(&plain::shown_json(&String::from_utf8_lossy(&body)));
         Err(error.map_or_else(|_| CliError::Answer(format!("was HTTP {status}")), CliError::Api))
     }
 
@@ -182,7 +188,7 @@ fn lines(response: Response) -> Lines {
     let bytes = response.bytes_stream().map_err(io::Error::other);
     let reader = BufReader::new(StreamReader::new(bytes)).lines();
     let lines = futures_util::stream::unfold(reader, async |mut reader| match reader.next_line().await {
-        Ok(Some(line)) => Some((Ok(line), reader)),
+        Ok(Some(line)) => Some((Ok(plain::shown_json(&line).into_owned()), reader)),
         Ok(None) => None,
         Err(error) => {
             let cause = system_error(&error).map_or_else(|| error.to_string(), ToString::to_string);

@@ -272,7 +272,7 @@ fn finish(mut results: Vec<(u64, Outcome)>, args: &CommissionArgs, err: Paint) -
         _ => {
             for (_, result) in &results {
                 if let Err(error) = result {
-                    eprintln!("{} {error}. {}", err.tone(Tone::Bad, "error:"), error.hint());
+                    output::note(&format!("{} {error}. {}", err.tone(Tone::Bad, "error:"), error.hint()));
                 }
             }
         }
@@ -343,7 +343,7 @@ fn tell(result: &CommissionResult, out: Paint, err: Paint) -> Result<(), CliErro
             output::line(&bind_sentence(bind, out))
         }
         CommissionResult::Failed(failure) => {
-            eprint!("{}", failure_text(failure, err));
+            output::note(failure_text(failure, err).trim_end());
             Ok(())
         }
     }

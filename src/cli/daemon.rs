@@ -170,7 +170,7 @@ pub(super) fn stop_on_signal() -> anyhow::Result<CancellationToken> {
 pub(super) fn check_config(global: &Global, args: CheckConfigArgs) -> Result<ExitCode, CliError> {
     let Loaded { config, notes } = load_config(global, args.config, None, Secrets::Judge)?;
     for note in notes {
-        eprintln!("note: {note}");
+        output::note(&format!("note: {note}"));
     }
     output::line(load::effective(&config).trim_end())?;
     Ok(ExitCode::Done)

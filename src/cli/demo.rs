@@ -61,13 +61,13 @@ pub(super) fn run(global: &Global, args: DemoArgs) -> Result<ExitCode, CliError>
         Ok(_) => Some(Isolation::INTERFACE),
         Err(refused) if refused.can_go_on() => {
             let why = format!("no private network here ({refused}): the demo uses this machine's loopback");
-            eprintln!("{} {why}", paint.tone(Tone::Strong, "note:"));
+            output::note(&format!("{} {why}", paint.tone(Tone::Strong, "note:")));
             Some(Isolation::INTERFACE)
         }
         Err(refused) => return Err(CliError::Other(anyhow!(refused))),
     };
     let scratch = Scratch::new(args.keep.clone())?;
-    let progress = |line: &str| eprintln!("{} {line}", paint.tone(Tone::Strong, "demo:"));
+    let progress = |line: &str| output::note(&format!("{} {line}", paint.tone(Tone::Strong, "demo:")));
     let outcome = block_on(async { Ok(play(&args, &scratch.path, interface, &progress).await?) });
     if let Some(kept) = &args.keep {
         progress(&format!("state and logs are in {}", kept.display()));

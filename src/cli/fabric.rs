@@ -297,7 +297,7 @@ fn restore(global: &Global, args: RestoreArgs) -> Result<ExitCode, CliError> {
     );
     // Before anything is written. With --json stdout belongs to the document.
     if args.json {
-        eprintln!("{what}")
+        output::note(&what)
     } else {
         output::line(&what)?
     }

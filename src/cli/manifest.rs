@@ -61,7 +61,11 @@ pub(super) fn read(file: &Path, args: &CommissionArgs) -> Result<Vec<Job>, CliEr
     let text = std::fs::read_to_string(file).map_err(|error| named(error.to_string()))?;
     let (jobs, ignored) = parse(&text, args).map_err(named)?;
     if !ignored.is_empty() {
-        eprintln!("note: {}: these columns are not known and ignored: {}", file.display(), ignored.join(", "));
+        output::note(&format!(
+            "note: {}: these columns are not known and ignored: {}",
+            file.display(),
+            ignored.join(", ")
+        ));
     }
     Ok(jobs)
 }
@@ -180,7 +184,7 @@ pub(super) async fn run(
         // Where the daemon is away it is so for every line; what is known by now is told all the same.
         let last = answered.result.as_ref().is_err_and(CliError::ends_all);
         if !args.json {
-            bar.suspend(|| eprintln!("{}", summary(answered.line, &answered.result, paint)));
+            bar.suspend(|| output::note(&summary(answered.line, &answered.result, paint)));
         }
         bar.inc(1);
         results.push((index, answered));

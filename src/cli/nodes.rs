@@ -21,6 +21,7 @@ use crate::admin::wire::{
 use crate::admin::wire_word;
 use crate::bind::{BindState, BindStatus};
 use crate::node::NodeRecord;
+use crate::plain;
 use crate::secret::BindingCode;
 
 const EXAMPLES: &str = "\
@@ -304,7 +305,7 @@ fn confirmed(nodes: &[NodeRef], force: bool) -> Result<bool, CliError> {
     let names = nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     let also = if force { ", also where a device does not answer and keeps our fabric" } else { "" };
     let failed = |source| CliError::Io { what: "asking".to_owned(), source };
-    eprint!("Remove {names} from this hub and from the cloud{also}? [y/N] ");
+    eprint!("Remove {} from this hub and from the cloud{also}? [y/N] ", plain::shown(&names));
     std::io::stderr().flush().map_err(failed)?;
     let mut answer = String::new();
     std::io::stdin().read_line(&mut answer).map_err(failed)?;

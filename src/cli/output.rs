@@ -8,6 +8,7 @@ use jiff::tz::TimeZone;
 use serde::Serialize;
 
 use super::exit::CliError;
+use crate::plain;
 
 /// A table is not squeezed into less.
 const MIN_WIDTH: u16 = 60;
@@ -115,14 +116,19 @@ pub fn json_line(document: &impl Serialize) -> Result<(), CliError> {
     line(&serde_json::to_string(document).map_err(anyhow::Error::new)?)
 }
 
-/// Prints a line, and flushes: somebody may be reading as we go.
+/// Prints a line, and flushes: somebody may be reading as we go. Only our own colours reach a terminal.
 ///
 /// # Errors
 /// stdout is closed or full.
 pub fn line(text: &str) -> Result<(), CliError> {
     let mut out = io::stdout().lock();
-    let written = writeln!(out, "{text}").and_then(|()| out.flush());
+    let written = writeln!(out, "{}", plain::for_terminal(text)).and_then(|()| out.flush());
     written.map_err(|source| CliError::Io { what: "stdout".to_owned(), source })
+}
+
+/// Tells a person something on stderr. Where that is closed there is nobody to tell.
+pub fn note(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "{}", plain::for_terminal(text));
 }
 
 /// A table with a head and no lines that would get in the way of `cut` and `awk`.

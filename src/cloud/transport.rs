@@ -16,6 +16,7 @@ use crate::bind::codes;
 use crate::failpoint;
 use crate::outbox::foreign::ForeignAnswer;
 use crate::outbox::ports::CloudError;
+use crate::plain;
 
 mod failure;
 
@@ -244,7 +245,7 @@ fn retry_after(value: &str, now: Timestamp) -> Option<Duration> {
 }
 
 fn tidy(message: &str) -> String {
-    message.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_MESSAGE_CHARS).collect()
+    plain::shown(message).chars().take(MAX_MESSAGE_CHARS).collect()
 }
 
 #[cfg(test)]
@@ -326,7 +327,7 @@ mod tests {
 
     #[test]
     fn a_message_cannot_break_a_log_line() {
-        assert_eq!(tidy("a\nb\u{1b}[c"), "a b [c");
+        assert_eq!(tidy("a\nb\u{1b}[c"), "a b\u{FFFD}[c");
         assert_eq!(tidy(&"x".repeat(1000)).len(), MAX_MESSAGE_CHARS);
     }
 }

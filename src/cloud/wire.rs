@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::bind::{BindReceipt, BindRequest, CloudDevice, CloudMatterInfo, CloudRecord};
 use crate::outbox::ports::{BindPreview, CloudError};
+use crate::plain;
 use crate::secret::{AccessToken, AuthKey, RefreshToken};
 
 /// Bit 3 of `capabilitiesBitmask`.
@@ -196,10 +197,10 @@ fn loose_flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<bool>
     })
 }
 
-/// A string; a number is taken as its digits; empty is absent.
+/// A string without what could mislead a reader; a number is taken as its digits; empty is absent.
 fn loose_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     Value::deserialize(deserializer).map(|value| match value {
-        Value::String(text) if !text.is_empty() => Some(text),
+        Value::String(text) => Some(plain::clean(&text, usize::MAX)).filter(|text| !text.is_empty()),
         Value::Number(number) => Some(number.to_string()),
         _ => None,
     })

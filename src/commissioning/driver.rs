@@ -40,6 +40,7 @@ use crate::journal::{Event, EventSink, Level};
 use crate::node::{BasicInformation, CommissionableNode, FabricId, NodeId, NodeRecord, NodeState};
 use crate::onboarding::OnboardingPayload;
 use crate::outbox::ports::{OutboxId, OutboxTask};
+use crate::plain;
 
 /// How long the rollback of a failed attempt may take: the client waits for it.
 const ROLLBACK: Duration = Duration::from_secs(5);
@@ -732,7 +733,7 @@ pub fn bind_task(record: &NodeRecord, eligible: Eligible) -> OutboxTask {
         device: eligible.device,
         binding_code: eligible.binding_code,
         // The cloud's limit is unknown (5333); 64 characters are surely taken (cloud-contract 5).
-        device_name: Some(record.name.chars().take(64).collect()),
+        device_name: Some(plain::clean(&record.name, usize::MAX).chars().take(64).collect()),
         family_id: record.family_id.clone(),
         room_id: record.room_id.clone(),
         capabilities_bitmask: eligible.capabilities_bitmask,

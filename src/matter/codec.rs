@@ -11,6 +11,7 @@ use crate::commissioning::ports::{DeviceDescription, FabricDescriptor, LinkError
 use crate::fabric::{AclEntry, AclLimits};
 use crate::matter::command::Report;
 use crate::node::BasicInformation;
+use crate::plain::clean;
 
 /// Clusters (Matter Core 9 and 11; Identify is Application Clusters 1.2).
 pub(super) mod cluster {
@@ -238,46 +239,6 @@ const VERSION: usize = 64;
 const DEBUG_TEXT: usize = 128;
 /// What one message can hold.
 const ANY: usize = 1_280;
-
-/// A string from a device as it may go on to records, terminals and logs: without control characters and what they begin
-/// (escape sequences), without marks that turn the direction of text or hide it, and no longer than Matter allows.
-fn clean(text: &str, limit: usize) -> String {
-    let mut kept = String::new();
-    let mut characters = text.chars().peekable();
-    while let Some(character) = characters.next() {
-        match character {
-            // ESC and its sequence (ECMA-48): CSI ends with one of @ to ~, OSC and the like with BEL or another ESC.
-            '\u{1B}' => match characters.next() {
-                Some('[') => drop(characters.find(|c| ('@'..='~').contains(c))),
-                Some(']' | 'P' | 'X' | '^' | '_') => {
-                    while characters.next_if(|c| *c != '\u{7}' && *c != '\u{1B}').is_some() {}
-                }
-                Some(_) | None => {}
-            },
-            '\u{9B}' => drop(characters.find(|c| ('@'..='~').contains(c))),
-            c if c.is_control() || is_invisible(c) => {}
-            c if kept.len() + c.len_utf8() > limit => break,
-            c => kept.push(c),
-        }
-    }
-    kept
-}
-
-/// Marks of direction (UAX 9), line and paragraph separators, characters without width, tags.
-fn is_invisible(character: char) -> bool {
-    matches!(
-        character,
-        '\u{61C}'
-            | '\u{200B}'
-            | '\u{200E}'
-            | '\u{200F}'
-            | '\u{2028}'..='\u{202E}'
-            | '\u{2060}'..='\u{206F}'
-            | '\u{FEFF}'
-            | '\u{FFF9}'..='\u{FFFB}'
-            | '\u{E0000}'..='\u{E007F}'
-    )
-}
 
 /// Any scalar as text: text as it is, octets in upper-case hex, numbers in decimal, booleans as words.
 pub(super) fn scalar_text(data: &TLVElement<'_>) -> Result<String, LinkError> {

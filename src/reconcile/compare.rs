@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::bind::{BindState, CloudRecord, FieldDifference, MatterInfo};
 use crate::fabric::{AUTH_MODE_CASE, AclEntry, Cat, CatGrant, Privilege, granted_cats};
 use crate::node::{BasicInformation, NodeId, NodeRecord};
+use crate::plain;
 use crate::standing::OffFabric;
 
 /// The cloud's limit for names is unknown; so many characters are sent (cloud-contract 5, 5333).
@@ -400,9 +401,9 @@ pub fn superseded<'a>(records: impl IntoIterator<Item = &'a NodeRecord>) -> BTre
     old
 }
 
-/// A node's name as the cloud is told.
+/// A node's name as the cloud is told, and as what the cloud says is read.
 pub fn name_in_cloud(name: &str) -> String {
-    name.chars().take(NAME_IN_CLOUD).collect()
+    plain::clean(name, usize::MAX).chars().take(NAME_IN_CLOUD).collect()
 }
 
 impl Verdict {

@@ -2,7 +2,8 @@
 //
 // Environment: PASSCODE, DISCRIMINATOR, PORT (each light takes the next: +i), VID, PID, NAME, SERIAL, STORAGE (directory),
 // IFACE (for mDNS), COUNT, MAXFABRICS, LOGLEVEL.
-// DISCRIMINATORS="3840,3841" and the like sets them one by one.
+// DISCRIMINATORS="3840,3841" and the like sets them one by one. TEXTS='{"vendorName": "…"}' sets texts of Basic Information,
+// DN the name that is announced.
 // stdout: READY {json} for each light and ALL-READY, then LIGHT, COMMISSIONED, DECOMMISSIONED, FABRICS, DONE lines.
 // stdin: window N | removefabrics N | reset N | offline N | online N | toggle N | quit. Each is answered by DONE or FAILED.
 import { createInterface } from "node:readline";
@@ -34,11 +35,12 @@ async function create(i) {
       passcode: number("PASSCODE", 20202021) + i,
       discriminator: discriminators?.[i] ?? number("DISCRIMINATOR", 3840) + i,
     },
-    productDescription: { name: id, deviceType: OnOffLightDevice.deviceType },
+    productDescription: { name: e.DN ?? id, deviceType: OnOffLightDevice.deviceType },
     basicInformation: {
       vendorName: "Interop", vendorId: VendorId(number("VID", 0xfff1)),
       productName: "Interop Light", productLabel: "Interop Light", productId: number("PID", 0x8000),
       nodeLabel: id, serialNumber: e.SERIAL ? `${e.SERIAL}${count === 1 ? "" : i}` : `SN-${id}`, uniqueId: `u-${id}`,
+      ...JSON.parse(e.TEXTS ?? "{}"),
     },
     ...(e.MAXFABRICS ? { operationalCredentials: { supportedFabrics: Number(e.MAXFABRICS) } } : {}),
   });
