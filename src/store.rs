@@ -4,9 +4,9 @@
 //! wait at the same time share one (`batch`). Dropping a call's future does not undo the job: it runs, and only its answer is lost. A call waits as long as the disk does; it
 //! has no deadline of its own, because giving up on a write would leave its outcome unknown.
 //!
-//! Secrets at rest: the near-field key of a bound node and the cloud's tokens are sealed (`secrets`). The binding code of a
-//! waiting bind is in the database as it is, protected by the directory (0700) and the file (0600), see `open`; once the row is
-//! settled it is overwritten, and the write-ahead log that held it is emptied.
+//! Secrets at rest: the near-field key of a bound node, the cloud's tokens and the binding code of a waiting bind are sealed
+//! where there is a seal (`secrets`, `task_row`). Once the row of a bind is settled its code is overwritten, and the write-ahead
+//! log that held it is emptied.
 //!
 //! Not here: the fabric's keys (`keystore`), when to send what (`outbox`), what an event means (`journal`).
 
@@ -60,6 +60,8 @@ const QUEUE: usize = 1024;
 const STREAM: usize = 1024;
 
 type Work = Box<dyn FnOnce(&mut Connection) + Send>;
+/// Hides secrets; given once the fabric's keys are open.
+type SharedSeal = Arc<OnceLock<Box<dyn Seal>>>;
 
 /// What the thread is asked to do.
 enum Job {
@@ -85,8 +87,7 @@ pub struct Store {
     jobs: mpsc::Sender<Job>,
     stored: broadcast::Sender<Event>,
     outbox_changes: watch::Sender<u64>,
-    /// Hides secrets; given once the fabric's keys are open.
-    seal: Arc<OnceLock<Box<dyn Seal>>>,
+    seal: SharedSeal,
     /// A row that held a secret may be gone: the write-ahead log still has it.
     empties_log: Arc<AtomicBool>,
 }
@@ -129,11 +130,16 @@ impl Store {
             .map_err(|source| OpenError::Sqlite { database: database.clone(), source })?;
         let empties_log = Arc::new(AtomicBool::new(false));
         let empties = Arc::clone(&empties_log);
+        let seal = SharedSeal::default();
+        let own_seal = Arc::clone(&seal);
         thread::Builder::new()
             .name("store".to_owned())
-            .spawn(move || run(opened, queue, writer, &empties))
+            .spawn(move || {
+                task_row::use_seal(own_seal);
+                run(opened, queue, writer, &empties);
+            })
             .map_err(|source| OpenError::Io { path: database, source })?;
-        Ok(Self { jobs, stored, outbox_changes: watch::Sender::new(0), seal: Arc::default(), empties_log })
+        Ok(Self { jobs, stored, outbox_changes: watch::Sender::new(0), seal, empties_log })
     }
 
     /// Stores what waits, moves the log into the main file and releases the lock. Later calls answer

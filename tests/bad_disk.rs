@@ -97,6 +97,17 @@ fn a_disk_that_is_full() {
     let step = failure["step"].as_str().unwrap_or_default().to_owned();
     hub.check_failure(exit, &failure, &step, "disk-full", 1);
     assert_eq!(failure["disposition"], "user-action");
+    // Whoever asks how things stand is told, whether or not anything had to be written.
+    let deadline = std::time::Instant::now() + PATIENCE;
+    loop {
+        let status = hub.ask(&["status"]);
+        if status["waiting_for"].to_string().contains("room on the disk") {
+            assert_eq!(status["ready"], false, "{status:#}");
+            break;
+        }
+        assert!(std::time::Instant::now() < deadline, "{status:#}");
+        std::thread::sleep(std::time::Duration::from_millis(200));
+    }
     disk.free();
     no_nodes(&hub);
 

@@ -4,6 +4,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
+mod support {
+    pub mod unit;
+}
+
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -11,7 +15,6 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -19,50 +22,14 @@ use matterbind::config::bearer;
 use matterbind::journal::{Event, EventSink, Level};
 use matterbind::store::{JournalFilter, JournalLimits, Store};
 use rustix::process::{Pid, Resource, Signal, getrlimit, kill_process, setrlimit};
+use serde_json::json;
 use socket2::{Domain, Socket, Type};
+
+use support::unit::{Cgroup, memory, unit};
 
 const MATTERBIND: &str = env!("CARGO_BIN_EXE_matterbind");
 /// Far above what anything here takes.
 const PATIENCE: Duration = Duration::from_secs(120);
-
-/// A value of the unit, for instance `MemoryMax`.
-fn unit(key: &str) -> u64 {
-    let unit = include_str!("../systemd/matterbind.service");
-    let value = unit.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('=')).expect("the unit says it");
-    match value.strip_suffix('M') {
-        Some(megabytes) => megabytes.parse::<u64>().unwrap() << 20,
-        None => value.parse().unwrap(),
-    }
-}
-
-/// A memory cgroup of this test; removed with it.
-struct Cgroup(PathBuf);
-
-impl Cgroup {
-    fn with_limit(bytes: u64) -> Option<Self> {
-        // The tests of this process run side by side.
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let name = format!("matterbind-test-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
-        for (root, limit) in [("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")] {
-            let group = Self(Path::new(root).join(&name));
-            if fs::create_dir(&group.0).is_ok() && fs::write(group.0.join(limit), bytes.to_string()).is_ok() {
-                return Some(group);
-            }
-        }
-        eprintln!("no memory cgroup can be made here: the peak is measured, the limit is not enforced");
-        None
-    }
-
-    fn take(&self, process: &Child) {
-        fs::write(self.0.join("cgroup.procs"), process.id().to_string()).unwrap();
-    }
-}
-
-impl Drop for Cgroup {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir(&self.0);
-    }
-}
 
 /// A daemon with a state of its own, on loopback.
 struct Daemon {
@@ -93,7 +60,7 @@ impl Daemon {
         command.env("NOTIFY_SOCKET", at("notify.sock")).env_remove("RUST_BACKTRACE").stderr(log);
         let process = command.spawn().unwrap();
         if let Some(cgroup) = &cgroup {
-            cgroup.take(&process);
+            cgroup.take(process.id());
         }
         let daemon = Self { directory, process, _cgroup: cgroup };
         let mut buffer = [0; 4096];
@@ -140,9 +107,12 @@ impl Daemon {
 
     /// Resident memory at its highest.
     fn peak(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-        line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() << 10
+        memory(self.process.id(), "VmHWM")
+    }
+
+    /// Resident memory now.
+    fn resident(&self) -> u64 {
+        memory(self.process.id(), "VmRSS")
     }
 }
 
@@ -163,6 +133,83 @@ fn long_log(directory: &Path) {
     });
     let length = fs::metadata(directory.join("state/matterbind.db")).unwrap().len();
     assert!(length > 12 << 20, "{length}");
+}
+
+/// A state with so many nodes, each with as much text as a device may have.
+fn many_nodes(directory: &Path, count: u64) {
+    let node = |id: u64| {
+        let text = |kind: &str| format!("{kind} of node {id} {}", "x".repeat(100))[..32].to_owned();
+        let record = json!({
+            "fabric_id": 1_234_567, "node_id": id, "fabric_index": 1, "vendor_id": 0xFFF1, "product_id": 0x8000,
+            "discriminator": 3840, "matter_version": "1.4", "vendor_name": text("vendor"), "product_name": text("product"),
+            "serial_number": text("serial"), "unique_id": text("unique id"), "product_key": "p11abc",
+            "cats": [{ "cat": 0x0001_0001, "privilege": "Administer" }, { "cat": 0x0002_0001, "privilege": "Operate" }],
+            "device_key": format!("KEY{id:013}"), "name": text("name"), "family_id": "f", "room_id": "r",
+            "capabilities_bitmask": 10, "addresses": ["fe80::1%lo", "fd00::1", "192.0.2.1"], "port": 5540,
+            "attestation": { "verdict": "accepted", "findings": [
+                { "code": "test-paa", "severity": "warning", "message": "the chain ends in a public test PAA" } ] },
+            "commissioned_at": "2026-11-22T20:00:00Z", "last_seen_at": null, "state": "unreachable",
+            "bind": { "state": "disabled", "code": null, "message": "", "tries": 0, "bound_at": null },
+        });
+        serde_json::from_value(record).unwrap()
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let store = Store::open(&directory.join("state")).unwrap();
+        let adopted = (1000..1000 + count).map(|id| {
+            let store = &store;
+            async move { store.adopt(&node(id)).await.unwrap() }
+        });
+        futures_util::future::join_all(adopted).await;
+        store.close().await;
+    });
+}
+
+/// What a client of the Unix socket is answered, and after how long. Nothing of it is kept here.
+fn asked(socket: &Path, path: &str) -> (u64, Duration) {
+    let begun = Instant::now();
+    let mut stream = std::os::unix::net::UnixStream::connect(socket).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    write!(stream, "GET {path} HTTP/1.0\r\nhost: x\r\n\r\n").unwrap();
+    let mut head = [0; 12];
+    stream.read_exact(&mut head).unwrap();
+    assert_eq!(&head, b"HTTP/1.0 200", "{path}");
+    let length = std::io::copy(&mut stream, &mut std::io::sink()).unwrap();
+    (length, begun.elapsed())
+}
+
+/// 200 people at once ask for 2,000 nodes, for the page and for the log: each list is made for all who wait for it together.
+#[test]
+fn a_crowd_that_asks_for_everything_shares_it() {
+    let directory = tempfile::tempdir().unwrap();
+    many_nodes(directory.path(), 2000);
+    long_log(directory.path());
+    let daemon = Daemon::start(directory, "");
+    let before = daemon.resident();
+    for path in ["/v1/nodes", "/", "/v1/logs"] {
+        let socket = daemon.at("admin.sock");
+        let asking: Vec<_> = (0..200)
+            .map(|_| {
+                let socket = socket.clone();
+                std::thread::spawn(move || asked(&socket, path))
+            })
+            .collect();
+        let mut answers: Vec<_> = asking.into_iter().map(|asking| asking.join().unwrap()).collect();
+        answers.sort_by_key(|(_, took)| *took);
+        let ((length, middle), (_, last)) = (answers[100], answers[197]);
+        println!(
+            "{path}: 200 answers of {} KiB, half of them within {middle:?}, 99 in 100 within {last:?}; {} MB at the peak, {} MB \
+             afterwards, {} MB before",
+            length >> 10,
+            daemon.peak() >> 20,
+            daemon.resident() >> 20,
+            before >> 20
+        );
+        assert!(length > 100 << 10, "{path}: {length} bytes");
+    }
+    daemon.answers_locally();
+    let (peak, limit) = (daemon.peak(), unit("MemoryMax"));
+    assert!(peak < limit / 2, "at its peak the daemon took {} MB of {} MB", peak >> 20, limit >> 20);
 }
 
 /// Eight people back up at once a hub with a long log, by passphrase, and take the root key off and back.
@@ -286,6 +333,48 @@ fn a_crowd_on_the_network_leaves_the_socket_alone() {
     let answer = ask(&mut connect(8, address).unwrap(), &token);
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     drop(alone);
+    // Who tries tokens is slowed down, and named in the admin log.
+    let answer = ask(&mut connect(9, address).unwrap(), "not-the-token-but-as-long-as-one-would-be");
+    assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
+    let logs = daemon.client(&["logs", "--json"]).output().unwrap();
+    let logs = String::from_utf8(logs.stdout).unwrap();
+    let entry = logs.lines().find(|line| line.contains("\"wrong-token\"")).unwrap_or_else(|| panic!("{logs}"));
+    assert!(entry.contains("127.0.0.11"), "{entry}");
+}
+
+/// What is no HTTP gets the HTTP library's answer, a bare status, and the connection is closed; what is HTTP and wrong gets our
+/// error body. The daemon goes on either way.
+#[test]
+fn malformed_requests_are_answered_and_closed() {
+    let (daemon, address, token) = Daemon::on_tcp();
+    let long = format!("GET /v1/status HTTP/1.1\r\nx: {}\r\n\r\n", "y".repeat(1 << 20));
+    let head = format!("host: x\r\nauthorization: Bearer {token}\r\n");
+    let chunked = format!("POST /v1/commission HTTP/1.1\r\n{head}transfer-encoding: chunked\r\n\r\nzz\r\n");
+    let body = format!("POST /v1/commission HTTP/1.1\r\n{head}content-length: 2\r\n\r\n[]");
+    let query = format!("GET /v1/nodes?limit=x HTTP/1.1\r\n{head}connection: close\r\n\r\n");
+    let cases: [(&[u8], &str, bool); 8] = [
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "400", false),
+        (b"GET / HTTP/9.9\r\n\r\n", "400", false),
+        (b"\0\0\0\0\r\n\r\n", "400", false),
+        (b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: -1\r\n\r\n", "400", false),
+        (long.as_bytes(), "431", false),
+        (chunked.as_bytes(), "400", true),
+        (body.as_bytes(), "400", true),
+        (query.as_bytes(), "400", true),
+    ];
+    for (request, status, ours) in cases {
+        let shown = String::from_utf8_lossy(&request[..request.len().min(60)]).into_owned();
+        let mut stream = connect(3, address).unwrap();
+        // It may be answered and closed before all is written.
+        let _ = stream.write_all(request);
+        let _ = stream.shutdown(std::net::Shutdown::Write);
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{shown:?}: {answer}");
+        assert_eq!(answer.contains("\"code\":\"bad-request\""), ours, "{shown:?}: {answer}");
+    }
+    daemon.answers_locally();
 }
 
 /// Signals that mean nothing change nothing, HUP reloads, TERM ends it in order, and clients that neither send nor read are not

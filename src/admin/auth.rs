@@ -187,9 +187,12 @@ fn same(shown: &[u8], token: &[u8]) -> bool {
 
 const ASK_TOKEN: (header::HeaderName, &str) = (header::WWW_AUTHENTICATE, "Basic realm=\"matterbind\"");
 
+/// Takes who showed a wrong token, and how many there were since it was told last.
+pub type Tell = Arc<dyn Fn(String, u64) + Send + Sync>;
+
 /// The middleware: lets a request through or answers 401 or 403.
 pub async fn check(
-    State((guard, metrics)): State<(Guard, Arc<Metrics>)>,
+    State((guard, metrics, wrong_tokens)): State<(Guard, Arc<Metrics>, Tell)>,
     ConnectInfo(peer): ConnectInfo<Peer>,
     request: Request,
     next: Next,
@@ -215,8 +218,11 @@ pub async fn check(
         }
         Verdict::WrongToken => {
             metrics.count_refused("wrong-token");
-            if guard.penalty.serve(&peer).await.is_err() {
-                let hint = "try again in a few seconds; the daemon's journal names who does this";
+            if let Some(times) = guard.penalty.take_unsaid() {
+                wrong_tokens(peer.describe(), times);
+            }
+            if guard.penalty.serve().await.is_err() {
+                let hint = "try again in a few seconds; `matterbind logs` on the hub names who does this";
                 let answer = refuse(StatusCode::TOO_MANY_REQUESTS, "too many wrong tokens are shown here", hint);
                 return ([(header::RETRY_AFTER, "5")], answer).into_response();
             }

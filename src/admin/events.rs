@@ -4,6 +4,7 @@
 //! the other is gone.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{ConnectInfo, State};
@@ -18,7 +19,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::oneshot;
 
 use super::auth::Peer;
-use super::routes::{Api, Asked, Body, Refused};
+use super::routes::{Api, Asked, Body, Refused, check_name};
 use super::wire::{CommissionLine, CommissionRequest, DiscoverQuery, LogQuery, NodeRef, Refusal, SyncLine, SyncQuery};
 use crate::hub::doors::{CommissionDoor, DiscoverDoor, InventoryDoor, LogDoor, Progress, SyncDoor, SyncProgress};
 use crate::journal::Event;
@@ -56,6 +57,9 @@ pub(super) async fn commission<H: CommissionDoor>(
 ) -> Result<Response, Refused> {
     if request.wait_bind_ms > MAX_WAIT_BIND_MS {
         return Err(Refusal::bad_request(format!("wait_bind_ms is at most {MAX_WAIT_BIND_MS}")).into());
+    }
+    if let Some(name) = &request.name {
+        check_name(name)?;
     }
     if let Some(given) = &mut request.attestation_override {
         if given.why.trim().is_empty() {
@@ -154,10 +158,15 @@ pub(super) async fn logs<H: InventoryDoor + LogDoor>(
 ) -> Result<Response, Refused> {
     let query = resolved(&*api.hub, query).await?;
     if query.follow {
-        let entries = follow(&*api.hub, query).await?;
+        let entries = follow(Arc::clone(&api.hub), query).await?;
         return Ok(ndjson(entries.take_until(api.stop.cancelled_owned())));
     }
-    Ok(ndjson(stream::iter(api.hub.logs(&query).await?)))
+    let kept = Kept::read(&*api.hub, query).await?;
+    let entries = stream::unfold((Arc::clone(&api.hub), kept), async |(hub, mut kept)| {
+        let event = kept.next(&*hub).await?;
+        Some((event, (hub, kept)))
+    });
+    Ok(ndjson(entries))
 }
 
 /// `GET /v1/events`: what happens from now on, and after a `Last-Event-ID` what was missed.
@@ -172,7 +181,7 @@ pub(super) async fn server_sent<H: InventoryDoor + LogDoor>(
     if query.after.is_none() && query.since.is_none() && query.limit.is_none() {
         query.limit = Some(0);
     }
-    let entries = follow(&*api.hub, query).await?.take_until(api.stop.cancelled_owned());
+    let entries = follow(Arc::clone(&api.hub), query).await?.take_until(api.stop.cancelled_owned());
     let events = entries.map(|event| {
         let sent = sse::Event::default().event(event.kind.clone());
         // A browser comes back with the last id it saw; 0 is no place to go on from.
@@ -182,23 +191,77 @@ pub(super) async fn server_sent<H: InventoryDoor + LogDoor>(
     Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(HEARTBEAT)).into_response())
 }
 
-/// The kept entries that `query` asks for, then the live ones, none of them twice.
-async fn follow<H: LogDoor>(hub: &H, query: LogQuery) -> Result<impl Stream<Item = Event> + Send + use<H>, Refusal> {
-    // Listen first: an entry between reading and listening would be lost.
-    let live = hub.subscribe();
-    let kept = if query.limit == Some(0) { Vec::new() } else { hub.logs(&query).await? };
-    let newest = kept.iter().map(|event| event.id).max().or(query.after).unwrap_or(i64::MIN);
-    let live_query = LogQuery { after: (newest > i64::MIN).then_some(newest), since: None, ..query };
-    let live = stream::unfold((live, live_query), async |(mut live, query)| {
+/// The kept entries that a query asks for, read as their reader takes them: a log has many megabytes.
+struct Kept {
+    read: std::vec::IntoIter<Event>,
+    /// Where the next part begins; `None` behind the last one.
+    rest: Option<LogQuery>,
+    /// The last entry given.
+    last: Option<i64>,
+}
+
+impl Kept {
+    /// The first part. The newest so many are one part: who asks for a number has said how much that is.
+    async fn read<H: LogDoor>(hub: &H, query: LogQuery) -> Result<Self, Refusal> {
+        let last = query.after;
+        let (read, rest) = match query.limit {
+            Some(0) => (Vec::new(), None),
+            Some(_) => (hub.logs(&query).await?, None),
+            None => {
+                let part = LogQuery { after: Some(query.after.unwrap_or(0)), ..query };
+                let read = hub.log_part(&part).await?;
+                let rest = following(&read, part);
+                (read, rest)
+            }
+        };
+        Ok(Self { read: read.into_iter(), rest, last })
+    }
+
+    async fn next<H: LogDoor>(&mut self, hub: &H) -> Option<Event> {
         loop {
-            match receive(&mut live).await {
-                Some(event) if event.id == 0 || query.wants(&event) => return Some((event, (live, query))),
-                Some(_) => {}
-                None => return None,
+            if let Some(event) = self.read.next() {
+                self.last = Some(event.id);
+                return Some(event);
+            }
+            let part = self.rest.take()?;
+            match hub.log_part(&part).await {
+                Ok(read) => {
+                    self.rest = following(&read, part);
+                    self.read = read.into_iter();
+                }
+                Err(error) => return Some(skipped(format!("the rest cannot be read: {error}"))),
             }
         }
-    });
-    Ok(stream::iter(kept).chain(live))
+    }
+}
+
+/// What comes after a part: another one, unless it was empty.
+fn following(read: &[Event], part: LogQuery) -> Option<LogQuery> {
+    let last = read.last()?;
+    Some(LogQuery { after: Some(last.id), ..part })
+}
+
+/// The kept entries that `query` asks for, then the live ones, none of them twice.
+async fn follow<H: LogDoor>(
+    hub: Arc<H>,
+    query: LogQuery,
+) -> Result<impl Stream<Item = Event> + Send + use<H>, Refusal> {
+    // Listen first: an entry between reading and listening would be lost.
+    let live = hub.subscribe();
+    let kept = Kept::read(&*hub, query.clone()).await?;
+    let query = LogQuery { since: None, ..query };
+    Ok(stream::unfold((hub, kept, live, query), async |(hub, mut kept, mut live, mut query)| {
+        if let Some(event) = kept.next(&*hub).await {
+            return Some((event, (hub, kept, live, query)));
+        }
+        query.after = kept.last;
+        loop {
+            let event = receive(&mut live).await?;
+            if event.id == 0 || query.wants(&event) {
+                return Some((event, (hub, kept, live, query)));
+            }
+        }
+    }))
 }
 
 /// The next entry; a client too slow to keep up is told so by an entry of its own.
@@ -209,10 +272,12 @@ async fn receive(live: &mut broadcast::Receiver<Event>) -> Option<Event> {
         Err(RecvError::Lagged(missed)) => {
             let message =
                 format!("{missed} entries were left out here: this client is too slow; ask for them with `after`");
-            let now = jiff::Timestamp::now();
-            // It is not in the store, so it keeps the id 0, and every filter lets it pass.
-            let event = Event::new(now, crate::journal::Level::Warn, "entries-skipped", message).with("missed", missed);
-            Some(event)
+            Some(skipped(message).with("missed", missed))
         }
     }
+}
+
+/// It is not in the store, so it keeps the id 0, and every filter lets it pass.
+fn skipped(message: String) -> Event {
+    Event::new(jiff::Timestamp::now(), crate::journal::Level::Warn, "entries-skipped", message)
 }

@@ -1,12 +1,15 @@
 //! `GET /`: one page for people. No script, nothing from elsewhere; it reloads itself.
 
+use std::convert::Infallible;
+
+use axum::body::Bytes;
 use axum::extract::State;
 use axum::response::Html;
 use jiff::{Timestamp, Unit};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::routes::Api;
-use super::wire::{LogQuery, Nodes, Outbox, Refusal, Status};
+use super::wire::{LogQuery, Nodes, NodesQuery, Outbox, Refusal, Status};
 use crate::bind::BindState;
 use crate::hub::doors::{InventoryDoor, LogDoor, OutboxDoor, StatusDoor};
 use crate::journal::{Event, Level};
@@ -15,17 +18,27 @@ use crate::outbox::ports::OutboxState;
 
 /// How many log entries are shown.
 const ENTRIES: u32 = 25;
+/// How many nodes are shown; the command line lists them all.
+const NODES: u32 = 500;
 /// How often the page reloads itself, seconds.
 const RELOAD: &str = "10";
 const STYLE: &str = include_str!("page.css");
 
 pub(super) async fn page<H: InventoryDoor + LogDoor + OutboxDoor + StatusDoor>(
     State(api): State<Api<H>>,
-) -> Html<String> {
-    let query = LogQuery { limit: Some(ENTRIES), level: Some(Level::Info), ..LogQuery::default() };
+) -> Html<Bytes> {
     let hub = &api.hub;
-    let (status, nodes, outbox, entries) = tokio::join!(hub.status(), hub.nodes(), hub.outbox(), hub.logs(&query));
-    Html(render(&status, &nodes, &outbox, &entries, Timestamp::now()).into_string())
+    let drawn = async {
+        let first = NodesQuery { after: None, limit: Some(NODES) };
+        let newest = LogQuery { limit: Some(ENTRIES), level: Some(Level::Info), ..LogQuery::default() };
+        let (status, nodes, outbox, entries) =
+            tokio::join!(hub.status(), hub.nodes(&first), hub.outbox(), hub.logs(&newest));
+        let page = render(&status, &nodes, &outbox, &entries, Timestamp::now());
+        Ok::<_, Infallible>(Bytes::from(page.into_string()))
+    };
+    // Browsers that reload together get one page.
+    let Ok(page) = api.shared.page.get(drawn).await;
+    Html(page)
 }
 
 fn render(
@@ -58,6 +71,9 @@ fn render(
                     section {
                         h2 { "Nodes" }
                         (shown(nodes, |nodes| node_table(&nodes.nodes, now)))
+                        @if status.nodes.total > u64::from(NODES) {
+                            p.quiet { "The first " (NODES) ": " code { "matterbind nodes" } " lists all." }
+                        }
                     }
                     section {
                         h2 { "Waiting for the cloud" }

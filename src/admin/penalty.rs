@@ -1,21 +1,19 @@
 //! What a wrong token costs: time, one after the other, whoever shows it. A right one never waits. Not here: what is right
-//! (`auth`).
+//! (`auth`), where it is told.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 
-use super::auth::Peer;
-
 /// What one wrong token costs.
 const DELAY: Duration = Duration::from_millis(250);
 /// So many may wait for their refusal; the next are refused at once with 429.
 const WAITING: usize = 16;
-/// A line in the log says as much for all of this time.
+/// An entry of the log says as much for all of this time.
 const QUIET: Duration = Duration::from_secs(60);
 
-/// Slows wrong tokens down, and says that there are any.
+/// Slows wrong tokens down, and knows when it is to be said that there are any.
 #[derive(Debug)]
 pub(super) struct Penalty {
     one: Semaphore,
@@ -39,11 +37,13 @@ impl Default for Penalty {
 }
 
 impl Penalty {
+    /// A wrong token was shown: how many there were since it was told last, where it is time to tell it again.
+    pub(super) fn take_unsaid(&self) -> Option<u64> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).handle_wrong(Instant::now())
+    }
+
     /// Waits until this wrong token may be answered.
-    pub(super) async fn serve(&self, peer: &Peer) -> Result<(), TooMany> {
-        if let Some(times) = self.log.lock().unwrap_or_else(PoisonError::into_inner).handle_wrong(Instant::now()) {
-            tracing::warn!(peer = %peer.describe(), times, "a wrong token was shown to the admin API");
-        }
+    pub(super) async fn serve(&self) -> Result<(), TooMany> {
         let Ok(_waiting) = self.waiting.try_acquire() else { return Err(TooMany) };
         // Neither is ever closed.
         let _turn = self.one.acquire().await;
@@ -79,9 +79,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn wrong_tokens_wait_for_each_other_and_not_for_ever() {
-        let (penalty, peer) = (Penalty::default(), Peer::Unknown);
+        let penalty = Penalty::default();
         let begun = tokio::time::Instant::now();
-        let all = futures_util::future::join_all((0..100).map(|_| penalty.serve(&peer))).await;
+        let all = futures_util::future::join_all((0..100).map(|_| penalty.serve())).await;
         assert_eq!(all.iter().filter(|served| served.is_ok()).count(), WAITING);
         assert_eq!(begun.elapsed(), DELAY * u32::try_from(WAITING).unwrap());
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
+use axum::body::Bytes;
 use axum::extract::{ConnectInfo, DefaultBodyLimit, FromRequest, FromRequestParts, Path, Query, Request, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
@@ -15,10 +16,11 @@ use tokio_util::task::TaskTracker;
 
 use super::auth::{self, Guard, Peer};
 use super::openapi::Route;
+use super::shared::Shared;
 use super::wire::{
     AccessAction, AccessReport, AccessView, CommissionLine, CommissionRequest, DiscoverChange, DiscoverQuery,
     Discovered, Encryption, FabricInfo, ImportRoot, LogQuery, NodeAction, NodeAnswer, NodeDetail, NodeRef, Nodes,
-    Outbox, Refusal, RemoveRoot, Status, SyncLine, SyncQuery, SyncReport,
+    NodesQuery, Outbox, Refusal, RemoveRoot, Status, SyncLine, SyncQuery, SyncReport,
 };
 use super::{events, keys, metrics, openapi, page};
 use crate::commissioning::error::Disposition;
@@ -28,6 +30,7 @@ use crate::hub::doors::{
 };
 use crate::journal::Event;
 use crate::node::NodeId;
+use crate::plain;
 use crate::telemetry::metrics::Metrics;
 
 /// No request is larger: a setup code and a few keys.
@@ -54,6 +57,16 @@ pub struct Api<H> {
     pub tasks: TaskTracker,
     /// Ends the streams.
     pub stop: CancellationToken,
+    /// Long answers that many may ask for at once.
+    pub(super) shared: Arc<SharedAnswers>,
+}
+
+/// What each of them is.
+#[derive(Debug, Default)]
+pub(super) struct SharedAnswers {
+    pub(super) nodes: Shared,
+    pub(super) outbox: Shared,
+    pub(super) page: Shared,
 }
 
 impl<H> Clone for Api<H> {
@@ -63,6 +76,7 @@ impl<H> Clone for Api<H> {
             metrics: self.metrics.clone(),
             tasks: self.tasks.clone(),
             stop: self.stop.clone(),
+            shared: Arc::clone(&self.shared),
         }
     }
 }
@@ -71,6 +85,8 @@ impl<H> Clone for Api<H> {
 pub fn router<H: Doors>(api: Api<H>, guard: Guard) -> Router {
     let routes = table::<H>();
     let document = openapi::document(&routes);
+    let hub = Arc::clone(&api.hub);
+    let wrong_tokens: auth::Tell = Arc::new(move |peer, times| hub.note_wrong_tokens(&peer, times));
     let mut router = Router::new().route("/v1/openapi.json", get(|| async { Json(document) }));
     for route in routes {
         router = router.route(route.path, route.handler);
@@ -78,7 +94,7 @@ pub fn router<H: Doors>(api: Api<H>, guard: Guard) -> Router {
     router
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
-        .layer(middleware::from_fn_with_state((guard, api.metrics.clone()), auth::check))
+        .layer(middleware::from_fn_with_state((guard, api.metrics.clone(), wrong_tokens), auth::check))
         // Around the guard: what it refuses is counted, and has the same headers.
         .layer(middleware::from_fn_with_state((api.metrics.clone(), api.tasks.clone()), observe))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
@@ -114,7 +130,9 @@ fn table<H: Doors>() -> Vec<Route<H>> {
         Route::post("/v1/commission", "commission", "One attempt: events, and last its result", events::commission)
             .body::<CommissionRequest>()
             .lines::<CommissionLine>(),
-        Route::get("/v1/nodes", "nodes", "All node records", nodes).answers::<Nodes>(),
+        Route::get("/v1/nodes", "nodes", "Node records, all or a page of them", nodes)
+            .query::<NodesQuery>()
+            .answers::<Nodes>(),
         Route::get("/v1/nodes/{node}", "node", "One node record with its attestation evidence", node)
             .answers::<NodeDetail>(),
         Route::post("/v1/nodes/{node}/action", "node_action", "Asks one node, or removes it", node_action)
@@ -285,8 +303,55 @@ async fn fabric<H: KeysDoor>(State(api): State<Api<H>>) -> Answer<FabricInfo> {
     json(api.hub.fabric().await)
 }
 
-async fn nodes<H: InventoryDoor>(State(api): State<Api<H>>) -> Answer<Nodes> {
-    json(api.hub.nodes().await)
+async fn nodes<H: InventoryDoor>(
+    State(api): State<Api<H>>,
+    Asked(query): Asked<NodesQuery>,
+) -> Result<Response, Refused> {
+    if query.limit.is_some_and(|limit| !(1..=MOST_NODES).contains(&limit)) {
+        return Err(Refusal::bad_request(format!("a page has 1 to {MOST_NODES} nodes")).into());
+    }
+    if query != NodesQuery::default() {
+        return Ok(Json(api.hub.nodes(&query).await?).into_response());
+    }
+    Ok(json_bytes(api.shared.nodes.get(all_nodes(&*api.hub)).await?))
+}
+
+/// The longest page.
+const MOST_NODES: u32 = 200;
+/// So many records are in memory at once while the list of all is written.
+const NODES_AT_ONCE: u32 = 100;
+
+/// The document of all nodes, written page by page: as text it takes a fraction of what the records take.
+async fn all_nodes<H: InventoryDoor>(hub: &H) -> Result<Bytes, Refusal> {
+    let mut text = br#"{"nodes":["#.to_vec();
+    let mut query = NodesQuery { after: None, limit: Some(NODES_AT_ONCE) };
+    loop {
+        let Nodes { nodes, foreign } = hub.nodes(&query).await?;
+        for (index, node) in nodes.iter().enumerate() {
+            if index > 0 || query.after.is_some() {
+                text.push(b',');
+            }
+            write_json(&mut text, node);
+        }
+        match nodes.last() {
+            Some(last) if nodes.len() >= NODES_AT_ONCE as usize => query.after = Some(last.node_id.0),
+            _ => {
+                text.extend(br#"],"foreign":"#);
+                write_json(&mut text, &foreign);
+                text.push(b'}');
+                text.shrink_to_fit();
+                return Ok(text.into());
+            }
+        }
+    }
+}
+
+fn write_json(text: &mut Vec<u8>, document: &impl Serialize) {
+    serde_json::to_writer(text, document).expect("our documents have strings as keys, and memory takes every byte");
+}
+
+fn json_bytes(text: Bytes) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], text).into_response()
 }
 
 /// The id behind a path segment.
@@ -298,6 +363,16 @@ pub(super) async fn node_id<H: InventoryDoor>(hub: &H, text: &str) -> Result<Nod
 async fn node<H: InventoryDoor>(State(api): State<Api<H>>, InPath(node): InPath<String>) -> Answer<NodeDetail> {
     let id = node_id(&*api.hub, &node).await?;
     json(api.hub.node(id).await)
+}
+
+/// A name shows as itself wherever it is read.
+pub(super) fn check_name(name: &str) -> Result<(), Refusal> {
+    if name.chars().all(plain::is_harmless) {
+        return Ok(());
+    }
+    Err(Refusal::bad_request(
+        "a name has no control characters, and none that are invisible or turn the text beside it",
+    ))
 }
 
 async fn node_action<H: BindingDoor + InventoryDoor + RemovalDoor + StrangersDoor>(
@@ -314,12 +389,10 @@ async fn node_action<H: BindingDoor + InventoryDoor + RemovalDoor + StrangersDoo
             hub.identify(id, seconds).await.map(|()| NodeAnswer::Identifying { node_id: id, seconds })
         }
         NodeAction::Rename { name } => {
-            let length = name.chars().count();
-            if !(1..=64).contains(&length) || name.chars().any(char::is_control) {
-                return Err(
-                    Refusal::bad_request("a name has 1 to 64 characters, none of them a control character").into()
-                );
+            if !(1..=64).contains(&name.chars().count()) {
+                return Err(Refusal::bad_request("a name has 1 to 64 characters").into());
             }
+            check_name(&name)?;
             hub.rename(id, name).await.map(Box::new).map(NodeAnswer::Record)
         }
         NodeAction::Share { seconds } => {
@@ -336,8 +409,13 @@ async fn node_action<H: BindingDoor + InventoryDoor + RemovalDoor + StrangersDoo
     })
 }
 
-async fn outbox<H: OutboxDoor>(State(api): State<Api<H>>) -> Answer<Outbox> {
-    json(api.hub.outbox().await)
+async fn outbox<H: OutboxDoor>(State(api): State<Api<H>>) -> Result<Response, Refused> {
+    let made = async {
+        let mut text = Vec::new();
+        write_json(&mut text, &api.hub.outbox().await?);
+        Ok::<_, Refusal>(text.into())
+    };
+    Ok(json_bytes(api.shared.outbox.get(made).await?))
 }
 
 async fn outbox_retry<H: OutboxDoor>(State(api): State<Api<H>>, InPath(id): InPath<i64>) -> Answer<Outbox> {

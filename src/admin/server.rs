@@ -123,7 +123,8 @@ impl AdminServer {
     /// the deadline for that. The socket file is removed at the end.
     pub async fn serve<H: Doors>(self, hub: Arc<H>, metrics: Arc<Metrics>, stop: CancellationToken) {
         let tasks = TaskTracker::new();
-        let api = Api { hub, metrics: Arc::clone(&metrics), tasks: tasks.clone(), stop: stop.clone() };
+        let (metrics_of_api, shared) = (Arc::clone(&metrics), Arc::default());
+        let api = Api { hub, metrics: metrics_of_api, tasks: tasks.clone(), stop: stop.clone(), shared };
         let (open, close) = (TaskTracker::new(), CancellationToken::new());
         let serving =
             Serving { router: router(api, self.guard), metrics, open: open.clone(), stop, close: close.clone() };

@@ -15,7 +15,9 @@ pub use crate::hub::commission::{
     AttestationOverride, CommissionEvent, CommissionRequest, CommissionResult, Failure, Timings,
 };
 pub use crate::hub::discover::{DiscoverChange, DiscoverChangeKind, DiscoverQuery, Discovered, DiscoveredNode};
-pub use crate::hub::inventory::{CloseResult, NodeCheck, NodeDetail, NodeRef, NodeRefError, Nodes, ShareResult};
+pub use crate::hub::inventory::{
+    CloseResult, NodeCheck, NodeDetail, NodeRef, NodeRefError, Nodes, NodesQuery, ShareResult,
+};
 pub use crate::hub::keys::FabricInfo;
 pub use crate::hub::log::LogQuery;
 pub use crate::hub::outbox::{Outbox, OutboxItem};

@@ -6,7 +6,6 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::broadcast;
 
-use crate::bind::CloudRecord;
 use crate::cloud::{self, CloudHealth};
 use crate::commissioning::ports::LinkError;
 use crate::config::Config;
@@ -18,7 +17,6 @@ use crate::matter::credentials::Credentials;
 use crate::matter::link::Link;
 use crate::matter::stack::{Stack, StackHealth, StackOptions};
 use crate::node::{CommissionableNode, NodeId, OperationalNode};
-use crate::outbox::ports::CloudError;
 use crate::store::Store;
 use crate::telemetry::metrics::Metrics;
 
@@ -120,10 +118,6 @@ impl CloudService for cloud::Client<StoredTokenStore> {
 
     async fn forget_sign_in_block(&self) {
         self.forget_sign_in_block().await;
-    }
-
-    async fn list(&self) -> Result<Vec<CloudRecord>, CloudError> {
-        self.list().await
     }
 }
 

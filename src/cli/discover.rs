@@ -60,7 +60,7 @@ pub(super) fn run(global: &Global, args: &DiscoverArgs) -> Result<ExitCode, CliE
             output::json(&found)?;
         } else if found.nodes.is_empty() {
             let what = if args.operational { "node of our fabric" } else { "commissionable device" };
-            eprintln!("No {what} within {}.", output::duration(query.timeout_ms));
+            output::note(&format!("No {what} within {}.", output::duration(query.timeout_ms)));
         } else {
             output::line(&table(&found.nodes, args.operational))?;
         }
@@ -118,7 +118,10 @@ fn table(nodes: &[DiscoveredNode], operational: bool) -> String {
             text(node, "device_name"),
             mode(node).to_owned(),
             where_it_is(node),
-            node.instance.clone(),
+            match node.same_address_as.as_slice() {
+                [] => node.instance.clone(),
+                twins => format!("{} (at the same address: {})", node.instance, twins.join(", ")),
+            },
         ]);
     }
     output::table_text(&table)

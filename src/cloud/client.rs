@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use jiff::Timestamp;
@@ -30,6 +31,8 @@ const MOVE: &str = "/v2/family/enduserapi/setDeviceInfo";
 const PAGE_SIZE: usize = 50;
 /// Records that are completed side by side.
 const AT_ONCE: usize = 8;
+/// More than these that nobody asked for are not on a hub's fabric, whatever a list says.
+const MAX_UNKNOWN: usize = 4096;
 /// A list that does not end by then never will.
 const MAX_PAGES: usize = 4000;
 
@@ -238,8 +241,19 @@ impl<T: TokenStore> BindApi for Client<T> {
             fabric.is_some() && shown == fabric
         };
         let enough = if fabric.is_some() { usize::MAX } else { wanted.len() };
-        let keep = |found: &CloudRecord| wanted.contains(&found.device) || on_fabric(found);
-        self.completed(self.walk(&[], keep, enough).await?).await
+        let unknown = AtomicUsize::new(0);
+        let keep = |found: &CloudRecord| {
+            wanted.contains(&found.device)
+                || (on_fabric(found) && unknown.fetch_add(1, Ordering::Relaxed) < MAX_UNKNOWN)
+        };
+        let kept = self.walk(&[], keep, enough).await?;
+        if unknown.load(Ordering::Relaxed) > MAX_UNKNOWN {
+            tracing::warn!(
+                most = MAX_UNKNOWN,
+                "the cloud shows more devices on this fabric than a hub has; the rest is ignored"
+            );
+        }
+        self.completed(kept).await
     }
 
     async fn unbind(&self, device: &CloudDevice) -> Result<(), CloudError> {

@@ -1,6 +1,6 @@
 //! What is on the LAN, as people see it. Not here: who listens (`discovery`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::time::Duration;
 
@@ -77,6 +77,9 @@ pub struct DiscoveredNode {
     pub port: u16,
     /// Interfaces it was seen on.
     pub interfaces: Vec<String>,
+    /// Other instances with the same address and port: a device that came back under another name, or a liar.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub same_address_as: Vec<String>,
 }
 
 impl From<&CommissionableNode> for DiscoveredNode {
@@ -102,8 +105,23 @@ impl From<&OperationalNode> for DiscoveredNode {
             addresses: node.addresses.iter().map(ToString::to_string).collect(),
             port: node.port,
             interfaces: interfaces(&node.addresses),
+            ..Self::default()
         }
     }
+}
+
+/// All of them, and which have one address.
+fn listed(nodes: &[CommissionableNode]) -> Vec<DiscoveredNode> {
+    let mut there: BTreeMap<(&ScopedAddress, u16), Vec<&str>> = BTreeMap::new();
+    for node in nodes {
+        node.addresses.iter().for_each(|address| there.entry((address, node.port)).or_default().push(&node.instance));
+    }
+    let twins = |node: &CommissionableNode| {
+        let here = node.addresses.iter().filter_map(|address| there.get(&(address, node.port))).flatten();
+        let others: BTreeSet<&str> = here.copied().filter(|instance| *instance != node.instance).collect();
+        others.into_iter().map(str::to_owned).collect()
+    };
+    nodes.iter().map(|node| DiscoveredNode { same_address_as: twins(node), ..node.into() }).collect()
 }
 
 fn decoded(txt: &impl Serialize) -> BTreeMap<String, Value> {
@@ -153,7 +171,7 @@ impl<W: World> DiscoverDoor for Hub<W> {
             let all = self.lan.operational_nodes();
             all.iter().filter(|node| node.compressed_fabric_id == ours).map(DiscoveredNode::from).collect()
         } else {
-            self.lan.commissionable().iter().map(DiscoveredNode::from).collect()
+            listed(&self.lan.commissionable())
         };
         Ok(Discovered { nodes })
     }

@@ -13,7 +13,7 @@ use rs_matter::pairing::DiscoveryCapabilities;
 use rs_matter::pairing::qr::{CommFlowType, QrPayload, no_optional_data};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 use super::Hub;
 use super::reach::device_error;
@@ -34,8 +34,8 @@ use crate::store::JournalFilter;
 
 /// Looks nodes up, and asks one of them.
 pub trait InventoryDoor: Send + Sync + 'static {
-    /// All node records.
-    fn nodes(&self) -> impl Future<Output = Result<Nodes, Refusal>> + Send;
+    /// Node records in the order of their ids: all, or a page of them.
+    fn nodes(&self, query: &NodesQuery) -> impl Future<Output = Result<Nodes, Refusal>> + Send;
     /// The id that a name stands for; ids are passed through, known or not.
     fn resolve(&self, node: &NodeRef) -> impl Future<Output = Result<NodeId, Refusal>> + Send;
     /// One record with its evidence.
@@ -92,6 +92,18 @@ impl<'de> Deserialize<'de> for NodeRef {
         let text = String::deserialize(deserializer)?;
         Ok(text.parse().unwrap_or_else(|never: Infallible| match never {}))
     }
+}
+
+/// `GET /v1/nodes`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
+#[serde(default, deny_unknown_fields)]
+pub struct NodesQuery {
+    /// Only nodes with a greater id than this: the last one of the page before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after: Option<u64>,
+    /// At most so many, 1 to 200; all if left out. A page with fewer is the last, and has the nodes without a record.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
 }
 
 /// `nodes --json`
@@ -159,10 +171,12 @@ pub struct ShareResult {
 }
 
 impl<W: World> InventoryDoor for Hub<W> {
-    async fn nodes(&self) -> Result<Nodes, Refusal> {
-        let mut nodes = self.store.nodes().await?;
+    async fn nodes(&self, query: &NodesQuery) -> Result<Nodes, Refusal> {
+        let mut nodes = self.store.nodes_after(query.after.map(NodeId), query.limit).await?;
         nodes.iter_mut().for_each(|node| self.freshen(node));
-        Ok(Nodes { nodes, foreign: self.foreign_nodes().await? })
+        let is_last = query.limit.is_none_or(|limit| nodes.len() < limit as usize);
+        let foreign = if is_last { self.foreign_nodes().await? } else { Vec::new() };
+        Ok(Nodes { nodes, foreign })
     }
 
     async fn resolve(&self, node: &NodeRef) -> Result<NodeId, Refusal> {

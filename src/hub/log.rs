@@ -12,15 +12,22 @@ use super::Hub;
 use super::inventory::{InventoryDoor, NodeRef};
 use super::refusal::Refusal;
 use super::world::World;
-use crate::journal::{Event, Level};
+use crate::journal::{Event, EventSink, Level};
 use crate::store::JournalFilter;
+
+/// So much text of the log is in memory at once, for each reader: there may be hundreds, and an entry may be long.
+const PART: u32 = 64 << 10;
 
 /// Shows the admin log.
 pub trait LogDoor: Send + Sync + 'static {
     /// Entries of the admin log, oldest first; with a `limit`, the newest of them. `query.node` is an id here.
     fn logs(&self, query: &LogQuery) -> impl Future<Output = Result<Vec<Event>, Refusal>> + Send;
+    /// The entries after `query.after` that fit into one part, at least one where there is any; `query.limit` does not count.
+    fn log_part(&self, query: &LogQuery) -> impl Future<Output = Result<Vec<Event>, Refusal>> + Send;
     /// Every entry from now on, after it is durable.
     fn subscribe(&self) -> broadcast::Receiver<Event>;
+    /// Notes that so many wrong tokens were shown since this was noted last, the latest by `peer`.
+    fn note_wrong_tokens(&self, peer: &str, times: u64);
 }
 
 /// `GET /v1/logs` and `GET /v1/events`
@@ -66,25 +73,45 @@ impl LogQuery {
     }
 }
 
-impl<W: World> LogDoor for Hub<W> {
-    async fn logs(&self, query: &LogQuery) -> Result<Vec<Event>, Refusal> {
+impl<W: World> Hub<W> {
+    /// The query with its node known by id.
+    async fn filter(&self, query: &LogQuery) -> Result<JournalFilter, Refusal> {
         let node = match &query.node {
             None => None,
             Some(NodeRef::Id(id)) => Some(*id),
             Some(name @ NodeRef::Name(_)) => Some(self.resolve(name).await?),
         };
-        let filter = JournalFilter {
+        Ok(JournalFilter {
             since: query.since,
             node,
             attempt: query.attempt,
             level: query.level,
             after_id: query.after,
             limit: query.limit,
-        };
+            max_bytes: None,
+        })
+    }
+}
+
+impl<W: World> LogDoor for Hub<W> {
+    async fn logs(&self, query: &LogQuery) -> Result<Vec<Event>, Refusal> {
+        Ok(self.journal.query(self.filter(query).await?).await?)
+    }
+
+    async fn log_part(&self, query: &LogQuery) -> Result<Vec<Event>, Refusal> {
+        let after_id = query.after.or(Some(0));
+        let filter = JournalFilter { after_id, limit: None, max_bytes: Some(PART), ..self.filter(query).await? };
         Ok(self.journal.query(filter).await?)
     }
 
     fn subscribe(&self) -> broadcast::Receiver<Event> {
         self.journal.subscribe()
+    }
+
+    fn note_wrong_tokens(&self, peer: &str, times: u64) {
+        let what = if times == 1 { "a wrong token was".to_owned() } else { format!("{times} wrong tokens were") };
+        let message = format!("{what} shown to the admin API, the last as {peer}");
+        let event = Event::new(Timestamp::now(), Level::Warn, "wrong-token", message);
+        self.journal.record(event.with("peer", peer).with("times", times));
     }
 }

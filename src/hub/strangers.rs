@@ -17,7 +17,7 @@ use super::Hub;
 use super::inventory::NodeRef;
 use super::reach::device_error;
 use super::refusal::Refusal;
-use super::world::{Case, CloudService, Lan, World};
+use super::world::{Case, Lan, World};
 use crate::bind::{BindOptions, BindState, BindStatus, CloudDevice, CloudRecord};
 use crate::commissioning::error::Disposition;
 use crate::commissioning::identity::{self, GivenIdentity};
@@ -26,7 +26,7 @@ use crate::durable::StoreError;
 use crate::fabric::granted_cats;
 use crate::journal::{Event, EventSink, Level};
 use crate::node::{AttestationSummary, NodeId, NodeRecord, NodeState, OperationalNode};
-use crate::outbox::ports::OutboxTask;
+use crate::outbox::ports::{BindApi, OutboxTask};
 
 /// Who announces itself answers soon.
 const OPEN: Duration = Duration::from_secs(5);
@@ -289,10 +289,10 @@ impl<W: World> Hub<W> {
         };
     }
 
-    /// `None` where there is no cloud, or it does not answer.
+    /// What the cloud shows on our fabric; `None` where there is no cloud, or it does not answer.
     async fn held_by_cloud(&self) -> Option<Vec<CloudRecord>> {
-        let cloud = self.cloud.as_ref()?;
-        tokio::time::timeout(CLOUD, cloud.list()).await.ok()?.ok()
+        let (cloud, ours) = (self.cloud.as_ref()?, self.credentials.bundle().fabric_id);
+        tokio::time::timeout(CLOUD, cloud.held(&BTreeSet::new(), Some(ours))).await.ok()?.ok()
     }
 
     fn is_about(&self, held: &CloudRecord, node: NodeId) -> bool {

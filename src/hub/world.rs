@@ -7,13 +7,12 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use tokio::sync::broadcast;
 
-use crate::bind::CloudRecord;
 use crate::cloud::CloudHealth;
 use crate::commissioning::ports::{Discovery, LinkError, MatterLink};
 use crate::discovery::{DiscoveryEvent, Health};
 use crate::keystore::KeyBundle;
 use crate::node::{CommissionableNode, NodeId, OperationalNode};
-use crate::outbox::ports::{BindApi, CloudError};
+use crate::outbox::ports::BindApi;
 
 /// One world: which stack, which LAN, which cloud.
 pub trait World: Send + Sync + 'static {
@@ -79,6 +78,4 @@ pub trait CloudService: BindApi {
     fn service_time(&self) -> Option<Timestamp>;
     /// An operator has changed something: the next call signs in again.
     fn forget_sign_in_block(&self) -> impl Future<Output = ()> + Send;
-    /// Everything that our account has.
-    fn list(&self) -> impl Future<Output = Result<Vec<CloudRecord>, CloudError>> + Send;
 }

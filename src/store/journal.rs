@@ -58,6 +58,8 @@ pub struct JournalFilter {
     pub after_id: Option<i64>,
     /// This many at most: with `after_id` the first ones, otherwise the last ones. Ascending in any case.
     pub limit: Option<u32>,
+    /// The first or last ones of about so many bytes of text, at least one.
+    pub max_bytes: Option<u32>,
 }
 
 impl JournalFilter {
@@ -312,7 +314,8 @@ impl Writer {
 
 fn query(connection: &Connection, filter: &JournalFilter) -> Result<Vec<Event>, StoreError> {
     let mut sql =
-        "SELECT id, at, level, kind, message, node_id, attempt_id, outbox_id, fields FROM journal WHERE 1".to_owned();
+        "SELECT id, at, level, kind, message, node_id, attempt_id, outbox_id, fields, bytes FROM journal WHERE 1"
+            .to_owned();
     let mut values: Vec<Value> = Vec::new();
     let mut narrow = |condition: &str, value: Value| {
         values.push(value);
@@ -339,9 +342,16 @@ fn query(connection: &Connection, filter: &JournalFilter) -> Result<Vec<Event>, 
         sql.push_str(&format!(" LIMIT {limit}"));
     }
     let mut statement = connection.prepare_cached(&sql).map_err(store_error)?;
-    let rows = statement.query_map(params_from_iter(values), |row| Ok(read(row))).map_err(store_error)?;
-    let mut events: Vec<Event> =
-        rows.map(|row| row.map_err(store_error)?.map_err(|Failure(error)| error)).collect::<Result<_, StoreError>>()?;
+    let rows = statement.query_map(params_from_iter(values), |row| Ok((read(row), row.get::<_, u32>(9)?)));
+    let (mut events, mut room) = (Vec::new(), filter.max_bytes.unwrap_or(u32::MAX));
+    for row in rows.map_err(store_error)? {
+        let (event, bytes) = row.map_err(store_error)?;
+        if bytes > room && filter.max_bytes.is_some() && !events.is_empty() {
+            break;
+        }
+        room = room.saturating_sub(bytes);
+        events.push(event.map_err(|Failure(error)| error)?);
+    }
     if !forward {
         events.reverse();
     }

@@ -240,7 +240,22 @@ impl Store {
     /// # Errors
     /// The store fails.
     pub async fn nodes(&self) -> Result<Vec<NodeRecord>, StoreError> {
-        self.call(|connection| records(connection, "SELECT record FROM nodes ORDER BY node_id", [])).await
+        self.nodes_after(None, None).await
+    }
+
+    /// The recorded nodes with a greater id than `after`, by id, at most `limit` of them.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn nodes_after(&self, after: Option<NodeId>, limit: Option<u32>) -> Result<Vec<NodeRecord>, StoreError> {
+        // Greater than the greatest id: there is none, and nothing that SQL could compare with.
+        let Ok(after) = after.map_or(Ok(-1), |after| id(after.0)) else { return Ok(Vec::new()) };
+        let limit = limit.map_or(-1, i64::from);
+        self.call(move |connection| {
+            let sql = "SELECT record FROM nodes WHERE node_id > ?1 ORDER BY node_id LIMIT ?2";
+            records(connection, sql, [after, limit])
+        })
+        .await
     }
 
     /// One node.
@@ -262,15 +277,6 @@ impl Store {
             records(connection, "SELECT record FROM nodes WHERE name = ?1 ORDER BY node_id", [name])
         })
         .await
-    }
-
-    /// The one node of that name; `None` where there is none or more than one.
-    ///
-    /// # Errors
-    /// The store fails.
-    pub async fn node_by_name(&self, name: &str) -> Result<Option<NodeRecord>, StoreError> {
-        let mut found = self.nodes_by_name(name).await?;
-        Ok(if found.len() == 1 { found.pop() } else { None })
     }
 
     /// Records a node that is on our fabric without a record. Its id is not given away again.

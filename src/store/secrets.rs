@@ -1,7 +1,7 @@
 //! Secrets that the database keeps: the cloud's tokens and the near-field keys, sealed with a key that is not in it.
 //!
 //! What an earlier matterbind left unsealed is read, and sealed as soon as the seal is given. Not here: the seal (`keystore`),
-//! and the binding codes of waiting binds (`task_row`).
+//! and how the binding codes of waiting binds are written (`task_row`).
 
 use std::sync::atomic::Ordering;
 
@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use rusqlite::{OptionalExtension, params};
 use zeroize::Zeroizing;
 
-use super::Store;
+use super::{Failure, Store, task_row};
 use crate::durable::{Seal, StoreError};
 
 /// The name of the cloud's tokens.
@@ -40,6 +40,9 @@ impl Store {
             for (node, plain) in keys.collect::<Result<Vec<_>, _>>()? {
                 let sealed = store.sealed_text(&plain)?;
                 tx.execute("UPDATE receipts SET auth_key = ?2 WHERE node_id = ?1", params![node, *sealed])?;
+            }
+            for (table, key) in [("outbox", "id"), ("provisional", "node_id")] {
+                seal_codes(tx, table, key)?;
             }
             Ok(())
         };
@@ -95,4 +98,17 @@ impl Store {
         let plain = self.seal.get()?.open(&BASE64.decode(sealed).unwrap())?;
         Some(String::from_utf8(plain.to_vec()).unwrap())
     }
+}
+
+/// Writes tasks anew whose binding code is there as it is.
+fn seal_codes(tx: &rusqlite::Transaction<'_>, table: &str, key: &str) -> Result<(), Failure> {
+    let sql =
+        format!("SELECT {key}, task FROM {table} WHERE task ->> '$.binding_code' NOT LIKE '{}%'", task_row::SEALED);
+    let mut plain = tx.prepare(&sql)?;
+    let plain = plain.query_map([], |row| Ok((row.get::<_, i64>(0)?, Zeroizing::new(row.get::<_, String>(1)?))))?;
+    for (row, task) in plain.collect::<Result<Vec<_>, _>>()? {
+        let sealed = task_row::write(&task_row::read(&task)?)?;
+        tx.execute(&format!("UPDATE {table} SET task = ?2 WHERE {key} = ?1"), params![row, sealed.as_str()])?;
+    }
+    Ok(())
 }

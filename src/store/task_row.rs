@@ -1,12 +1,17 @@
-//! An [`OutboxTask`] as the JSON of its row. The one place where a binding code is written in the clear: the bind must
-//! survive a restart, and the database is protected by its directory (0700) and its own rights (0600).
+//! An [`OutboxTask`] as the JSON of its row. The binding code in it must survive a restart: it is sealed where there is a
+//! seal, else protected by the rights of the database alone.
 //!
-//! The shape is part of the schema: add optional fields, never rename one without a migration.
+//! Rows are written and read on the store's thread only, which has the store's seal. The shape is part of the schema: add
+//! optional fields, never rename one without a migration.
 
-use serde::{Deserialize, Serialize, Serializer};
+use std::cell::OnceCell;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zeroize::Zeroizing;
 
-use super::{from_json, to_json};
+use super::{SharedSeal, from_json, to_json};
 use crate::bind::{BindOptions, BindRequest, CloudDevice, MatterInfo};
 use crate::durable::StoreError;
 use crate::outbox::ports::OutboxTask;
@@ -25,7 +30,7 @@ enum TaskRow {
 #[derive(Serialize, Deserialize)]
 struct BindRow {
     device: CloudDevice,
-    #[serde(serialize_with = "in_the_clear")]
+    #[serde(serialize_with = "at_rest", deserialize_with = "from_rest")]
     binding_code: BindingCode,
     device_name: Option<String>,
     family_id: Option<String>,
@@ -36,8 +41,35 @@ struct BindRow {
     matter_info: MatterInfo,
 }
 
-fn in_the_clear<S: Serializer>(code: &BindingCode, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(code.expose())
+/// Before a code that is sealed; a code has hex digits only.
+pub(super) const SEALED: &str = "sealed:";
+
+thread_local! {
+    static SEAL: OnceCell<SharedSeal> = const { OnceCell::new() };
+}
+
+/// The calling thread is the store's, and this is its seal, which may be given later.
+pub(super) fn use_seal(seal: SharedSeal) {
+    // A thread has one store.
+    let _ = SEAL.with(|own| own.set(seal));
+}
+
+fn at_rest<S: Serializer>(code: &BindingCode, serializer: S) -> Result<S::Ok, S::Error> {
+    let sealed = SEAL.with(|own| own.get()?.get().map(|seal| seal.seal(code.expose().as_bytes())));
+    match sealed {
+        Some(Ok(sealed)) => serializer.serialize_str(&format!("{SEALED}{}", BASE64.encode(sealed))),
+        Some(Err(error)) => Err(serde::ser::Error::custom(error)),
+        None => serializer.serialize_str(code.expose()),
+    }
+}
+
+/// A code that was sealed by another seal is none: the cloud refuses it, and the row says so.
+fn from_rest<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BindingCode, D::Error> {
+    let text = Zeroizing::new(String::deserialize(deserializer)?);
+    let Some(sealed) = text.strip_prefix(SEALED) else { return Ok(BindingCode::new(text.as_str())) };
+    let opened = SEAL.with(|own| own.get()?.get()?.open(&BASE64.decode(sealed).ok()?));
+    let code = opened.and_then(|code| String::from_utf8(code.to_vec()).ok().map(Zeroizing::new)).unwrap_or_default();
+    Ok(BindingCode::new(code.as_str()))
 }
 
 impl From<&BindRequest> for BindRow {

@@ -392,7 +392,7 @@ async fn only_the_oldest_row_of_a_device_is_due() {
     store.settle(&entry, Some(status.clone()), Some(&receipt)).await.unwrap();
     assert_eq!(store.node(NodeId(1002)).await.unwrap().unwrap().bind, status);
     assert!(matches!(store.update(&entry).await, Err(StoreError::Missing(_))));
-    assert_eq!(store.node_by_name("lamp").await.unwrap().unwrap().node_id, NodeId(1001));
+    assert_eq!(store.nodes_by_name("lamp").await.unwrap()[0].node_id, NodeId(1001));
 }
 
 #[tokio::test]

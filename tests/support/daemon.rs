@@ -45,6 +45,8 @@ pub struct Options {
     pub environment: Vec<(String, String)>,
     /// Where the hub finds its cloud: the reference cloud itself, or what stands before it.
     pub cloud: String,
+    /// The daemon's program, where something starts before it.
+    pub program: PathBuf,
 }
 
 impl Default for Options {
@@ -57,6 +59,7 @@ impl Default for Options {
             state_dir: None,
             environment: Vec::new(),
             cloud: CLOUD.to_owned(),
+            program: MATTERBIND.into(),
         }
     }
 }
@@ -66,6 +69,7 @@ pub struct Hub<'a> {
     lab: &'a Lab,
     directory: tempfile::TempDir,
     state_dir: PathBuf,
+    program: PathBuf,
     flags: Vec<String>,
     /// Variables of the next daemon.
     pub environment: Vec<(String, String)>,
@@ -100,8 +104,8 @@ impl<'a> Hub<'a> {
         let state_dir = options.state_dir.clone().unwrap_or_else(|| path.join("state"));
         let config = config(&state_dir, &options);
         fs::write(path.join("matterbind.toml"), config).unwrap();
-        let Options { flags, environment, .. } = options;
-        Self { lab, directory, state_dir, flags, environment, daemon: None, cloud: None }
+        let Options { program, flags, environment, .. } = options;
+        Self { lab, directory, state_dir, program, flags, environment, daemon: None, cloud: None }
     }
 
     /// A hub whose cloud and daemon run.
@@ -127,7 +131,7 @@ impl<'a> Hub<'a> {
         let manager = UnixDatagram::bind(&notify).expect("the notification socket");
         // Only so long between looks whether the daemon is still there.
         manager.set_read_timeout(Some(Duration::from_millis(100))).expect("a timeout");
-        let mut command = self.lab.hub_command(MATTERBIND);
+        let mut command = self.lab.hub_command(&self.program);
         let log = File::options().create(true).append(true).open(self.directory.path().join("daemon.log")).unwrap();
         let out = File::options().create(true).append(true).open(self.directory.path().join("daemon.out")).unwrap();
         command.args(&self.flags).arg("daemon").arg("--config").arg(self.config());
@@ -157,9 +161,14 @@ impl<'a> Hub<'a> {
         daemon.wait().expect("our own child");
     }
 
+    /// The daemon's process.
+    pub fn daemon_pid(&self) -> u32 {
+        self.daemon.as_ref().expect("the daemon runs").id()
+    }
+
     /// Resident memory of the daemon in KiB, now.
     pub fn resident_kib(&self) -> u64 {
-        let pid = self.daemon.as_ref().expect("the daemon runs").id();
+        let pid = self.daemon_pid();
         let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("our own child");
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("the kernel says it");
         line.trim().trim_end_matches(" kB").parse().expect("a number")

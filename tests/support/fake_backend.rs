@@ -10,8 +10,8 @@ use matterbind::admin::server::{AdminOptions, AdminServer};
 use matterbind::admin::wire::{
     AccessOutcome, AccessReport, AccessView, BindOrder, BindResult, CloseResult, CloudStatus, CommissionEvent,
     CommissionRequest, CommissionResult, DiscoverChange, DiscoverChangeKind, DiscoverQuery, Discovered, DiscoveredNode,
-    FabricInfo, Failure, LogQuery, NodeAccess, NodeCheck, NodeCounts, NodeDetail, NodeRef, NodeSync, Nodes, Outbox,
-    OutboxCounts, OutboxItem, Refusal, RemoveResult, ShareResult, Status, SyncReport, Timings, Verdict,
+    FabricInfo, Failure, LogQuery, NodeAccess, NodeCheck, NodeCounts, NodeDetail, NodeRef, NodeSync, Nodes, NodesQuery,
+    Outbox, OutboxCounts, OutboxItem, Refusal, RemoveResult, ShareResult, Status, SyncReport, Timings, Verdict,
 };
 use matterbind::backup::{Identity, Lock, Recipient, Unlock, decrypt, encrypt};
 use matterbind::bind::{BindState, BindStatus};
@@ -212,7 +212,7 @@ impl CommissionDoor for Fake {
 }
 
 impl InventoryDoor for Fake {
-    async fn nodes(&self) -> Result<Nodes, Refusal> {
+    async fn nodes(&self, _: &NodesQuery) -> Result<Nodes, Refusal> {
         Ok(Nodes { nodes: Self::all(), foreign: Vec::new() })
     }
 
@@ -336,9 +336,15 @@ impl LogDoor for Fake {
         Ok(kept.into_iter().filter(|event| query.wants(event)).collect())
     }
 
+    async fn log_part(&self, query: &LogQuery) -> Result<Vec<Event>, Refusal> {
+        self.logs(query).await
+    }
+
     fn subscribe(&self) -> broadcast::Receiver<Event> {
         self.events.subscribe()
     }
+
+    fn note_wrong_tokens(&self, _: &str, _: u64) {}
 }
 
 impl BindingDoor for Fake {

@@ -25,6 +25,14 @@ async fn until_gone(dir: &TempDir, texts: &[&'static str]) {
 const CODE: &str = "0123456789ABCDEF";
 const AUTH_KEY: &str = "bmVhci1maWVsZC1rZXk=";
 
+/// The binding code of a bind that waits.
+async fn code(store: &Store, row: OutboxId) -> String {
+    match store.outbox_entry(row).await.unwrap().unwrap().task {
+        OutboxTask::Bind(request) => request.binding_code.expose().to_owned(),
+        other => panic!("{other:?} is no bind"),
+    }
+}
+
 async fn bound(store: &Store, row: OutboxId) {
     let status = BindStatus { state: BindState::Bound, code: Some(200), ..BindStatus::default() };
     let receipt = BindReceipt { auth_key: Some(AuthKey::new(AUTH_KEY)), binding_mode: Some(2), product_name: None };
@@ -56,16 +64,20 @@ async fn secrets_are_sealed_those_of_before_too() {
     let dir = tempfile::tempdir().unwrap();
     let store = with_fabric(&dir, 1000).await;
     let (before, after) = (commit(&store, 1001).await, commit(&store, 1002).await);
+    let waiting = commit(&store, 1003).await;
     store.save_secret(TOKENS, b"{an-early-token}").await.unwrap();
     bound(&store, before).await;
     assert_eq!(found(&dir, &["an-early-token", AUTH_KEY]), ["an-early-token", AUTH_KEY], "no seal yet");
 
     store.seal_with(SealKey::new(b"one")).await.unwrap();
-    until_gone(&dir, &["an-early-token", AUTH_KEY]).await;
+    until_gone(&dir, &["an-early-token", AUTH_KEY, CODE]).await;
+    assert_eq!(code(&store, waiting).await, CODE);
     assert_eq!(store.load_secret(TOKENS).await.unwrap().unwrap().as_slice(), b"{an-early-token}");
     store.save_secret(TOKENS, b"{a-later-token}").await.unwrap();
     bound(&store, after).await;
-    assert_eq!(found(&dir, &["an-early-token", "a-later-token", AUTH_KEY]), Vec::<&str>::new());
+    let later = commit(&store, 1004).await;
+    assert_eq!(code(&store, later).await, CODE);
+    assert_eq!(found(&dir, &["an-early-token", "a-later-token", AUTH_KEY, CODE]), Vec::<&str>::new());
     assert_eq!(store.auth_key(1001).await.as_deref(), Some(AUTH_KEY));
     assert_eq!(store.auth_key(1002).await.as_deref(), Some(AUTH_KEY));
     store.close().await;
@@ -75,8 +87,10 @@ async fn secrets_are_sealed_those_of_before_too() {
     assert_eq!(store.load_secret(TOKENS).await.unwrap(), None, "sealed, and no seal is given yet");
     store.seal_with(SealKey::new(b"one")).await.unwrap();
     assert_eq!(store.load_secret(TOKENS).await.unwrap().unwrap().as_slice(), b"{a-later-token}");
+    assert_eq!((code(&store, waiting).await, code(&store, later).await), (CODE.to_owned(), CODE.to_owned()));
     store.close().await;
     let store = Store::open(dir.path()).unwrap();
     store.seal_with(SealKey::new(b"two")).await.unwrap();
     assert_eq!(store.load_secret(TOKENS).await.unwrap(), None);
+    assert_eq!(code(&store, later).await, "", "the cloud refuses it, and the row says so");
 }
