@@ -5,6 +5,12 @@ use std::sync::LazyLock;
 
 use age::secrecy::ExposeSecret as _;
 use age::x25519::Identity;
+use axum::extract::Query;
+use axum::http::Uri;
+use matterbind::admin::wire::{
+    AccessAction, CommissionRequest, DiscoverQuery, Encryption, ImportRoot, LogQuery, NodeAction, NodesQuery,
+    RemoveRoot, SyncQuery,
+};
 use matterbind::attestation::csr::verify_csr;
 use matterbind::attestation::{Evidence, Material, TrustStore, verify, verify_material};
 use matterbind::backup::{self, Unlock};
@@ -18,11 +24,14 @@ pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
 pub const ALL: &[Target] = &[
+    ("admin_request", admin_request),
     ("attestation_evidence", attestation_evidence),
     ("backup_file", backup_file),
     ("cloud_answer", cloud_answer),
+    ("mdns_heard", matterbind::discovery::fuzz::heard),
     ("mdns_txt", mdns_txt),
     ("onboarding_payload", onboarding_payload),
+    ("tlv_read", matterbind::matter::fuzz::reads),
 ];
 
 const NONCE: [u8; 32] = [7; 32];
@@ -35,6 +44,42 @@ static TRUST: LazyLock<TrustStore> = LazyLock::new(|| {
     trust.add_paa(&DEVICE.paa).expect("the test PAA is a PAA");
     trust
 });
+
+/// What anybody who may use the admin API, or got hold of its token, sends: bodies and queries. The first byte says to which
+/// route. What is understood is shown without the secrets in it.
+pub fn admin_request(data: &[u8]) {
+    let Some((route, bytes)) = data.split_first() else { return };
+    fn body<T: serde::de::DeserializeOwned + std::fmt::Debug>(bytes: &[u8]) -> String {
+        serde_json::from_slice::<T>(bytes).map(|body| format!("{body:?}")).unwrap_or_default()
+    }
+    fn query<T: serde::de::DeserializeOwned>(bytes: &[u8]) {
+        let Some(uri) = std::str::from_utf8(bytes).ok().and_then(|text| format!("/v1?{text}").parse::<Uri>().ok())
+        else {
+            return;
+        };
+        drop(Query::<T>::try_from_uri(&uri));
+    }
+    match route % 10 {
+        0 => {
+            let Ok(request) = serde_json::from_slice::<CommissionRequest>(bytes) else { return };
+            let shown = format!("{request:?}");
+            let value: serde_json::Value = serde_json::from_slice(bytes).unwrap_or_default();
+            let code = value["setup_code"].as_str().unwrap_or_default();
+            // Shorter ones may be part of any other word.
+            assert!(code.len() < 8 || !shown.contains(code), "the setup code is shown: {shown}");
+            drop(SetupCode::new(code).parse());
+        }
+        1 => drop(body::<NodeAction>(bytes)),
+        2 => drop(body::<AccessAction>(bytes)),
+        3 => drop(body::<Encryption>(bytes)),
+        4 => drop(body::<RemoveRoot>(bytes)),
+        5 => drop(body::<ImportRoot>(bytes)),
+        6 => query::<LogQuery>(bytes),
+        7 => query::<DiscoverQuery>(bytes),
+        8 => query::<NodesQuery>(bytes),
+        _ => query::<SyncQuery>(bytes),
+    }
+}
 
 /// Hostile attestation evidence: whatever a device sends is judged without a panic.
 ///

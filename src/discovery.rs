@@ -40,6 +40,8 @@ mod address;
 mod browse;
 mod cache;
 mod candidates;
+#[cfg(feature = "sim")]
+pub mod fuzz;
 mod guard;
 mod health;
 mod interfaces;
@@ -140,7 +142,8 @@ impl LanDiscovery {
         self.shared.events.subscribe()
     }
 
-    /// The commissionable nodes now, each device once, the one seen first first. Those with a closed window too.
+    /// The commissionable nodes now, the one seen first first. Those with a closed window too, and both of two that have one
+    /// address: which of them is the device, only its passcode tells.
     pub fn commissionable(&self) -> Vec<CommissionableNode> {
         self.shared.cache().commissionable_entries().map(|entry| entry.node.clone()).collect()
     }

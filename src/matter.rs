@@ -11,6 +11,8 @@ mod codec;
 mod command;
 pub mod credentials;
 mod datagram;
+#[cfg(feature = "sim")]
+pub mod fuzz;
 mod handshake;
 mod heard;
 pub mod link;

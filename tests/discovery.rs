@@ -4,8 +4,11 @@
 //! hub namespace: LanDiscovery ── mb0 ══ veth ══ mb0 ── devices' namespace: matter.js
 //! ```
 
+#![allow(clippy::unwrap_used, reason = "a test may")]
+
 #[allow(dead_code, reason = "shared by several test binaries, none of which uses all of it")]
 mod support {
+    pub mod daemon;
     pub mod lab;
     pub mod matterjs;
     pub mod mdns;
@@ -13,6 +16,7 @@ mod support {
 
 use std::collections::HashSet;
 use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use matterbind::commissioning::ports::{DiscoverError, Discovery};
@@ -22,6 +26,7 @@ use matterbind::node::CommissionableNode;
 use matterbind::onboarding::Discriminator;
 use tokio::sync::broadcast;
 
+use support::daemon::VirtualDevice;
 use support::lab::{Families, INTERFACE, Lab};
 use support::matterjs::{ANSWER, Lights};
 use support::mdns::{Claim, Ear, names};
@@ -171,7 +176,7 @@ fn link_local_addresses_are_enough() {
             assert!(!node.sockets().is_empty());
             instances.push(node.instance);
         }
-        // Killed without a goodbye, and started again: one device, the new instance.
+        // Killed without a goodbye, and started again: the new instance is meant, and the old one is shown until its records end.
         let restarted = || {
             drop(lights);
             Lights::start(&lab, &variables)
@@ -180,9 +185,20 @@ fn link_local_addresses_are_enough() {
         let restarting = std::thread::scope(|scope| scope.spawn(restarted).join().expect("they start"));
         let Some(again) = restarting else { return };
         lights = again;
-        gone(&mut events, &instances[0]).await;
+        let back = async {
+            loop {
+                if let DiscoveryEvent::Appeared(Seen::Commissionable(node)) =
+                    events.recv().await.expect("discovery runs")
+                    && node.txt.discriminator == 2000
+                {
+                    return node.instance;
+                }
+            }
+        };
+        let back = tokio::time::timeout(ANSWER, back).await.expect("it is back");
         let node = find(&discovery, Discriminator::Long(2000)).await.expect("it is back");
-        assert!(!instances.contains(&node.instance));
+        assert!(node.instance == back && !instances.contains(&back));
+        assert!(discovery.commissionable().iter().any(|shown| shown.instance == instances[0]), "a twin hides nobody");
         drop(lights);
     });
 }
@@ -251,7 +267,7 @@ const MAX_QUERIES: usize = 150;
 /// records live, and an honest device is found in the middle of it and after it.
 ///
 /// ```text
-/// hub: search 3000 ──────────► found      search 3001 ──► found
+/// hub: search 3000 ──────────► found      search 3001, 3002 ──► found
 /// liar:  |== 500 records a second ==|  (they live for 75 minutes)
 /// ear:   |== counts the hub's queries ==================|
 /// ```
@@ -272,6 +288,8 @@ fn a_storm_of_records_makes_no_storm_of_queries() {
         ("names and nothing behind them", commissionable.chunks(20).map(names).collect(), 25),
     ] {
         let Some(lab) = Lab::new(Families::Both) else { return };
+        let (storage, started) = (tempfile::tempdir().expect("a directory"), AtomicBool::new(false));
+        let (storage, started, lab) = (storage.path(), &started, &lab);
         let begin = Barrier::new(2);
         std::thread::scope(|scope| {
             let outside = scope.spawn(|| {
@@ -290,19 +308,35 @@ fn a_storm_of_records_makes_no_storm_of_queries() {
                     (counted, start.elapsed())
                 })
             });
+            // A device whose responder answers as Matter wants it, and that nobody has heard of before the storm is over.
+            scope.spawn(move || {
+                std::thread::sleep(Duration::from_secs(5));
+                let device = VirtualDevice::start(lab, storage, &["--discriminator", "3002"]);
+                started.store(true, Ordering::Relaxed);
+                while started.load(Ordering::Relaxed) {
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+                device.kill();
+            });
             lab.in_hub(|| async {
                 let discovery = start();
                 begin.wait();
                 tokio::time::sleep(Duration::from_secs(2)).await;
-                for discriminator in [3000, 3001] {
+                for discriminator in [3000, 3001, 3002] {
+                    while discriminator == 3002 && !started.load(Ordering::Relaxed) {
+                        tokio::time::sleep(Duration::from_millis(20)).await;
+                    }
                     let began = Instant::now();
                     let node = find(&discovery, Discriminator::Long(discriminator)).await;
                     let node = node.unwrap_or_else(|error| panic!("{kind}: {error}"));
-                    assert!(node.instance.starts_with("00000000000003E"), "{node:?}");
+                    assert!(discriminator == 3002 || node.instance.starts_with("00000000000003E"), "{node:?}");
                     println!("{kind}: device {discriminator} found in {:?}", began.elapsed());
-                    // The second one appears when the storm is over.
-                    tokio::time::sleep(Duration::from_secs(4)).await;
+                    // The others appear when the storm is over.
+                    if discriminator == 3000 {
+                        tokio::time::sleep(Duration::from_secs(4)).await;
+                    }
                 }
+                started.store(false, Ordering::Relaxed);
                 assert!(discovery.commissionable().len() <= 512 && discovery.operational_nodes().len() <= 512);
                 assert!(discovery.health().await.is_well());
                 // Keeps its records alive until all is counted.

@@ -356,7 +356,7 @@ fn discriminator(kind: Kind, subtype: &str) -> Option<Discriminator> {
 }
 
 /// What a resolved service is to Matter; `None` where it is incomplete or none of ours.
-fn understand(kind: Kind, service: &ResolvedService, local: &[LocalPrefix]) -> Option<Seen> {
+pub(super) fn understand(kind: Kind, service: &ResolvedService, local: &[LocalPrefix]) -> Option<Seen> {
     let addresses = rank(service.addresses.iter().filter_map(scoped).collect(), local);
     if addresses.is_empty() || service.port == 0 {
         return None;

@@ -12,7 +12,7 @@ use crate::onboarding::Discriminator;
 
 /// More instances of one kind than this are a flood, not a home: a newcomer that nobody asked for is ignored, and one that is
 /// searched takes the place of the newest other.
-const MAX_INSTANCES: usize = 512;
+pub const MAX_INSTANCES: usize = 512;
 /// After the record cache was emptied, a node that does not answer within this is gone. Several queries fit into it.
 pub const RECONFIRM_WITHIN: Duration = Duration::from_secs(10);
 
@@ -23,7 +23,7 @@ pub enum DiscoveryEvent {
     Appeared(Seen),
     /// Another address, port or TXT record.
     Updated(Seen),
-    /// It said goodbye, its records expired, or the same device came back under another instance name.
+    /// It said goodbye, or its records expired.
     Gone(Seen),
 }
 
@@ -47,7 +47,8 @@ pub struct Entry<N> {
     pub last_heard: Instant,
     /// Since when it has to be confirmed.
     unconfirmed: Option<Instant>,
-    /// A newer instance has the same socket: this is a device that restarted without a goodbye.
+    /// A newer instance has the same socket: a device that restarted without a goodbye has left this behind, or somebody
+    /// lies about the other. So it is shown, and tried last.
     superseded: bool,
 }
 
@@ -85,7 +86,7 @@ impl Cache {
                 };
                 events.extend(note(&mut self.commissionable, key, node, Seen::Commissionable, now));
                 if !events.is_empty() {
-                    events.extend(self.supersede());
+                    self.supersede();
                 }
                 events
             }
@@ -123,7 +124,7 @@ impl Cache {
         let entry = self.commissionable.remove(&instance.to_ascii_lowercase())?;
         self.last_gone = Some(now);
         self.supersede();
-        (!entry.superseded).then_some(DiscoveryEvent::Gone(Seen::Commissionable(entry.node)))
+        Some(DiscoveryEvent::Gone(Seen::Commissionable(entry.node)))
     }
 
     /// An operational node said goodbye, or its records expired.
@@ -152,7 +153,7 @@ impl Cache {
         let mut events = Vec::new();
         self.commissionable.retain(|_, entry| {
             let gone = overdue(entry.unconfirmed);
-            if gone && !entry.superseded {
+            if gone {
                 events.push(DiscoveryEvent::Gone(Seen::Commissionable(entry.node.clone())));
             }
             !gone
@@ -170,9 +171,9 @@ impl Cache {
         events
     }
 
-    /// The commissionable nodes, each device once, oldest first.
+    /// Every commissionable node, oldest first.
     pub fn commissionable_entries(&self) -> impl Iterator<Item = &Entry<CommissionableNode>> {
-        let mut entries: Vec<_> = self.commissionable.values().filter(|entry| !entry.superseded).collect();
+        let mut entries: Vec<_> = self.commissionable.values().collect();
         entries.sort_by(|a, b| (a.first_seen, &a.node.instance).cmp(&(b.first_seen, &b.node.instance)));
         entries.into_iter()
     }
@@ -227,8 +228,8 @@ impl Cache {
         &self.rounds
     }
 
-    /// Hides every instance whose socket a newer instance has: two devices cannot have the same.
-    fn supersede(&mut self) -> Vec<DiscoveryEvent> {
+    /// Marks every instance whose socket a newer instance has.
+    fn supersede(&mut self) {
         // The newest instance at each address and port.
         let mut newest: HashMap<(&ScopedAddress, u16), Instant> = HashMap::new();
         for entry in self.commissionable.values() {
@@ -237,22 +238,16 @@ impl Cache {
                 *first_seen = entry.first_seen.max(*first_seen);
             }
         }
-        let is_hidden = |entry: &Entry<CommissionableNode>| {
+        let is_older = |entry: &Entry<CommissionableNode>| {
             let newer =
                 |address| newest.get(&(address, entry.node.port)).is_some_and(|newest| *newest > entry.first_seen);
             entry.node.addresses.iter().any(newer)
         };
-        let hidden: HashSet<String> =
-            self.commissionable.iter().filter(|(_, entry)| is_hidden(entry)).map(|(key, _)| key.clone()).collect();
-        let mut events = Vec::new();
+        let older: HashSet<String> =
+            self.commissionable.iter().filter(|(_, entry)| is_older(entry)).map(|(key, _)| key.clone()).collect();
         for (key, entry) in &mut self.commissionable {
-            let superseded = hidden.contains(key.as_str());
-            if superseded && !entry.superseded {
-                events.push(DiscoveryEvent::Gone(Seen::Commissionable(entry.node.clone())));
-            }
-            entry.superseded = superseded;
+            entry.superseded = older.contains(key.as_str());
         }
-        events
     }
 }
 
@@ -276,6 +271,11 @@ impl Kind {
 }
 
 impl<N> Entry<N> {
+    /// Whether a newer instance has the same socket.
+    pub fn is_older_twin(&self) -> bool {
+        self.superseded
+    }
+
     fn doubt(&mut self, now: Instant) {
         self.unconfirmed.get_or_insert(now);
     }
@@ -360,17 +360,18 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_device_that_restarted_without_goodbye_is_one_device() {
+    fn a_twin_hides_nobody_and_the_older_one_is_tried_last() {
         let start = Instant::now();
         let (old, new) = (commissionable("A", 3840, 1), commissionable("B", 3841, 1));
         let mut cache = Cache::default();
         cache.handle_sighting(sighting(&old), start);
         let events = cache.handle_sighting(sighting(&new), start + Duration::from_secs(1));
-        assert_eq!(events, [DiscoveryEvent::Appeared(sighting(&new)), DiscoveryEvent::Gone(sighting(&old))]);
+        assert_eq!(events, [DiscoveryEvent::Appeared(sighting(&new))]);
         // The record cache replays the old one until it expires.
         cache.handle_sighting(sighting(&old), start + Duration::from_secs(2));
-        assert_eq!(visible(&cache), ["B"]);
-        assert_eq!(cache.handle_commissionable_gone("A", start), None);
+        assert_eq!(visible(&cache), ["A", "B"]);
+        assert_eq!(cache.candidates(), [new.clone(), old.clone()]);
+        assert_eq!(cache.handle_commissionable_gone("A", start), Some(DiscoveryEvent::Gone(sighting(&old))));
         assert_eq!(visible(&cache), ["B"]);
     }
 

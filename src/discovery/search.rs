@@ -50,7 +50,7 @@ impl Wanted {
         (Kind::Commissionable, format!("{subtype}._sub.{}", Kind::Commissionable.service_type()))
     }
 
-    /// Judges what is known at `now`.
+    /// Judges what is known at `now`. Of two that have one socket the newer is meant: the other is tried after it.
     ///
     /// A long discriminator that fits exactly one node is answered at once. A short one only when every device has had
     /// the time to answer a query, and the match itself is not brand-new: others may be starting up beside it. Several
@@ -58,7 +58,7 @@ impl Wanted {
     pub fn judge(&self, cache: &Cache, now: Instant) -> Finding {
         let mut fitting = cache
             .commissionable_entries()
-            .filter(|entry| entry.node.txt.commissioning_mode != 0 && self.fits(&entry.node));
+            .filter(|entry| !entry.is_older_twin() && entry.node.txt.commissioning_mode != 0 && self.fits(&entry.node));
         let Some(first) = fitting.next() else { return Finding::Nothing };
         let others: Vec<_> = fitting.collect();
         if others.is_empty() && matches!(self.discriminator, Discriminator::Long(_)) {

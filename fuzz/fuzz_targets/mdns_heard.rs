@@ -1,0 +1,5 @@
+//! See `matterbind::discovery::fuzz`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| matterbind::discovery::fuzz::heard(data));
