@@ -10,10 +10,15 @@ use tokio_util::io::ReaderStream;
 use super::routes::{Answer, Api, Body, Refused, json, node_id};
 use super::wire::{AccessAction, AccessReport, AccessView, Encryption, FabricInfo, ImportRoot, Refusal, RemoveRoot};
 use crate::backup::{Identity, Recipient};
+use crate::commissioning::error::Disposition;
 use crate::hub::doors::{AccessDoor, InventoryDoor, KeysDoor};
 
 fn recipient(asked: &Encryption) -> Result<Recipient, Refused> {
-    let none = |why| Refused(Refusal::bad_request(format!("this is no age recipient: {why}")));
+    let hint = "a recipient begins with age1; `age-keygen -y FILE` prints the one of an identity";
+    let none = |why| {
+        let message = format!("this is no age recipient: {why}");
+        Refused(Refusal::new("bad-request", Disposition::UserAction, message, hint))
+    };
     asked.recipient.parse().map_err(none)
 }
 
