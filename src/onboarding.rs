@@ -49,15 +49,6 @@ impl Discriminator {
             Self::Short(own) => u16::from(own) == long >> 8,
         }
     }
-
-    /// Whether another code may be for the same device.
-    pub fn may_be(self, other: Self) -> bool {
-        match (self, other) {
-            (own, Self::Long(long)) => own.matches(long),
-            (Self::Long(long), Self::Short(_)) => other.matches(long),
-            (Self::Short(own), Self::Short(other)) => own == other,
-        }
-    }
 }
 
 impl fmt::Display for Discriminator {
@@ -347,6 +338,9 @@ mod tests {
     #[case::marked("\u{FEFF}MT:Y.K90AFN00KA0648G00\u{200B}")]
     #[case::full_width("ＭＴ：Ｙ．Ｋ９０ＡＦＮ００ＫＡ０６４８Ｇ００")]
     #[case::quotes("'MT:Y.K90AFN00KA0648G00'")]
+    #[case::link("https://example.com/?p=MT:Y.K90AFN00KA0648G00")]
+    #[case::escaped_link("<https://example.com/qrcode.html?data=MT%3AY.K90AFN00KA0648G00&lang=en#top>")]
+    #[case::path_of_a_link("HTTP://smt:8080/mt:y.k90afn00ka0648g00")]
     fn a_qr_payload_as_people_paste_it(#[case] pasted: &str) {
         assert!(parse(pasted).is_ok());
         assert_eq!(parse(pasted), parse("MT:Y.K90AFN00KA0648G00"));
@@ -366,6 +360,8 @@ mod tests {
     #[case::one_after_the_other("mt:aaa\nmt:bbb", &["MT:AAA", "MT:BBB"])]
     #[case::nothing_in_it("MT:*", &["MT:*"])]
     #[case::manual("34970112332", &["34970112332"])]
+    #[case::in_a_link("https://example.com/?p=MT:AAA%2ABBB&q=1", &["MT:AAA", "MT:BBB"])]
+    #[case::link_without_one("https://example.com/34970112332", &["https://example.com/34970112332"])]
     fn a_code_for_several_devices_is_taken_apart(#[case] typed: &str, #[case] single: &[&str]) {
         let each = SetupCode::new(typed).each();
         assert_eq!(each.iter().map(SetupCode::expose).collect::<Vec<_>>(), single);

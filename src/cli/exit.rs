@@ -74,6 +74,10 @@ impl ExitCode {
             | "device-unreachable"
             | "wrong-passcode"
             | "already-on-this-fabric"
+            | "case-refused"
+            | "handshake-refused"
+            | "device-busy"
+            | "device-error"
             | "window-open"
             | "removal-too-late" => {
                 return Self::Device;
@@ -277,7 +281,7 @@ mod tests {
     #[case(Some(Step::Parse), "reserved-passcode", Disposition::UserAction, ExitCode::Usage)]
     #[case(Some(Step::Discover), "device-not-found", Disposition::UserAction, ExitCode::Device)]
     #[case(Some(Step::Discover), "ambiguous-device", Disposition::UserAction, ExitCode::Device)]
-    #[case(Some(Step::Discover), "discovery-unavailable", Disposition::Bug, ExitCode::Internal)]
+    #[case(Some(Step::Discover), "discovery-unavailable", Disposition::UserAction, ExitCode::Internal)]
     #[case(Some(Step::Discover), "window-closed", Disposition::UserAction, ExitCode::Device)]
     #[case(Some(Step::Pase), "wrong-passcode", Disposition::UserAction, ExitCode::Device)]
     #[case(Some(Step::Pase), "device-unreachable", Disposition::Retry, ExitCode::Device)]
@@ -297,6 +301,9 @@ mod tests {
     #[case(None, "forbidden", Disposition::UserAction, ExitCode::Refused)]
     #[case(None, "not-ready", Disposition::Retry, ExitCode::Unreachable)]
     #[case(None, "device-unreachable", Disposition::Retry, ExitCode::Device)]
+    #[case(None, "handshake-refused", Disposition::Retry, ExitCode::Device)]
+    #[case(None, "case-refused", Disposition::Retry, ExitCode::Device)]
+    #[case(None, "device-busy", Disposition::Retry, ExitCode::Device)]
     #[case(None, "something-new", Disposition::Bug, ExitCode::Internal)]
     fn failures(
         #[case] step: Option<Step>,

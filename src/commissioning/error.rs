@@ -207,9 +207,8 @@ impl CommissioningError {
             | Self::AttestationRejected { .. }
             | Self::FabricTableFull { .. }
             | Self::AlreadyOurs { .. }
-            | Self::CloudRefuses { .. } => Disposition::UserAction,
-            Self::Discover(DiscoverError::Unavailable(_)) => Disposition::Bug,
-            Self::Discover(_) => Disposition::UserAction,
+            | Self::CloudRefuses { .. }
+            | Self::Discover(_) => Disposition::UserAction,
             Self::Link { step, source } => match source {
                 LinkError::WrongPasscode | LinkError::WindowClosed => Disposition::UserAction,
                 LinkError::Malformed { .. } | LinkError::Stack { .. } => Disposition::Bug,
