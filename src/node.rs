@@ -3,7 +3,6 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::str::FromStr;
-use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -13,8 +12,10 @@ use crate::bind::{BindOptions, BindStatus};
 use crate::fabric::CatGrant;
 
 mod marks;
+mod session;
 
 pub use marks::Marks;
+pub use session::SessionParameters;
 
 /// The range from which the hub allocates fabric and node ids: exact in every JSON reader (cloud-contract 6.3).
 pub const OWN_ID_MAX: u64 = (1 << 31) - 1;
@@ -192,44 +193,6 @@ impl OperationalTxt {
             self.session_active_threshold_ms,
             self.icd,
         )
-    }
-}
-
-/// How a node listens: a sleepy one hears nothing between two looks at its radio (Matter Core 4.12.8).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SessionParameters {
-    /// SESSION_IDLE_INTERVAL: the longest time until it hears what is sent while it is idle.
-    pub idle_interval: Duration,
-    /// SESSION_ACTIVE_INTERVAL: the same while it is active.
-    pub active_interval: Duration,
-    /// SESSION_ACTIVE_THRESHOLD: how long it stays active after it has heard something.
-    pub active_threshold: Duration,
-    /// Whether it is an intermittently connected device that operates with long idle times now.
-    pub long_idle: bool,
-}
-
-impl SessionParameters {
-    fn new(idle_ms: Option<u32>, active_ms: Option<u32>, threshold_ms: Option<u32>, icd: Option<bool>) -> Self {
-        let or = |said: Option<u32>, default: Duration| said.map_or(default, |ms| Duration::from_millis(ms.into()));
-        let default = Self::default();
-        Self {
-            idle_interval: or(idle_ms, default.idle_interval),
-            active_interval: or(active_ms, default.active_interval),
-            active_threshold: or(threshold_ms, default.active_threshold),
-            long_idle: icd == Some(true),
-        }
-    }
-}
-
-impl Default for SessionParameters {
-    /// What holds for a node that says nothing (Matter Core 4.12.8).
-    fn default() -> Self {
-        Self {
-            idle_interval: Duration::from_millis(500),
-            active_interval: Duration::from_millis(300),
-            active_threshold: Duration::from_millis(4000),
-            long_idle: false,
-        }
     }
 }
 
@@ -460,6 +423,8 @@ impl BasicInformation {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]

@@ -152,7 +152,10 @@ fn node_table(nodes: &[NodeRecord], now: Timestamp) -> Markup {
                 td { code { (node.node_id) } }
                 td { (node.name) }
                 td { (node.vendor_name) " " (node.product_name) }
-                td { span class=(state_class(node.state)) { (node.state.as_str()) } }
+                td {
+                    span class=(state_class(node.state)) { (node.state.as_str()) }
+                    @if node.rhythm.session().is_sleepy() { " " small.quiet { "sleepy" } }
+                }
                 td { (bind_cell(node)) }
                 td.quiet { @if let Some(at) = node.last_seen_at { (age(at, now)) " ago" } @else { "never" } }
             } } }

@@ -140,7 +140,6 @@ impl CommissionArgs {
             room_id: self.room.clone(),
             address: self.address,
             no_bind: self.no_bind,
-            alike: 0,
             wait_bind_ms: u64::try_from(self.wait_bind.as_millis()).unwrap_or(u64::MAX),
             attestation_override: self
                 .override_attestation

@@ -15,7 +15,7 @@ use super::output::{self, Paint, Tone};
 use super::progress::Progress;
 use super::{Global, numbers};
 use crate::admin::wire::{CommissionRequest, CommissionResult, Failure};
-use crate::onboarding::{OnboardingPayload, SetupCode};
+use crate::onboarding::SetupCode;
 
 /// The columns, of which only the first is needed.
 const KNOWN: [&str; 10] =
@@ -113,23 +113,7 @@ fn parse(text: &str, args: &CommissionArgs) -> Result<(Vec<Job>, Vec<String>), S
     if jobs.is_empty() {
         return Err("it names no device".to_owned());
     }
-    tell_alike(&mut jobs);
     Ok((jobs, ignored))
-}
-
-/// Counts for each code those of the file that may be for the same device, as far as an announcement tells: a manual code has
-/// four bits of its discriminator.
-fn tell_alike(jobs: &mut [Job]) {
-    let payloads: Vec<Option<OnboardingPayload>> =
-        jobs.iter().map(|job| SetupCode::new(&job.request.setup_code).parse().ok()).collect();
-    let alike = |own: &OnboardingPayload, other: &OnboardingPayload| {
-        let same_product = own.vid_pid.is_none() || other.vid_pid.is_none() || own.vid_pid == other.vid_pid;
-        same_product && own.discriminator.may_be(other.discriminator)
-    };
-    for (job, own) in jobs.iter_mut().zip(&payloads) {
-        let count = payloads.iter().flatten().filter(|other| own.as_ref().is_some_and(|own| alike(own, other))).count();
-        job.request.alike = u8::try_from(count).unwrap_or(u8::MAX);
-    }
 }
 
 /// The requests of a row: one, but for a code that names several devices.
@@ -243,13 +227,21 @@ pub(super) fn code_of(result: &Outcome) -> ExitCode {
     }
 }
 
-/// The `--json` object of one device, with its line and the name that was asked for or that it has.
+/// The `--json` object of one device, with its line and the name that was asked for or that it has. A device that is a node
+/// already is commissioned; `code` says that it was so before.
 pub(super) fn document(line: u64, name: Option<&str>, result: &Outcome) -> Value {
     let (mut document, known) = match result {
+        Ok(CommissionResult::Failed(Failure { node: Some(node), attempt_id, code, message, .. })) => {
+            let document = json!({
+                "outcome": "commissioned", "attempt_id": attempt_id, "code": code, "message": message,
+                "node": node, "bind": node.bind,
+            });
+            (document, Some(node.name.clone()))
+        }
         Ok(result) => {
             let known = match result {
                 CommissionResult::Commissioned { node, .. } => Some(node.name.clone()),
-                CommissionResult::Failed(failure) => failure.node.as_ref().map(|node| node.name.clone()),
+                CommissionResult::Failed(_) => None,
             };
             (serde_json::to_value(result).unwrap_or_default(), known)
         }
@@ -345,13 +337,6 @@ mod tests {
         let jobs = jobs("setup_code,family\nMT:AAA*BBB,villa\n");
         assert_eq!(jobs.iter().map(|job| job.request.setup_code.as_str()).collect::<Vec<_>>(), ["MT:AAA", "MT:BBB"]);
         assert!(jobs.iter().all(|job| job.line == 2 && job.request.family_id.as_deref() == Some("villa")));
-    }
-
-    #[test]
-    fn codes_that_cannot_be_told_apart_are_counted() {
-        let jobs = jobs("setup_code\n34970112332\nMT:-24J0AFN00KA0648G00\n00000112331\n");
-        let alike: Vec<u8> = jobs.iter().map(|job| job.request.alike).collect();
-        assert_eq!(alike[..2], [2, 2]);
     }
 
     #[test]

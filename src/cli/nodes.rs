@@ -202,6 +202,15 @@ fn bind_word(bind: &BindStatus, now: Timestamp) -> String {
     }
 }
 
+/// A sleepy node is operational although it is silent for most of the time.
+fn state_word(node: &NodeRecord) -> String {
+    let (word, rhythm) = (node.state.as_str(), node.rhythm.session());
+    match rhythm.is_sleepy() {
+        true => format!("{word}, sleepy: listens every {:?}", rhythm.idle_interval),
+        false => word.to_owned(),
+    }
+}
+
 fn table(nodes: &[NodeRecord], now: Timestamp) -> String {
     let mut table = output::table(&["node", "name", "product", "state", "cloud", "seen"]);
     for node in nodes {
@@ -209,7 +218,7 @@ fn table(nodes: &[NodeRecord], now: Timestamp) -> String {
             node.node_id.to_string(),
             node.name.clone(),
             format!("{} {}", node.vendor_name, node.product_name),
-            node.state.as_str().to_owned(),
+            state_word(node),
             bind_word(&node.bind, now),
             or_dash(node.last_seen_at.map(|at| output::ago(at, now))),
         ]);
@@ -385,6 +394,7 @@ fn detail_text(detail: &NodeDetail) -> String {
         ("name", node.name.clone()),
         ("node id", format!("{} on fabric {} (index {})", node.node_id, node.fabric_id.0, node.fabric_index)),
         ("state", format!("{}, last seen {}", node.state.as_str(), or_dash(node.last_seen_at.map(local)))),
+        ("rhythm", node.rhythm.session().to_string()),
         (
             "product",
             format!("{} {} ({:04X}/{:04X})", node.vendor_name, node.product_name, node.vendor_id, node.product_id),

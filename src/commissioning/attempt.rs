@@ -5,6 +5,11 @@ use std::time::{Duration, Instant};
 
 use crate::commissioning::step::Step;
 
+/// So many waits of an attempt may each catch a sleepy device asleep: PASE, CASE, the access list, the completion.
+const SLEEPS: u32 = 4;
+/// And so many of them lie between two times of arming its fail-safe.
+const SLEEPS_ARMED: u32 = 2;
+
 /// The configured limits of one attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -89,6 +94,7 @@ pub struct Attempt {
     step_started: Instant,
     standing: Standing,
     durations: [Duration; Step::ALL.len()],
+    sleep: Duration,
 }
 
 impl Attempt {
@@ -101,7 +107,23 @@ impl Attempt {
             step_started: now,
             standing: Standing::Untouched,
             durations: [Duration::ZERO; Step::ALL.len()],
+            sleep: Duration::ZERO,
         }
+    }
+
+    /// The device announces that it sleeps so long: every wait for it may take so much longer.
+    pub fn handle_sleep(&mut self, sleep: Duration) {
+        self.sleep = sleep;
+    }
+
+    /// What the device's sleep adds to each wait for it.
+    pub fn sleep(&self) -> Duration {
+        self.sleep
+    }
+
+    /// For how long its fail-safe is armed.
+    pub fn fail_safe(&self) -> Duration {
+        self.limits.fail_safe + self.sleep * SLEEPS_ARMED
     }
 
     /// The step under way.
@@ -147,10 +169,10 @@ impl Attempt {
     /// When the step under way must have ended.
     pub fn next_deadline(&self) -> Instant {
         let step = self.step_started + self.step_limit();
-        let attempt = self.started + self.limits.attempt;
+        let attempt = self.started + self.limit();
         match self.standing {
             // After CommissioningComplete was sent the fail-safe no longer limits us.
-            Standing::Armed { since } => step.min(attempt).min(since + self.limits.fail_safe),
+            Standing::Armed { since } => step.min(attempt).min(since + self.fail_safe()),
             Standing::Untouched | Standing::Completing { .. } | Standing::Completed => step.min(attempt),
         }
     }
@@ -158,10 +180,10 @@ impl Attempt {
     /// Which clock ran out at [`Self::next_deadline`].
     pub fn expired(&self) -> Expired {
         let deadline = self.next_deadline();
-        if deadline == self.started + self.limits.attempt {
-            Expired::Attempt(self.limits.attempt)
-        } else if matches!(self.standing, Standing::Armed { since } if deadline == since + self.limits.fail_safe) {
-            Expired::FailSafe(self.limits.fail_safe)
+        if deadline == self.started + self.limit() {
+            Expired::Attempt(self.limit())
+        } else if matches!(self.standing, Standing::Armed { since } if deadline == since + self.fail_safe()) {
+            Expired::FailSafe(self.fail_safe())
         } else {
             Expired::Step(self.step_limit())
         }
@@ -174,7 +196,7 @@ impl Attempt {
 
     /// Whether less than half of the fail-safe is left, so that it must be armed again before the next command.
     pub fn rearm_due(&self, now: Instant) -> bool {
-        matches!(self.standing, Standing::Armed { since } if now.duration_since(since) > self.limits.fail_safe / 2)
+        matches!(self.standing, Standing::Armed { since } if now.duration_since(since) > self.fail_safe() / 2)
     }
 
     /// What must be undone on the device if the attempt ends now.
@@ -201,9 +223,13 @@ impl Attempt {
     fn step_limit(&self) -> Duration {
         match self.step {
             Step::Discover => self.limits.discover,
-            Step::Operational => self.limits.meeting(),
-            _ => self.limits.step,
+            Step::Operational => self.limits.meeting() + self.sleep,
+            _ => self.limits.step + self.sleep,
         }
+    }
+
+    fn limit(&self) -> Duration {
+        self.limits.attempt + self.sleep * SLEEPS
     }
 }
 
@@ -239,6 +265,27 @@ mod tests {
         attempt.handle_device(DeviceEvent::Armed, after(start, 80));
         attempt.handle_step(Step::Csr, after(start, 80));
         assert_eq!((attempt.next_deadline(), attempt.expired()), (after(start, 90), Expired::Attempt(LIMITS.attempt)));
+    }
+
+    #[test]
+    fn a_sleepy_device_gets_its_sleep_in_every_wait_for_it() {
+        let (start, sleep) = (Instant::now(), Duration::from_secs(21));
+        let mut attempt = Attempt::new(LIMITS, start);
+        attempt.handle_step(Step::Discover, start);
+        attempt.handle_sleep(sleep);
+        assert_eq!(attempt.next_deadline(), after(start, 30), "who is not found is not waited for longer");
+        attempt.handle_step(Step::Pase, start);
+        assert_eq!(attempt.expired(), Expired::Step(LIMITS.step + sleep));
+        attempt.handle_device(DeviceEvent::Armed, start);
+        attempt.handle_step(Step::Operational, start);
+        assert_eq!(attempt.next_deadline(), start + LIMITS.meeting() + sleep);
+        assert!(
+            attempt.fail_safe() >= LIMITS.meeting() + sleep,
+            "it holds for as long as the device may be waited for"
+        );
+        attempt.handle_step(Step::Complete, after(start, 160));
+        attempt.handle_device(DeviceEvent::CompleteSent, after(start, 160));
+        assert_eq!(attempt.expired(), Expired::Attempt(LIMITS.attempt + sleep * SLEEPS));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::node::CommissionableNode;
 
 /// Refused tries by us that one device has to bear in one window (interface.md).
-pub const MOST_TRIES: u8 = 3;
+pub const MOST_TRIES: usize = 3;
 /// No commissioning window is open for longer (Matter Core 11.19.8.1); what was refused before says nothing any more.
 const WINDOW: Duration = Duration::from_secs(15 * 60);
 /// How long others that fit are waited for after the last one was tried: two rounds of queries.
@@ -192,7 +192,7 @@ impl Search {
                 && candidate.node.sockets() != trying.sockets()
                 && self.tried(&candidate.node).is_none()
         };
-        fitting.iter().any(other).then(|| since + PATIENCE)
+        fitting.iter().any(other).then(|| since + PATIENCE + trying.txt.session().sleep())
     }
 
     /// When there is nothing left to wait for, as far as is known.
@@ -445,14 +445,13 @@ mod tests {
         for _ in 0..MOST_TRIES {
             refusals.note(&a, now);
         }
-        let all = usize::from(MOST_TRIES);
-        assert_eq!(refusals.borne(&a, std::slice::from_ref(&a), now), all);
+        assert_eq!(refusals.borne(&a, std::slice::from_ref(&a), now), MOST_TRIES);
         assert_eq!(refusals.borne(&a, &[], now + WINDOW), 0);
         assert_eq!(refusals.borne(&node("C", 3), std::slice::from_ref(&a), now), 0);
         // Opened again, and the old name is gone; still there, it may be a second name for one device.
         assert_eq!(refusals.borne(&reopened, std::slice::from_ref(&reopened), now), 0);
-        assert_eq!(refusals.borne(&reopened, &[a, reopened.clone()], now), all);
+        assert_eq!(refusals.borne(&reopened, &[a, reopened.clone()], now), MOST_TRIES);
         // At an address that a person gave, nobody knows the name.
-        assert_eq!(refusals.borne(&node("", 1), &[], now), all);
+        assert_eq!(refusals.borne(&node("", 1), &[], now), MOST_TRIES);
     }
 }

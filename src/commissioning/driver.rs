@@ -83,9 +83,6 @@ pub struct Order {
     pub payload: OnboardingPayload,
     /// Where the device is; it is tried there only.
     pub address: Option<SocketAddr>,
-    /// Refused tries by us that one device has to bear: [`MOST_TRIES`](crate::commissioning::candidates::MOST_TRIES), but more where a person named several
-    /// devices at once whose codes cannot be told apart.
-    pub most_tries: u8,
     /// The identity in the cloud, as far as the command gives it.
     pub identity: GivenIdentity,
     /// The person's name for it.
@@ -214,9 +211,9 @@ impl Run<'_> {
     }
 
     /// Arms the fail-safe again when less than half of it is left.
-    async fn keep_armed(&mut self, session: &impl PaseSession, expiry: Duration) -> Result<(), CommissioningError> {
+    async fn keep_armed(&mut self, session: &impl PaseSession) -> Result<(), CommissioningError> {
         if self.attempt.rearm_due(Instant::now()) {
-            let step = self.attempt.step();
+            let (step, expiry) = (self.attempt.step(), self.attempt.fail_safe());
             session.arm_fail_safe(expiry).await.map_err(|source| CommissioningError::Link { step, source })?;
             self.device(DeviceEvent::Armed);
         }
@@ -311,8 +308,8 @@ where
         sessions.fabric_index = credentialed.commissionee.fabric_index();
         let (peer, node) = (credentialed.commissionee.session().peer(), credentialed.node);
         let plan = plan_acl(self.settings.admin_cat, &self.settings.grants, credentialed.description.acl_limits);
-        let opened = run.step(Step::Operational, self.meet(node, peer)).await;
-        let rearmed = run.keep_armed(credentialed.commissionee.session(), self.settings.limits.fail_safe).await;
+        let opened = run.step(Step::Operational, self.meet(node, peer, run.attempt.sleep())).await;
+        let rearmed = run.keep_armed(credentialed.commissionee.session()).await;
         let Credentialed { commissionee, description, judgement, .. } = credentialed;
         sessions.pase = Some(commissionee.into_session());
         let case = opened?;
@@ -328,7 +325,7 @@ where
         let before = (self.predecessor)(description.basic.clone()).await;
         let order = &succeeding(order, before.as_ref());
         let bind = match found.discriminator {
-            Some(_) => self.bind_identity(order, &description, &accessed).await,
+            Some(_) => self.bind_identity(run, order, &description, &accessed).await,
             None => Err(unknown_discriminator()),
         };
         let draft = Draft { order, found: &found, description: &description, judgement: &judgement, node, peer };
@@ -363,7 +360,7 @@ where
         pase: L::Pase,
     ) -> Kept<L::Pase, AttestedCommissionee<L::Pase>> {
         let link = |step| move |source| CommissioningError::Link { step, source };
-        let expiry = self.settings.limits.fail_safe;
+        let expiry = run.attempt.fail_safe();
         failpoint::reach("arm.before");
         let armed = run
             .step(Step::ArmFailSafe, async { pase.arm_fail_safe(expiry).await.map_err(link(Step::ArmFailSafe)) })
@@ -445,7 +442,7 @@ where
             Ok(noc) => noc,
             Err(error) => return Err((Some(attested.into_session()), error)),
         };
-        let rearmed = run.keep_armed(attested.session(), self.settings.limits.fail_safe).await;
+        let rearmed = run.keep_armed(attested.session()).await;
         let rooted = match rearmed {
             Ok(()) => run.step(Step::AddRoot, attested.add_root()).await,
             Err(error) => Err(error),
@@ -478,10 +475,11 @@ where
     }
 
     /// CASE with the new node, at the address that PASE used and wherever it announces itself, until the step's time is over: a
-    /// handshake that was not answered or refused once proves nothing while the fail-safe holds.
-    async fn meet(&self, node: NodeId, peer: SocketAddr) -> Result<L::Case, CommissioningError> {
-        let (budget, compressed) = (self.settings.limits.step / 2, self.settings.compressed_fabric_id);
-        let give_up = Instant::now() + self.settings.limits.meeting().saturating_sub(OPERATIONAL_LOOKUP);
+    /// handshake that was not answered or refused once proves nothing while the fail-safe holds. `sleep` is what the device's
+    /// own rhythm adds to the wait for it.
+    async fn meet(&self, node: NodeId, peer: SocketAddr, sleep: Duration) -> Result<L::Case, CommissioningError> {
+        let (budget, compressed) = (self.settings.limits.step / 2 + sleep, self.settings.compressed_fabric_id);
+        let give_up = Instant::now() + (self.settings.limits.meeting() + sleep).saturating_sub(OPERATIONAL_LOOKUP);
         let mut addresses = vec![peer];
         loop {
             match self.link.open_case(node, &addresses, budget).await {
@@ -514,6 +512,7 @@ where
     /// no reason to fail: a device without one stays local.
     async fn bind_identity(
         &self,
+        run: &Run<'_>,
         order: &Order,
         description: &DeviceDescription,
         accessed: &AccessedNode<L::Case>,
@@ -522,7 +521,7 @@ where
             let message = if order.no_bind { "asked not to bind" } else { "no cloud is configured" };
             return Err(BindStatus { message: message.to_owned(), ..BindStatus::default() });
         }
-        let limit = self.settings.limits.step;
+        let limit = self.settings.limits.step + run.attempt.sleep();
         let resolving =
             identity::resolve(&order.identity, &self.settings.profiles, &description.basic, accessed.session());
         match tokio::time::timeout(limit, resolving).await {
@@ -545,7 +544,7 @@ where
         node: &ProvisionalNode,
         peer: SocketAddr,
     ) -> Result<(), CommissioningError> {
-        let id = node.record.node_id;
+        let (id, sleep) = (node.record.node_id, run.attempt.sleep());
         if !run.stop.is_cancelled() {
             run.device(DeviceEvent::CompleteSent);
         }
@@ -557,7 +556,7 @@ where
                 failpoint::reach("complete.sent");
                 match answer {
                     Err(LinkError::Unreachable { .. } | LinkError::SessionLost) => {
-                        let again = self.meet(id, peer).await?;
+                        let again = self.meet(id, peer, sleep).await?;
                         confirmed(again.commissioning_complete().await)
                     }
                     other => confirmed(other),

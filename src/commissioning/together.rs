@@ -8,7 +8,7 @@ use std::time::Instant;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use crate::commissioning::candidates::{Refusals, Standing};
+use crate::commissioning::candidates::{MOST_TRIES, Refusals, Standing};
 use crate::node::CommissionableNode;
 use crate::onboarding::OnboardingPayload;
 
@@ -59,7 +59,6 @@ impl Together {
         payload: &OnboardingPayload,
         node: &CommissionableNode,
         announced: &[CommissionableNode],
-        most_tries: u8,
         now: Instant,
     ) -> Standing {
         let state = self.0.state();
@@ -72,7 +71,7 @@ impl Together {
                 (false, _) => Standing::BeingTried,
             };
         }
-        if standing == Standing::Free && state.refusals.borne(node, announced, now) >= usize::from(most_tries) {
+        if standing == Standing::Free && state.refusals.borne(node, announced, now) >= MOST_TRIES {
             standing = Standing::Forbidden;
         }
         standing
@@ -92,6 +91,11 @@ impl Together {
             proved: false,
         });
         Some(Claimed { shared: Arc::clone(&self.0), attempt })
+    }
+
+    /// How many refused tries of ours a device has borne.
+    pub fn borne(&self, node: &CommissionableNode, announced: &[CommissionableNode], now: Instant) -> usize {
+        self.0.state().refusals.borne(node, announced, now)
     }
 
     /// A device refused a passcode.
@@ -132,7 +136,6 @@ impl Drop for Claimed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::commissioning::candidates::MOST_TRIES;
     use crate::node::{CommissionableTxt, ScopedAddress};
     use crate::onboarding::{Discriminator, OnboardingPayload};
     use crate::secret::Passcode;
@@ -161,8 +164,7 @@ mod tests {
         let together = Together::default();
         let (first, second) = (Uuid::from_u128(1), Uuid::from_u128(2));
         let (own, other, device) = (payload(1), payload(2), node("A"));
-        let standing =
-            |payload: &OnboardingPayload| together.standing(second, payload, &device, &[], MOST_TRIES, Instant::now());
+        let standing = |payload: &OnboardingPayload| together.standing(second, payload, &device, &[], Instant::now());
         let claimed = together.claim(first, &own, &device).expect("nobody has it");
         assert!(together.claim(second, &other, &device).is_none());
         assert_eq!(standing(&other), Standing::BeingTried);
@@ -178,11 +180,12 @@ mod tests {
         let together = Together::default();
         let device = node("A");
         let announced = [device.clone()];
-        let standing = || together.standing(Uuid::nil(), &payload(1), &device, &announced, MOST_TRIES, Instant::now());
+        let standing = || together.standing(Uuid::nil(), &payload(1), &device, &announced, Instant::now());
         for _ in 0..MOST_TRIES {
             assert_eq!(standing(), Standing::Free);
             together.refused(&device, Instant::now());
         }
         assert_eq!(standing(), Standing::Forbidden);
+        assert_eq!(together.borne(&device, &announced, Instant::now()), MOST_TRIES);
     }
 }

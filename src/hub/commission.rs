@@ -15,10 +15,10 @@ use super::refusal::Refusal;
 use super::world::World;
 pub use crate::attestation::policy::AttestationOverride;
 use crate::bind::BindState;
-use crate::commissioning::candidates::MOST_TRIES;
 use crate::commissioning::driver::{self, Commissioned, Order, Turn};
 use crate::commissioning::error::CommissioningError;
 use crate::commissioning::identity::{GivenIdentity, check_given};
+use crate::commissioning::ports::DiscoverError;
 use crate::commissioning::step::Step;
 use crate::journal::{Event, EventSink, Level};
 use crate::onboarding::{OnboardingPayload, SetupCode};
@@ -70,9 +70,6 @@ impl Progress {
 
 /// The longest that a client may let an attempt wait for the cloud.
 const WAIT_BIND_MAX: Duration = Duration::from_secs(600);
-/// Codes of one file that cannot be told apart: a device of theirs has to bear a refused try by each of the others. It locks after
-/// twenty.
-const MOST_ALIKE: u8 = 16;
 
 impl<W: World> CommissionDoor for Hub<W> {
     /// A request for a device that is being taken in joins that attempt.
@@ -126,12 +123,27 @@ impl<W: World> Hub<W> {
             }
             Err(error) => {
                 self.metrics.count_attempt("failed", error.code(), None);
-                let failed = CommissionResult::Failed(Failure::new(attempt_id, &error));
+                let mut failure = Failure::new(attempt_id, &error);
+                if let CommissioningError::Discover(DiscoverError::NotFound { .. }) = error {
+                    failure.hint.push_str(&self.foreign_hint().await);
+                }
+                let failed = CommissionResult::Failed(failure);
                 match error {
                     CommissioningError::BeingCommissioned { attempt } => self.follow(attempt, under_way, failed).await,
                     _ => failed,
                 }
             }
+        }
+    }
+
+    /// A device that is not found may be on our fabric without a record: then it does not wait for a commissioner.
+    async fn foreign_hint(&self) -> String {
+        match self.foreign_nodes().await.map_or(0, |foreign| foreign.len()) {
+            0 => String::new(),
+            count => format!(
+                ". It may be one of {count} on our fabric without a record, as after an older backup was restored: \
+                 `matterbind nodes` lists them"
+            ),
         }
     }
 
@@ -244,7 +256,6 @@ fn order(attempt_id: Uuid, request: CommissionRequest) -> Result<Order, Commissi
         attempt_id,
         payload,
         address: request.address.map(with_default_port),
-        most_tries: MOST_TRIES.max(request.alike.min(MOST_ALIKE)),
         identity,
         name: request.name.filter(|name| !name.is_empty()),
         family_id: request.family_id.filter(|id| !id.is_empty()),

@@ -3,7 +3,7 @@
 //! A node that stops answering is flagged within 60 s: 34 s until it is asked, 3 s on the session that is kept, 8 s for a new
 //! one. So is each of a hundred that stop together: the questions are spread, and where some have to wait for a place,
 //! nobody's answer is waited for longer than a device on the LAN takes. A node that is back never waits for those that are
-//! not. Sleepy nodes are asked by their own rhythm (`reach::rhythm`). Not here: asking, and the flag in the record (`probe`).
+//! not. Sleepy nodes are asked by their own rhythm (`node::SessionParameters`). Not here: asking, and the flag in the record (`probe`).
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-use super::reach::rhythm;
 use crate::node::{NodeId, SessionParameters};
 
 /// A node that was silent for so long is asked.
@@ -70,7 +69,7 @@ pub(super) struct Question {
 impl Contact {
     /// How long it may be silent before it is asked.
     fn pause(&self) -> Duration {
-        rhythm::ask_after(&self.rhythm).unwrap_or(EVERY)
+        self.rhythm.ask_after().unwrap_or(EVERY)
     }
 
     /// How many may be asked side by side for this one to be asked too.
@@ -130,7 +129,7 @@ impl Liveness {
             if running + questions.len() < contact.places() {
                 (contact.asking, contact.returned) = (true, false);
                 contact.turn += 1;
-                let sleepy = rhythm::is_sleepy(&contact.rhythm);
+                let sleepy = contact.rhythm.is_sleepy();
                 questions.push(Question { node, turn: contact.turn, patience, sleepy });
             }
         }

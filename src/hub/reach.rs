@@ -1,12 +1,11 @@
 //! The one way to a node of ours: find it, open it, and say who answered. Whoever wants a session with a node comes here.
 //!
 //! All addresses that may be the node's are tried side by side (`rank`), those that are known at once, while mDNS is asked
-//! for others; how long depends on the node's own rhythm (`rhythm`). What a refusal means is in `standing`.
+//! for others; how long depends on the node's own rhythm (`node::SessionParameters`). What a refusal means is in `standing`.
 //! Not here: who is asked when (`liveness`), what is asked.
 
 mod prove;
 mod rank;
-pub(super) mod rhythm;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -122,7 +121,7 @@ impl<W: World> Reach<W> {
         budget: Duration,
     ) -> Result<Case<W>, LinkError> {
         let node = record.node_id;
-        let deadline = Instant::now() + budget + rhythm::sleep(&self.rhythm(record));
+        let deadline = Instant::now() + budget + self.rhythm(record).sleep();
         let mut announced = self.announced(node).map(|seen| seen.sockets()).unwrap_or_default();
         announced.extend(more);
         let known = self.rank(record, &announced);
@@ -146,7 +145,7 @@ impl<W: World> Reach<W> {
         peer: SocketAddr,
         budget: Duration,
     ) -> Result<Case<W>, LinkError> {
-        let deadline = Instant::now() + budget + rhythm::sleep(&self.rhythm(record));
+        let deadline = Instant::now() + budget + self.rhythm(record).sleep();
         self.try_all(record.node_id, &[peer], deadline).await
     }
 
@@ -389,7 +388,7 @@ impl<W: World> Hub<W> {
         work: impl Future<Output = Result<T, LinkError>>,
     ) -> Result<T, LinkError> {
         let late = LinkError::Unreachable { tried: Vec::new() };
-        let budget = DEVICE + rhythm::sleep(&self.reach.rhythm(record));
+        let budget = DEVICE + self.reach.rhythm(record).sleep();
         tokio::time::timeout(budget, work).await.unwrap_or(Err(late))
     }
 }

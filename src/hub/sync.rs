@@ -14,7 +14,7 @@ use super::Hub;
 use super::bind::DeviceCodes;
 use super::clock::has_just_booted;
 use super::inventory::NodeRef;
-use super::reach::{Standing, rhythm};
+use super::reach::Standing;
 use super::refusal::Refusal;
 use super::strangers::ForeignNode;
 use super::world::{Case, Lan, World};
@@ -337,7 +337,7 @@ impl<W: World> Devices for LanDevices<'_, W> {
 
     fn patience(&self, record: &NodeRecord) -> Duration {
         let open = if self.is_announced(record) { OPEN } else { OPEN_DOUBTFUL };
-        let sleep = rhythm::sleep(&self.hub.reach.rhythm(record));
+        let sleep = self.hub.reach.rhythm(record).sleep();
         open + sleep + QUESTIONS + sleep / 2
     }
 

@@ -118,6 +118,7 @@ where
                 }
             }
             let Some(claimed) = self.together.claim(order.attempt_id, &order.payload, &node) else { continue };
+            run.attempt.handle_sleep(node.txt.session().sleep());
             let tried = self.try_one(run, order, &node, &mut lan, &search).await;
             let fruitless = match tried {
                 Ok(pase) => {
@@ -156,10 +157,13 @@ where
         };
         let announced = lan.announced();
         let now = Instant::now();
-        let standing = |node: &CommissionableNode| {
-            self.together.standing(order.attempt_id, &order.payload, node, &announced, order.most_tries, now)
-        };
-        Ok(fitting.into_iter().map(|node| Candidate { standing: standing(&node), node }).collect())
+        let standing =
+            |node: &CommissionableNode| self.together.standing(order.attempt_id, &order.payload, node, &announced, now);
+        let mut fitting: Vec<_> =
+            fitting.into_iter().map(|node| Candidate { standing: standing(&node), node }).collect();
+        // Where several codes fit several devices, the refusals are shared out: none has more to bear than it must.
+        fitting.sort_by_cached_key(|candidate| self.together.borne(&candidate.node, &announced, now));
+        Ok(fitting)
     }
 
     /// One try. Another device that fits cuts the wait for one that does not answer short.
@@ -174,7 +178,7 @@ where
         let sockets = node.sockets();
         let since = Instant::now();
         let trying = async {
-            let mut proving = pin!(self.prove(order, &sockets));
+            let mut proving = pin!(self.prove(order, &sockets, node.txt.session().sleep()));
             loop {
                 let patience = search.patience(&self.fitting(lan, order)?, node, since);
                 let given_up = async {
@@ -199,9 +203,9 @@ where
 
     /// PASE. An announced window that turns out closed is asked again for a moment: a device that was just reset announces
     /// before it lets anybody in, and no try of the passcode is counted until it does.
-    async fn prove(&self, order: &Order, sockets: &[SocketAddr]) -> Result<L::Pase, LinkError> {
+    async fn prove(&self, order: &Order, sockets: &[SocketAddr], sleep: Duration) -> Result<L::Pase, LinkError> {
         let give_up = Instant::now() + if order.address.is_some() { Duration::ZERO } else { WINDOW_OPENS };
-        let budget = self.settings.limits.step.saturating_sub(MARGIN);
+        let budget = self.settings.limits.step.saturating_sub(MARGIN) + sleep;
         loop {
             match self.link.open_pase(sockets, &order.payload.passcode, budget).await {
                 Err(LinkError::WindowClosed) if Instant::now() < give_up => tokio::time::sleep(WINDOW_POLL).await,
@@ -326,7 +330,8 @@ where
     async fn answers_as_ours(&self, record: &NodeRecord) -> bool {
         let compressed = self.settings.compressed_fabric_id;
         let addresses = self.discovery.operational(compressed, record.node_id, OURS / 3).await;
-        !addresses.is_empty() && self.link.open_case(record.node_id, &addresses, OURS).await.is_ok()
+        let patience = OURS + record.rhythm.session().sleep();
+        !addresses.is_empty() && self.link.open_case(record.node_id, &addresses, patience).await.is_ok()
     }
 }
 

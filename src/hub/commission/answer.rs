@@ -51,20 +51,12 @@ pub struct CommissionRequest {
     /// Leave the cloud alone.
     #[serde(default)]
     pub no_bind: bool,
-    /// How many codes of the same file cannot be told apart from this one; it counts itself. A device that fits them all has to
-    /// bear as many refused tries, 16 at most.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub alike: u8,
     /// How long the result may wait for the cloud, milliseconds.
     #[serde(default)]
     pub wait_bind_ms: u64,
     /// Accept whatever attestation finds, for this attempt; goes into the admin log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attestation_override: Option<AttestationOverride>,
-}
-
-fn is_zero(number: &u8) -> bool {
-    *number == 0
 }
 
 impl fmt::Debug for CommissionRequest {
