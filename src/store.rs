@@ -36,6 +36,7 @@ mod outbox;
 mod reconcile;
 mod removal;
 mod secrets;
+mod silence;
 mod snapshot;
 mod succession;
 mod task_row;

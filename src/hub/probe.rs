@@ -29,6 +29,9 @@ const SLEEPY_FAILURES: u32 = 2;
 const KEPT: usize = 16;
 /// New nodes are noticed this soon.
 const REFRESH: Duration = Duration::from_secs(10);
+/// Nodes that fall silent within so long are flagged in one commit, but for the first: a power cut in the house must not wear
+/// the hub's flash out.
+const FLAG_TOGETHER: Duration = Duration::from_secs(5);
 
 /// What a probe found.
 enum Answer {
@@ -46,12 +49,15 @@ pub(crate) struct Probes<W: World> {
     kept: Mutex<BTreeMap<NodeId, Case<W>>>,
     /// Who was asked last in which task.
     asked: Mutex<BTreeMap<NodeId, AbortHandle>>,
+    /// Who did not answer and is not flagged yet, and what became of the question.
+    silent: Mutex<BTreeMap<NodeId, String>>,
     wake: Notify,
 }
 
 impl<W: World> Default for Probes<W> {
     fn default() -> Self {
-        Self { liveness: Mutex::default(), kept: Mutex::default(), asked: Mutex::default(), wake: Notify::new() }
+        let (liveness, kept, asked) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Self { liveness, kept, asked, silent: Mutex::default(), wake: Notify::new() }
     }
 }
 
@@ -66,6 +72,10 @@ impl<W: World> Probes<W> {
 
     fn asked(&self) -> MutexGuard<'_, BTreeMap<NodeId, AbortHandle>> {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn silent(&self) -> MutexGuard<'_, BTreeMap<NodeId, String>> {
+        self.silent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn keep(&self, node: NodeId, session: Case<W>) {
@@ -91,15 +101,22 @@ pub(super) async fn watch<W: World>(hub: Arc<Hub<W>>) {
     let mut refresh = tokio::time::interval(REFRESH);
     // Dropped, and so ended, with this task.
     let mut probes = JoinSet::new();
+    let mut flagged = Instant::now() - FLAG_TOGETHER;
     loop {
         let now = Instant::now();
+        let flag_at = if hub.probes.silent().is_empty() { None } else { Some(flagged + FLAG_TOGETHER) };
+        if flag_at.is_some_and(|at| at <= now) {
+            hub.flag_silent().await;
+            flagged = Instant::now();
+            continue;
+        }
         let questions = hub.probes.liveness().begin_due(now, probes.len());
         for question in questions {
             let asker = Arc::clone(&hub);
             let task = probes.spawn(async move { asker.probe(question).await });
             hub.probes.asked().insert(question.node, task);
         }
-        let next = hub.probes.liveness().next_due(now).unwrap_or(now + REFRESH);
+        let next = hub.probes.liveness().next_due(now).unwrap_or(now + REFRESH).min(flag_at.unwrap_or(now + REFRESH));
         tokio::select! {
             () = hub.stop.cancelled() => return,
             _ = refresh.tick() => hub.know_nodes().await,
@@ -143,19 +160,33 @@ impl<W: World> Hub<W> {
         }
     }
 
+    /// Flags the nodes that were silent when they were asked, and have been since.
+    async fn flag_silent(&self) {
+        let mut silent = std::mem::take(&mut *self.probes.silent());
+        silent.retain(|node, _| self.probes.is_silent(*node));
+        self.note_silences(&silent).await;
+    }
+
     /// A node did not answer when it was asked.
     pub(super) async fn note_silence(&self, node: NodeId, why: &str) {
-        let Ok(Some(record)) = self.store.node(node).await else { return };
-        if record.state != NodeState::Operational {
-            return;
+        self.note_silences(&BTreeMap::from([(node, why.to_owned())])).await;
+    }
+
+    async fn note_silences(&self, silent: &BTreeMap<NodeId, String>) {
+        let nodes = silent.keys().map(|node| (*node, self.probes.last_contact(*node))).collect();
+        let flagged = match self.store.flag_silent(nodes).await {
+            Ok(flagged) => flagged,
+            Err(error) => {
+                tracing::warn!(%error, "cannot note that nodes do not answer");
+                return;
+            }
+        };
+        for record in flagged {
+            let node = record.node_id;
+            let why = silent.get(&node).map(String::as_str).unwrap_or_default();
+            let message = format!("node {node} ({}) does not answer: {why}", record.name);
+            self.journal.record(Event::new(Timestamp::now(), Level::Warn, "node-unreachable", message).with_node(node));
         }
-        let last = self.probes.last_contact(node);
-        if let Err(error) = self.store.touch_node(node, last, None, NodeState::Unreachable).await {
-            tracing::warn!(node.id = node.0, %error, "cannot note that a node does not answer");
-            return;
-        }
-        let message = format!("node {node} ({}) does not answer: {why}", record.name);
-        self.journal.record(Event::new(Timestamp::now(), Level::Warn, "node-unreachable", message).with_node(node));
     }
 
     /// Has a node asked at once.
@@ -191,7 +222,7 @@ impl<W: World> Hub<W> {
             Answer::NotAsked => self.probes.liveness().later(node, turn, Instant::now()),
             Answer::Silent(why) | Answer::SomebodyElse(why) => {
                 if failed().is_some_and(|failures| failures >= if sleepy { SLEEPY_FAILURES } else { 1 }) {
-                    self.note_silence(node, &why).await;
+                    self.probes.silent().insert(node, why);
                 }
             }
         }

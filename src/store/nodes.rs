@@ -468,7 +468,7 @@ pub(super) fn record(connection: &Connection, node: NodeId) -> Result<Option<Nod
     Ok(found.pop())
 }
 
-fn put(tx: &Transaction<'_>, record: &NodeRecord) -> Result<(), StoreError> {
+pub(super) fn put(tx: &Transaction<'_>, record: &NodeRecord) -> Result<(), StoreError> {
     let row = params![id(record.node_id.0)?, to_json(record)?];
     let changed = tx.execute("UPDATE nodes SET record = ?2 WHERE node_id = ?1", row).map_err(store_error)?;
     if changed == 0 { Err(missing(record.node_id)) } else { Ok(()) }
