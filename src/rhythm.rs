@@ -43,6 +43,12 @@ impl Place {
         every / 8 * 7 + part(every / 4, mix(self.0))
     }
 
+    /// The hub's own time between the two, for things that a whole fleet may have got together and that each renews ahead of
+    /// their end.
+    pub fn between(self, least: Duration, most: Duration) -> Duration {
+        least + part(most.saturating_sub(least), mix(self.0))
+    }
+
     fn phase(self, every: Duration) -> Duration {
         part(every.saturating_mul(LONGEST), mix(self.0))
     }
@@ -78,6 +84,7 @@ mod tests {
             let place = Place::of(hub);
             assert!(place.first(EVERY) < EVERY);
             assert!(place.period(EVERY) >= EVERY / 8 * 7 && place.period(EVERY) <= EVERY / 8 * 9);
+            assert!(place.between(EVERY, EVERY * 2) >= EVERY && place.between(EVERY, EVERY * 2) <= EVERY * 2);
             let mut since = place.first(EVERY);
             for (quiet, longer) in [(0, 1), (1, 1), (3, 1), (4, 2), (5, 2), (8, 4), (9, 4), (100, 4), (u32::MAX, 4)] {
                 let next = place.next(since, EVERY, quiet);

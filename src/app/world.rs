@@ -11,6 +11,7 @@ use crate::commissioning::ports::LinkError;
 use crate::config::Config;
 use crate::discovery::{Asking, DiscoveryEvent, Health, LanDiscovery};
 use crate::hub::bind::StoredTokenStore;
+use crate::hub::clock::Clock;
 use crate::hub::world::{CloudService, HubLink, Lan, Outside, World};
 use crate::keystore::KeyBundle;
 use crate::matter::credentials::Credentials;
@@ -35,6 +36,7 @@ pub(super) fn open(
     store: &Store,
     credentials: &Arc<Credentials>,
     metrics: &Arc<Metrics>,
+    clock: &Arc<Clock>,
 ) -> anyhow::Result<Outside<Household>> {
     let stack = Stack::start(&StackOptions::default(), credentials.bundle())?;
     let link = Arc::new(Link::new(stack, Arc::clone(credentials)));
@@ -42,8 +44,8 @@ pub(super) fn open(
     let cloud = match &config.cloud {
         Some(cloud) => {
             let tokens = StoredTokenStore::new(store.clone());
-            let meter = Arc::clone(metrics) as Arc<dyn cloud::Meter>;
-            Some(Arc::new(cloud::Client::metered(cloud, tokens, meter)?))
+            let (meter, clock) = (Arc::clone(metrics) as Arc<dyn cloud::Meter>, Arc::clone(clock));
+            Some(Arc::new(cloud::Client::metered(cloud, tokens, meter, Arc::new(move || clock.now()))?))
         }
         None => None,
     };
@@ -116,8 +118,8 @@ impl CloudService for cloud::Client<StoredTokenStore> {
         self.service_time()
     }
 
-    async fn forget_sign_in_block(&self) {
-        self.forget_sign_in_block().await;
+    async fn forget_refusals(&self) {
+        self.forget_refusals().await;
     }
 }
 

@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::health::{CloudHealth, HealthCell};
 use super::session::{Renewal, Session};
 use super::tokens::TokenStore;
-use super::transport::{Meter, Transport, Unmetered};
+use super::transport::{Meter, Now, Transport, Unmetered};
 use super::wire::{BindBody, BoundData, MoveBody, PageData, RecordData};
 use crate::bind::{BindReceipt, BindRequest, CloudDevice, CloudRecord, codes};
 use crate::config::CloudConfig;
@@ -68,16 +68,16 @@ impl<T: TokenStore> Client<T> {
     /// # Errors
     /// `base_url` is unusable.
     pub fn new(config: &CloudConfig, store: T) -> Result<Self, BuildError> {
-        Self::metered(config, store, Arc::new(Unmetered))
+        Self::metered(config, store, Arc::new(Unmetered), Arc::new(Timestamp::now))
     }
 
-    /// The same; each request is told to `meter`.
+    /// The same; each request is told to `meter`, and certificates are judged by `now`.
     ///
     /// # Errors
     /// As [`Self::new`].
-    pub fn metered(config: &CloudConfig, store: T, meter: Arc<dyn Meter>) -> Result<Self, BuildError> {
+    pub fn metered(config: &CloudConfig, store: T, meter: Arc<dyn Meter>, now: Now) -> Result<Self, BuildError> {
         let health = Arc::new(HealthCell::default());
-        let transport = Arc::new(Transport::new(&config.base_url, config.timeout, health.clone(), meter)?);
+        let transport = Arc::new(Transport::new(&config.base_url, config.timeout, health.clone(), meter, now)?);
         let session = Session::new(config, transport.clone(), store, health.clone());
         Ok(Self { transport, session, health })
     }
@@ -92,8 +92,10 @@ impl<T: TokenStore> Client<T> {
         self.transport.service_time()
     }
 
-    /// Lets the next call sign in although the cloud refused before: for `outbox retry`, when an operator asks.
-    pub async fn forget_sign_in_block(&self) {
+    /// Lets the next call go although the cloud asked for patience, and sign in although it refused before: for
+    /// `outbox retry`, when an operator asks.
+    pub async fn forget_refusals(&self) {
+        self.transport.forget_patience();
         self.session.forget_block().await;
     }
 

@@ -23,14 +23,16 @@ use crate::config::CloudConfig;
 use crate::config::secret_file::{self, SecretFileError};
 use crate::failpoint;
 use crate::outbox::ports::CloudError;
+use crate::rhythm::Place;
 use crate::secret::{AccessToken, OperatorSecret, RefreshToken};
 
 mod judge;
 
 const SIGN_IN: &str = "/v2/enduser/enduserapi/emailPwdLogin";
 const REFRESH: &str = "/v2/enduser/enduserapi/refreshToken";
-/// The access token is renewed this long before it expires, or at three quarters of a shorter life.
-const RENEW_AHEAD: Duration = Duration::from_secs(300);
+/// The access token is renewed this long before it expires at least, or at three quarters of a shorter life; and with half of
+/// its life left at most.
+pub const RENEW_AHEAD: Duration = Duration::from_secs(300);
 /// After a renewal ahead of time that did not reach the service, the old token serves this much longer first.
 const RENEW_AGAIN: Duration = Duration::from_secs(30);
 /// No lock lasts longer (5325: 24 h): a later time was written by a clock that was wrong.
@@ -88,6 +90,8 @@ pub(super) struct Session<T> {
     /// one failed knows it.
     failures: AtomicU64,
     health: Arc<HealthCell>,
+    /// Hubs that signed in together do not renew together.
+    place: Place,
 }
 
 impl<T: TokenStore> Session<T> {
@@ -99,7 +103,8 @@ impl<T: TokenStore> Session<T> {
             secret_file: config.user_domain_secret_file.clone(),
             password_file: config.password_file.clone(),
         };
-        Self { account, transport, store, state: Mutex::default(), failures: AtomicU64::new(0), health }
+        let (state, failures, place) = (Mutex::default(), AtomicU64::new(0), Place::of(rand::random()));
+        Self { account, transport, store, state, failures, health, place }
     }
 
     /// A token that should be good for a while.
@@ -162,7 +167,7 @@ impl<T: TokenStore> Session<T> {
             Ok(Some(stored)) if stored.account == self.account.label => {
                 state.block = stored.block;
                 if let Some(pair) = stored.pair {
-                    state.install(pair, Timestamp::now());
+                    state.install(pair, self.place, Timestamp::now());
                 }
                 self.show(state);
             }
@@ -220,7 +225,7 @@ impl<T: TokenStore> Session<T> {
         };
         state.block = None;
         state.failure = None;
-        state.install(pair, now);
+        state.install(pair, self.place, now);
         self.keep(state).await;
         tracing::info!(by = ?how, "signed in to the cloud");
         let live = state.live.as_ref().expect("installed above");
@@ -287,11 +292,12 @@ impl State {
         Lease { token: live.pair.access.clone(), generation: self.generation }
     }
 
-    fn install(&mut self, pair: TokenPair, now: Timestamp) {
+    fn install(&mut self, pair: TokenPair, place: Place, now: Timestamp) {
         let left = Duration::try_from(pair.access_expires_at.duration_since(now)).unwrap_or_default();
         let expires_at = Instant::now() + left;
         self.generation += 1;
-        self.live = Some(Live { pair, renew_at: expires_at - RENEW_AHEAD.min(left / 4), expires_at });
+        self.live =
+            Some(Live { pair, renew_at: expires_at - place.between(RENEW_AHEAD.min(left / 4), left / 2), expires_at });
     }
 
     fn share_failure_since(&self, seen: u64) -> Result<(), CloudError> {

@@ -1,7 +1,7 @@
 //! One request, and how its end is judged: body first, then HTTP status (cloud-contract 1).
 
 use std::borrow::Cow;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -9,6 +9,7 @@ use reqwest::header::{CONTENT_TYPE, DATE, HeaderMap, HeaderName, LOCATION, RETRY
 use reqwest::{Method, RequestBuilder, StatusCode, Url};
 use serde_json::Value;
 
+use super::budget::Budget;
 use super::client::BuildError;
 use super::health::HealthCell;
 use super::wire::Envelope;
@@ -19,6 +20,9 @@ use crate::outbox::ports::CloudError;
 use crate::plain;
 
 mod failure;
+mod trust;
+
+pub use trust::Now;
 
 /// An answer of this length is no answer of this service: a page of 50 devices has some 50 KB.
 const MAX_BODY_BYTES: usize = 2 << 20;
@@ -59,6 +63,10 @@ pub(super) struct Transport {
     http: RwLock<Http>,
     timeout: Duration,
     meter: Arc<dyn Meter>,
+    /// What certificates are judged by, and pauses counted by.
+    now: Now,
+    /// What the service has asked of all requests.
+    budget: Mutex<Budget>,
     /// What time the service said it was, and when it said so.
     said: Mutex<Option<(Timestamp, Instant)>>,
     base: Url,
@@ -73,6 +81,7 @@ impl Transport {
         timeout: Duration,
         health: Arc<HealthCell>,
         meter: Arc<dyn Meter>,
+        now: Now,
     ) -> Result<Self, BuildError> {
         let base = Url::parse(base_url.trim_end_matches('/')).map_err(|source| BuildError::BaseUrl { source })?;
         if !matches!(base.scheme(), "http" | "https") || base.host_str().is_none() {
@@ -84,11 +93,12 @@ impl Transport {
             (host, Some(port)) => format!("{host}:{port}"),
             (host, None) => host.to_owned(),
         };
-        let http = http(&base, timeout);
+        let http = http(&base, timeout, &now);
         if let Some(error) = &http.untrusting {
             health.failed(error);
         }
-        Ok(Self { http: RwLock::new(http), timeout, meter, said: Mutex::default(), base, at, health })
+        let (http, budget) = (RwLock::new(http), Mutex::default());
+        Ok(Self { http, timeout, meter, now, budget, said: Mutex::default(), base, at, health })
     }
 
     /// What is there, made again where there was no trust store: one may have been installed since.
@@ -97,7 +107,7 @@ impl Transport {
         if now.untrusting.is_none() {
             return now;
         }
-        let again = http(&self.base, self.timeout);
+        let again = http(&self.base, self.timeout, &self.now);
         *self.http.write().unwrap_or_else(PoisonError::into_inner) = again.clone();
         again
     }
@@ -111,6 +121,9 @@ impl Transport {
 
     /// Sends; `Ok` is `data` of body code 200.
     pub(super) async fn send(&self, name: &'static str, request: RequestBuilder) -> Result<Value, CloudError> {
+        self.budget()
+            .admit((self.now)())
+            .map_err(|answer| CloudError::Foreign { answer: Box::new(answer), sent: false })?;
         let started = tokio::time::Instant::now();
         failpoint::reach("http.before");
         let untrusting = self.http.read().unwrap_or_else(PoisonError::into_inner).untrusting.clone();
@@ -126,6 +139,11 @@ impl Transport {
             Ok(_) => tracing::debug!(call = name, duration_ms, code = codes::SUCCESS, "the cloud answered"),
             Err(error) => tracing::debug!(call = name, duration_ms, %error, "the cloud call did not succeed"),
         }
+        match &outcome {
+            Ok(_) | Err(CloudError::Code { .. }) => self.budget().handle_service(),
+            Err(CloudError::Foreign { answer, .. }) => self.budget().handle_foreign(answer, (self.now)()),
+            Err(_) => {}
+        }
         self.health.update(|health| match &outcome {
             Ok(_) | Err(CloudError::Code { .. }) => {
                 health.reachable = Some(true);
@@ -134,6 +152,15 @@ impl Transport {
             Err(_) => health.reachable = Some(false),
         });
         outcome
+    }
+
+    fn budget(&self) -> MutexGuard<'_, Budget> {
+        self.budget.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets requests leave although the service asked for patience: a person asks again.
+    pub(super) fn forget_patience(&self) {
+        self.budget().forget();
     }
 
     async fn exchange(&self, request: RequestBuilder) -> Result<Value, CloudError> {
@@ -168,7 +195,7 @@ impl Transport {
 }
 
 /// A client with the machine's trust store, or, where there is none, one that trusts nobody.
-fn http(base: &Url, timeout: Duration) -> Http {
+fn http(base: &Url, timeout: Duration, now: &Now) -> Http {
     let builder = || {
         reqwest::Client::builder()
             .user_agent(concat!("matterbind/", env!("CARGO_PKG_VERSION")))
@@ -181,9 +208,12 @@ fn http(base: &Url, timeout: Duration) -> Http {
             .redirect(reqwest::redirect::Policy::none())
     };
     // Without TLS there is no need to read the machine's trust store, which may not even exist.
-    let trusting = (base.scheme() == "https").then(|| builder().build());
-    let (client, untrusting) = match trusting {
-        Some(Ok(client)) => (Some(client), None),
+    let trust = (base.scheme() == "https").then(|| trust::config(now));
+    let (client, untrusting) = match trust {
+        Some(Ok(trust)) => match builder().tls_backend_preconfigured(trust).build() {
+            Ok(client) => (Some(client), None),
+            Err(error) => (None, Some(failure::no_trust_store(&error))),
+        },
         Some(Err(error)) => (None, Some(failure::no_trust_store(&error))),
         None => (None, None),
     };

@@ -80,7 +80,7 @@ impl<W: World> OutboxDoor for Hub<W> {
         }
         // A person asks: what blocked the sign-in may have been mended.
         if let Some(client) = &self.cloud {
-            client.forget_sign_in_block().await;
+            client.forget_refusals().await;
         }
         self.store.retry_outbox(OutboxId(id), Timestamp::now()).await?;
         self.outbox().await

@@ -76,6 +76,6 @@ pub trait CloudService: BindApi {
     fn health(&self) -> CloudHealth;
     /// Its own time, where its certificate was checked.
     fn service_time(&self) -> Option<Timestamp>;
-    /// An operator has changed something: the next call signs in again.
-    fn forget_sign_in_block(&self) -> impl Future<Output = ()> + Send;
+    /// An operator asks: the next call goes whatever the cloud has asked for, and signs in again.
+    fn forget_refusals(&self) -> impl Future<Output = ()> + Send;
 }

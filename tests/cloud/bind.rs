@@ -225,6 +225,11 @@ async fn a_status_without_a_code_and_a_success_that_claims_code_0() {
     rig.cloud.fault(Fault::of_bind(FaultKind::Http { status: 429 }));
     let refused = client.bind(&request).await;
     assert!(matches!(&refused, Err(CloudError::Foreign { answer, sent: true }) if answer.status == 429), "{refused:?}");
+    // The cloud asked for patience, so nothing is sent, until a person asks again.
+    let early = client.bind(&request).await;
+    assert!(matches!(&early, Err(CloudError::Foreign { answer, sent: false }) if answer.status == 429), "{early:?}");
+    assert_eq!(rig.cloud.counters().requests.get("deviceBindingByWifi"), Some(&1));
+    client.forget_refusals().await;
     rig.cloud.change(|scenario| scenario.switches.error_status = 400);
     rig.cloud.fault(Fault::of_bind(FaultKind::Code { code: 5229 }));
     assert_eq!(code_of(client.bind(&request).await), 5229);

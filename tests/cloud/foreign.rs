@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use matterbind::bind::{BindState, MatterInfo};
+use matterbind::cloud::Client;
 use matterbind::commissioning::ports::NodeStore;
 use matterbind::node::NodeId;
 use matterbind::outbox::dispatcher::{DispatchOptions, Dispatcher};
@@ -90,9 +91,11 @@ async fn run(rig: &Rig, update: bool) -> Course {
     let mut record = household::record(1000, clock());
     record.product_key = Some(request.device.product_key.clone());
     record.device_key = Some(request.device.device_key.clone());
+    let (meter, now) = (Arc::new(Counted::default()), Arc::new(clock.clone()));
+    let client = Client::metered(&rig.config, rig.tokens.clone(), meter, now).unwrap();
     let (dispatcher, handle) = Dispatcher::new(
         Arc::new(store.clone()),
-        Arc::new(rig.client()),
+        Arc::new(client),
         Arc::new(SameCode),
         Arc::new(Silent),
         Arc::new(clock.clone()),
@@ -173,7 +176,8 @@ impl matterbind::cloud::Meter for Counted {
 async fn every_request_is_counted_with_what_answered() {
     let rig = Rig::demo().await;
     let counted = Arc::new(Counted::default());
-    let client = matterbind::cloud::Client::metered(&rig.config, rig.tokens.clone(), counted.clone()).unwrap();
+    let now = Arc::new(jiff::Timestamp::now);
+    let client = Client::metered(&rig.config, rig.tokens.clone(), counted.clone(), now).unwrap();
     client.bind(&request(&device("p11abc", "NEW00001"))).await.unwrap();
     assert!(client.bind(&request(&device("p11abc", "NEW00001"))).await.is_err());
     for kind in [page(403, &[HTML], TERMS), FaultKind::Drop, FaultKind::Code { code: 0 }] {

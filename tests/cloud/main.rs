@@ -18,3 +18,4 @@ mod outcomes;
 mod redaction;
 mod rig;
 mod sign_in;
+mod tls;

@@ -121,7 +121,7 @@ async fn a_wrong_password_is_tried_once_until_it_is_changed_even_over_a_restart(
     rig.set_password("also-wrong");
     assert_eq!(blocked(client.list().await), (Some(5585), None));
     // An operator who insists.
-    client.forget_sign_in_block().await;
+    client.forget_refusals().await;
     assert_eq!(blocked(client.list().await), (Some(5584), None));
     rig.set_password(crate::rig::PASSWORD);
     client.list().await.unwrap();
@@ -154,13 +154,13 @@ async fn the_reference_cloud_counts_down_locks_and_opens_again() {
     let client = rig.client();
     rig.set_password("wrong");
     for expected in [5586, 5585, 5584, 5583, 5147, 5147] {
-        client.forget_sign_in_block().await;
+        client.forget_refusals().await;
         assert_eq!(blocked(client.list().await).0, Some(expected));
     }
     rig.set_password(crate::rig::PASSWORD);
     assert_eq!(blocked(client.list().await).0, Some(5147));
     rig.cloud.advance(SignedDuration::from_mins(21));
-    client.forget_sign_in_block().await;
+    client.forget_refusals().await;
     client.list().await.unwrap();
 }
 

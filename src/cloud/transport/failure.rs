@@ -29,7 +29,7 @@ pub(super) fn judge(error: reqwest::Error, at: &str, now: Timestamp) -> CloudErr
 }
 
 /// The machine has nothing to trust a server by.
-pub(super) fn no_trust_store(error: &reqwest::Error) -> CloudError {
+pub(super) fn no_trust_store(error: &(dyn Error + 'static)) -> CloudError {
     CloudError::Untrusted {
         cause: format!("the hub cannot check the cloud's certificate: {}", innermost(error)),
         hint: "install the ca-certificates package, or name a file with SSL_CERT_FILE: it goes on by itself then"
