@@ -26,7 +26,9 @@ use crate::hub::reach::Reach;
 use crate::hub::succession::Predecessors;
 use crate::hub::trust::judge::Judge;
 use crate::hub::world::{HubLink, Outside, World};
-use crate::hub::{Commissioning, Hub, access, health, keys, preflight, probe, recovery, removal, strangers, sync};
+use crate::hub::{
+    Commissioning, Hub, access, checks, health, keys, preflight, probe, recovery, removal, strangers, sync,
+};
 use crate::journal::{Event, EventSink, Level};
 use crate::matter::credentials::Credentials;
 use crate::outbox::dispatcher::{DispatchOptions, Dispatcher};
@@ -66,7 +68,7 @@ pub async fn run(config: Config, stop: CancellationToken, hurry: CancellationTok
         let clock = Arc::new(Clock::open(&store).await?);
         let fabric = fabric::open(&config, &store, &journal, &clock).await?;
         let metrics = Arc::new(Metrics::default());
-        let outside = world::open(&config, &store, &fabric.credentials, &metrics)?;
+        let outside = world::open(&config, &store, &fabric.credentials, &metrics, &clock)?;
         let inside = Inside { store: store.clone(), journal: journal.clone(), clock, fabric, metrics };
         build(config, inside, outside, &tasks, &stop)
     };
@@ -175,6 +177,7 @@ pub(crate) fn build<W: World>(
         access: access::Access::new(overlay, hub_cats),
         reach,
         removing: removal::Turns::default(),
+        checks: checks::Checks::default(),
         strangers: strangers::Strangers::default(),
         cloud,
         outbox,

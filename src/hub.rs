@@ -25,6 +25,7 @@ use crate::telemetry::metrics::Metrics;
 pub(crate) mod access;
 pub(crate) mod bind;
 pub(crate) mod binding;
+pub(crate) mod checks;
 pub(crate) mod clock;
 pub(crate) mod commission;
 pub(crate) mod discover;
@@ -96,6 +97,7 @@ pub struct Hub<W: World> {
     pub(crate) access: access::Access,
     pub(crate) reach: Arc<reach::Reach<W>>,
     pub(crate) removing: removal::Turns,
+    pub(crate) checks: checks::Checks,
     pub(crate) attempts: commission::attempts::Attempts,
     pub(crate) strangers: strangers::Strangers,
     pub(crate) cloud: Option<Arc<W::Cloud>>,

@@ -202,33 +202,7 @@ impl<W: World> InventoryDoor for Hub<W> {
     }
 
     async fn check(&self, node: NodeId) -> Result<NodeCheck, Refusal> {
-        let record = self.record(node).await?;
-        let began = Instant::now();
-        let answer = self.within(&record, self.ask_device(&record)).await;
-        let mut check = NodeCheck {
-            node_id: node,
-            reachable: answer.is_ok(),
-            address: None,
-            duration_ms: began.elapsed().as_millis() as u64,
-            message: String::new(),
-            device: serde_json::Value::Null,
-            differences: Vec::new(),
-        };
-        match answer {
-            Ok((address, device)) => {
-                check.address = Some(address);
-                // Who looks wants to know what the device says, also where that cannot be written down.
-                if let Err(error) =
-                    self.store.touch_node(node, Some(Timestamp::now()), None, NodeState::Operational).await
-                {
-                    tracing::warn!(node.id = node.0, %error, "that the node answered is not recorded");
-                }
-                check.differences = differing(&device, &record);
-                check.device = device;
-            }
-            Err(error) => check.message = error.to_string(),
-        }
-        Ok(check)
+        self.checks.share(node, self.check_alone(node)).await
     }
 
     async fn identify(&self, node: NodeId, seconds: u16) -> Result<(), Refusal> {
@@ -317,6 +291,36 @@ impl<W: World> Hub<W> {
 
     pub(super) async fn record(&self, node: NodeId) -> Result<NodeRecord, Refusal> {
         self.store.node(node).await?.ok_or_else(|| Refusal::unknown_node(&NodeRef::Id(node)))
+    }
+
+    async fn check_alone(&self, node: NodeId) -> Result<NodeCheck, Refusal> {
+        let record = self.record(node).await?;
+        let began = Instant::now();
+        let answer = self.within(&record, self.ask_device(&record)).await;
+        let mut check = NodeCheck {
+            node_id: node,
+            reachable: answer.is_ok(),
+            address: None,
+            duration_ms: began.elapsed().as_millis() as u64,
+            message: String::new(),
+            device: serde_json::Value::Null,
+            differences: Vec::new(),
+        };
+        match answer {
+            Ok((address, device)) => {
+                check.address = Some(address);
+                // Who looks wants to know what the device says, also where that cannot be written down.
+                if let Err(error) =
+                    self.store.touch_node(node, Some(Timestamp::now()), None, NodeState::Operational).await
+                {
+                    tracing::warn!(node.id = node.0, %error, "that the node answered is not recorded");
+                }
+                check.differences = differing(&device, &record);
+                check.device = device;
+            }
+            Err(error) => check.message = error.to_string(),
+        }
+        Ok(check)
     }
 
     /// What the device says about itself, by the names of the node record.

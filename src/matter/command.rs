@@ -297,7 +297,8 @@ pub(super) fn link_error(error: &Error, peer: SocketAddr) -> LinkError {
     match error.code() {
         E::TxTimeout | E::RxTimeout => unanswered(peer),
         E::NoSession | E::NoExchange | E::InvalidPeerAddr => LinkError::SessionLost,
-        E::Busy => LinkError::Busy,
+        // A status where a report was expected, for instance BUSY or RESOURCE_EXHAUSTED; which one, rs-matter does not say.
+        E::Busy | E::InvalidOpcode => LinkError::Busy,
         E::Failure => status_error(IMStatusCode::Failure, None),
         E::InvalidAction => status_error(IMStatusCode::InvalidAction, None),
         E::InvalidCommand => status_error(IMStatusCode::InvalidCommand, None),
