@@ -192,7 +192,7 @@ pub fn users(target: &Target, stop: &AtomicBool) -> String {
     let (mut abandoned, mut longest, mut lists) = (0, Duration::ZERO, 0);
     while goes_on(stop, Duration::from_secs(2)) {
         for _ in 0..8 {
-            // Nobody has this code.
+            // No light has this code's discriminator: it would have to bear the refused tries.
             if let Ok(mut stream) = post(&target.socket, "34970112332") {
                 let _ = stream.read(&mut [0; 300]);
                 abandoned += 1;

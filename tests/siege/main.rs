@@ -66,6 +66,15 @@ fn matter_ports(pid: u32) -> Vec<u16> {
     ports
 }
 
+/// Ends the attacks, also where the test fails.
+struct EndsWith<'a>(&'a AtomicBool);
+
+impl Drop for EndsWith<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// How the commissionings went.
 #[derive(Default)]
 struct Tally {
@@ -109,7 +118,10 @@ fn a_light_is_commissioned_every_few_seconds_through_all_attacks() {
     let minutes = std::env::var("MATTERBIND_SIEGE_MINUTES").ok();
     let length = minutes.map_or(SHORT, |text| Duration::from_secs_f64(text.parse::<f64>().unwrap() * 60.0));
     let Some(lab) = Lab::new(Families::Both) else { return };
-    let Some(mut lights) = Lights::start(&lab, &[("SERIAL", "SIEGE"), ("COUNT", "3")]) else { return };
+    let Some(mut lights) = Lights::start(&lab, &[("SERIAL", "SIEGE"), ("COUNT", "3"), ("DISCRIMINATOR", "1000")])
+    else {
+        return;
+    };
     let directory = tempfile::tempdir().unwrap();
     let token = directory.path().join("token");
     fs::write(&token, matterbind::config::bearer::make().expose()).unwrap();
@@ -167,8 +179,9 @@ fn a_light_is_commissioned_every_few_seconds_through_all_attacks() {
                 format!("{faults} bad answers of the cloud")
             }),
         ];
+        let ends = EndsWith(stop);
         let tally = lives_on(lab, hub, &mut lights, length);
-        stop.store(true, Ordering::Relaxed);
+        drop(ends);
         (tally, attackers.map(|attacker| attacker.join().unwrap()))
     });
     told.iter().for_each(|line| println!("{line}"));

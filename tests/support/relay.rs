@@ -47,12 +47,14 @@ pub struct Relay {
 
 impl Relay {
     pub fn start(device: SocketAddr, rule: Rule) -> Self {
-        let socket = || {
-            let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let socket = |address: Ipv4Addr| {
+            let socket = UdpSocket::bind((address, 0)).unwrap();
             socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
             socket
         };
-        let (inside, outside) = (socket(), socket());
+        // From the loopback interface nobody elsewhere can be reached.
+        let own = if device.ip().is_loopback() { Ipv4Addr::LOCALHOST } else { Ipv4Addr::UNSPECIFIED };
+        let (inside, outside) = (socket(Ipv4Addr::LOCALHOST), socket(own));
         outside.connect(device).unwrap();
         let address = inside.local_addr().unwrap();
         let (rule, hub, passed, stop) =
