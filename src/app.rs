@@ -36,12 +36,9 @@ use crate::store::{JournalFilter, JournalHandle, JournalLimits, Store};
 use crate::systemd;
 use crate::telemetry::metrics::Metrics;
 
-mod fabric;
+pub(crate) mod fabric;
 mod profiles;
 mod world;
-
-#[cfg(test)]
-pub(crate) use world::Household;
 
 /// The deadline of an orderly end: below the unit's TimeoutStopSec.
 const DRAIN: Duration = Duration::from_secs(20);

@@ -14,3 +14,6 @@ pub mod path;
 pub mod ports;
 pub mod step;
 pub mod together;
+
+#[cfg(all(test, feature = "sim"))]
+pub(crate) mod tests;

@@ -50,6 +50,9 @@ pub(crate) mod sync;
 pub(crate) mod trust;
 pub mod world;
 
+#[cfg(all(test, feature = "sim"))]
+pub(crate) mod tests;
+
 use trust::judge::Judge;
 use trust::{refresh, review};
 use world::World;

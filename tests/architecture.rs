@@ -106,7 +106,6 @@ const PURE: &str = "secret node onboarding fabric bind clock plain rhythm durabl
 /// Files over 500 lines, and why they are whole.
 const LONG: &[(&str, &str)] = &[
     ("src/attestation/tests.rs", "one table of findings, one test for each"),
-    ("src/commissioning/driver.rs", "one attempt from end to end, read as one page"),
     ("tests/support/daemon.rs", "the one harness: processes of one hub and what they say"),
     ("tests/api.rs", "one server and one command line, met in every way that users meet them"),
     ("tests/bad_days.rs", "one bad day after the other, on one set of helpers"),

@@ -22,17 +22,17 @@ const ADMIN_VENDOR: &str = "admin-vendor-id";
 /// What a start finds or makes.
 pub(crate) struct Opened {
     /// The keys that the daily work needs; without the root's.
-    pub(super) credentials: Arc<Credentials>,
+    pub(crate) credentials: Arc<Credentials>,
     /// Rotated tags and grants.
-    pub(super) overlay: AccessOverlay,
+    pub(crate) overlay: AccessOverlay,
     /// Where the keys lie.
-    pub(super) keystore: Keystore,
+    pub(crate) keystore: Keystore,
     /// Whether the root's key is among them.
-    pub(super) root_online: bool,
+    pub(crate) root_online: bool,
 }
 
 /// The fabric's credentials, loaded or made.
-pub(super) async fn open(
+pub(crate) async fn open(
     config: &Config,
     store: &Store,
     journal: &JournalHandle,

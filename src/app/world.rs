@@ -22,7 +22,7 @@ use crate::store::Store;
 use crate::telemetry::metrics::Metrics;
 
 /// See the module.
-pub(crate) struct Household;
+pub(super) struct Household;
 
 impl World for Household {
     type Link = Link;

@@ -6,7 +6,6 @@ use std::path::Path;
 use super::restore::{NODE_ID_GAP, RestoreError, restore};
 use super::*;
 use crate::access::{AccessOverlay, BLOB};
-use crate::commissioning::ports::NodeStore;
 use crate::fabric::Cat;
 use crate::keystore::{Keystore, SealKey};
 use crate::matter::credentials::mint;

@@ -5,6 +5,8 @@
 //! stops, the step under way ends first (or its deadline passes), then the fail-safe is expired.
 
 mod approach;
+mod record;
+mod run;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,18 +20,21 @@ use uuid::Uuid;
 
 pub use self::approach::Turn;
 use self::approach::{Hold, Met};
-use crate::attestation::policy::{AttestationOverride, Judgement};
-use crate::bind::{BindRequest, BindState, BindStatus, CloudDevice, MatterInfo};
-use crate::commissioning::attempt::{Attempt, DeviceEvent, Expired, Limits, Undo};
+pub use self::record::bind_task;
+use self::record::{Draft, succeeding, unknown_discriminator};
+use self::run::{Run, now};
+use crate::attestation::policy::AttestationOverride;
+use crate::bind::{BindState, BindStatus, CloudDevice};
+use crate::commissioning::attempt::{Attempt, DeviceEvent, Limits, Undo};
 use crate::commissioning::error::CommissioningError;
 use crate::commissioning::fingerprint::FingerprintKey;
 use crate::commissioning::identity::{self, Eligible, GivenIdentity, Profile};
 use crate::commissioning::path::{
-    AccessedNode, AttestedCommissionee, CredentialedCommissionee, PaseCommissionee, set_access, set_label,
+    AccessedCommissionee, ArmedCommissionee, AttestedCommissionee, CertifiedCommissionee, CommissionedNode,
+    PaseCommissionee, Shown,
 };
 use crate::commissioning::ports::{
-    AttestationJudge, DeviceDescription, Discovery, LinkError, MatterLink, NodeStore, OperationalSession, PaseSession,
-    ProvisionalNode,
+    AttestationJudge, Discovery, LinkError, MatterLink, NodeStore, PaseSession, ProvisionalNode,
 };
 use crate::commissioning::step::Step;
 use crate::commissioning::together::Together;
@@ -39,8 +44,7 @@ use crate::failpoint;
 use crate::journal::{Event, EventSink, Level};
 use crate::node::{BasicInformation, CommissionableNode, FabricId, NodeId, NodeRecord, NodeState};
 use crate::onboarding::OnboardingPayload;
-use crate::outbox::ports::{OutboxId, OutboxTask};
-use crate::plain;
+use crate::outbox::ports::OutboxId;
 
 /// How long the rollback of a failed attempt may take: the client waits for it.
 const ROLLBACK: Duration = Duration::from_secs(5);
@@ -166,78 +170,12 @@ pub struct Commissioner<L, D, S, J> {
     pub stop: CancellationToken,
 }
 
-/// One attempt under way: what the steps share.
-struct Run<'a> {
-    attempt: Attempt,
-    progress: ProgressFn<'a>,
-    stop: &'a CancellationToken,
-}
-
-impl Run<'_> {
-    /// Runs one step within its deadline. A daemon that stops begins no new step.
-    async fn step<T>(
-        &mut self,
-        step: Step,
-        work: impl Future<Output = Result<T, CommissioningError>>,
-    ) -> Result<T, CommissioningError> {
-        if self.stop.is_cancelled() {
-            return Err(CommissioningError::Stopped { step });
-        }
-        let began = Instant::now();
-        self.attempt.handle_step(step, began);
-        (self.progress)(Progress::Started(step));
-        let span = tracing::info_span!("step", step = step.as_str());
-        let deadline = tokio::time::Instant::from_std(self.attempt.next_deadline());
-        let outcome = match tokio::time::timeout_at(deadline, work.instrument(span)).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(self.expired(step)),
-        };
-        if outcome.is_ok() {
-            (self.progress)(Progress::Finished(step, began.elapsed()));
-        }
-        outcome
-    }
-
-    fn expired(&self, step: Step) -> CommissioningError {
-        match self.attempt.expired() {
-            Expired::Step(after) => CommissioningError::StepTimeout { step, after },
-            Expired::Attempt(after) => CommissioningError::Deadline { step, after },
-            Expired::FailSafe(after) => CommissioningError::FailSafeExpired { step, after },
-        }
-    }
-
-    fn device(&mut self, event: DeviceEvent) {
-        self.attempt.handle_device(event, Instant::now());
-    }
-
-    /// Arms the fail-safe again when less than half of it is left.
-    async fn keep_armed(&mut self, session: &impl PaseSession) -> Result<(), CommissioningError> {
-        if self.attempt.rearm_due(Instant::now()) {
-            let (step, expiry) = (self.attempt.step(), self.attempt.fail_safe());
-            session.arm_fail_safe(expiry).await.map_err(|source| CommissioningError::Link { step, source })?;
-            self.device(DeviceEvent::Armed);
-        }
-        Ok(())
-    }
-}
-
-/// The sessions that an attempt holds; what is left of them is what a rollback can use.
-struct Sessions<P, C> {
-    pase: Option<P>,
-    case: Option<C>,
-    fabric_index: u8,
+/// What a rollback works with: the sessions, and the device itself until that is over.
+struct Held<P, C> {
+    pase: Option<Arc<P>>,
+    node: Option<CommissionedNode<C>>,
     hold: Option<Hold>,
 }
-
-/// A device that has credentials, and what is known about it.
-struct Credentialed<P> {
-    commissionee: CredentialedCommissionee<P>,
-    description: DeviceDescription,
-    judgement: Judgement,
-    node: NodeId,
-}
-
-type Kept<P, T> = Result<T, (Option<P>, CommissioningError)>;
 
 impl<L, D, S, J> Commissioner<L, D, S, J>
 where
@@ -266,125 +204,108 @@ where
         progress: ProgressFn<'_>,
         turn: Turn<'_>,
     ) -> Result<Commissioned, CommissioningError> {
-        let mut run = Run { attempt: Attempt::new(self.settings.limits, Instant::now()), progress, stop: &self.stop };
-        failpoint::reach("attempt.before");
-        let (discriminator, fingerprint) =
-            (order.payload.discriminator, self.settings.fingerprints.fingerprint(&order.payload));
-        let began = self.store.begin_attempt(order.attempt_id, discriminator, fingerprint, Timestamp::now()).await;
-        began.map_err(at_store(Step::Parse))?;
-        failpoint::reach("attempt.begun");
-        let mut sessions = Sessions { pase: None, case: None, fabric_index: 0, hold: None };
-        match self.walk(&mut run, &order, turn, &mut sessions).await {
-            Ok((record, outbox_id)) => {
-                Ok(Commissioned { record, outbox_id, attempt: run.attempt, ended: Instant::now() })
-            }
+        let mut run = Run { attempt: Attempt::new(self.settings.limits, now()), progress, stop: &self.stop };
+        let mut held = Held { pase: None, node: None, hold: None };
+        match self.walk(&mut run, &order, turn, &mut held).await {
+            Ok((record, outbox_id)) => Ok(Commissioned { record, outbox_id, attempt: run.attempt, ended: now() }),
             Err(error) => {
-                let still_open = self.roll_back(&run, sessions).await;
+                let still_open = self.roll_back(&run, &held).await;
                 self.note_failure(&order, &error, still_open).await;
                 Err(error)
             }
         }
     }
 
-    /// The path. What a rollback needs is left in `sessions`.
+    /// The path. What a rollback needs is left in `held`.
     async fn walk(
         &self,
         run: &mut Run<'_>,
         order: &Order,
         turn: Turn<'_>,
-        sessions: &mut Sessions<L::Pase, L::Case>,
+        held: &mut Held<L::Pase, L::Case>,
     ) -> Result<(NodeRecord, Option<OutboxId>), CommissioningError> {
-        let Met { node: found, discriminator, pase, hold } = self.approach(run, order, turn).await?;
-        sessions.hold = Some(hold);
-        let found = Found { node: found, discriminator };
-        let attested = self.attest(run, order, pase).await.map_err(|(pase, error)| {
-            sessions.pase = pase;
-            error
-        })?;
-        let credentialed = self.give_credentials(run, order, &found, attested).await.map_err(|(pase, error)| {
-            sessions.pase = pase;
-            error
-        })?;
-        sessions.fabric_index = credentialed.commissionee.fabric_index();
-        let (peer, node) = (credentialed.commissionee.session().peer(), credentialed.node);
-        let plan = plan_acl(self.settings.admin_cat, &self.settings.grants, credentialed.description.acl_limits);
-        let opened = run.step(Step::Operational, self.meet(node, peer, run.attempt.sleep())).await;
-        let rearmed = run.keep_armed(credentialed.commissionee.session()).await;
-        let Credentialed { commissionee, description, judgement, .. } = credentialed;
-        sessions.pase = Some(commissionee.into_session());
-        let case = opened?;
-        rearmed?;
-        failpoint::reach("case.opened");
-        let accessed = run
-            .step(Step::Access, async {
-                let accessed = set_access(case, &plan?).await?;
-                set_label(accessed.session(), &self.settings.label).await;
-                Ok(accessed)
-            })
-            .await?;
-        let before = (self.predecessor)(description.basic.clone()).await;
+        // The disk writes while the device is looked for and proves the passcode; nothing that it keeps is asked of it before.
+        let ((), met) = tokio::try_join!(self.begin(order), self.approach(run, order, turn))?;
+        let Met { found, pase, hold } = met;
+        let (peer, pase) = (pase.peer(), Arc::new(pase));
+        (held.hold, held.pase) = (Some(hold), Some(Arc::clone(&pase)));
+        let fail_safe = run.attempt.fail_safe();
+        // Its answer may get lost.
+        if !run.stop.is_cancelled() {
+            run.device(DeviceEvent::Armed);
+        }
+        let armed = run.step(Step::ArmFailSafe, PaseCommissionee::new(Arc::clone(&pase)).arm(fail_safe)).await?;
+        let attested = self.attest(run, order, armed).await?;
+        let (certified, shown) = self.certify(run, order, &found, attested, peer).await?;
+        run.keep_armed(pase.as_ref()).await?;
+        let rooted = run.step(Step::AddRoot, certified.add_root()).await?;
+        let added = run.step(Step::AddNoc, rooted.add_noc(self.settings.admin_cat.subject())).await;
+        let credentialed = match added {
+            Ok(credentialed) => credentialed,
+            Err(error) => return Err(self.named(error, &shown.description.basic).await),
+        };
+        let node = credentialed.node();
+        let plan = plan_acl(self.settings.admin_cat, &self.settings.grants, shown.description.acl_limits);
+        let met = run.step(Step::Operational, credentialed.met(self.meet(node, peer, run.attempt.sleep()))).await;
+        let rearmed = run.keep_armed(pase.as_ref()).await;
+        let (operational, ()) = (met?, rearmed?);
+        let accessing = async { operational.set_access(&plan?, &self.settings.label).await };
+        let accessed = run.step(Step::Access, accessing).await?;
+        let before = (self.predecessor)(shown.description.basic.clone()).await;
         let order = &succeeding(order, before.as_ref());
         let bind = match found.discriminator {
-            Some(_) => self.bind_identity(run, order, &description, &accessed).await,
+            Some(_) => self.bind_identity(run, order, &shown.description.basic, &accessed).await,
             None => Err(unknown_discriminator()),
         };
-        let draft = Draft { order, found: &found, description: &description, judgement: &judgement, node, peer };
+        let draft = Draft { settings: &self.settings, order, found: &found, shown: &shown, node, peer };
         let replaces = before.map(|before| before.node_id);
-        let record = NodeRecord { replaces, ..self.record(&draft, sessions.fabric_index, accessed.cats(), &bind) };
+        let record = NodeRecord { replaces, ..draft.record(accessed.fabric_index(), accessed.cats(), &bind) };
         let task = bind.ok().map(|eligible| bind_task(&record, eligible));
         let ready = NodeRecord { state: NodeState::Provisional, ..record.clone() };
-        let node = ProvisionalNode { attempt_id: order.attempt_id, record: ready, task, evidence: judgement.to_json() };
-        self.complete(run, &accessed, &node, peer).await?;
-        let ProvisionalNode { task, evidence, .. } = node;
-        let committed = run
-            .step(Step::Record, async {
-                let commit = self.store.commit_commissioned(order.attempt_id, &record, task.as_ref(), &evidence);
-                commit.await.map_err(at_store(Step::Record))
-            })
-            .await;
-        failpoint::reach("record.committed");
-        match committed {
-            Ok(outbox_id) => Ok((record, outbox_id)),
-            Err(error) => {
-                sessions.case = Some(accessed.into_session());
-                Err(error)
-            }
-        }
+        let evidence = shown.judgement.to_json();
+        let ready = ProvisionalNode { attempt_id: order.attempt_id, record: ready, task, evidence };
+        held.node = Some(self.complete(run, accessed, &ready, peer).await?);
+        let ProvisionalNode { task, evidence, .. } = ready;
+        let committing = async {
+            let committed = self.store.commit_commissioned(order.attempt_id, &record, task.as_ref(), &evidence).await;
+            failpoint::reach("record.committed");
+            committed.map_err(at_store(Step::Record))
+        };
+        let outbox_id = run.step(Step::Record, committing).await?;
+        Ok((record, outbox_id))
     }
 
-    /// Fail-safe, description, attestation.
+    /// From here on it is known that there was an attempt, and what recognises its code.
+    async fn begin(&self, order: &Order) -> Result<(), CommissioningError> {
+        failpoint::reach("attempt.before");
+        let fingerprint = self.settings.fingerprints.fingerprint(&order.payload);
+        let discriminator = order.payload.discriminator;
+        let began = self.store.begin_attempt(order.attempt_id, discriminator, fingerprint, Timestamp::now()).await;
+        began.map_err(at_store(Step::Parse))?;
+        failpoint::reach("attempt.begun");
+        Ok(())
+    }
+
+    /// Description and attestation, while the cloud is asked whether it would take the device.
     async fn attest(
         &self,
         run: &mut Run<'_>,
         order: &Order,
-        pase: L::Pase,
-    ) -> Kept<L::Pase, AttestedCommissionee<L::Pase>> {
-        let link = |step| move |source| CommissioningError::Link { step, source };
-        let expiry = run.attempt.fail_safe();
-        failpoint::reach("arm.before");
-        let armed = run
-            .step(Step::ArmFailSafe, async { pase.arm_fail_safe(expiry).await.map_err(link(Step::ArmFailSafe)) })
-            .await;
-        if let Err(error) = armed {
-            return Err((Some(pase), error));
-        }
-        failpoint::reach("arm.after");
-        run.device(DeviceEvent::Armed);
-        let described = step_with_session(run, Step::ReadInfo, PaseCommissionee::new(pase).describe()).await?;
+        armed: ArmedCommissionee<L::Pase>,
+    ) -> Result<AttestedCommissionee<L::Pase>, CommissioningError> {
+        let described = run.step(Step::ReadInfo, armed.describe()).await?;
         let overridden = order.attestation_override.as_ref();
         // The cloud answers while the device does: asking costs no time.
-        let allowed = self.ask_cloud(order, described.description());
-        let attesting = step_with_session(run, Step::Attestation, described.attest(self.judge.as_ref(), overridden));
+        let allowed = self.ask_cloud(order, &described.description().basic);
+        let attesting = run.step(Step::Attestation, described.attest(self.judge.as_ref(), overridden));
         let (attested, allowed) = tokio::join!(attesting, allowed);
         let attested = attested?;
         match allowed {
             PreflightAnswer::Go => {}
             PreflightAnswer::GoAnd(note) => (run.progress)(Progress::Note(note)),
-            PreflightAnswer::Refuse(reason) => {
-                return Err((Some(attested.into_session()), CommissioningError::CloudRefuses { reason }));
-            }
+            PreflightAnswer::Refuse(reason) => return Err(CommissioningError::CloudRefuses { reason }),
         }
-        for finding in &attested.judgement().report.findings {
+        for finding in &attested.shown().judgement.report.findings {
             (run.progress)(Progress::Note(format!("attestation: {} ({})", finding.message, finding.code)));
         }
         Ok(attested)
@@ -394,9 +315,9 @@ where
     fn ask_cloud(
         &self,
         order: &Order,
-        description: &DeviceDescription,
+        basic: &BasicInformation,
     ) -> impl Future<Output = PreflightAnswer> + Send + use<L, D, S, J> {
-        let device = identity::known_beforehand(&order.identity, &self.settings.profiles, &description.basic);
+        let device = identity::known_beforehand(&order.identity, &self.settings.profiles, basic);
         let asking = match (&self.preflight, device) {
             (Some(preflight), Some(device)) if !order.no_bind => Some(preflight(device)),
             _ => None,
@@ -409,59 +330,32 @@ where
         }
     }
 
-    /// CSR, node id, NOC, the provisional row, root and NOC.
-    async fn give_credentials(
+    /// CSR; node id and provisional row in one commit; NOC. The device has none of it yet.
+    async fn certify(
         &self,
         run: &mut Run<'_>,
         order: &Order,
         found: &Found,
         attested: AttestedCommissionee<L::Pase>,
-    ) -> Kept<L::Pase, Credentialed<L::Pase>> {
-        let (description, judgement) = (attested.description().clone(), attested.judgement().clone());
-        let peer = attested.session().peer();
-        let issued = run
-            .step(Step::Csr, async {
-                let csr = attested.request_csr().await?;
-                let node = self.store.allocate_node_id().await.map_err(at_store(Step::Csr))?;
-                failpoint::reach("node-id.allocated");
-                let noc = attested.issue_noc(self.link.as_ref(), node, &csr).await?;
-                failpoint::reach("noc.issued");
-                let draft = Draft { order, found, description: &description, judgement: &judgement, node, peer };
-                let provisional = ProvisionalNode {
-                    attempt_id: order.attempt_id,
-                    record: self.provisional_record(&draft),
-                    task: None,
-                    evidence: judgement.to_json(),
-                };
-                self.store.save_provisional(&provisional).await.map_err(at_store(Step::Csr))?;
-                failpoint::reach("provisional.saved");
-                Ok(noc)
-            })
-            .await;
-        let noc = match issued {
-            Ok(noc) => noc,
-            Err(error) => return Err((Some(attested.into_session()), error)),
-        };
-        let rearmed = run.keep_armed(attested.session()).await;
-        let rooted = match rearmed {
-            Ok(()) => run.step(Step::AddRoot, attested.add_root()).await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = rooted {
-            return Err((Some(attested.into_session()), error));
-        }
-        let subject = self.settings.admin_cat.subject();
-        let added = step_with_session(run, Step::AddNoc, attested.add_noc(&noc, subject)).await;
-        let commissionee = match added {
-            Ok(commissionee) => commissionee,
-            Err((session, error)) => return Err((session, self.named(error, &description).await)),
-        };
-        Ok(Credentialed { commissionee, description, judgement, node: noc.node_id })
+        peer: SocketAddr,
+    ) -> Result<(CertifiedCommissionee<L::Pase>, Shown), CommissioningError> {
+        run.step(Step::Csr, async {
+            let keyed = attested.request_csr().await?;
+            let shown = keyed.shown();
+            let draft = Draft { settings: &self.settings, order, found, shown, node: NodeId(0), peer };
+            let evidence = shown.judgement.to_json();
+            let record = draft.provisional();
+            let provisional = ProvisionalNode { attempt_id: order.attempt_id, record, task: None, evidence };
+            let node = self.store.begin_provisional(provisional).await.map_err(at_store(Step::Csr))?;
+            failpoint::reach("provisional.saved");
+            keyed.issue_noc(self.link.as_ref(), node).await
+        })
+        .await
     }
 
     /// A device that holds our fabric already is one of our nodes: which one, its identity tells.
-    async fn named(&self, error: CommissioningError, description: &DeviceDescription) -> CommissioningError {
-        let (step, code, basic) = (error.step(), error.code(), &description.basic);
+    async fn named(&self, error: CommissioningError, basic: &BasicInformation) -> CommissioningError {
+        let (step, code) = (error.step(), error.code());
         if code != "already-on-this-fabric" {
             return error;
         }
@@ -479,7 +373,7 @@ where
     /// own rhythm adds to the wait for it.
     async fn meet(&self, node: NodeId, peer: SocketAddr, sleep: Duration) -> Result<L::Case, CommissioningError> {
         let (budget, compressed) = (self.settings.limits.step / 2 + sleep, self.settings.compressed_fabric_id);
-        let give_up = Instant::now() + (self.settings.limits.meeting() + sleep).saturating_sub(OPERATIONAL_LOOKUP);
+        let give_up = now() + (self.settings.limits.meeting() + sleep).saturating_sub(OPERATIONAL_LOOKUP);
         let mut addresses = vec![peer];
         loop {
             match self.link.open_case(node, &addresses, budget).await {
@@ -492,7 +386,7 @@ where
                     | LinkError::HandshakeRefused { .. }),
                 ) => {
                     tracing::debug!(%error, "the new node was not met yet");
-                    if Instant::now() >= give_up {
+                    if now() >= give_up {
                         return Err(CommissioningError::Link { step: Step::Operational, source: error });
                     }
                     addresses = self.discovery.operational(compressed, node, OPERATIONAL_LOOKUP).await;
@@ -514,16 +408,15 @@ where
         &self,
         run: &Run<'_>,
         order: &Order,
-        description: &DeviceDescription,
-        accessed: &AccessedNode<L::Case>,
+        basic: &BasicInformation,
+        accessed: &AccessedCommissionee<L::Case>,
     ) -> Result<Eligible, BindStatus> {
         if order.no_bind || !self.settings.cloud {
             let message = if order.no_bind { "asked not to bind" } else { "no cloud is configured" };
             return Err(BindStatus { message: message.to_owned(), ..BindStatus::default() });
         }
         let limit = self.settings.limits.step + run.attempt.sleep();
-        let resolving =
-            identity::resolve(&order.identity, &self.settings.profiles, &description.basic, accessed.session());
+        let resolving = identity::resolve(&order.identity, &self.settings.profiles, basic, accessed.session());
         match tokio::time::timeout(limit, resolving).await {
             Ok(resolved) => resolved.map_err(|not_eligible| not_eligible.status()),
             Err(_) => Err(BindStatus {
@@ -535,47 +428,33 @@ where
     }
 
     /// The provisional row as the record will be, then CommissioningComplete: from here on the device may stay ours, and
-    /// whoever finds the row after a crash needs all that the record and its bind are made of. A lost answer is settled by
-    /// asking again in a new session: NoFailSafe then means that the first one arrived.
+    /// whoever finds the row after a crash needs all that the record and its bind are made of.
     async fn complete(
         &self,
         run: &mut Run<'_>,
-        accessed: &AccessedNode<L::Case>,
-        node: &ProvisionalNode,
+        accessed: AccessedCommissionee<L::Case>,
+        ready: &ProvisionalNode,
         peer: SocketAddr,
-    ) -> Result<(), CommissioningError> {
-        let (id, sleep) = (node.record.node_id, run.attempt.sleep());
+    ) -> Result<CommissionedNode<L::Case>, CommissioningError> {
         if !run.stop.is_cancelled() {
             run.device(DeviceEvent::CompleteSent);
         }
-        let completed = run
-            .step(Step::Complete, async {
-                self.store.save_provisional(node).await.map_err(at_store(Step::Complete))?;
-                failpoint::reach("complete.saved");
-                let answer = accessed.session().commissioning_complete().await;
-                failpoint::reach("complete.sent");
-                match answer {
-                    Err(LinkError::Unreachable { .. } | LinkError::SessionLost) => {
-                        let again = self.meet(id, peer, sleep).await?;
-                        confirmed(again.commissioning_complete().await)
-                    }
-                    other => confirmed(other),
-                }
-                .map_err(|source| CommissioningError::Link { step: Step::Complete, source })
-            })
-            .await;
-        if completed.is_ok() {
-            failpoint::reach("complete.after");
-            run.device(DeviceEvent::CompleteConfirmed);
-        }
-        completed
+        let sleep = run.attempt.sleep();
+        let completing = async {
+            self.store.save_provisional(ready).await.map_err(at_store(Step::Complete))?;
+            failpoint::reach("complete.saved");
+            accessed.complete(self.meet(ready.record.node_id, peer, sleep)).await
+        };
+        let completed = run.step(Step::Complete, completing).await?;
+        run.device(DeviceEvent::CompleteConfirmed);
+        Ok(completed)
     }
 
     /// Undoes what the device holds of us; true where it may still hold it, so that the provisional row must stay.
-    async fn roll_back(&self, run: &Run<'_>, sessions: Sessions<L::Pase, L::Case>) -> bool {
+    async fn roll_back(&self, run: &Run<'_>, held: &Held<L::Pase, L::Case>) -> bool {
         let undo = run.attempt.undo();
         let undone = async {
-            match (undo, &sessions.pase, &sessions.case) {
+            match (undo, &held.pase, &held.node) {
                 (Undo::Nothing, _, _) => true,
                 // Where this does not arrive, the fail-safe expires by itself: the device rolls back either way.
                 (Undo::ExpireFailSafe, Some(pase), _) => {
@@ -585,7 +464,7 @@ where
                 (Undo::ExpireFailSafe, None, _) => true,
                 // A device that has completed has closed PASE: if it still answers there, it has not, and rolls back.
                 (Undo::Probe, Some(pase), _) => pase.arm_fail_safe(Duration::ZERO).await.is_ok(),
-                (Undo::RemoveFabric, _, Some(case)) => case.remove_fabric(sessions.fabric_index).await.is_ok(),
+                (Undo::RemoveFabric, _, Some(node)) => node.remove().await.is_ok(),
                 // Start-up and the next announcement ask the device.
                 (Undo::Probe, None, _) | (Undo::RemoveFabric, _, None) => false,
             }
@@ -610,60 +489,6 @@ where
         }
         self.journal.record(event);
     }
-
-    fn provisional_record(&self, draft: &Draft<'_>) -> NodeRecord {
-        let status = BindStatus::default();
-        let mut record = self.record(draft, 0, &[], &Err(status));
-        record.state = NodeState::Provisional;
-        record
-    }
-
-    fn record(
-        &self,
-        draft: &Draft<'_>,
-        fabric_index: u8,
-        cats: &[CatGrant],
-        bind: &Result<Eligible, BindStatus>,
-    ) -> NodeRecord {
-        let Draft { order, found, description, judgement, node, peer } = *draft;
-        let basic = &description.basic;
-        let eligible = bind.as_ref().ok();
-        let now = Timestamp::now();
-        NodeRecord {
-            fabric_id: self.settings.fabric_id,
-            node_id: node,
-            fabric_index,
-            vendor_id: basic.vendor_id,
-            product_id: basic.product_id,
-            discriminator: found.discriminator,
-            matter_version: basic.matter_version(),
-            vendor_name: basic.vendor_name.clone(),
-            product_name: basic.product_name.clone(),
-            serial_number: basic.serial_number.clone(),
-            unique_id: basic.unique_id.clone(),
-            cats: cats.to_vec(),
-            product_key: eligible.map(|e| e.device.product_key.clone()).or_else(|| order.identity.product_key.clone()),
-            device_key: eligible.map(|e| e.device.device_key.clone()).or_else(|| order.identity.device_key.clone()),
-            name: name_for(order, description, node),
-            family_id: order.family_id.clone().or_else(|| self.settings.home.0.clone()),
-            room_id: order.room_id.clone().or_else(|| self.settings.home.1.clone()),
-            capabilities_bitmask: eligible.map_or(1 << 1 | 1 << 3, |e| e.capabilities_bitmask),
-            bind_options: eligible.map(|e| e.options.clone()).unwrap_or_default(),
-            attestation: judgement.summary(),
-            addresses: addresses(&found.node, peer),
-            port: peer.port(),
-            rhythm: found.node.txt.rhythm(),
-            also_known_as: Vec::new(),
-            commissioned_at: now,
-            last_seen_at: Some(now),
-            state: NodeState::Operational,
-            bind: match bind {
-                Ok(_) => BindStatus { state: BindState::Pending, ..BindStatus::default() },
-                Err(status) => status.clone(),
-            },
-            replaces: None,
-        }
-    }
 }
 
 /// A device that took the passcode.
@@ -673,105 +498,9 @@ struct Found {
     discriminator: Option<u16>,
 }
 
-/// What a record is made of.
-#[derive(Clone, Copy)]
-struct Draft<'a> {
-    order: &'a Order,
-    found: &'a Found,
-    description: &'a DeviceDescription,
-    judgement: &'a Judgement,
-    node: NodeId,
-    peer: SocketAddr,
-}
-
-/// A step whose work owns the session and gives it back with its error. When the step's deadline passes, the work is
-/// dropped with the session; the device's own fail-safe then rolls it back.
-async fn step_with_session<P, T>(
-    run: &mut Run<'_>,
-    step: Step,
-    work: impl Future<Output = Result<T, (P, CommissioningError)>>,
-) -> Kept<P, T> {
-    let mut session = None;
-    let outcome = run
-        .step(step, async {
-            work.await.map_err(|(kept, error)| {
-                session = Some(kept);
-                error
-            })
-        })
-        .await;
-    outcome.map_err(|error| (session, error))
-}
-
 fn at_store(step: Step) -> impl Fn(StoreError) -> CommissioningError {
     move |source| CommissioningError::Store { step, source }
 }
 
-/// NoFailSafe (3) in answer to CommissioningComplete means, over CASE, that there is nothing left to complete.
-fn confirmed(answer: Result<(), LinkError>) -> Result<(), LinkError> {
-    match answer {
-        Err(LinkError::Commissioning { code: 3, .. }) => Ok(()),
-        other => other,
-    }
-}
-
-/// The cloud takes no device without its discriminator (5879), and a made-up number would be another device's.
-fn unknown_discriminator() -> BindStatus {
-    BindStatus {
-        state: BindState::NotEligible,
-        message: "nobody told the device's discriminator: the manual code has a part of it, and the device does not announce itself at \
-                  the address that was given. Commission it by its QR code, or without --address"
-            .to_owned(),
-        ..BindStatus::default()
-    }
-}
-
-/// The bind that a record asks for.
-pub fn bind_task(record: &NodeRecord, eligible: Eligible) -> OutboxTask {
-    OutboxTask::Bind(Box::new(BindRequest {
-        device: eligible.device,
-        binding_code: eligible.binding_code,
-        // The cloud's limit is unknown (5333); 64 characters are surely taken (cloud-contract 5).
-        device_name: Some(plain::clean(&record.name, usize::MAX).chars().take(64).collect()),
-        family_id: record.family_id.clone(),
-        room_id: record.room_id.clone(),
-        capabilities_bitmask: eligible.capabilities_bitmask,
-        options: eligible.options,
-        matter_info: matter_info(record),
-    }))
-}
-
-/// The Matter identity of a record, as the cloud is told.
-pub fn matter_info(record: &NodeRecord) -> MatterInfo {
-    MatterInfo::of(record)
-}
-
-/// All addresses, the one that answered first.
-fn addresses(found: &CommissionableNode, peer: SocketAddr) -> Vec<String> {
-    let (answered, others): (Vec<_>, Vec<_>) =
-        found.addresses.iter().partition(|address| address.socket(found.port) == peer);
-    let mut all: Vec<String> = answered.into_iter().chain(others).map(ToString::to_string).collect();
-    all.dedup();
-    all
-}
-
-fn name_for(order: &Order, description: &DeviceDescription, node: NodeId) -> String {
-    let default = || NodeRecord::default_name(&description.basic.product_name, node);
-    order.name.clone().unwrap_or_else(default)
-}
-
-/// The order with what its device had before, where the order says nothing.
-fn succeeding(order: &Order, before: Option<&NodeRecord>) -> Order {
-    let mut order = order.clone();
-    let Some(before) = before else { return order };
-    // A name that nobody gave has the old node's number in it.
-    let named = (!before.has_default_name()).then(|| before.name.clone());
-    order.name = order.name.or(named);
-    order.family_id = order.family_id.or_else(|| before.family_id.clone());
-    order.room_id = order.room_id.or_else(|| before.room_id.clone());
-    let GivenIdentity { product_key, device_key, .. } = &mut order.identity;
-    if product_key.is_none() && device_key.is_none() {
-        (*product_key, *device_key) = (before.product_key.clone(), before.device_key.clone());
-    }
-    order
-}
+#[cfg(all(test, feature = "sim"))]
+mod tests;

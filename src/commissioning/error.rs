@@ -9,6 +9,7 @@ use uuid::Uuid;
 use crate::attestation::finding::{Code, Finding};
 use crate::attestation::policy::Judgement;
 use crate::commissioning::identity::InvalidIdentity;
+use crate::commissioning::path::NO_FAIL_SAFE;
 use crate::commissioning::ports::{DiscoverError, LinkError};
 use crate::commissioning::step::Step;
 use crate::durable::StoreError;
@@ -173,6 +174,7 @@ impl CommissioningError {
                 DiscoverError::Unavailable(_) => "discovery-unavailable",
             },
             Self::Link { step, source } => link_code(*step, source),
+            Self::StepTimeout { step: Step::Record, .. } => "store-failed",
             Self::StepTimeout { .. } => "device-unreachable",
             Self::Deadline { .. } => "deadline-exceeded",
             Self::FailSafeExpired { .. } => "fail-safe-expired",
@@ -324,7 +326,7 @@ fn link_code(step: Step, error: &LinkError) -> &'static str {
         LinkError::Status { status: CONSTRAINT_ERROR | RESOURCE_EXHAUSTED, .. } if step == Step::AddRoot => {
             "fabric-table-full"
         }
-        LinkError::Status { status: FAILSAFE_REQUIRED, .. } | LinkError::Commissioning { code: 3, .. } => {
+        LinkError::Status { status: FAILSAFE_REQUIRED, .. } | LinkError::Commissioning { code: NO_FAIL_SAFE, .. } => {
             "fail-safe-expired"
         }
         LinkError::Commissioning { code: 4, .. } => "device-busy",

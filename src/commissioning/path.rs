@@ -1,5 +1,8 @@
 //! The states of a device on its way, as types: each method consumes a state and gives the next, so that no step can be
-//! left out or taken twice. `driver` walks it and keeps time.
+//! left out or taken twice. `driver` walks it, keeps time, and keeps the sessions that a rollback needs.
+
+use std::sync::Arc;
+use std::time::Duration;
 
 use rand::Rng;
 
@@ -14,37 +17,80 @@ use crate::fabric::{AclEntry, CatGrant, granted_cats};
 use crate::failpoint;
 use crate::node::NodeId;
 
-/// PASE is up and the fail-safe is armed.
+/// The passcode is proved.
 pub struct PaseCommissionee<S> {
-    session: S,
+    session: Arc<S>,
+}
+
+/// Its fail-safe is armed: from here on whatever it is told, it forgets when that expires.
+pub struct ArmedCommissionee<S> {
+    session: Arc<S>,
 }
 
 /// What it is, is known.
 pub struct DescribedCommissionee<S> {
-    session: S,
+    session: Arc<S>,
     description: DeviceDescription,
 }
 
-/// Its evidence was judged and accepted; the only state with [`Self::request_csr`].
+/// What a device has shown of itself until it was accepted.
+#[derive(Debug, Clone)]
+pub struct Shown {
+    /// What it says of itself.
+    pub description: DeviceDescription,
+    /// Why it was accepted.
+    pub judgement: Judgement,
+}
+
+/// Its evidence was judged and accepted; the only state that asks for its key.
 pub struct AttestedCommissionee<S> {
-    session: S,
-    description: DeviceDescription,
-    judgement: Judgement,
+    session: Arc<S>,
+    shown: Shown,
 }
 
-/// A CSR that is the device's own.
-pub struct VerifiedCsr(Vec<u8>);
+/// Its own key is known: fresh, and signed by the key that was attested.
+pub struct KeyedCommissionee<S> {
+    session: Arc<S>,
+    shown: Shown,
+    csr: Vec<u8>,
+}
 
-/// It has our root and its own certificate, until the fail-safe expires.
-pub struct CredentialedCommissionee<S> {
-    session: S,
+/// A certificate is made for its key; the device knows nothing of it yet.
+pub struct CertifiedCommissionee<S> {
+    session: Arc<S>,
+    noc: IssuedNoc,
+}
+
+/// It trusts our root, until the fail-safe expires.
+pub struct RootedCommissionee<S> {
+    session: Arc<S>,
+    noc: IssuedNoc,
+}
+
+/// It has its certificate too, until the fail-safe expires.
+#[derive(Debug, Clone, Copy)]
+pub struct CredentialedCommissionee {
+    node: NodeId,
+    fabric_index: u8,
+}
+
+/// It answered as our node.
+pub struct OperationalCommissionee<C> {
+    session: Arc<C>,
     fabric_index: u8,
 }
 
 /// Who may do what on it is set and read back.
-pub struct AccessedNode<C> {
-    session: C,
+pub struct AccessedCommissionee<C> {
+    session: Arc<C>,
+    fabric_index: u8,
     cats: Vec<CatGrant>,
+}
+
+/// It is ours for good, until it is told otherwise.
+pub struct CommissionedNode<C> {
+    session: Arc<C>,
+    fabric_index: u8,
 }
 
 fn nonce() -> [u8; 32] {
@@ -58,33 +104,39 @@ fn at(step: Step) -> impl Fn(LinkError) -> CommissioningError {
 }
 
 impl<S: PaseSession> PaseCommissionee<S> {
-    /// Takes over a session whose fail-safe was just armed.
-    pub fn new(session: S) -> Self {
+    /// Begins the path.
+    pub fn new(session: Arc<S>) -> Self {
         Self { session }
     }
 
+    /// ArmFailSafe.
+    ///
+    /// # Errors
+    /// The link's.
+    pub async fn arm(self, expiry: Duration) -> Result<ArmedCommissionee<S>, CommissioningError> {
+        failpoint::reach("arm.before");
+        self.session.arm_fail_safe(expiry).await.map_err(at(Step::ArmFailSafe))?;
+        failpoint::reach("arm.after");
+        Ok(ArmedCommissionee { session: self.session })
+    }
+}
+
+impl<S: PaseSession> ArmedCommissionee<S> {
     /// Reads what the device is, refuses one fabric too many before anything is installed, and sets the regulatory
     /// configuration where the device needs it.
     ///
     /// # Errors
-    /// The link's, or a full fabric table. The session comes back with every error, so that it can be rolled back.
-    pub async fn describe(self) -> Result<DescribedCommissionee<S>, (S, CommissioningError)> {
-        let described = async {
-            let description = self.session.describe().await.map_err(at(Step::ReadInfo))?;
-            let (supported, commissioned) = description.fabrics;
-            if supported > 0 && commissioned >= supported {
-                return Err(CommissioningError::FabricTableFull { commissioned, supported });
-            }
-            if description.needs_regulatory_config {
-                self.session.set_regulatory_config().await.map_err(at(Step::ReadInfo))?;
-            }
-            Ok(description)
+    /// The link's, or a full fabric table.
+    pub async fn describe(self) -> Result<DescribedCommissionee<S>, CommissioningError> {
+        let description = self.session.describe().await.map_err(at(Step::ReadInfo))?;
+        let (supported, commissioned) = description.fabrics;
+        if supported > 0 && commissioned >= supported {
+            return Err(CommissioningError::FabricTableFull { commissioned, supported });
         }
-        .await;
-        match described {
-            Ok(description) => Ok(DescribedCommissionee { session: self.session, description }),
-            Err(error) => Err((self.session, error)),
+        if description.needs_regulatory_config {
+            self.session.set_regulatory_config().await.map_err(at(Step::ReadInfo))?;
         }
+        Ok(DescribedCommissionee { session: self.session, description })
     }
 }
 
@@ -102,63 +154,54 @@ impl<S: PaseSession> DescribedCommissionee<S> {
         self,
         judge: &impl AttestationJudge,
         overridden: Option<&AttestationOverride>,
-    ) -> Result<AttestedCommissionee<S>, (S, CommissioningError)> {
+    ) -> Result<AttestedCommissionee<S>, CommissioningError> {
+        let Self { session, description } = self;
         let nonce = nonce();
-        let response = match self.session.attestation(nonce).await {
-            Ok(response) => response,
-            Err(error) => return Err((self.session, at(Step::Attestation)(error))),
-        };
+        let response = session.attestation(nonce).await.map_err(at(Step::Attestation))?;
         let evidence = Evidence {
             dac: response.dac,
             pai: response.pai,
             attestation_elements: response.elements,
             signature: response.signature,
-            attestation_challenge: self.session.attestation_challenge(),
+            attestation_challenge: session.attestation_challenge(),
             nonce,
-            basic_vendor_id: self.description.basic.vendor_id,
-            basic_product_id: self.description.basic.product_id,
+            basic_vendor_id: description.basic.vendor_id,
+            basic_product_id: description.basic.product_id,
             at: jiff::Timestamp::now(),
         };
         let judgement = judge.judge(evidence, overridden.cloned());
         if !judgement.verdict.is_accepted() {
-            return Err((self.session, CommissioningError::AttestationRejected { judgement: Box::new(judgement) }));
+            return Err(CommissioningError::AttestationRejected { judgement: Box::new(judgement) });
         }
-        Ok(AttestedCommissionee { session: self.session, description: self.description, judgement })
+        Ok(AttestedCommissionee { session, shown: Shown { description, judgement } })
     }
 }
 
 impl<S: PaseSession> AttestedCommissionee<S> {
-    /// What it says of itself.
-    pub fn description(&self) -> &DeviceDescription {
-        &self.description
-    }
-
-    /// Why it was accepted.
-    pub fn judgement(&self) -> &Judgement {
-        &self.judgement
-    }
-
-    /// The session, for the fail-safe.
-    pub fn session(&self) -> &S {
-        &self.session
-    }
-
-    /// Gives the session up, to roll back.
-    pub fn into_session(self) -> S {
-        self.session
+    /// What it has shown.
+    pub fn shown(&self) -> &Shown {
+        &self.shown
     }
 
     /// Asks for the device's key and checks that the answer is fresh and signed by the key that was attested.
     ///
     /// # Errors
     /// The link's, or [`CommissioningError::CsrRejected`].
-    pub async fn request_csr(&self) -> Result<VerifiedCsr, CommissioningError> {
+    pub async fn request_csr(self) -> Result<KeyedCommissionee<S>, CommissioningError> {
+        let Self { session, shown } = self;
         let nonce = nonce();
-        let response = self.session.request_csr(nonce).await.map_err(at(Step::Csr))?;
-        let (dac, challenge) = (&self.judgement.evidence.dac, self.session.attestation_challenge());
-        csr::verify_csr(dac, &response.elements, &challenge, &nonce, &response.signature)
-            .map(VerifiedCsr)
-            .map_err(|refused| CommissioningError::CsrRejected { reason: refused.to_string() })
+        let response = session.request_csr(nonce).await.map_err(at(Step::Csr))?;
+        let (dac, challenge) = (&shown.judgement.evidence.dac, session.attestation_challenge());
+        let csr = csr::verify_csr(dac, &response.elements, &challenge, &nonce, &response.signature)
+            .map_err(|refused| CommissioningError::CsrRejected { reason: refused.to_string() })?;
+        Ok(KeyedCommissionee { session, shown, csr })
+    }
+}
+
+impl<S: PaseSession> KeyedCommissionee<S> {
+    /// What it has shown.
+    pub fn shown(&self) -> &Shown {
+        &self.shown
     }
 
     /// Signs a certificate for the key in the CSR. A CSR that does not parse or that its own key did not sign is refused.
@@ -166,82 +209,162 @@ impl<S: PaseSession> AttestedCommissionee<S> {
     /// # Errors
     /// [`CommissioningError::CsrRejected`], or the stack's.
     pub async fn issue_noc<L: MatterLink>(
-        &self,
+        self,
         link: &L,
         node: NodeId,
-        csr: &VerifiedCsr,
-    ) -> Result<IssuedNoc, CommissioningError> {
-        link.issue_noc(node, &csr.0).await.map_err(|error| match error {
+    ) -> Result<(CertifiedCommissionee<S>, Shown), CommissioningError> {
+        let noc = link.issue_noc(node, &self.csr).await.map_err(|error| match error {
             LinkError::Malformed { what } => CommissioningError::CsrRejected { reason: what },
             source => CommissioningError::Link { step: Step::Csr, source },
-        })
-    }
-
-    /// Installs root and certificate. On failure the session stays usable for the rollback.
-    ///
-    /// # Errors
-    /// The link's, by step.
-    pub async fn add_root(&self) -> Result<(), CommissioningError> {
-        failpoint::reach("add-root.before");
-        self.session.add_root().await.map_err(at(Step::AddRoot))?;
-        failpoint::reach("add-root.after");
-        Ok(())
-    }
-
-    /// AddNOC.
-    ///
-    /// # Errors
-    /// The link's; the state comes back for the rollback.
-    pub async fn add_noc(
-        self,
-        credentials: &IssuedNoc,
-        case_admin_subject: u64,
-    ) -> Result<CredentialedCommissionee<S>, (S, CommissioningError)> {
-        failpoint::reach("add-noc.before");
-        let added = self.session.add_noc(credentials, case_admin_subject).await;
-        failpoint::reach("add-noc.after");
-        match added {
-            Ok(fabric_index) => Ok(CredentialedCommissionee { session: self.session, fabric_index }),
-            Err(error) => Err((self.session, at(Step::AddNoc)(error))),
-        }
+        })?;
+        failpoint::reach("noc.issued");
+        Ok((CertifiedCommissionee { session: self.session, noc }, self.shown))
     }
 }
 
-impl<S: PaseSession> CredentialedCommissionee<S> {
+impl<S: PaseSession> CertifiedCommissionee<S> {
+    /// Which node it will be.
+    pub fn node(&self) -> NodeId {
+        self.noc.node_id
+    }
+
+    /// AddTrustedRootCertificate.
+    ///
+    /// # Errors
+    /// The link's.
+    pub async fn add_root(self) -> Result<RootedCommissionee<S>, CommissioningError> {
+        failpoint::reach("add-root.before");
+        self.session.add_root().await.map_err(at(Step::AddRoot))?;
+        failpoint::reach("add-root.after");
+        Ok(RootedCommissionee { session: self.session, noc: self.noc })
+    }
+}
+
+impl<S: PaseSession> RootedCommissionee<S> {
+    /// AddNOC.
+    ///
+    /// # Errors
+    /// The link's.
+    pub async fn add_noc(self, case_admin_subject: u64) -> Result<CredentialedCommissionee, CommissioningError> {
+        failpoint::reach("add-noc.before");
+        let added = self.session.add_noc(&self.noc, case_admin_subject).await;
+        failpoint::reach("add-noc.after");
+        let fabric_index = added.map_err(at(Step::AddNoc))?;
+        Ok(CredentialedCommissionee { node: self.noc.node_id, fabric_index })
+    }
+}
+
+impl CredentialedCommissionee {
+    /// Which node it is.
+    pub fn node(&self) -> NodeId {
+        self.node
+    }
+
+    /// It showed its certificate, in a CASE session that `meeting` has opened with it.
+    ///
+    /// # Errors
+    /// Those of `meeting`.
+    pub async fn met<C>(
+        self,
+        meeting: impl Future<Output = Result<C, CommissioningError>>,
+    ) -> Result<OperationalCommissionee<C>, CommissioningError> {
+        let session = Arc::new(meeting.await?);
+        failpoint::reach("case.opened");
+        Ok(OperationalCommissionee { session, fabric_index: self.fabric_index })
+    }
+}
+
+impl<C: OperationalSession> OperationalCommissionee<C> {
+    /// Writes the access control list, reads it back and compares; then tells our fabric's label.
+    ///
+    /// # Errors
+    /// The link's, or [`CommissioningError::AccessMismatch`].
+    pub async fn set_access(
+        self,
+        plan: &[AclEntry],
+        label: &str,
+    ) -> Result<AccessedCommissionee<C>, CommissioningError> {
+        let cats = set_access(self.session.as_ref(), plan).await?;
+        set_label(self.session.as_ref(), label).await;
+        Ok(AccessedCommissionee { session: self.session, fabric_index: self.fabric_index, cats })
+    }
+}
+
+impl<C: OperationalSession> AccessedCommissionee<C> {
+    /// The session.
+    pub fn session(&self) -> &C {
+        &self.session
+    }
+
     /// The index under which the device keeps our fabric.
     pub fn fabric_index(&self) -> u8 {
         self.fabric_index
     }
 
-    /// The PASE session, for the fail-safe.
-    pub fn session(&self) -> &S {
-        &self.session
+    /// The CAT privileges as read back.
+    pub fn cats(&self) -> &[CatGrant] {
+        &self.cats
     }
 
-    /// Gives the session up, to roll back.
-    pub fn into_session(self) -> S {
-        self.session
+    /// CommissioningComplete. A lost answer is settled by asking again, in the session that `again` opens: NoFailSafe then
+    /// means that the first one arrived.
+    ///
+    /// # Errors
+    /// The link's, or those of `again`.
+    pub async fn complete(
+        self,
+        again: impl Future<Output = Result<C, CommissioningError>>,
+    ) -> Result<CommissionedNode<C>, CommissioningError> {
+        let answer = self.session.commissioning_complete().await;
+        failpoint::reach("complete.sent");
+        let (session, answer) = match answer {
+            Err(LinkError::Unreachable { .. } | LinkError::SessionLost) => {
+                let session = Arc::new(again.await?);
+                let answer = session.commissioning_complete().await;
+                (session, answer)
+            }
+            other => (self.session, other),
+        };
+        match answer {
+            Ok(()) | Err(LinkError::Commissioning { code: NO_FAIL_SAFE, .. }) => {}
+            Err(source) => return Err(CommissioningError::Link { step: Step::Complete, source }),
+        }
+        failpoint::reach("complete.after");
+        Ok(CommissionedNode { session, fabric_index: self.fabric_index })
     }
 }
 
-/// Writes the access control list, reads it back and compares.
+impl<C: OperationalSession> CommissionedNode<C> {
+    /// RemoveFabric: what undoes all of it.
+    ///
+    /// # Errors
+    /// The link's.
+    pub async fn remove(&self) -> Result<(), LinkError> {
+        self.session.remove_fabric(self.fabric_index).await
+    }
+}
+
+/// Writes the access control list, reads it back and compares; gives the CAT privileges as read back.
 ///
 /// # Errors
 /// The link's, or [`CommissioningError::AccessMismatch`].
-pub async fn set_access<C: OperationalSession>(
-    session: C,
+pub async fn set_access(
+    session: &impl OperationalSession,
     plan: &[AclEntry],
-) -> Result<AccessedNode<C>, CommissioningError> {
+) -> Result<Vec<CatGrant>, CommissioningError> {
     failpoint::reach("acl.before");
     session.write_acl(plan).await.map_err(at(Step::Access))?;
     failpoint::reach("acl.written");
     let held = session.read_acl().await.map_err(at(Step::Access))?;
     failpoint::reach("acl.read-back");
     match acl_difference(plan, &held) {
-        None => Ok(AccessedNode { session, cats: granted_cats(&held) }),
+        None => Ok(granted_cats(&held)),
         Some(difference) => Err(CommissioningError::AccessMismatch { difference }),
     }
 }
+
+/// CommissioningErrorEnum (11.10.5.1). In answer to CommissioningComplete over CASE: there is nothing left to complete.
+pub const NO_FAIL_SAFE: u8 = 3;
 
 /// NodeOperationalCertStatusEnum: another fabric on the device has that label already (11.18.4.3).
 const LABEL_CONFLICT: u8 = 10;
@@ -252,7 +375,7 @@ const LABELS: u32 = 9;
 
 /// Tells the device our fabric's name, which other administrators show. A label that another fabric has gets a number. No
 /// reason to fail: a device without it works as well.
-pub async fn set_label<C: OperationalSession>(session: &C, label: &str) {
+pub async fn set_label(session: &impl OperationalSession, label: &str) {
     for number in 1..=LABELS {
         match session.update_fabric_label(&numbered(label, number)).await {
             Ok(()) => return,
@@ -288,23 +411,6 @@ pub fn acl_difference(written: &[AclEntry], held: &[AclEntry]) -> Option<String>
     };
     let (written, held) = (normal(written), normal(held));
     (written != held).then(|| format!("{} entries written, {} held: {held:x?}", written.len(), held.len()))
-}
-
-impl<C: OperationalSession> AccessedNode<C> {
-    /// The session.
-    pub fn session(&self) -> &C {
-        &self.session
-    }
-
-    /// Gives the session up.
-    pub fn into_session(self) -> C {
-        self.session
-    }
-
-    /// The CAT privileges as read back.
-    pub fn cats(&self) -> &[CatGrant] {
-        &self.cats
-    }
 }
 
 #[cfg(test)]

@@ -377,6 +377,15 @@ pub struct ProvisionalNode {
 }
 
 impl ProvisionalNode {
+    /// With its id, and the name that follows from it where nobody gave one.
+    pub fn with_node_id(mut self, node: NodeId) -> Self {
+        if self.record.has_default_name() {
+            self.record.name = NodeRecord::default_name(&self.record.product_name, node);
+        }
+        self.record.node_id = node;
+        self
+    }
+
     /// Whether CommissioningComplete may have been sent. Where not, the device rolls back by itself when its fail-safe
     /// expires (Matter Core 11.10.7.2).
     pub fn may_be_complete(&self) -> bool {
@@ -394,10 +403,10 @@ pub trait NodeStore: Send + Sync + 'static {
         fingerprint: u16,
         at: Timestamp,
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
-    /// The next node id; on disk before it is returned, so it is never given twice, whatever happens.
-    fn allocate_node_id(&self) -> impl Future<Output = Result<NodeId, StoreError>> + Send;
-    /// Written after the NOC was signed and before it is sent; again, as the record will be and with its task, before
-    /// CommissioningComplete is sent.
+    /// Gives the node the next id, which is never given twice, and writes it down, in one commit. Before anything of it is
+    /// sent.
+    fn begin_provisional(&self, node: ProvisionalNode) -> impl Future<Output = Result<NodeId, StoreError>> + Send;
+    /// The same node, as its record will be and with its task, before CommissioningComplete is sent.
     fn save_provisional(&self, node: &ProvisionalNode) -> impl Future<Output = Result<(), StoreError>> + Send;
     /// Node record and outbox row in one transaction; ends the attempt and the provisional row.
     fn commit_commissioned(

@@ -263,12 +263,11 @@ impl<W: World> Hub<W> {
             let queued = self.note_cats(record, &cats, &session).await;
             return Ok(queued.map_or_else(Told::Away, |queued| Told::Unchanged(cats, queued)));
         }
-        let accessed = match path::set_access(session, &plan.entries).await {
-            Ok(accessed) => accessed,
+        let cats = match path::set_access(&session, &plan.entries).await {
+            Ok(cats) => cats,
             Err(error) => return Ok(Told::Away((&error).into())),
         };
-        let cats = accessed.cats().to_vec();
-        let queued = self.note_cats(record, &cats, accessed.session()).await;
+        let queued = self.note_cats(record, &cats, &session).await;
         Ok(queued.map_or_else(Told::Away, |queued| Told::Written(cats, queued)))
     }
 

@@ -13,6 +13,7 @@ use tokio::time::sleep;
 use super::Hub;
 use super::reach::OPEN;
 use super::world::{Lan, World};
+use crate::commissioning::path::NO_FAIL_SAFE;
 use crate::commissioning::ports::{LinkError, NodeStore, OperationalSession, ProvisionalNode};
 use crate::fabric::granted_cats;
 use crate::failpoint;
@@ -98,7 +99,7 @@ async fn promote<W: World>(
     failpoint::reach("recover.before");
     match session.commissioning_complete().await {
         // NoFailSafe: there is nothing left to complete.
-        Ok(()) | Err(LinkError::Commissioning { code: 3, .. }) => {}
+        Ok(()) | Err(LinkError::Commissioning { code: NO_FAIL_SAFE, .. }) => {}
         Err(error) => return Err(error.into()),
     }
     failpoint::reach("recover.completed");

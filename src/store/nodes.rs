@@ -56,6 +56,34 @@ pub struct AttemptRow {
     pub ended_at: Option<Timestamp>,
 }
 
+fn write_provisional(tx: &Transaction<'_>, node: &ProvisionalNode) -> Result<(), Failure> {
+    let task = node.task.as_ref().map(task_row::write).transpose()?;
+    tx.execute(
+        "INSERT INTO provisional (attempt_id, node_id, record, task, evidence) VALUES (?1, ?2, ?3, ?4, ?5)
+         ON CONFLICT (attempt_id) DO UPDATE SET record = excluded.record, task = excluded.task",
+        params![
+            node.attempt_id.to_string(),
+            id(node.record.node_id.0)?,
+            to_json(&node.record)?,
+            task.as_ref().map(|text| text.as_str()),
+            node.evidence
+        ],
+    )?;
+    tx.execute(
+        "UPDATE attempts SET node_id = ?2 WHERE attempt_id = ?1",
+        params![node.attempt_id.to_string(), id(node.record.node_id.0)?],
+    )?;
+    failpoint::reach("provisional.in-transaction");
+    Ok(())
+}
+
+#[cfg(test)]
+impl Store {
+    pub(crate) async fn allocate_node_id(&self) -> Result<NodeId, StoreError> {
+        self.write(|tx| Ok(allocate(tx)?)).await
+    }
+}
+
 impl NodeStore for Store {
     async fn begin_attempt(
         &self,
@@ -75,38 +103,19 @@ impl NodeStore for Store {
         .await
     }
 
-    async fn allocate_node_id(&self) -> Result<NodeId, StoreError> {
-        self.write(|tx| {
-            let node = allocate(tx)?;
+    async fn begin_provisional(&self, node: ProvisionalNode) -> Result<NodeId, StoreError> {
+        self.write(move |tx| {
+            let id = allocate(tx)?;
             failpoint::reach("node-id.in-transaction");
-            Ok(node)
+            write_provisional(tx, &node.with_node_id(id))?;
+            Ok(id)
         })
         .await
     }
 
     async fn save_provisional(&self, node: &ProvisionalNode) -> Result<(), StoreError> {
         let node = node.clone();
-        self.write(move |tx| {
-            let task = node.task.as_ref().map(task_row::write).transpose()?;
-            tx.execute(
-                "INSERT INTO provisional (attempt_id, node_id, record, task, evidence) VALUES (?1, ?2, ?3, ?4, ?5)
-                 ON CONFLICT (attempt_id) DO UPDATE SET record = excluded.record, task = excluded.task",
-                params![
-                    node.attempt_id.to_string(),
-                    id(node.record.node_id.0)?,
-                    to_json(&node.record)?,
-                    task.as_ref().map(|text| text.as_str()),
-                    node.evidence
-                ],
-            )?;
-            tx.execute(
-                "UPDATE attempts SET node_id = ?2 WHERE attempt_id = ?1",
-                params![node.attempt_id.to_string(), id(node.record.node_id.0)?],
-            )?;
-            failpoint::reach("provisional.in-transaction");
-            Ok(())
-        })
-        .await
+        self.write(move |tx| write_provisional(tx, &node)).await
     }
 
     async fn commit_commissioned(

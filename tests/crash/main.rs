@@ -28,6 +28,7 @@ const NO_NAMESPACE: u8 = 77;
 /// Points that are reached more than once: the other times, and in other plays.
 const MORE: &[(&str, Play)] = &[
     ("journal.stored:3", Play::Commission),
+    ("provisional.in-transaction:2", Play::Commission),
     // sign-in, the question whether it may be bound, bind, read-back; then the next row
     ("http.after:2", Play::Commission),
     ("http.before:3", Play::Commission),

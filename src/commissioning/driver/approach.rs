@@ -10,7 +10,8 @@ use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::{Commissioner, Order, Progress, Run};
+use super::run::{Run, now};
+use super::{Commissioner, Found, Order, Progress};
 use crate::commissioning::candidates::{Candidate, Ending, Fruitless, Next, Search};
 use crate::commissioning::error::CommissioningError;
 use crate::commissioning::ports::{
@@ -43,9 +44,7 @@ pub type Turn<'a> = BoxFuture<'a, Result<OwnedSemaphorePermit, CommissioningErro
 
 /// A device that took the passcode.
 pub(super) struct Met<P> {
-    pub(super) node: CommissionableNode,
-    /// All twelve bits, where somebody told them.
-    pub(super) discriminator: Option<u16>,
+    pub(super) found: Found,
     pub(super) pase: P,
     pub(super) hold: Hold,
 }
@@ -71,8 +70,8 @@ where
         turn: Turn<'_>,
     ) -> Result<Met<L::Pase>, CommissioningError> {
         let mut lan = self.discovery.search(order.payload.discriminator, order.payload.vid_pid);
-        let budget = run.attempt.discover_budget(Instant::now()).saturating_sub(MARGIN);
-        let began = Instant::now();
+        let budget = run.attempt.discover_budget(now()).saturating_sub(MARGIN);
+        let began = now();
         let mut search = Search::new(began, budget);
         let mut others = self.together.changes();
         let mut first = Some(turn);
@@ -85,13 +84,13 @@ where
                 loop {
                     others.mark_unchanged();
                     let fitting = self.fitting(&lan, order)?;
-                    let until = match search.poll(&fitting, Instant::now()) {
+                    let until = match search.poll(&fitting, now()) {
                         Next::Try(node) => return Ok(node),
                         Next::Over(ending) => return Err(self.over(ending, order, &lan, &search, unanswered.take())),
                         Next::WaitUntil(until) => until,
                     };
                     // A device in its box that has the same discriminator goes before a node that only looks like it.
-                    let sure = fitting.is_empty() || began.elapsed() < LOOKS_LIKE_OURS;
+                    let sure = fitting.is_empty() || now() - began < LOOKS_LIKE_OURS;
                     tokio::select! {
                         known = &mut ours, if asking_ours && sure => {
                             asking_ours = false;
@@ -107,9 +106,9 @@ where
             };
             let node = run.step(Step::Discover, looking).await?;
             if let Some(turn) = first.take() {
-                let asked = Instant::now();
+                let asked = now();
                 held = Some(turn.await?);
-                let waited = asked.elapsed();
+                let waited = now() - asked;
                 run.attempt.handle_wait(waited);
                 search.handle_wait(waited);
                 if waited > WINDOW_POLL {
@@ -126,7 +125,8 @@ where
                     let discriminator = self.told(order, &node, &mut lan).await;
                     let turn = held.take().expect("a turn was taken before the first try");
                     let hold = Hold { _claimed: claimed, _turn: turn };
-                    return Ok(Met { node: *node, discriminator, pase, hold });
+                    let found = Found { node: *node, discriminator };
+                    return Ok(Met { found, pase, hold });
                 }
                 Err(CommissioningError::Link { source: source @ LinkError::Unreachable { .. }, .. }) => {
                     unanswered = Some(source);
@@ -136,7 +136,7 @@ where
             };
             match fruitless {
                 Fruitless::Refused => {
-                    self.together.refused(&node, Instant::now());
+                    self.together.refused(&node, now());
                     if order.address.is_none() {
                         let message = format!("the device at {} has another passcode", place(&node));
                         (run.progress)(Progress::Note(message));
@@ -145,7 +145,7 @@ where
                 Fruitless::Silent { .. } => lan.doubt(&node),
                 Fruitless::Closed | Fruitless::Busy { .. } => {}
             }
-            search.handle_fruitless(&node, fruitless, Instant::now());
+            search.handle_fruitless(&node, fruitless, now());
         }
     }
 
@@ -156,7 +156,7 @@ where
             Some(address) => vec![named_by_address(address, lan)],
         };
         let announced = lan.announced();
-        let now = Instant::now();
+        let now = now();
         let standing =
             |node: &CommissionableNode| self.together.standing(order.attempt_id, &order.payload, node, &announced, now);
         let mut fitting: Vec<_> =
@@ -176,7 +176,7 @@ where
         search: &Search,
     ) -> Result<L::Pase, CommissioningError> {
         let sockets = node.sockets();
-        let since = Instant::now();
+        let since = now();
         let trying = async {
             let mut proving = pin!(self.prove(order, &sockets, node.txt.session().sleep()));
             loop {
@@ -192,7 +192,7 @@ where
                         return proved.map_err(|source| CommissioningError::Link { step: Step::Pase, source });
                     }
                     () = given_up => {
-                        return Err(CommissioningError::StepTimeout { step: Step::Pase, after: since.elapsed() });
+                        return Err(CommissioningError::StepTimeout { step: Step::Pase, after: now() - since });
                     }
                     () = lan.changed() => {}
                 }
@@ -204,11 +204,11 @@ where
     /// PASE. An announced window that turns out closed is asked again for a moment: a device that was just reset announces
     /// before it lets anybody in, and no try of the passcode is counted until it does.
     async fn prove(&self, order: &Order, sockets: &[SocketAddr], sleep: Duration) -> Result<L::Pase, LinkError> {
-        let give_up = Instant::now() + if order.address.is_some() { Duration::ZERO } else { WINDOW_OPENS };
+        let give_up = now() + if order.address.is_some() { Duration::ZERO } else { WINDOW_OPENS };
         let budget = self.settings.limits.step.saturating_sub(MARGIN) + sleep;
         loop {
             match self.link.open_pase(sockets, &order.payload.passcode, budget).await {
-                Err(LinkError::WindowClosed) if Instant::now() < give_up => tokio::time::sleep(WINDOW_POLL).await,
+                Err(LinkError::WindowClosed) if now() < give_up => tokio::time::sleep(WINDOW_POLL).await,
                 opened => return opened,
             }
         }
@@ -250,9 +250,9 @@ where
                     "the device still holds the fail-safe of an attempt of this hub that was interrupted; it is free in {} s",
                     left.as_secs()
                 )));
-                Instant::now() + left + BUSY_POLL
+                now() + left + BUSY_POLL
             }
-            Ok(None) | Err(_) => Instant::now() + BUSY_POLL,
+            Ok(None) | Err(_) => now() + BUSY_POLL,
         }
     }
 
@@ -275,7 +275,7 @@ where
             Ending::NotFound => match lan.closed() {
                 Some(node) => DiscoverError::NotInCommissioningMode { node: Box::new(node) }.into(),
                 None => {
-                    let (discriminator, waited) = (order.payload.discriminator, search.took(Instant::now()));
+                    let (discriminator, waited) = (order.payload.discriminator, search.took(now()));
                     DiscoverError::NotFound { discriminator, waited, others: lan.announced() }.into()
                 }
             },

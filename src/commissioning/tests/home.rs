@@ -1,0 +1,566 @@
+//! A home of fakes: devices that behave as Matter devices do, a network that announces them, and a link that opens sessions with
+//! them. A test says which command meets which fault. No sockets, no threads, no time of its own.
+
+use std::future::pending;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
+use std::time::Duration;
+
+use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
+use tokio::sync::{broadcast, watch};
+
+use crate::commissioning::ports::{
+    AttestationResponse, AttributePath, CandidateSearch, CsrResponse, DeviceDescription, DiscoverError, Discovery,
+    FabricDescriptor, IssuedNoc, LinkError, MatterLink, NoAnswer, OperationalSession, PaseSession,
+};
+use crate::discovery::{DiscoveryEvent, Seen};
+use crate::fabric::{AclEntry, AclLimits};
+use crate::node::{
+    BasicInformation, CommissionableNode, CommissionableTxt, NodeId, OperationalNode, OperationalTxt, ScopedAddress,
+};
+use crate::onboarding::Discriminator;
+use crate::secret::Passcode;
+use crate::sim::evidence::{Evidence, certificate, generate, nocsr_elements};
+
+pub(crate) const VENDOR: u16 = 0xFFF1;
+pub(crate) const PRODUCT: u16 = 0x8000;
+const CHALLENGE: [u8; 16] = [7; 16];
+/// What every device of a home shows; made once, for it takes a while.
+static EVIDENCE: LazyLock<Evidence> = LazyLock::new(|| generate(VENDOR, PRODUCT));
+
+/// What a device is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Command {
+    Pase,
+    Arm,
+    /// ArmFailSafe(0).
+    Expire,
+    Describe,
+    Attestation,
+    Csr,
+    AddRoot,
+    AddNoc,
+    Case,
+    WriteAcl,
+    ReadAcl,
+    Label,
+    Complete,
+    RemoveFabric,
+    Read,
+}
+
+/// What goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// It says no, and does nothing.
+    Refused,
+    /// It says nothing, and does nothing.
+    Silent,
+    /// It does what it was asked, and its answer is not one.
+    Wrong,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Membership {
+    node: NodeId,
+    index: u8,
+}
+
+struct State {
+    address: SocketAddr,
+    window: bool,
+    armed: bool,
+    /// Until the fail-safe expires.
+    added: Option<Membership>,
+    ours: Option<Membership>,
+    off: bool,
+    acl: Vec<AclEntry>,
+    label: String,
+    faults: Vec<(Command, Fault)>,
+    asked: Vec<Command>,
+}
+
+impl State {
+    fn addresses(&self) -> Vec<ScopedAddress> {
+        vec![ScopedAddress { ip: self.address.ip(), scope: None }]
+    }
+}
+
+/// One device.
+pub(crate) struct Device {
+    discriminator: u16,
+    passcode: u32,
+    state: Mutex<State>,
+}
+
+impl Device {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.state().address
+    }
+
+    /// From now on this command meets this fault.
+    pub(crate) fn fail(&self, command: Command, fault: Fault) {
+        self.state().faults.push((command, fault));
+    }
+
+    /// It works as it should again.
+    pub(crate) fn heal(&self) {
+        self.state().faults.clear();
+    }
+
+    /// The commands that it heard, in their order.
+    pub(crate) fn asked(&self) -> Vec<Command> {
+        self.state().asked.clone()
+    }
+
+    /// Who it is on our fabric, for good.
+    pub(crate) fn node(&self) -> Option<NodeId> {
+        self.state().ours.map(|ours| ours.node)
+    }
+
+    pub(crate) fn acl(&self) -> Vec<AclEntry> {
+        self.state().acl.clone()
+    }
+
+    pub(crate) fn label(&self) -> String {
+        self.state().label.clone()
+    }
+
+    /// `Ok(false)` where the answer must be a wrong one.
+    async fn hear(&self, command: Command) -> Result<bool, LinkError> {
+        let fault = {
+            let mut state = self.state();
+            if state.off {
+                return Err(LinkError::Unreachable { tried: vec![(state.address, NoAnswer::Silent)] });
+            }
+            state.asked.push(command);
+            state.faults.iter().find(|(on, _)| *on == command).map(|(_, fault)| *fault)
+        };
+        match fault {
+            None => Ok(true),
+            Some(Fault::Silent) => pending().await,
+            Some(Fault::Wrong) => Ok(false),
+            Some(Fault::Refused) => Err(match command {
+                Command::Pase => LinkError::WrongPasscode,
+                Command::Case => LinkError::NoSharedTrustRoots { peer: self.address() },
+                Command::Arm | Command::Expire => LinkError::Commissioning { code: 4, text: String::new() },
+                Command::Complete => LinkError::Commissioning { code: 2, text: String::new() },
+                Command::AddNoc | Command::Label | Command::RemoveFabric => {
+                    LinkError::NocStatus { code: 3, text: String::new() }
+                }
+                Command::Describe
+                | Command::Attestation
+                | Command::Csr
+                | Command::AddRoot
+                | Command::WriteAcl
+                | Command::ReadAcl
+                | Command::Read => LinkError::Status { status: 1, name: "Failure".to_owned(), cluster: None },
+            }),
+        }
+    }
+
+    /// The same for a command whose answer says nothing but that it was done.
+    async fn do_it(&self, command: Command, work: impl FnOnce(&mut State)) -> Result<(), LinkError> {
+        let rightly = self.hear(command).await?;
+        work(&mut self.state());
+        if rightly { Ok(()) } else { Err(malformed()) }
+    }
+
+    fn description(&self) -> DeviceDescription {
+        let basic = BasicInformation {
+            vendor_id: VENDOR,
+            product_id: PRODUCT,
+            vendor_name: "Example".to_owned(),
+            product_name: "Lamp".to_owned(),
+            serial_number: Some(format!("SN{:04}", self.discriminator)),
+            unique_id: Some(format!("U{:04}", self.discriminator)),
+            specification_version: Some(0x0104_0000),
+            ..BasicInformation::default()
+        };
+        DeviceDescription {
+            basic,
+            acl_limits: AclLimits::default(),
+            needs_regulatory_config: false,
+            max_cumulative_fail_safe: Duration::from_secs(900),
+            fabrics: (5, u8::from(self.state().ours.is_some())),
+        }
+    }
+
+    fn commissionable(&self) -> Option<CommissionableNode> {
+        let state = self.state();
+        (state.window && !state.off).then(|| CommissionableNode {
+            instance: format!("{:016X}", self.discriminator),
+            addresses: state.addresses(),
+            port: state.address.port(),
+            txt: CommissionableTxt {
+                discriminator: self.discriminator,
+                commissioning_mode: 1,
+                vendor_id: Some(VENDOR),
+                product_id: Some(PRODUCT),
+                ..CommissionableTxt::default()
+            },
+        })
+    }
+
+    fn operational(&self, compressed_fabric_id: u64) -> Option<OperationalNode> {
+        let state = self.state();
+        let Membership { node, .. } = state.ours.or(state.added).filter(|_| !state.off)?;
+        Some(OperationalNode {
+            compressed_fabric_id,
+            node_id: node,
+            addresses: state.addresses(),
+            port: state.address.port(),
+            txt: OperationalTxt::default(),
+        })
+    }
+}
+
+fn at_host(host: u8) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::new(192, 0, 2, host), 5540))
+}
+
+fn malformed() -> LinkError {
+    LinkError::Malformed { what: "the answer".to_owned() }
+}
+
+/// The raw signature of the attestation key over `elements` and the challenge.
+fn sign(elements: &[u8]) -> Vec<u8> {
+    let random = ring::rand::SystemRandom::new();
+    let public = certificate::public_key(&EVIDENCE.dac_key);
+    let algorithm = &ECDSA_P256_SHA256_FIXED_SIGNING;
+    let key = EcdsaKeyPair::from_private_key_and_public_key(algorithm, &EVIDENCE.dac_key, &public, &random).unwrap();
+    key.sign(&random, &[elements, &CHALLENGE].concat()).unwrap().as_ref().to_vec()
+}
+
+/// A PASE session.
+pub(crate) struct Pase(Arc<Device>);
+
+impl PaseSession for Pase {
+    fn attestation_challenge(&self) -> [u8; 16] {
+        CHALLENGE
+    }
+
+    fn peer(&self) -> SocketAddr {
+        self.0.address()
+    }
+
+    async fn arm_fail_safe(&self, expiry: Duration) -> Result<(), LinkError> {
+        // CommissioningComplete ends PASE (11.10.7.6).
+        if self.0.state().ours.is_some() {
+            return Err(LinkError::SessionLost);
+        }
+        if !expiry.is_zero() {
+            return self.0.do_it(Command::Arm, |state| state.armed = true).await;
+        }
+        let rolled_back = |state: &mut State| {
+            (state.armed, state.added) = (false, None);
+            state.acl.clear();
+        };
+        self.0.do_it(Command::Expire, rolled_back).await
+    }
+
+    async fn describe(&self) -> Result<DeviceDescription, LinkError> {
+        if self.0.hear(Command::Describe).await? { Ok(self.0.description()) } else { Err(malformed()) }
+    }
+
+    async fn set_regulatory_config(&self) -> Result<(), LinkError> {
+        Ok(())
+    }
+
+    async fn attestation(&self, nonce: [u8; 32]) -> Result<AttestationResponse, LinkError> {
+        let rightly = self.0.hear(Command::Attestation).await?;
+        let elements = EVIDENCE.attestation_elements(&nonce, None);
+        let signature = if rightly { sign(&elements) } else { vec![0; 64] };
+        Ok(AttestationResponse { elements, signature, dac: EVIDENCE.dac.clone(), pai: EVIDENCE.pai.clone() })
+    }
+
+    async fn request_csr(&self, nonce: [u8; 32]) -> Result<CsrResponse, LinkError> {
+        let nonce = if self.0.hear(Command::Csr).await? { nonce } else { [0; 32] };
+        let elements = nocsr_elements(b"csr", &nonce);
+        Ok(CsrResponse { signature: sign(&elements), elements })
+    }
+
+    async fn add_root(&self) -> Result<(), LinkError> {
+        self.0.do_it(Command::AddRoot, |_| {}).await
+    }
+
+    async fn add_noc(&self, credentials: &IssuedNoc, case_admin_subject: u64) -> Result<u8, LinkError> {
+        let added = Membership { node: credentials.node_id, index: 1 };
+        let administrator =
+            AclEntry { privilege: 5, auth_mode: 2, subjects: vec![case_admin_subject], has_targets: false };
+        let add = |state: &mut State| {
+            state.added = Some(added);
+            state.acl = vec![administrator];
+        };
+        self.0.do_it(Command::AddNoc, add).await.map(|()| added.index)
+    }
+}
+
+/// A CASE session.
+pub(crate) struct Case(Arc<Device>);
+
+impl OperationalSession for Case {
+    fn peer(&self) -> SocketAddr {
+        self.0.address()
+    }
+
+    async fn commissioning_complete(&self) -> Result<(), LinkError> {
+        let complete = |state: &mut State| {
+            if let Some(added) = state.added.take() {
+                state.ours = Some(added);
+            }
+            (state.armed, state.window) = (false, false);
+        };
+        self.0.do_it(Command::Complete, complete).await
+    }
+
+    async fn read_acl(&self) -> Result<Vec<AclEntry>, LinkError> {
+        if self.0.hear(Command::ReadAcl).await? { Ok(self.0.acl()) } else { Ok(Vec::new()) }
+    }
+
+    async fn write_acl(&self, entries: &[AclEntry]) -> Result<(), LinkError> {
+        self.0.do_it(Command::WriteAcl, |state| state.acl = entries.to_vec()).await
+    }
+
+    async fn describe(&self) -> Result<DeviceDescription, LinkError> {
+        if self.0.hear(Command::Describe).await? { Ok(self.0.description()) } else { Err(malformed()) }
+    }
+
+    async fn fabrics(&self) -> Result<Vec<FabricDescriptor>, LinkError> {
+        self.0.hear(Command::Read).await.map(|_| Vec::new())
+    }
+
+    async fn current_fabric_index(&self) -> Result<u8, LinkError> {
+        self.0.hear(Command::Read).await?;
+        let state = self.0.state();
+        state.ours.or(state.added).map(|member| member.index).ok_or(LinkError::SessionLost)
+    }
+
+    async fn remove_fabric(&self, _: u8) -> Result<(), LinkError> {
+        let remove = |state: &mut State| {
+            state.ours = None;
+            state.acl.clear();
+        };
+        self.0.do_it(Command::RemoveFabric, remove).await
+    }
+
+    async fn update_fabric_label(&self, label: &str) -> Result<(), LinkError> {
+        self.0.do_it(Command::Label, |state| state.label = label.to_owned()).await
+    }
+
+    async fn identify(&self, _: Duration) -> Result<(), LinkError> {
+        Ok(())
+    }
+
+    async fn open_window(&self, _: Duration, _: u16, _: &Passcode) -> Result<(), LinkError> {
+        self.0.state().window = true;
+        Ok(())
+    }
+
+    async fn close_window(&self) -> Result<bool, LinkError> {
+        Ok(std::mem::take(&mut self.0.state().window))
+    }
+
+    async fn read_text(&self, _: AttributePath) -> Result<String, LinkError> {
+        self.0.hear(Command::Read).await.map(|_| "18".to_owned())
+    }
+
+    async fn write_text(&self, _: AttributePath, _: &str) -> Result<(), LinkError> {
+        Ok(())
+    }
+}
+
+/// Clones are the same home.
+#[derive(Clone)]
+pub(crate) struct Home(Arc<Inside>);
+
+struct Inside {
+    devices: Mutex<Vec<Arc<Device>>>,
+    /// The compressed id of our fabric.
+    fabric: Mutex<u64>,
+    changes: watch::Sender<()>,
+    events: broadcast::Sender<DiscoveryEvent>,
+}
+
+impl Home {
+    /// Nobody lives in it yet.
+    pub(crate) fn new() -> Self {
+        let (changes, events) = (watch::Sender::new(()), broadcast::Sender::new(64));
+        Self(Arc::new(Inside { devices: Mutex::default(), fabric: Mutex::default(), changes, events }))
+    }
+
+    pub(crate) fn set_fabric(&self, compressed_fabric_id: u64) {
+        *self.0.fabric.lock().unwrap() = compressed_fabric_id;
+    }
+
+    pub(crate) fn fabric(&self) -> u64 {
+        *self.0.fabric.lock().unwrap()
+    }
+
+    /// A device out of its box, at 192.0.2.`host`.
+    pub(crate) fn plug_in(&self, host: u8, discriminator: u16, passcode: u32) -> Arc<Device> {
+        let address = at_host(host);
+        let state = State {
+            address,
+            window: true,
+            armed: false,
+            added: None,
+            ours: None,
+            off: false,
+            acl: Vec::new(),
+            label: String::new(),
+            faults: Vec::new(),
+            asked: Vec::new(),
+        };
+        let device = Arc::new(Device { discriminator, passcode, state: Mutex::new(state) });
+        self.0.devices.lock().unwrap().push(Arc::clone(&device));
+        self.changed(&device);
+        device
+    }
+
+    /// It loses its power, without a word.
+    pub(crate) fn unplug(&self, device: &Device) {
+        device.state().off = true;
+        self.0.changes.send_replace(());
+    }
+
+    /// It has power again, and announces itself.
+    pub(crate) fn plug_in_again(&self, device: &Device) {
+        device.state().off = false;
+        self.changed(device);
+    }
+
+    /// It gets another address, and announces it.
+    pub(crate) fn move_to(&self, device: &Device, host: u8) {
+        device.state().address = at_host(host);
+        self.changed(device);
+    }
+
+    /// Whether somebody hears what is announced.
+    pub(crate) fn has_listener(&self) -> bool {
+        self.0.events.receiver_count() > 0
+    }
+
+    fn changed(&self, device: &Device) {
+        self.0.changes.send_replace(());
+        let seen = device.operational(self.fabric()).map(Seen::Operational);
+        if let Some(seen) = seen.or_else(|| device.commissionable().map(Seen::Commissionable)) {
+            // Nobody may be listening.
+            let _ = self.0.events.send(DiscoveryEvent::Appeared(seen));
+        }
+    }
+
+    fn devices(&self) -> Vec<Arc<Device>> {
+        self.0.devices.lock().unwrap().clone()
+    }
+
+    fn at(&self, address: SocketAddr) -> Option<Arc<Device>> {
+        self.devices().into_iter().find(|device| device.address() == address && !device.state().off)
+    }
+
+    pub(crate) fn subscribe(&self) -> broadcast::Receiver<DiscoveryEvent> {
+        self.0.events.subscribe()
+    }
+
+    pub(crate) fn commissionable(&self) -> Vec<CommissionableNode> {
+        self.devices().iter().filter_map(|device| device.commissionable()).collect()
+    }
+
+    pub(crate) fn operational(&self) -> Vec<OperationalNode> {
+        let fabric = self.fabric();
+        self.devices().iter().filter_map(|device| device.operational(fabric)).collect()
+    }
+}
+
+impl MatterLink for Home {
+    type Pase = Pase;
+    type Case = Case;
+
+    async fn open_pase(&self, addresses: &[SocketAddr], passcode: &Passcode, _: Duration) -> Result<Pase, LinkError> {
+        let silent = addresses.iter().map(|address| (*address, NoAnswer::Silent)).collect();
+        let Some(device) = addresses.iter().find_map(|address| self.at(*address)) else {
+            return Err(LinkError::Unreachable { tried: silent });
+        };
+        if !device.hear(Command::Pase).await? {
+            return Err(malformed());
+        }
+        match (device.state().window, *passcode == Passcode::new(device.passcode)) {
+            (false, _) => Err(LinkError::WindowClosed),
+            (true, false) => Err(LinkError::WrongPasscode),
+            (true, true) => Ok(Pase(Arc::clone(&device))),
+        }
+    }
+
+    async fn open_case(&self, node: NodeId, addresses: &[SocketAddr], _: Duration) -> Result<Case, LinkError> {
+        let silent = addresses.iter().map(|address| (*address, NoAnswer::Silent)).collect();
+        let mut refused = LinkError::Unreachable { tried: silent };
+        for device in addresses.iter().filter_map(|address| self.at(*address)) {
+            let peer = device.address();
+            let rightly = device.hear(Command::Case).await;
+            let state = device.state();
+            let is_it = state.ours.or(state.added).is_some_and(|member| member.node == node);
+            refused = match rightly {
+                Ok(true) if is_it => return Ok(Case(Arc::clone(&device))),
+                Ok(true) => LinkError::NoSharedTrustRoots { peer },
+                Ok(false) => LinkError::NotThatNode { peer },
+                Err(error) => error,
+            };
+        }
+        Err(refused)
+    }
+
+    async fn issue_noc(&self, node: NodeId, _: &[u8]) -> Result<IssuedNoc, LinkError> {
+        Ok(IssuedNoc { node_id: node, noc: Vec::new() })
+    }
+}
+
+/// A search in the home.
+pub(crate) struct Search {
+    home: Home,
+    wanted: Discriminator,
+    changes: watch::Receiver<()>,
+}
+
+impl CandidateSearch for Search {
+    fn fitting(&self) -> Result<Vec<CommissionableNode>, DiscoverError> {
+        let fits = |node: &CommissionableNode| self.wanted.matches(node.txt.discriminator);
+        Ok(self.home.commissionable().into_iter().filter(fits).collect())
+    }
+
+    fn announced(&self) -> Vec<CommissionableNode> {
+        self.home.commissionable()
+    }
+
+    fn closed(&self) -> Option<CommissionableNode> {
+        None
+    }
+
+    fn at(&self, address: SocketAddr) -> Option<CommissionableNode> {
+        self.home.at(address)?.commissionable()
+    }
+
+    async fn changed(&mut self) {
+        if self.changes.changed().await.is_err() {
+            pending().await
+        }
+    }
+
+    fn doubt(&self, _: &CommissionableNode) {}
+}
+
+impl Discovery for Home {
+    type Search = Search;
+
+    fn search(&self, discriminator: Discriminator, _: Option<(u16, u16)>) -> Search {
+        Search { home: self.clone(), wanted: discriminator, changes: self.0.changes.subscribe() }
+    }
+
+    /// Whoever is there is known at once.
+    async fn operational(&self, _: u64, node: NodeId, _: Duration) -> Vec<SocketAddr> {
+        self.operational().iter().find(|seen| seen.node_id == node).map(OperationalNode::sockets).unwrap_or_default()
+    }
+}
