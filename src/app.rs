@@ -27,7 +27,7 @@ use crate::hub::succession::Predecessors;
 use crate::hub::trust::judge::Judge;
 use crate::hub::world::{HubLink, Outside, World};
 use crate::hub::{
-    Commissioning, Hub, access, checks, health, keys, preflight, probe, recovery, removal, strangers, sync,
+    Commissioning, Hub, access, checks, health, keys, label, preflight, probe, recovery, removal, strangers, sync,
 };
 use crate::journal::{Event, EventSink, Level};
 use crate::matter::credentials::Credentials;
@@ -172,6 +172,7 @@ pub(crate) fn build<W: World>(
         judge,
         keys: keys::Keys::new(keystore, root_online),
         access: access::Access::new(overlay, hub_cats),
+        labels: label::Labels::default(),
         reach,
         removing: removal::Turns::default(),
         checks: checks::Checks::default(),

@@ -15,5 +15,6 @@ pub mod ports;
 pub mod step;
 pub mod together;
 
-#[cfg(all(test, feature = "sim"))]
+#[cfg(test)]
+#[cfg(feature = "sim")]
 pub(crate) mod tests;

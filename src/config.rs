@@ -337,7 +337,7 @@ pub enum DeviceKeySource {
     Attribute(String),
 }
 
-/// `products.binding_code`: `"random"`, `{ random = true, write = "…" }` or `{ attribute = "…" }`.
+/// `products.binding_code`: `"random"`, `{ write = "…" }` or `{ attribute = "…" }`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged, deny_unknown_fields)]
 pub enum BindingCodeProfile {

@@ -4,7 +4,7 @@
 //! `commission` takes devices in, `removal` takes them away, `inventory` asks one node, `access` writes who may do what, `keys`
 //! backs up, `sync` compares device, record and cloud, `trust` judges who joins, `succession` knows devices again after a reset, `strangers` are
 //! nodes of ours without a record, `binding` gives a node other keys, `recovery` settles what a crash interrupted,
-//! `health` asks every part whether it works,
+//! `label` tells nodes a changed name of the fabric, `health` asks every part whether it works,
 //! `clock` says whether the hub's clock can be believed, `presence` follows what the LAN shows, `probe` and `liveness` ask who is silent, and `reach` is the way to a node.
 
 use std::sync::{Arc, PoisonError, RwLock};
@@ -33,6 +33,7 @@ pub mod doors;
 pub(crate) mod health;
 pub(crate) mod inventory;
 pub(crate) mod keys;
+pub(crate) mod label;
 mod liveness;
 pub(crate) mod log;
 pub(crate) mod outbox;
@@ -50,7 +51,8 @@ pub(crate) mod sync;
 pub(crate) mod trust;
 pub mod world;
 
-#[cfg(all(test, feature = "sim"))]
+#[cfg(test)]
+#[cfg(feature = "sim")]
 pub(crate) mod tests;
 
 use trust::judge::Judge;
@@ -98,6 +100,7 @@ pub struct Hub<W: World> {
     pub(crate) judge: Arc<Judge>,
     pub(crate) keys: keys::Keys,
     pub(crate) access: access::Access,
+    pub(crate) labels: label::Labels,
     pub(crate) reach: Arc<reach::Reach<W>>,
     pub(crate) removing: removal::Turns,
     pub(crate) checks: checks::Checks,
@@ -119,6 +122,7 @@ impl<W: World> Hub<W> {
         tasks.spawn(clock::follow(Arc::clone(self)));
         tasks.spawn(presence::follow(Arc::clone(self)));
         tasks.spawn(access::follow(Arc::clone(self)));
+        tasks.spawn(label::follow(Arc::clone(self)));
         tasks.spawn(probe::watch(Arc::clone(self)));
         tasks.spawn(reach::follow(Arc::clone(self)));
         tasks.spawn(sync::follow(Arc::clone(self)));

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::attestation::finding::Finding;
 use crate::bind::{BindOptions, BindStatus};
 use crate::fabric::CatGrant;
 
@@ -309,17 +310,8 @@ pub struct AttestationSummary {
     /// `accepted`, `accepted-with-warnings` or `accepted-by-override`; `rejected` where it would not be accepted by what is
     /// known today.
     pub verdict: String,
-    /// Every finding, as `{code, severity, message, values}`.
-    pub findings: Vec<serde_json::Value>,
-}
-
-/// Where a device's identity in the cloud comes from; all three parts are needed to bind (cloud-contract 3.2).
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DeviceIdentity {
-    /// Product key, issued by the cloud.
-    pub product_key: String,
-    /// Device key, 4 to 32 letters or digits.
-    pub device_key: String,
+    /// Everything that was found.
+    pub findings: Vec<Finding>,
 }
 
 /// The node record of interface.md: what is known durably about one commissioned device.

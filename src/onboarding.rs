@@ -22,8 +22,14 @@ pub const RESERVED_PASSCODES: [u32; 12] = [
 pub const MAX_DISCRIMINATOR: u16 = 0x0FFF;
 
 /// An onboarding code as typed or scanned, unchecked. It contains the passcode, so it cannot be printed.
-#[derive(Clone, PartialEq, Eq, ZeroizeOnDrop)]
+#[derive(Clone, Default, PartialEq, Eq, ZeroizeOnDrop)]
 pub struct SetupCode(String);
+
+impl<'de> Deserialize<'de> for SetupCode {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(|typed| Self::new(&zeroize::Zeroizing::new(typed)))
+    }
+}
 
 impl fmt::Debug for SetupCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

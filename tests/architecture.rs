@@ -16,7 +16,7 @@ const CORE: &str = "secret node onboarding fabric bind durable journal failpoint
 const ALLOWED: &[(&str, &str, &str)] = &[
     // The middle.
     ("secret", "", "types only"),
-    ("node", "", "types only"),
+    ("node", "attestation", "a record keeps what was found"),
     ("onboarding", "", "types only"),
     ("fabric", "", "types only"),
     ("bind", "", "types only"),

@@ -4,6 +4,7 @@
 use axum::handler::Handler;
 use axum::middleware;
 use axum::routing::{MethodFilter, MethodRouter, on};
+use serde_json::Value;
 use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn, PathItem};
 use utoipa::openapi::request_body::RequestBodyBuilder;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
@@ -145,7 +146,7 @@ fn in_path(name: &str) -> Parameter {
 }
 
 /// The document about these routes.
-pub(super) fn document<H>(routes: &[Route<H>]) -> OpenApi {
+pub(super) fn document<H>(routes: &[Route<H>]) -> Value {
     let token = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
     let mut components = ComponentsBuilder::new().security_scheme(TOKEN, SecurityScheme::Http(token));
     let mut paths = PathsBuilder::new();
@@ -156,10 +157,36 @@ pub(super) fn document<H>(routes: &[Route<H>]) -> OpenApi {
     let info = InfoBuilder::new().title("matterbind admin API").version(env!("CARGO_PKG_VERSION")).description(Some(
         "On the Unix socket for root, the service user and the group matterbind; on TCP with a bearer token.",
     ));
-    OpenApiBuilder::new()
+    let document: OpenApi = OpenApiBuilder::new()
         .info(info)
         .paths(paths)
         .components(Some(components.build()))
         .security(Some([SecurityRequirement::default(), SecurityRequirement::new::<_, _, String>(TOKEN, [])]))
-        .build()
+        .build();
+    let mut document = serde_json::to_value(document).expect("the document has only string keys");
+    let schemas = document["components"]["schemas"].clone();
+    write_out(&mut document, &schemas);
+    document
+}
+
+/// A variant that is another schema and a tag (`allOf`) becomes one object: generators of clients do not put the two together.
+fn write_out(value: &mut Value, schemas: &Value) {
+    if let Some(Value::Array(parts)) = value.as_object_mut().and_then(|object| object.remove("allOf")) {
+        value["type"] = "object".into();
+        for part in parts {
+            let named = part["$ref"].as_str().and_then(|name| schemas.get(name.rsplit('/').next()?));
+            let part = named.unwrap_or(&part);
+            for (name, property) in part["properties"].as_object().into_iter().flatten() {
+                value["properties"][name] = property.clone();
+            }
+            let required = part["required"].as_array().into_iter().flatten().cloned();
+            let known = value["required"].as_array().into_iter().flatten().cloned();
+            value["required"] = known.chain(required).collect();
+        }
+    }
+    match value {
+        Value::Object(object) => object.values_mut().for_each(|inner| write_out(inner, schemas)),
+        Value::Array(items) => items.iter_mut().for_each(|inner| write_out(inner, schemas)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
 }

@@ -452,13 +452,14 @@ mod tests {
 
     #[test]
     fn every_operation_has_its_own_name_and_every_reference_leads_somewhere() {
-        let document = serde_json::to_value(openapi::document(&table::<Hub<Fakes>>())).unwrap();
+        let document = openapi::document(&table::<Hub<Fakes>>());
         let paths = document["paths"].as_object().unwrap();
         let ids: Vec<_> = paths.values().flat_map(|path| path.as_object().unwrap().values()).collect();
         let distinct: std::collections::BTreeSet<_> =
             ids.iter().map(|it| it["operationId"].as_str().unwrap()).collect();
         assert_eq!((ids.len(), distinct.len()), (table::<Hub<Fakes>>().len(), table::<Hub<Fakes>>().len()));
         let text = document.to_string();
+        assert!(!text.contains("\"allOf\""), "client generators do not take it in a variant");
         for (at, prefix) in text.match_indices("#/components/schemas/") {
             let rest = &text[at + prefix.len()..];
             let name = &rest[..rest.find('"').unwrap()];

@@ -96,13 +96,8 @@ impl Verdict {
 
     /// What the node record keeps: the verdict and every finding of the report.
     pub fn summary(&self, report: &Report) -> AttestationSummary {
-        AttestationSummary { verdict: self.outcome.as_str().to_owned(), findings: findings_json(&report.findings) }
+        AttestationSummary { verdict: self.outcome.as_str().to_owned(), findings: report.findings.clone() }
     }
-}
-
-/// Findings as the JSON objects of interface.md: `{code, severity, message, values}`.
-pub fn findings_json(findings: &[Finding]) -> Vec<serde_json::Value> {
-    findings.iter().map(|finding| serde_json::to_value(finding).expect("a finding has only string keys")).collect()
 }
 
 /// Decides by configuration, and by a person's word where that would reject.

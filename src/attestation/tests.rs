@@ -442,8 +442,8 @@ fn policy_rejects_test_material_unless_the_product_is_named() {
     assert_eq!(outcome(&allow(Some(PID + 1))), Outcome::Rejected);
     let summary = decide(&report, &allow(None), None).summary(&report);
     assert_eq!(summary.verdict, "accepted");
-    assert_eq!(summary.findings[0]["code"], "test-paa");
-    assert_eq!(summary.findings[0]["severity"], "warning");
+    assert_eq!(summary.findings[0].code, Code::TestPaa);
+    assert_eq!(summary.findings[0].severity, Severity::Warning);
 }
 
 #[test]

@@ -129,10 +129,10 @@ impl CommissionArgs {
     /// The request, but for the setup code.
     pub(super) fn request(&self) -> CommissionRequest {
         CommissionRequest {
-            setup_code: String::new(),
+            setup_code: SetupCode::default(),
             product_key: self.product_key.clone(),
             device_key: self.device_key.clone(),
-            binding_code: self.binding_code.as_ref().map(|code| code.expose().to_owned()),
+            binding_code: self.binding_code.clone(),
             extra: self.extra.clone(),
             is_common_device: self.common,
             name: self.name.clone(),
@@ -225,7 +225,7 @@ async fn each(
             args.check_for_several()?;
         }
         for code in single {
-            let request = CommissionRequest { setup_code: code.expose().to_owned(), ..args.request() };
+            let request = CommissionRequest { setup_code: code, ..args.request() };
             let progress = match (args.json, args.events) {
                 (true, _) => Progress::Silent,
                 (_, true) => Progress::Events,

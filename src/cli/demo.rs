@@ -22,6 +22,7 @@ use super::sim::DemoArgs;
 use super::{Global, block_on};
 use crate::admin::wire::{CommissionLine, CommissionRequest, CommissionResult, NodeCheck, Status};
 use crate::node::NodeRecord;
+use crate::onboarding::SetupCode;
 use crate::sim::cloud::{Scenario, SimCloud};
 use crate::sim::evidence;
 use crate::sim::namespace::{Isolation, enter_private_network};
@@ -295,7 +296,7 @@ async fn wait_until_ready(client: &AdminClient, daemon: &Process) -> anyhow::Res
 
 async fn commission(client: &AdminClient, number: usize, setup_code: String) -> anyhow::Result<NodeRecord> {
     let request = CommissionRequest {
-        setup_code,
+        setup_code: SetupCode::new(&setup_code),
         name: Some(format!("demo light {}", number + 1)),
         wait_bind_ms: 30_000,
         ..CommissionRequest::default()

@@ -16,6 +16,7 @@ use super::progress::Progress;
 use super::{Global, numbers};
 use crate::admin::wire::{CommissionRequest, CommissionResult, Failure};
 use crate::onboarding::SetupCode;
+use crate::secret::BindingCode;
 
 /// The columns, of which only the first is needed.
 const KNOWN: [&str; 10] =
@@ -24,13 +25,13 @@ const KNOWN: [&str; 10] =
 /// One line. No `Debug`: it holds codes.
 #[derive(Deserialize)]
 struct Row {
-    setup_code: String,
+    setup_code: SetupCode,
     #[serde(default)]
     product_key: Option<String>,
     #[serde(default)]
     device_key: Option<String>,
     #[serde(default)]
-    binding_code: Option<String>,
+    binding_code: Option<BindingCode>,
     #[serde(default)]
     name: Option<String>,
     #[serde(default)]
@@ -99,7 +100,7 @@ fn parse(text: &str, args: &CommissionArgs) -> Result<(Vec<Job>, Vec<String>), S
             Err(error) => error.position().map_or(0, csv::Position::line),
         };
         match record.ok().and_then(|record| record.deserialize::<Row>(Some(&head)).ok()) {
-            Some(row) if row.setup_code.is_empty() => wrong.push(format!("line {line} has no setup code")),
+            Some(row) if row.setup_code.expose().is_empty() => wrong.push(format!("line {line} has no setup code")),
             Some(row) => match requests(row, args) {
                 Ok(requests) => jobs.extend(requests.into_iter().map(|request| Job { line, request })),
                 Err(problem) => wrong.push(format!("line {line}: {problem}")),
@@ -118,9 +119,9 @@ fn parse(text: &str, args: &CommissionArgs) -> Result<(Vec<Job>, Vec<String>), S
 
 /// The requests of a row: one, but for a code that names several devices.
 fn requests(row: Row, args: &CommissionArgs) -> Result<Vec<CommissionRequest>, String> {
-    let codes = SetupCode::new(&row.setup_code).each();
+    let codes = row.setup_code.each();
     let common = request(row, args)?;
-    Ok(codes.iter().map(|code| CommissionRequest { setup_code: code.expose().to_owned(), ..common.clone() }).collect())
+    Ok(codes.into_iter().map(|setup_code| CommissionRequest { setup_code, ..common.clone() }).collect())
 }
 
 fn request(row: Row, args: &CommissionArgs) -> Result<CommissionRequest, String> {
@@ -139,7 +140,7 @@ fn request(row: Row, args: &CommissionArgs) -> Result<CommissionRequest, String>
         setup_code: row.setup_code,
         product_key: given(row.product_key),
         device_key: given(row.device_key),
-        binding_code: given(row.binding_code),
+        binding_code: row.binding_code.filter(|code| !code.expose().is_empty()),
         name: given(row.name),
         family_id: given(row.family).or(common.family_id),
         room_id: given(row.room).or(common.room_id),
@@ -304,7 +305,7 @@ mod tests {
     #[test]
     fn columns_may_be_left_out_and_values_empty() {
         let jobs = jobs("setup_code,name,family\nMT:AAA,Lamp,\n34970112332,,villa\n");
-        assert_eq!(jobs[0].request.setup_code, "MT:AAA");
+        assert_eq!(jobs[0].request.setup_code.expose(), "MT:AAA");
         assert_eq!(jobs[0].request.name.as_deref(), Some("Lamp"));
         assert_eq!(jobs[0].request.family_id.as_deref(), Some("home"));
         assert_eq!(jobs[1].request.name, None);
@@ -335,7 +336,7 @@ mod tests {
     #[test]
     fn a_code_for_two_devices_is_two_jobs_of_one_line() {
         let jobs = jobs("setup_code,family\nMT:AAA*BBB,villa\n");
-        assert_eq!(jobs.iter().map(|job| job.request.setup_code.as_str()).collect::<Vec<_>>(), ["MT:AAA", "MT:BBB"]);
+        assert_eq!(jobs.iter().map(|job| job.request.setup_code.expose()).collect::<Vec<_>>(), ["MT:AAA", "MT:BBB"]);
         assert!(jobs.iter().all(|job| job.line == 2 && job.request.family_id.as_deref() == Some("villa")));
     }
 

@@ -270,7 +270,6 @@ async fn act(global: &Global, client: &AdminClient, command: NodeCommand) -> Res
             if json { output::json(&share)? } else { output::line(&share_text(&share, paint))? }
         }
         NodeCommand::Bind { which: Which { node, json }, product_key, device_key, binding_code } => {
-            let binding_code = binding_code.map(|code| code.expose().to_owned());
             let order = BindOrder { product_key, device_key, binding_code };
             let result: BindResult = post(client, &node, &NodeAction::Bind(order)).await?;
             let text = bind_sentence(&result.bind, paint);
@@ -413,8 +412,7 @@ fn detail_text(detail: &NodeDetail) -> String {
     ];
     let mut lines: Vec<String> = rows.iter().map(|(key, value)| format!("{key:13} {value}")).collect();
     for finding in &node.attestation.findings {
-        let field = |name: &str| finding.get(name).and_then(Value::as_str).unwrap_or_default();
-        lines.push(format!("{:13} {} {}: {}", "", field("severity"), field("code"), field("message")));
+        lines.push(format!("{:13} {} {finding}", "", finding.severity));
     }
     lines.join("\n")
 }

@@ -502,5 +502,6 @@ fn at_store(step: Step) -> impl Fn(StoreError) -> CommissioningError {
     move |source| CommissioningError::Store { step, source }
 }
 
-#[cfg(all(test, feature = "sim"))]
+#[cfg(test)]
+#[cfg(feature = "sim")]
 mod tests;

@@ -285,7 +285,10 @@ impl<C: OperationalSession> OperationalCommissionee<C> {
         label: &str,
     ) -> Result<AccessedCommissionee<C>, CommissioningError> {
         let cats = set_access(self.session.as_ref(), plan).await?;
-        set_label(self.session.as_ref(), label).await;
+        // No reason to fail.
+        if let Err(error) = set_label(self.session.as_ref(), label).await {
+            tracing::warn!(%error, "the device does not know the fabric's label");
+        }
         Ok(AccessedCommissionee { session: self.session, fabric_index: self.fabric_index, cats })
     }
 }
@@ -373,20 +376,25 @@ const LABEL: usize = 32;
 /// Labels tried, with a number each, before the device stays without ours.
 const LABELS: u32 = 9;
 
-/// Tells the device our fabric's name, which other administrators show. A label that another fabric has gets a number. No
-/// reason to fail: a device without it works as well.
-pub async fn set_label(session: &impl OperationalSession, label: &str) {
+/// Tells the device our fabric's name, which other administrators show. A label that another fabric has gets a number. One that
+/// the device does not take is said in the log: it works as well without.
+///
+/// # Errors
+/// The device was not reached.
+pub async fn set_label(session: &impl OperationalSession, label: &str) -> Result<(), LinkError> {
     for number in 1..=LABELS {
         match session.update_fabric_label(&numbered(label, number)).await {
-            Ok(()) => return,
+            Ok(()) => return Ok(()),
             Err(LinkError::NocStatus { code: LABEL_CONFLICT, .. }) => {}
-            Err(error) => {
+            Err(error @ (LinkError::NocStatus { .. } | LinkError::Status { .. } | LinkError::Malformed { .. })) => {
                 tracing::warn!(%error, "the device did not take the fabric's label");
-                return;
+                return Ok(());
             }
+            Err(error) => return Err(error),
         }
     }
     tracing::warn!("the device has other fabrics with every label like {label:?}");
+    Ok(())
 }
 
 /// `Home`, `Home 2`, … within what a label may have.

@@ -1,7 +1,6 @@
 //! Binds a recorded node, or binds it anew under other keys: `node bind`. Not here: the calls and their repetition (`outbox`),
 //! what of the old standing goes (`store::succession`).
 
-use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +11,7 @@ use utoipa::ToSchema;
 
 use super::Hub;
 use super::bind::DeviceCodes;
+use super::commission::write_binding_code;
 use super::refusal::Refusal;
 use super::world::World;
 use crate::bind::{BindRequest, BindStatus, CloudDevice, MatterInfo};
@@ -38,28 +38,20 @@ pub trait BindingDoor: Send + Sync + 'static {
     ) -> impl Future<Output = Result<BindResult, Refusal>> + Send;
 }
 
-/// What `node bind` says; the rest comes from the record or the product's profile. `Debug` does not show the code.
-#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(default, deny_unknown_fields)]
+/// What `node bind` says; the rest comes from the record or the product's profile.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct BindOrder {
     /// Product key.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub product_key: Option<String>,
     /// Device key, 4 to 32 letters or digits.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device_key: Option<String>,
     /// 16 characters `0-9A-F`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub binding_code: Option<String>,
-}
-
-impl fmt::Debug for BindOrder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BindOrder")
-            .field("product_key", &self.product_key)
-            .field("device_key", &self.device_key)
-            .finish_non_exhaustive()
-    }
+    #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "write_binding_code")]
+    #[schema(value_type = Option<String>)]
+    pub binding_code: Option<BindingCode>,
 }
 
 /// `node bind`: how it stands now. It goes on by itself where the cloud does not answer.
@@ -160,12 +152,7 @@ impl<W: World> Hub<W> {
 
 fn given(order: BindOrder) -> GivenIdentity {
     let BindOrder { product_key, device_key, binding_code } = order;
-    GivenIdentity {
-        product_key,
-        device_key,
-        binding_code: binding_code.map(BindingCode::new),
-        ..GivenIdentity::default()
-    }
+    GivenIdentity { product_key, device_key, binding_code, ..GivenIdentity::default() }
 }
 
 fn told(record: &NodeRecord) -> Result<MatterInfo, Refusal> {

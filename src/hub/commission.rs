@@ -21,12 +21,13 @@ use crate::commissioning::identity::{GivenIdentity, check_given};
 use crate::commissioning::ports::DiscoverError;
 use crate::commissioning::step::Step;
 use crate::journal::{Event, EventSink, Level};
-use crate::onboarding::{OnboardingPayload, SetupCode};
+use crate::onboarding::OnboardingPayload;
 use crate::outbox::dispatcher::{OutboxResult, wait_for};
-use crate::secret::BindingCode;
 
 mod answer;
 pub(crate) mod attempts;
+
+pub(super) use answer::write_binding_code;
 
 pub use answer::{CommissionEvent, CommissionRequest, CommissionResult, Failure, Timings};
 
@@ -243,11 +244,11 @@ impl<W: World> Hub<W> {
 
 /// Understands a request; everything that can be wrong without asking a device is found here.
 fn order(attempt_id: Uuid, request: CommissionRequest) -> Result<Order, CommissioningError> {
-    let payload: OnboardingPayload = SetupCode::new(&request.setup_code).parse()?;
+    let payload: OnboardingPayload = request.setup_code.parse()?;
     let identity = GivenIdentity {
         product_key: request.product_key.filter(|key| !key.is_empty()),
         device_key: request.device_key.filter(|key| !key.is_empty()),
-        binding_code: request.binding_code.filter(|code| !code.is_empty()).map(BindingCode::new),
+        binding_code: request.binding_code.filter(|code| !code.expose().is_empty()),
         extra: request.extra.filter(|extra| !extra.is_empty()),
         is_common_device: request.is_common_device,
     };

@@ -137,6 +137,7 @@ async fn seen<W: World>(hub: &Arc<Hub<W>>, node: &OperationalNode, appeared: boo
         hub.note_contact(node.node_id).await;
     }
     hub.access.heard_of(node.node_id);
+    hub.labels.heard_of(node.node_id);
     let age = Timestamp::now().duration_since(record.commissioned_at);
     if appeared && age > JUST_COMMISSIONED {
         hub.syncing.ask(node.node_id);

@@ -3,6 +3,7 @@
 mod access;
 mod cloud;
 mod commission;
+mod label;
 mod presence;
 mod removal;
 
@@ -93,7 +94,7 @@ struct Rig {
     home: Home,
     account: Arc<Account>,
     tasks: TaskTracker,
-    _state: tempfile::TempDir,
+    state: Arc<tempfile::TempDir>,
 }
 
 impl Drop for Rig {
@@ -137,7 +138,15 @@ fn config(state_dir: &std::path::Path) -> Config {
 impl Rig {
     /// `configure` says what is unusual.
     async fn start(configure: impl FnOnce(&mut Config)) -> Self {
-        let state = tempfile::tempdir().unwrap();
+        Self::start_in(Arc::new(tempfile::tempdir().unwrap()), Home::new(), Arc::default(), configure).await
+    }
+
+    async fn start_in(
+        state: Arc<tempfile::TempDir>,
+        home: Home,
+        account: Arc<Account>,
+        configure: impl FnOnce(&mut Config),
+    ) -> Self {
         let mut config = config(state.path());
         configure(&mut config);
         let store = Store::open(state.path()).unwrap();
@@ -145,13 +154,23 @@ impl Rig {
         let journal = store.journal(limits).await;
         let clock = Arc::new(Clock::open(&store).await.unwrap());
         let fabric = app::fabric::open(&config, &store, &journal, &clock).await.unwrap();
-        let (home, account) = (Home::new(), Arc::new(Account::default()));
         home.set_fabric(fabric.credentials.compressed_fabric_id());
         let inside = Inside { store, journal, clock, fabric, metrics: Arc::new(Metrics::default()) };
         let outside = Outside { link: Arc::new(home.clone()), lan: home.clone(), cloud: Some(Arc::clone(&account)) };
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let hub = app::build::<Fakes>(config, inside, outside, &tasks, &stop).unwrap();
-        Self { hub, home, account, tasks, _state: state }
+        Self { hub, home, account, tasks, state }
+    }
+
+    /// The daemon ends, and starts with another configuration.
+    async fn restart(self, configure: impl FnOnce(&mut Config)) -> Self {
+        self.hub.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+        self.hub.store.close().await;
+        let (state, home, account) = (Arc::clone(&self.state), self.home.clone(), Arc::clone(&self.account));
+        drop(self);
+        Self::start_in(state, home, account, configure).await
     }
 
     /// What runs beside the use cases, too.

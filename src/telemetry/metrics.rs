@@ -182,3 +182,33 @@ impl Metrics {
         text
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_metric_is_moved_by_its_event_and_by_one() {
+        let metrics = Metrics::default();
+        let took = Duration::from_secs(1);
+        metrics.count_attempt("commissioned", "", Some(took));
+        metrics.observe_step("pase", took);
+        metrics.count_cloud_call("bind", "200", took);
+        metrics.count_request("/v1/nodes", 200, took);
+        metrics.count_refused("forbidden");
+        metrics.set_nodes("operational", 1);
+        metrics.set_outbox("waiting", 1);
+        metrics.set_ready(true);
+        metrics.set_cloud_reachable(true);
+        let text = metrics.encode();
+        let names: Vec<&str> =
+            text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+        assert_eq!(names.len(), 12, "{names:?}");
+        for name in names {
+            let ends = ["", "_total", "_count"].map(|end| format!("{name}{end}"));
+            let is_its = |line: &&str| ends.iter().any(|own| line.split(['{', ' ']).next() == Some(own));
+            let moved = text.lines().filter(is_its).any(|line| line.ends_with(" 1"));
+            assert!(moved, "{name} did not move by one:\n{text}");
+        }
+    }
+}

@@ -11,6 +11,7 @@ use matterbind::admin::wire::{CommissionLine, CommissionRequest, CommissionResul
 use matterbind::cli::client::{AdminClient, PLAIN, SLOW};
 use matterbind::failpoint;
 use matterbind::node::NodeRecord;
+use matterbind::onboarding::SetupCode;
 use matterbind::sim::cloud::{Scenario, SimCloud};
 use matterbind::sim::evidence;
 use serde_json::{Value, json};
@@ -209,7 +210,7 @@ pub async fn outbox(client: &AdminClient) -> Result<Outbox> {
 /// One attempt; `false` where it failed.
 pub async fn commission(client: &AdminClient, code: &str) -> Result<bool> {
     let request = CommissionRequest {
-        setup_code: code.to_owned(),
+        setup_code: SetupCode::new(code),
         name: Some(NAMES[0].to_owned()),
         ..CommissionRequest::default()
     };

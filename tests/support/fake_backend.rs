@@ -124,7 +124,7 @@ impl Fake {
             0x0193_a1b2_0000_7000_8000_0000_0000_0000 + u128::from(self.attempts.load(Ordering::SeqCst)),
         );
         progress.report(CommissionEvent::Accepted { attempt_id });
-        let code = request.setup_code.as_str();
+        let code = request.setup_code.expose();
         if !code.starts_with("MT:")
             && let Err(error) = SetupCode::new(code).parse()
         {

@@ -1,9 +1,8 @@
 //! One commissioning attempt: request, progress, result.
 
-use std::fmt;
 use std::net::SocketAddr;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -13,13 +12,17 @@ use crate::bind::{BindState, BindStatus};
 use crate::commissioning::error::{CommissioningError, Disposition};
 use crate::commissioning::step::Step;
 use crate::node::{NodeId, NodeRecord};
+use crate::onboarding::SetupCode;
+use crate::secret::BindingCode;
 
-/// `POST /v1/commission`. Holds the setup code and the binding code, so `Debug` shows neither.
-#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+/// `POST /v1/commission`. The command line writes it, so its two secrets are exposed here, and nowhere else.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CommissionRequest {
     /// `MT:…` or 11 or 21 digits.
-    pub setup_code: String,
+    #[serde(serialize_with = "write_setup_code")]
+    #[schema(value_type = String)]
+    pub setup_code: SetupCode,
     /// Product key in the cloud; else the product profile's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub product_key: Option<String>,
@@ -27,8 +30,9 @@ pub struct CommissionRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device_key: Option<String>,
     /// 16 characters `0-9A-F`; else from the product profile.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub binding_code: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "write_binding_code")]
+    #[schema(value_type = Option<String>)]
+    pub binding_code: Option<BindingCode>,
     /// Sent with the bind as `matterInfo.extra`; else the product profile's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub extra: Option<String>,
@@ -59,13 +63,16 @@ pub struct CommissionRequest {
     pub attestation_override: Option<AttestationOverride>,
 }
 
-impl fmt::Debug for CommissionRequest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CommissionRequest")
-            .field("name", &self.name)
-            .field("no_bind", &self.no_bind)
-            .finish_non_exhaustive()
-    }
+fn write_setup_code<S: Serializer>(code: &SetupCode, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(code.expose())
+}
+
+/// A binding code on its way to the daemon.
+pub(in crate::hub) fn write_binding_code<S: Serializer>(
+    code: &Option<BindingCode>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    code.as_ref().map(BindingCode::expose).serialize(serializer)
 }
 
 /// A line of progress.

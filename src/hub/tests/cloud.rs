@@ -101,9 +101,4 @@ impl CloudService for Account {
     }
 
     async fn forget_sign_in_block(&self) {}
-
-    async fn list(&self) -> Result<Vec<CloudRecord>, CloudError> {
-        self.up()?;
-        Ok(self.holds())
-    }
 }

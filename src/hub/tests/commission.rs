@@ -18,6 +18,14 @@ async fn device_record_and_cloud_agree() {
     let [held] = &rig.account.holds()[..] else { panic!("one device is bound") };
     let info = held.matter_info.as_ref().unwrap();
     assert_eq!((info.node_id, info.discriminator), (Some(node.node_id.0), Some(3840)));
+    let metrics = rig.hub.metrics.encode();
+    for line in [
+        "matterbind_commissioning_attempts_total{outcome=\"commissioned\",code=\"\"} 1",
+        "matterbind_commissioning_seconds_count 1",
+        "matterbind_commissioning_step_seconds_count{step=\"complete\"} 1",
+    ] {
+        assert!(metrics.contains(line), "{line} is not in {metrics}");
+    }
     let kinds = rig.logged().await;
     for kind in ["commissioning-started", "node-commissioned", "node-bound"] {
         assert!(kinds.iter().any(|logged| logged == kind), "{kind} is not in {kinds:?}");

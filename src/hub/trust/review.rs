@@ -9,6 +9,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::attestation::TrustStore;
+use crate::attestation::finding::{Code, Finding, Severity};
 use crate::attestation::policy::Outcome;
 use crate::durable::StoreError;
 use crate::hub::Hub;
@@ -61,8 +62,8 @@ async fn review<W: World>(hub: &Hub<W>, trust: &TrustStore) -> Result<(), StoreE
 }
 
 /// What makes one verdict differ from another; wording may change with our version.
-fn codes(findings: &[serde_json::Value]) -> BTreeSet<(Option<&str>, Option<&str>)> {
-    findings.iter().map(|finding| (finding["code"].as_str(), finding["severity"].as_str())).collect()
+fn codes(findings: &[Finding]) -> BTreeSet<(Code, Severity)> {
+    findings.iter().map(|finding| (finding.code, finding.severity)).collect()
 }
 
 fn changed(record: &NodeRecord, outcome: Outcome, reasons: &str) -> Event {
