@@ -112,10 +112,13 @@ class Machine:
 
     def shut_down(self):
         self.send("systemctl poweroff")
+        self.await_off(120)
+
+    def await_off(self, timeout):
         try:
-            self.process.wait(120 * self.patience)
+            self.process.wait(timeout * self.patience)
         except subprocess.TimeoutExpired:
-            raise Failed("it does not shut down within two minutes") from None
+            raise Failed(f"it is not off within {timeout} s") from None
         finally:
             self.power_cut()
 
