@@ -1,6 +1,6 @@
 //! One attempt under way: what its steps share, and the clock that they are held to. What the clock decides is `attempt`'s.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;

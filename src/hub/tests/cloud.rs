@@ -100,5 +100,5 @@ impl CloudService for Account {
         None
     }
 
-    async fn forget_sign_in_block(&self) {}
+    async fn forget_refusals(&self) {}
 }
