@@ -106,6 +106,7 @@ const PURE: &str = "secret node onboarding fabric bind clock plain rhythm durabl
 /// Files over 500 lines, and why they are whole.
 const LONG: &[(&str, &str)] = &[
     ("src/attestation/tests.rs", "one table of findings, one test for each"),
+    ("src/commissioning/tests/home.rs", "the one home of fakes: devices that behave, and the LAN that shows them"),
     ("tests/support/daemon.rs", "the one harness: processes of one hub and what they say"),
     ("tests/api.rs", "one server and one command line, met in every way that users meet them"),
     ("tests/bad_days.rs", "one bad day after the other, on one set of helpers"),

@@ -175,7 +175,13 @@ fn write_out(value: &mut Value, schemas: &Value) {
         value["type"] = "object".into();
         for part in parts {
             let named = part["$ref"].as_str().and_then(|name| schemas.get(name.rsplit('/').next()?));
-            let part = named.unwrap_or(&part);
+            // It may be put together of others in turn.
+            let mut part = named.unwrap_or(&part).clone();
+            write_out(&mut part, schemas);
+            // An object of which nothing is said may have anything in it.
+            if part["properties"].is_null() || !part["additionalProperties"].is_null() {
+                value["additionalProperties"] = true.into();
+            }
             for (name, property) in part["properties"].as_object().into_iter().flatten() {
                 value["properties"][name] = property.clone();
             }

@@ -19,7 +19,7 @@ use tracing::Instrument;
 use uuid::Uuid;
 
 pub use self::approach::Turn;
-use self::approach::{Hold, Met};
+use self::approach::{Found, Hold, Met};
 pub use self::record::bind_task;
 use self::record::{Draft, succeeding, unknown_discriminator};
 use self::run::{Run, now};
@@ -42,7 +42,7 @@ use crate::durable::StoreError;
 use crate::fabric::{Cat, CatGrant, plan_acl};
 use crate::failpoint;
 use crate::journal::{Event, EventSink, Level};
-use crate::node::{BasicInformation, CommissionableNode, FabricId, NodeId, NodeRecord, NodeState};
+use crate::node::{BasicInformation, FabricId, NodeId, NodeRecord, NodeState};
 use crate::onboarding::OnboardingPayload;
 use crate::outbox::ports::OutboxId;
 
@@ -489,13 +489,6 @@ where
         }
         self.journal.record(event);
     }
-}
-
-/// A device that took the passcode.
-struct Found {
-    node: CommissionableNode,
-    /// All twelve bits, where somebody told them.
-    discriminator: Option<u16>,
 }
 
 fn at_store(step: Step) -> impl Fn(StoreError) -> CommissioningError {

@@ -57,22 +57,14 @@ pub struct AttemptRow {
 }
 
 fn write_provisional(tx: &Transaction<'_>, node: &ProvisionalNode) -> Result<(), Failure> {
+    let (attempt, node_id) = (node.attempt_id.to_string(), id(node.record.node_id.0)?);
     let task = node.task.as_ref().map(task_row::write).transpose()?;
     tx.execute(
         "INSERT INTO provisional (attempt_id, node_id, record, task, evidence) VALUES (?1, ?2, ?3, ?4, ?5)
          ON CONFLICT (attempt_id) DO UPDATE SET record = excluded.record, task = excluded.task",
-        params![
-            node.attempt_id.to_string(),
-            id(node.record.node_id.0)?,
-            to_json(&node.record)?,
-            task.as_ref().map(|text| text.as_str()),
-            node.evidence
-        ],
+        params![attempt, node_id, to_json(&node.record)?, task.as_ref().map(|text| text.as_str()), node.evidence],
     )?;
-    tx.execute(
-        "UPDATE attempts SET node_id = ?2 WHERE attempt_id = ?1",
-        params![node.attempt_id.to_string(), id(node.record.node_id.0)?],
-    )?;
+    tx.execute("UPDATE attempts SET node_id = ?2 WHERE attempt_id = ?1", params![attempt, node_id])?;
     failpoint::reach("provisional.in-transaction");
     Ok(())
 }

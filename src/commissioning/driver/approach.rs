@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::run::{Run, now};
-use super::{Commissioner, Found, Order, Progress};
+use super::{Commissioner, Order, Progress};
 use crate::commissioning::candidates::{Candidate, Ending, Fruitless, Next, Search};
 use crate::commissioning::error::CommissioningError;
 use crate::commissioning::ports::{
@@ -41,6 +41,13 @@ const MARGIN: Duration = Duration::from_millis(500);
 /// The attempt's turn: as many devices as configured are worked on at once. Asked for when there is a device to work on, so that
 /// nobody who searches holds up the others.
 pub type Turn<'a> = BoxFuture<'a, Result<OwnedSemaphorePermit, CommissioningError>>;
+
+/// A device as it was found.
+pub(super) struct Found {
+    pub(super) node: CommissionableNode,
+    /// All twelve bits of its discriminator, where somebody told them.
+    pub(super) discriminator: Option<u16>,
+}
 
 /// A device that took the passcode.
 pub(super) struct Met<P> {

@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 
 use jiff::Timestamp;
 
-use super::{Found, Order, Settings};
+use super::approach::Found;
+use super::{Order, Settings};
 use crate::bind::{BindRequest, BindState, BindStatus, CapabilityMask, MatterInfo};
 use crate::commissioning::identity::{Eligible, GivenIdentity};
 use crate::commissioning::path::Shown;
