@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use crate::node::{NodeId, OperationalIdentity};
 
 /// Between the two refusals. The records of a device that does not answer for itself are gone after ten seconds (RFC 6762
-/// 10.4), so what mDNS still gives after this was said by the device in between.
-const PAUSE: Duration = Duration::from_secs(12);
+/// 10.4), so what mDNS still gives after this was said by the device in between; a round of queries has shown it by then.
+const PAUSE: Duration = Duration::from_secs(15);
 
 /// No address is given to another device so soon after its owner has used it.
 const STILL_THERE: Duration = Duration::from_secs(30);

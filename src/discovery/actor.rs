@@ -156,9 +156,12 @@ impl Actor {
         &self.local.1
     }
 
-    fn handle_command(&self, command: Command) {
+    fn handle_command(&mut self, command: Command) {
         match command {
             Command::Confirm(kind, instance) => {
+                let now = Instant::now();
+                self.shared.cache().handle_confirm(kind, &instance, now);
+                self.schedule.handle_search(now);
                 let instance = format!("{instance}.{}", kind.service_type());
                 if let Err(error) = self.mdns.verify(instance, VERIFY_TIMEOUT_DEFAULT) {
                     // Whoever doubts asks again.

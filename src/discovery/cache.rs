@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::search::Rounds;
+use super::txt::parse_operational_instance;
 use crate::node::{CommissionableNode, NodeId, OperationalNode, ScopedAddress};
 use crate::onboarding::Discriminator;
 
@@ -26,6 +27,11 @@ pub enum DiscoveryEvent {
     /// It said goodbye, or its records expired.
     Gone(Seen),
 }
+
+/// The records of a node that does not answer when it is asked for them are gone by then: ten seconds (RFC 6762 10.4) and a bit.
+const ANSWERED_WITHIN: Duration = Duration::from_millis(10_500);
+/// And by then what is left of them was told again, for a round of queries has gone out since.
+const CONFIRMED_WITHIN: Duration = Duration::from_secs(15);
 
 /// What an event is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +53,8 @@ pub struct Entry<N> {
     pub last_heard: Instant,
     /// Since when it has to be confirmed.
     unconfirmed: Option<Instant>,
+    /// When it was asked to answer for itself, first and last.
+    asked: Option<(Instant, Instant)>,
     /// A newer instance has the same socket: a device that restarted without a goodbye has left this behind, or somebody
     /// lies about the other. So it is shown, and tried last.
     superseded: bool,
@@ -141,25 +149,41 @@ impl Cache {
         }
     }
 
-    /// Whether some node still has to answer after a restart.
+    /// A node is asked to answer for itself. Until the records that it does not renew have gone, what mdns-sd tells of it may be a
+    /// memory. That they went mdns-sd may never tell: it tells it under one service type only, and that may be a subtype.
+    pub fn handle_confirm(&mut self, kind: Kind, instance: &str, now: Instant) {
+        match kind {
+            Kind::Commissionable => {
+                if let Some(entry) = self.commissionable.get_mut(&instance.to_ascii_lowercase()) {
+                    entry.ask(now);
+                }
+            }
+            Kind::Operational => {
+                let entry = parse_operational_instance(instance).and_then(|key| self.operational.get_mut(&key));
+                if let Some(entry) = entry {
+                    entry.ask(now);
+                }
+            }
+        }
+    }
+
+    /// Whether some node still has to answer, after a restart or because it was asked to.
     pub fn has_unconfirmed(&self) -> bool {
-        self.commissionable.values().any(|entry| entry.unconfirmed.is_some())
-            || self.operational.values().any(|entry| entry.unconfirmed.is_some())
+        self.commissionable.values().any(Entry::is_in_doubt) || self.operational.values().any(Entry::is_in_doubt)
     }
 
     /// Drops what was not confirmed in time.
     pub fn handle_timeout(&mut self, now: Instant) -> Vec<DiscoveryEvent> {
-        let overdue = |since: Option<Instant>| since.is_some_and(|since| now >= since + RECONFIRM_WITHIN);
         let mut events = Vec::new();
         self.commissionable.retain(|_, entry| {
-            let gone = overdue(entry.unconfirmed);
+            let gone = entry.is_overdue(now);
             if gone {
                 events.push(DiscoveryEvent::Gone(Seen::Commissionable(entry.node.clone())));
             }
             !gone
         });
         self.operational.retain(|_, entry| {
-            let gone = overdue(entry.unconfirmed);
+            let gone = entry.is_overdue(now);
             if gone {
                 events.push(DiscoveryEvent::Gone(Seen::Operational(entry.node.clone())));
             }
@@ -211,10 +235,10 @@ impl Cache {
         self.operational.get(&(compressed_fabric_id, node)).map(|entry| &entry.node)
     }
 
-    /// The same where it has answered since the record cache was emptied last.
+    /// The same where it has answered since the record cache was emptied last, and since it was asked to.
     pub fn confirmed_operational(&self, compressed_fabric_id: u64, node: NodeId) -> Option<&OperationalNode> {
         let entry = self.operational.get(&(compressed_fabric_id, node))?;
-        entry.unconfirmed.is_none().then_some(&entry.node)
+        (!entry.is_in_doubt()).then_some(&entry.node)
     }
 
     /// When a commissionable node last went. It may be back at once: the goodbye of one service takes the addresses of
@@ -279,6 +303,30 @@ impl<N> Entry<N> {
     fn doubt(&mut self, now: Instant) {
         self.unconfirmed.get_or_insert(now);
     }
+
+    fn ask(&mut self, now: Instant) {
+        self.asked = Some((self.asked.map_or(now, |(first, _)| first), now));
+    }
+
+    fn is_in_doubt(&self) -> bool {
+        self.unconfirmed.is_some() || self.asked.is_some()
+    }
+
+    fn hear(&mut self, now: Instant) {
+        self.last_heard = now;
+        self.unconfirmed = None;
+        self.asked = match self.asked {
+            Some((_, last)) if now >= last + ANSWERED_WITHIN => None,
+            // What was asked first is answered, what was asked last is not yet.
+            Some((first, last)) if now >= first + ANSWERED_WITHIN => Some((last, last)),
+            asked => asked,
+        };
+    }
+
+    fn is_overdue(&self, now: Instant) -> bool {
+        self.unconfirmed.is_some_and(|since| now >= since + RECONFIRM_WITHIN)
+            || self.asked.is_some_and(|(first, _)| now >= first + CONFIRMED_WITHIN)
+    }
 }
 
 /// Room for one more: `None` where there is none for it, else who had to go.
@@ -308,8 +356,7 @@ fn note<K: std::hash::Hash + Eq, N: Clone + PartialEq>(
     now: Instant,
 ) -> Option<DiscoveryEvent> {
     if let Some(entry) = entries.get_mut(&key) {
-        entry.unconfirmed = None;
-        entry.last_heard = now;
+        entry.hear(now);
         if entry.node == node {
             return None;
         }
@@ -318,147 +365,17 @@ fn note<K: std::hash::Hash + Eq, N: Clone + PartialEq>(
     }
     entries.insert(
         key,
-        Entry { node: node.clone(), first_seen: now, last_heard: now, unconfirmed: None, superseded: false },
+        Entry {
+            node: node.clone(),
+            first_seen: now,
+            last_heard: now,
+            unconfirmed: None,
+            asked: None,
+            superseded: false,
+        },
     );
     Some(DiscoveryEvent::Appeared(seen(node)))
 }
 
 #[cfg(test)]
-pub(super) mod tests {
-    use super::*;
-    use crate::node::{CommissionableTxt, OperationalTxt};
-
-    pub fn commissionable(instance: &str, discriminator: u16, host: u8) -> CommissionableNode {
-        let ip = format!("fe80::{host}").parse().expect("an address");
-        CommissionableNode {
-            instance: instance.to_owned(),
-            addresses: vec![ScopedAddress { ip, scope: Some(("eth0".to_owned(), 2)) }],
-            port: 5540,
-            txt: CommissionableTxt { discriminator, commissioning_mode: 1, ..Default::default() },
-        }
-    }
-
-    pub fn sighting(node: &CommissionableNode) -> Seen {
-        Seen::Commissionable(node.clone())
-    }
-
-    fn visible(cache: &Cache) -> Vec<&str> {
-        cache.commissionable_entries().map(|entry| entry.node.instance.as_str()).collect()
-    }
-
-    #[test]
-    fn it_appears_changes_and_goes_once_each() {
-        let now = Instant::now();
-        let mut cache = Cache::default();
-        let mut node = commissionable("A", 3840, 1);
-        assert_eq!(cache.handle_sighting(sighting(&node), now), [DiscoveryEvent::Appeared(sighting(&node))]);
-        assert_eq!(cache.handle_sighting(sighting(&node), now), []);
-        node.txt.commissioning_mode = 2;
-        assert_eq!(cache.handle_sighting(sighting(&node), now), [DiscoveryEvent::Updated(sighting(&node))]);
-        assert_eq!(cache.handle_commissionable_gone("a", now), Some(DiscoveryEvent::Gone(sighting(&node))));
-        assert_eq!(cache.handle_commissionable_gone("a", now), None);
-    }
-
-    #[test]
-    fn a_twin_hides_nobody_and_the_older_one_is_tried_last() {
-        let start = Instant::now();
-        let (old, new) = (commissionable("A", 3840, 1), commissionable("B", 3841, 1));
-        let mut cache = Cache::default();
-        cache.handle_sighting(sighting(&old), start);
-        let events = cache.handle_sighting(sighting(&new), start + Duration::from_secs(1));
-        assert_eq!(events, [DiscoveryEvent::Appeared(sighting(&new))]);
-        // The record cache replays the old one until it expires.
-        cache.handle_sighting(sighting(&old), start + Duration::from_secs(2));
-        assert_eq!(visible(&cache), ["A", "B"]);
-        assert_eq!(cache.candidates(), [new.clone(), old.clone()]);
-        assert_eq!(cache.handle_commissionable_gone("A", start), Some(DiscoveryEvent::Gone(sighting(&old))));
-        assert_eq!(visible(&cache), ["B"]);
-    }
-
-    #[test]
-    fn devices_on_one_host_are_told_apart_by_port() {
-        let now = Instant::now();
-        let (a, mut b) = (commissionable("A", 3840, 1), commissionable("B", 3840, 1));
-        b.port = 5541;
-        let mut cache = Cache::default();
-        cache.handle_sighting(sighting(&a), now);
-        cache.handle_sighting(sighting(&b), now + Duration::from_secs(1));
-        assert_eq!(visible(&cache), ["A", "B"]);
-    }
-
-    #[test]
-    fn who_does_not_answer_after_a_restart_is_gone() {
-        let start = Instant::now();
-        let (a, b) = (commissionable("A", 3840, 1), commissionable("B", 3841, 2));
-        let mut cache = Cache::default();
-        cache.handle_sighting(sighting(&a), start);
-        cache.handle_sighting(sighting(&b), start);
-        cache.handle_restart(Kind::Operational, start);
-        assert!(!cache.has_unconfirmed());
-        cache.handle_restart(Kind::Commissionable, start);
-        cache.handle_sighting(sighting(&b), start);
-        assert!(cache.has_unconfirmed());
-        assert_eq!(cache.handle_timeout(start + RECONFIRM_WITHIN / 2), []);
-        assert_eq!(cache.handle_timeout(start + RECONFIRM_WITHIN), [DiscoveryEvent::Gone(sighting(&a))]);
-        assert_eq!(visible(&cache), ["B"]);
-    }
-
-    #[test]
-    fn who_is_at_an_address_is_told() {
-        let now = Instant::now();
-        let node = commissionable("A", 3840, 1);
-        let mut cache = Cache::default();
-        cache.handle_sighting(sighting(&node), now);
-        let ip = node.addresses[0].ip;
-        assert_eq!(cache.commissionable_at(ip, None), Some(node.clone()));
-        assert_eq!(cache.commissionable_at(ip, Some(5540)), Some(node));
-        assert_eq!(cache.commissionable_at(ip, Some(5541)), None);
-        assert_eq!(cache.commissionable_at("fe80::2".parse().expect("an address"), None), None);
-    }
-
-    #[test]
-    fn a_flood_does_not_grow_without_bound() {
-        let now = Instant::now();
-        let mut cache = Cache::default();
-        for n in 0..MAX_INSTANCES + 10 {
-            let node = OperationalNode {
-                compressed_fabric_id: 1,
-                node_id: NodeId(n as u64),
-                addresses: Vec::new(),
-                port: 5540,
-                txt: OperationalTxt::default(),
-            };
-            cache.handle_sighting(Seen::Operational(node), now);
-        }
-        assert_eq!(cache.operational_nodes().len(), MAX_INSTANCES);
-    }
-
-    #[test]
-    fn what_is_searched_has_its_place_in_a_flood() {
-        let now = Instant::now();
-        let mut cache = Cache::default();
-        cache.handle_searches(vec![Discriminator::Long(3840)]);
-        for n in 0..MAX_INSTANCES + 10 {
-            let port = u16::try_from(n).expect("few");
-            let node = CommissionableNode { port, ..commissionable(&format!("F{n}"), 1, 1) };
-            cache.handle_sighting(sighting(&node), now);
-        }
-        let wanted = commissionable("A", 3840, 2);
-        let events = cache.handle_sighting(sighting(&wanted), now);
-        let [DiscoveryEvent::Gone(_), DiscoveryEvent::Appeared(seen)] = events.as_slice() else { panic!("{events:?}") };
-        assert_eq!((seen, cache.commissionable.len()), (&sighting(&wanted), MAX_INSTANCES));
-
-        let operational = |node_id| OperationalNode {
-            compressed_fabric_id: 1,
-            node_id: NodeId(node_id),
-            addresses: Vec::new(),
-            port: 5540,
-            txt: OperationalTxt::default(),
-        };
-        cache.handle_asked(1, NodeId(7));
-        (1000..2000).for_each(|n| drop(cache.handle_sighting(Seen::Operational(operational(n)), now)));
-        cache.handle_sighting(Seen::Operational(operational(7)), now);
-        assert!(cache.operational(1, NodeId(7)).is_some());
-        assert_eq!(cache.operational_nodes().len(), MAX_INSTANCES);
-    }
-}
+pub(super) mod tests;

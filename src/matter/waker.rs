@@ -127,6 +127,7 @@ pub async fn calm<F: Future>(future: F, activity: Activity) -> F::Output {
 }
 
 /// Runs `future` with the one waker.
+#[cfg(any(test, feature = "sim"))]
 pub async fn stable<F: Future>(future: F) -> F::Output {
     run(future, |_, _| {}).await
 }

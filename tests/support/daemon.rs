@@ -437,17 +437,21 @@ impl Running {
 
     /// The next line; `None` at the end of the output.
     pub fn line(&mut self) -> Option<String> {
+        self.line_after(&[])
+    }
+
+    fn line_after(&mut self, passed: &[String]) -> Option<String> {
         match self.lines.recv_timeout(PATIENCE) {
             Ok(line) => Some(line),
             Err(RecvTimeoutError::Disconnected) => None,
-            Err(RecvTimeoutError::Timeout) => panic!("nothing was said for {PATIENCE:?}"),
+            Err(RecvTimeoutError::Timeout) => panic!("nothing was said for {PATIENCE:?} after\n{}", passed.join("\n")),
         }
     }
 
     /// Reads on to a JSON line that fits.
     pub fn wait_for(&mut self, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
         let mut passed = Vec::new();
-        while let Some(line) = self.line() {
+        while let Some(line) = self.line_after(&passed) {
             let document: Value = serde_json::from_str(&line).unwrap_or_default();
             if fits(&document) {
                 return document;
