@@ -35,7 +35,7 @@ use crate::matter::credentials::{ADMIN_VENDOR_ID, Backend, backend};
 use crate::matter::heard::Watchers;
 use crate::matter::places::Places;
 use crate::matter::socket::{MatterSocket, bind};
-use crate::matter::waker::{Activity, calm};
+use crate::matter::waker::stable;
 
 /// rs-matter's handshakes keep certificates and points on the stack, in debug builds several copies of each.
 const THREAD_STACK: usize = 4 << 20;
@@ -253,10 +253,8 @@ fn thread_main(
         Box::leak(Box::new(Matter::new(&OURSELVES, TEST_DEV_COMM, &TEST_DEV_ATT, MATTER_PORT)));
     let crypto: &'static Backend = Box::leak(Box::new(backend()));
     let watchers = Watchers::default();
-    let activity = Activity::new();
     let ready = install(matter, crypto, bundle).map_err(|error| error.to_string()).and_then(|fabric| {
-        let socket =
-            MatterSocket::new(socket, watchers.clone(), activity.clone(), crypto).map_err(|error| error.to_string())?;
+        let socket = MatterSocket::new(socket, watchers.clone(), crypto).map_err(|error| error.to_string())?;
         Ok((fabric, socket))
     });
     let (fabric, socket) = match ready {
@@ -274,11 +272,11 @@ fn thread_main(
         tokio::select! {
             result = matter.run(crypto, &socket, &socket, &socket) => Err(ended("transport", result)),
             result = responder.run::<2>() => Err(ended("responder", result)),
-            () = poll_jobs(context, jobs, activity.clone()) => Ok(()),
+            () = poll_jobs(context, jobs) => Ok(()),
             () = shared.stop.cancelled() => Ok(()),
         }
     };
-    async_io::block_on(calm(root, activity.clone()))
+    async_io::block_on(stable(root))
 }
 
 fn ended(what: &str, result: Result<(), Error>) -> String {
@@ -309,7 +307,7 @@ fn renew(context: &Context, bundle: &KeyBundle) -> Result<(), Error> {
 }
 
 /// Polls a changing set of jobs with the caller's own waker; ends when no handle is left and no job runs.
-async fn poll_jobs(context: Rc<Context>, mut incoming: mpsc::UnboundedReceiver<Job>, activity: Activity) {
+async fn poll_jobs(context: Rc<Context>, mut incoming: mpsc::UnboundedReceiver<Job>) {
     let mut running: Vec<LocalFuture> = Vec::new();
     let mut open = true;
     poll_fn(move |task| {
@@ -319,9 +317,6 @@ async fn poll_jobs(context: Rc<Context>, mut incoming: mpsc::UnboundedReceiver<J
                 Poll::Ready(None) => open = false,
                 Poll::Pending => break,
             }
-        }
-        if !running.is_empty() {
-            activity.note();
         }
         running.retain_mut(|job| job.as_mut().poll(task).is_pending());
         if !open && running.is_empty() { Poll::Ready(()) } else { Poll::Pending }
