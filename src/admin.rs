@@ -13,7 +13,6 @@ pub mod page;
 mod penalty;
 pub mod routes;
 pub mod server;
-mod shared;
 pub mod wire;
 
 /// The kebab-case word that a unit variant has in JSON.

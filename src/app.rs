@@ -26,9 +26,7 @@ use crate::hub::reach::Reach;
 use crate::hub::succession::Predecessors;
 use crate::hub::trust::judge::Judge;
 use crate::hub::world::{HubLink, Outside, World};
-use crate::hub::{
-    Commissioning, Hub, access, checks, health, keys, label, preflight, probe, recovery, removal, strangers, sync,
-};
+use crate::hub::{Commissioning, Hub, access, health, keys, label, preflight, probe, recovery, strangers, sync, turns};
 use crate::journal::{Event, EventSink, Level};
 use crate::matter::credentials::Credentials;
 use crate::outbox::dispatcher::{DispatchOptions, Dispatcher};
@@ -174,8 +172,8 @@ pub(crate) fn build<W: World>(
         access: access::Access::new(overlay, hub_cats),
         labels: label::Labels::default(),
         reach,
-        removing: removal::Turns::default(),
-        checks: checks::Checks::default(),
+        removing: turns::Turns::default(),
+        checks: turns::Answers::default(),
         strangers: strangers::Strangers::default(),
         cloud,
         outbox,

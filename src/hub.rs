@@ -5,7 +5,8 @@
 //! backs up, `sync` compares device, record and cloud, `trust` judges who joins, `succession` knows devices again after a reset, `strangers` are
 //! nodes of ours without a record, `binding` gives a node other keys, `recovery` settles what a crash interrupted,
 //! `label` tells nodes a changed name of the fabric, `health` asks every part whether it works,
-//! `clock` says whether the hub's clock can be believed, `presence` follows what the LAN shows, `probe` and `liveness` ask who is silent, and `reach` is the way to a node.
+//! `clock` says whether the hub's clock can be believed, `presence` follows what the LAN shows, `probe` and `liveness` ask who is silent,
+//! `turns` keeps those who want the same node from getting in each other's way, and `reach` is the way to a node.
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
@@ -18,6 +19,7 @@ use crate::access::Wanted;
 use crate::commissioning::driver::{Commissioner, Settings};
 use crate::config::Config;
 use crate::matter::credentials::Credentials;
+use crate::node::NodeId;
 use crate::outbox::dispatcher::OutboxHandle;
 use crate::store::{JournalHandle, Store};
 use crate::telemetry::metrics::Metrics;
@@ -25,7 +27,6 @@ use crate::telemetry::metrics::Metrics;
 pub(crate) mod access;
 pub(crate) mod bind;
 pub(crate) mod binding;
-pub(crate) mod checks;
 pub(crate) mod clock;
 pub(crate) mod commission;
 pub(crate) mod discover;
@@ -49,6 +50,7 @@ pub(crate) mod strangers;
 pub(crate) mod succession;
 pub(crate) mod sync;
 pub(crate) mod trust;
+pub(crate) mod turns;
 pub mod world;
 
 #[cfg(test)]
@@ -102,8 +104,8 @@ pub struct Hub<W: World> {
     pub(crate) access: access::Access,
     pub(crate) labels: label::Labels,
     pub(crate) reach: Arc<reach::Reach<W>>,
-    pub(crate) removing: removal::Turns,
-    pub(crate) checks: checks::Checks,
+    pub(crate) removing: turns::Turns<NodeId>,
+    pub(crate) checks: turns::Answers<NodeId, Result<inventory::NodeCheck, refusal::Refusal>>,
     pub(crate) attempts: commission::attempts::Attempts,
     pub(crate) strangers: strangers::Strangers,
     pub(crate) cloud: Option<Arc<W::Cloud>>,

@@ -37,7 +37,7 @@ pub(super) async fn page<H: InventoryDoor + LogDoor + OutboxDoor + StatusDoor>(
         Ok::<_, Infallible>(Bytes::from(page.into_string()))
     };
     // Browsers that reload together get one page.
-    let Ok(page) = api.shared.page.get(drawn).await;
+    let Ok(page) = api.shared.page.get((), drawn).await;
     Html(page)
 }
 

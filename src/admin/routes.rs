@@ -16,7 +16,6 @@ use tokio_util::task::TaskTracker;
 
 use super::auth::{self, Guard, Peer};
 use super::openapi::Route;
-use super::shared::Shared;
 use super::wire::{
     AccessAction, AccessReport, AccessView, CommissionLine, CommissionRequest, DiscoverChange, DiscoverQuery,
     Discovered, Encryption, FabricInfo, ImportRoot, LogQuery, NodeAction, NodeAnswer, NodeDetail, NodeRef, Nodes,
@@ -28,6 +27,7 @@ use crate::hub::doors::{
     BindingDoor, Doors, InventoryDoor, KeysDoor, OutboxDoor, RemovalDoor, StatusDoor, StrangersDoor, SyncDoor,
     SyncProgress,
 };
+use crate::hub::turns::Answers;
 use crate::journal::Event;
 use crate::node::NodeId;
 use crate::plain;
@@ -64,9 +64,9 @@ pub struct Api<H> {
 /// What each of them is.
 #[derive(Debug, Default)]
 pub(super) struct SharedAnswers {
-    pub(super) nodes: Shared,
-    pub(super) outbox: Shared,
-    pub(super) page: Shared,
+    pub(super) nodes: Answers<(), Bytes>,
+    pub(super) outbox: Answers<(), Bytes>,
+    pub(super) page: Answers<(), Bytes>,
 }
 
 impl<H> Clone for Api<H> {
@@ -313,7 +313,7 @@ async fn nodes<H: InventoryDoor>(
     if query != NodesQuery::default() {
         return Ok(Json(api.hub.nodes(&query).await?).into_response());
     }
-    Ok(json_bytes(api.shared.nodes.get(all_nodes(&*api.hub)).await?))
+    Ok(json_bytes(api.shared.nodes.get((), all_nodes(&*api.hub)).await?))
 }
 
 /// The longest page.
@@ -415,7 +415,7 @@ async fn outbox<H: OutboxDoor>(State(api): State<Api<H>>) -> Result<Response, Re
         write_json(&mut text, &api.hub.outbox().await?);
         Ok::<_, Refusal>(text.into())
     };
-    Ok(json_bytes(api.shared.outbox.get(made).await?))
+    Ok(json_bytes(api.shared.outbox.get((), made).await?))
 }
 
 async fn outbox_retry<H: OutboxDoor>(State(api): State<Api<H>>, InPath(id): InPath<i64>) -> Answer<Outbox> {

@@ -202,7 +202,9 @@ impl<W: World> InventoryDoor for Hub<W> {
     }
 
     async fn check(&self, node: NodeId) -> Result<NodeCheck, Refusal> {
-        self.checks.share(node, self.check_alone(node)).await
+        // Who asks together gets one answer, a refusal too.
+        let Ok(answer) = self.checks.get(node, async { Ok::<_, Infallible>(self.check_alone(node).await) }).await;
+        answer
     }
 
     async fn identify(&self, node: NodeId, seconds: u16) -> Result<(), Refusal> {

@@ -1,8 +1,7 @@
 //! Takes nodes away: device, cloud, record, in that order. Resumed at start, and when its device is seen again.
 
-use std::collections::HashMap;
 use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -241,23 +240,6 @@ impl<W: World> Hub<W> {
             };
             index = session.current_fabric_index().await;
         }
-    }
-}
-
-/// Whose turn it is with a node; who comes second waits.
-#[derive(Default)]
-pub(crate) struct Turns(Mutex<HashMap<NodeId, Weak<tokio::sync::Mutex<()>>>>);
-
-impl Turns {
-    pub(super) async fn take(&self, node: NodeId) -> tokio::sync::OwnedMutexGuard<()> {
-        let turn = {
-            let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            turns.retain(|_, turn| turn.strong_count() > 0);
-            let turn = turns.get(&node).and_then(Weak::upgrade).unwrap_or_default();
-            turns.insert(node, Arc::downgrade(&turn));
-            turn
-        };
-        turn.lock_owned().await
     }
 }
 
