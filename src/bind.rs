@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 
 use crate::fabric::CatGrant;
 use crate::node::{FabricId, NodeId, NodeRecord};
+use crate::plain;
 use crate::secret::{AuthKey, BindingCode};
 
 pub mod codes;
@@ -78,6 +79,14 @@ pub struct CloudDevice {
     pub product_key: String,
     /// Device key, case and leading zeros kept.
     pub device_key: String,
+}
+
+/// The cloud's limit for a name is unknown (5333); 64 characters are surely taken (cloud-contract 5).
+const NAME_IN_CLOUD: usize = 64;
+
+/// A node's name as the cloud is told, and as what the cloud says is read.
+pub fn name_in_cloud(name: &str) -> String {
+    plain::clean(name, usize::MAX).chars().take(NAME_IN_CLOUD).collect()
 }
 
 /// Everything that `deviceBindingByWifi` is told.

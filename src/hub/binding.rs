@@ -14,14 +14,13 @@ use super::bind::DeviceCodes;
 use super::commission::write_binding_code;
 use super::refusal::Refusal;
 use super::world::World;
-use crate::bind::{BindRequest, BindStatus, CloudDevice, MatterInfo};
+use crate::bind::{BindRequest, BindStatus, CloudDevice, MatterInfo, name_in_cloud};
 use crate::commissioning::error::{CommissioningError, Disposition};
 use crate::commissioning::identity::{DeviceKey, GivenIdentity, check_device_key, check_given};
 use crate::journal::{Event, EventSink, Level};
 use crate::node::{NodeId, NodeRecord, NodeState};
 use crate::outbox::dispatcher::wait_for;
 use crate::outbox::ports::{BindingCodeSource, OutboxTask};
-use crate::reconcile::compare::name_in_cloud;
 use crate::secret::BindingCode;
 
 /// How long `node bind` waits for the cloud before it says that the rest goes on by itself.

@@ -6,14 +6,11 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use crate::bind::{BindState, CloudRecord, FieldDifference, MatterInfo};
+use crate::bind::{BindState, CloudRecord, FieldDifference, MatterInfo, name_in_cloud};
 use crate::fabric::{AUTH_MODE_CASE, AclEntry, Cat, CatGrant, Privilege, granted_cats};
 use crate::node::{BasicInformation, NodeId, NodeRecord};
-use crate::plain;
 use crate::standing::OffFabric;
 
-/// The cloud's limit for names is unknown; so many characters are sent (cloud-contract 5, 5333).
-const NAME_IN_CLOUD: usize = 64;
 /// `deviceType` of a record that somebody shares with our account.
 const SHARED: i64 = 2;
 
@@ -399,11 +396,6 @@ pub fn superseded<'a>(records: impl IntoIterator<Item = &'a NodeRecord>) -> BTre
         old.insert(older.node_id, newer.node_id);
     }
     old
-}
-
-/// A node's name as the cloud is told, and as what the cloud says is read.
-pub fn name_in_cloud(name: &str) -> String {
-    plain::clean(name, usize::MAX).chars().take(NAME_IN_CLOUD).collect()
 }
 
 impl Verdict {

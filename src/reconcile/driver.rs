@@ -13,12 +13,10 @@ use jiff::Timestamp;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::compare::{
-    CloudView, Comparison, DeviceView, Difference, Row, Views, compare, name_in_cloud, rows, superseded,
-};
+use super::compare::{CloudView, Comparison, DeviceView, Difference, Row, Views, compare, rows, superseded};
 use super::mend::{Action, Change, Policy, mend};
 use super::ports::{Devices, Look, Records};
-use crate::bind::{BindRequest, BindState, CloudDevice, CloudRecord, MatterInfo};
+use crate::bind::{BindRequest, BindState, CloudDevice, CloudRecord, MatterInfo, name_in_cloud};
 use crate::durable::StoreError;
 use crate::failpoint;
 use crate::journal::{Event, EventSink, Level};

@@ -78,7 +78,7 @@ pub(super) fn cloud_record(record: &NodeRecord) -> CloudRecord {
             product_key: record.product_key.clone().unwrap(),
             device_key: record.device_key.clone().unwrap(),
         },
-        device_name: Some(super::compare::name_in_cloud(&record.name)),
+        device_name: Some(crate::bind::name_in_cloud(&record.name)),
         status: Some(1),
         device_type: Some(1),
         is_matter: true,

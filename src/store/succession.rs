@@ -9,11 +9,10 @@ use rusqlite::{OptionalExtension, Transaction};
 use super::fabric::id;
 use super::nodes::{modify, record};
 use super::{Failure, Store, outbox, task_row};
-use crate::bind::{BindRequest, BindState, BindStatus, CloudDevice};
+use crate::bind::{BindRequest, BindState, BindStatus, CloudDevice, name_in_cloud};
 use crate::durable::StoreError;
 use crate::node::{NodeId, NodeRecord, NodeState};
 use crate::outbox::ports::{OutboxId, OutboxTask};
-use crate::reconcile::compare::name_in_cloud;
 
 /// Brings the cloud from `before`, which it may hold for us, to what `wanted` says: the same device is unbound and bound
 /// anew by one row; another one is unbound by a row of its own, about `old`, which is gone or has these keys no more.

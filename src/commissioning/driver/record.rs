@@ -6,13 +6,12 @@ use jiff::Timestamp;
 
 use super::approach::Found;
 use super::{Order, Settings};
-use crate::bind::{BindRequest, BindState, BindStatus, CapabilityMask, MatterInfo};
+use crate::bind::{BindRequest, BindState, BindStatus, CapabilityMask, MatterInfo, name_in_cloud};
 use crate::commissioning::identity::{Eligible, GivenIdentity};
 use crate::commissioning::path::Shown;
 use crate::fabric::CatGrant;
 use crate::node::{CommissionableNode, NodeId, NodeRecord, NodeState};
 use crate::outbox::ports::OutboxTask;
-use crate::plain;
 
 /// What every device on our fabric can do.
 const LAN_AND_MATTER: CapabilityMask = CapabilityMask { wan: false, ble: false };
@@ -86,8 +85,7 @@ pub fn bind_task(record: &NodeRecord, eligible: Eligible) -> OutboxTask {
     OutboxTask::Bind(Box::new(BindRequest {
         device: eligible.device,
         binding_code: eligible.binding_code,
-        // The cloud's limit is unknown (5333); 64 characters are surely taken (cloud-contract 5).
-        device_name: Some(plain::clean(&record.name, usize::MAX).chars().take(64).collect()),
+        device_name: Some(name_in_cloud(&record.name)),
         family_id: record.family_id.clone(),
         room_id: record.room_id.clone(),
         capabilities_bitmask: eligible.capabilities_bitmask,
