@@ -40,8 +40,8 @@ impl Budget {
         Err(ForeignAnswer { retry_after: Some(left), ..answer.clone() })
     }
 
-    /// The service itself answered.
-    pub fn handle_service(&mut self) {
+    /// The service itself answered, or a person asks again.
+    pub fn reset(&mut self) {
         *self = Self::default();
     }
 
@@ -56,11 +56,6 @@ impl Budget {
         self.times = self.times.saturating_add(1);
         let until = now.checked_add(pause.min(LONGEST)).unwrap_or(now);
         self.asked = Some((answer.clone(), until));
-    }
-
-    /// A person asks again.
-    pub fn forget(&mut self) {
-        *self = Self::default();
     }
 }
 
@@ -107,8 +102,8 @@ mod tests {
             assert_eq!(pause(&budget, now), expected);
         }
         let mut asked_again = budget.clone();
-        asked_again.forget();
-        budget.handle_service();
+        asked_again.reset();
+        budget.reset();
         for mut budget in [budget, asked_again] {
             assert_eq!(budget.admit(now), Ok(()));
             budget.handle_foreign(&answer(429, None), now);

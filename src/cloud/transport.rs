@@ -140,7 +140,7 @@ impl Transport {
             Err(error) => tracing::debug!(call = name, duration_ms, %error, "the cloud call did not succeed"),
         }
         match &outcome {
-            Ok(_) | Err(CloudError::Code { .. }) => self.budget().handle_service(),
+            Ok(_) | Err(CloudError::Code { .. }) => self.budget().reset(),
             Err(CloudError::Foreign { answer, .. }) => self.budget().handle_foreign(answer, (self.now)()),
             Err(_) => {}
         }
@@ -160,7 +160,7 @@ impl Transport {
 
     /// Lets requests leave although the service asked for patience: a person asks again.
     pub(super) fn forget_patience(&self) {
-        self.budget().forget();
+        self.budget().reset();
     }
 
     async fn exchange(&self, request: RequestBuilder) -> Result<Value, CloudError> {
