@@ -14,21 +14,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use support::daemon::{Hub, Options, PATIENCE};
+use support::daemon::{Hub, Options};
 use support::lab::{Families, Lab};
 use support::matterjs::Lights;
-
-/// What `sync` says of the only node, as soon as it is `verdict`.
-fn synced(hub: &Hub<'_>, verdict: &str) -> Value {
-    let give_up = Instant::now() + PATIENCE;
-    loop {
-        let answer = hub.cli(["sync", "--json"]);
-        if answer.json["nodes"][0]["verdict"] == verdict {
-            return answer.json;
-        }
-        assert!(Instant::now() < give_up, "never {verdict}: {:#}\n{}", answer.json, hub.daemon_log());
-    }
-}
 
 #[test]
 fn a_removal_is_taken_back_until_the_device_is_told_and_a_dead_device_goes_at_once_by_force() {
@@ -50,7 +38,7 @@ fn a_removal_is_taken_back_until_the_device_is_told_and_a_dead_device_goes_at_on
     }
     let asked = log.wait_for_event("removal-asked");
     assert_eq!(asked["fields"]["who"], "root (uid 0)", "{asked:#}");
-    assert_eq!(synced(&hub, "removing")["in_sync"], true);
+    assert_eq!(hub.synced("removing")["in_sync"], true);
     assert_eq!(hub.ask(&["node", "keep", &id])["node_id"], node);
     let again = hub.cli(["node", "keep", &id, "--json"]);
     assert_eq!((again.code, &again.json["code"]), (2, &json!("not-being-removed")), "{}", again.json);
@@ -58,7 +46,7 @@ fn a_removal_is_taken_back_until_the_device_is_told_and_a_dead_device_goes_at_on
     // Back with power, it is what it was.
     let light = Lights::start_on(&lab, &variables, storage).unwrap();
     log.wait_for("its return", |line| line["kind"] == "node-returned" && line["node_id"] == node);
-    synced(&hub, "match");
+    hub.synced("match");
 
     // Dead for good, and known to be: by force there is nothing to wait for.
     let _storage = light.kill();
@@ -104,7 +92,7 @@ fn a_device_that_was_reset_and_paired_again_takes_its_old_node_s_place() {
     assert_eq!(ids, [&second["node"]["node_id"]]);
     assert_eq!(hub.binding("GOING03")["matter_info"]["nodeId"], second["node"]["node_id"]);
     assert_eq!(hub.outbox(), Vec::<Value>::new());
-    synced(&hub, "match");
+    hub.synced("match");
     let told = hub.cli(["logs", "--json"]).stdout;
     assert!(told.lines().any(|line| line.contains("node-replaced")), "{told}");
 

@@ -16,23 +16,11 @@ mod support {
 
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use support::daemon::{Hub, MATTERBIND, Options, PATIENCE, VirtualDevice};
 use support::lab::{Families, INTERFACE, Lab};
 use support::matterjs::Lights;
-
-/// Asks for `sync` until it says this of the only node.
-fn synced(hub: &Hub<'_>, verdict: &str) -> Value {
-    let give_up = Instant::now() + PATIENCE;
-    loop {
-        let answer = hub.cli(["sync", "--json"]);
-        if answer.json["nodes"][0]["verdict"] == verdict {
-            return answer.json;
-        }
-        assert!(Instant::now() < give_up, "never {verdict}: {:#}\n{}", answer.json, hub.daemon_log());
-    }
-}
 
 fn light(lab: &Lab, host: usize, storage: &std::path::Path, serial: &str) -> VirtualDevice {
     let discriminator = (200 + host).to_string();
@@ -62,7 +50,7 @@ fn a_stranger_at_a_lamp_s_address_costs_it_nothing() {
     let stranger = light(&lab, 2, &foreign, "REACH02");
     let check = hub.cli(["node", "check", &id, "--json"]);
     assert_eq!((check.code, &check.json["reachable"]), (4, &json!(false)), "{check:?}");
-    assert_eq!(synced(&hub, "device-unreachable")["in_sync"], false);
+    assert_eq!(hub.synced("device-unreachable")["in_sync"], false);
     log.wait_for("the flag", |line| line["kind"] == "node-unreachable" && line["node_id"] == node);
     let removal = hub.cli(["node", "remove", &id, "--json"]);
     assert_eq!(removal.code, 4, "{removal:?}");
@@ -76,7 +64,7 @@ fn a_stranger_at_a_lamp_s_address_costs_it_nothing() {
     stranger.kill();
     let _lamp = light(&lab, 0, &home, "REACH01");
     log.wait_for("its return", |line| line["kind"] == "node-returned" && line["node_id"] == node);
-    assert_eq!(synced(&hub, "match")["in_sync"], true);
+    assert_eq!(hub.synced("match")["in_sync"], true);
     assert_eq!(hub.binding("REACH01"), bound);
     assert_eq!(hub.cloud_state()["counters"]["unbinds"], json!({}));
 }

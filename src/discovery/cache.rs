@@ -16,6 +16,10 @@ use crate::onboarding::Discriminator;
 pub const MAX_INSTANCES: usize = 512;
 /// After the record cache was emptied, a node that does not answer within this is gone. Several queries fit into it.
 pub const RECONFIRM_WITHIN: Duration = Duration::from_secs(10);
+/// The records of a node that does not answer when it is asked for them are gone by then: ten seconds (RFC 6762 10.4) and a bit.
+const ANSWERED_WITHIN: Duration = Duration::from_millis(10_500);
+/// And by then what is left of them was told again, for a round of queries has gone out since.
+const CONFIRMED_WITHIN: Duration = Duration::from_secs(15);
 
 /// Something appeared on the LAN, changed, or went.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,11 +31,6 @@ pub enum DiscoveryEvent {
     /// It said goodbye, or its records expired.
     Gone(Seen),
 }
-
-/// The records of a node that does not answer when it is asked for them are gone by then: ten seconds (RFC 6762 10.4) and a bit.
-const ANSWERED_WITHIN: Duration = Duration::from_millis(10_500);
-/// And by then what is left of them was told again, for a round of queries has gone out since.
-const CONFIRMED_WITHIN: Duration = Duration::from_secs(15);
 
 /// What an event is about.
 #[derive(Debug, Clone, PartialEq, Eq)]

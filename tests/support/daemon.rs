@@ -287,6 +287,18 @@ impl<'a> Hub<'a> {
         assert!(matches!(failure["disposition"].as_str(), Some("retry" | "user-action" | "bug")), "{failure:#}");
     }
 
+    /// What `sync` says of the only node, as soon as it is `verdict`.
+    pub fn synced(&self, verdict: &str) -> Value {
+        let give_up = Instant::now() + PATIENCE;
+        loop {
+            let answer = self.cli(["sync", "--json"]);
+            if answer.json["nodes"][0]["verdict"] == verdict {
+                return answer.json;
+            }
+            assert!(Instant::now() < give_up, "never {verdict}: {:#}\n{}", answer.json, self.daemon_log());
+        }
+    }
+
     /// `nodes --json`, only what does not move by itself.
     pub fn nodes(&self) -> Vec<Value> {
         let mut nodes = self.ask(&["nodes"])["nodes"].as_array().expect("nodes").clone();
