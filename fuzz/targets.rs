@@ -15,9 +15,17 @@ use matterbind::attestation::csr::verify_csr;
 use matterbind::attestation::{Evidence, Material, TrustStore, verify, verify_material};
 use matterbind::backup::{self, Unlock};
 use matterbind::cloud::wire::{BoundData, Envelope, PageData, RecordData};
+use matterbind::controller::csr::CheckedCsr;
+use matterbind::controller::invite::InviteCode;
 use matterbind::discovery::txt::{parse_commissionable, parse_operational_instance};
+use matterbind::fabric::Cat;
+use matterbind::matter::x509::to_pem;
+use matterbind::matter::{Credentials, mint};
+use matterbind::node::{FabricId, NodeId};
 use matterbind::onboarding::{Discriminator, MAX_DISCRIMINATOR, SetupCode, check_passcode};
 use matterbind::sim::evidence::{Evidence as Device, generate};
+use x509_cert::Certificate;
+use x509_cert::der::DecodePem;
 
 /// A target: its name, which is also its folder under tests/corpora, and what it does.
 pub type Target = (&'static str, fn(&[u8]));
@@ -28,6 +36,7 @@ pub const ALL: &[Target] = &[
     ("attestation_evidence", attestation_evidence),
     ("backup_file", backup_file),
     ("cloud_answer", cloud_answer),
+    ("controller_csr", controller_csr),
     ("mdns_heard", matterbind::discovery::fuzz::heard),
     ("mdns_txt", mdns_txt),
     ("onboarding_payload", onboarding_payload),
@@ -39,6 +48,12 @@ const CHALLENGE: [u8; 16] = [9; 16];
 
 static IDENTITY: LazyLock<Identity> = LazyLock::new(Identity::generate);
 static DEVICE: LazyLock<Device> = LazyLock::new(|| generate(0xFFF1, 0x8000));
+static FABRIC: LazyLock<Credentials> = LazyLock::new(|| {
+    let tag = Cat::new(0x0001_0001).expect("version 1");
+    let bundle =
+        mint(FabricId(77), NodeId(1000), &[tag], jiff::Timestamp::UNIX_EPOCH).expect("the random source works");
+    Credentials::new(bundle).expect("it was just made")
+});
 static TRUST: LazyLock<TrustStore> = LazyLock::new(|| {
     let mut trust = TrustStore::new();
     trust.add_paa(&DEVICE.paa).expect("the test PAA is a PAA");
@@ -147,6 +162,19 @@ pub fn cloud_answer(data: &[u8]) {
     }
     let page = serde_json::from_value::<PageData>(envelope.data).unwrap_or_default();
     page.list.into_iter().flatten().for_each(|record| drop(record.into_record()));
+}
+
+/// A certificate request as any app on the LAN may post it. What is taken is signed by its own key, reads the same again, and makes a
+/// certificate for that key and no other.
+pub fn controller_csr(data: &[u8]) {
+    drop(std::str::from_utf8(data).map(InviteCode::read));
+    let Ok(csr) = CheckedCsr::check(data) else { return };
+    assert_eq!(CheckedCsr::check(csr.der()).as_ref(), Ok(&csr), "one request has one meaning");
+    let Ok(noc) = FABRIC.issue_controller_noc(NodeId(1002), &csr, &[], None) else { return };
+    let pem = to_pem(&noc).expect("our own certificates have both forms");
+    let certificate = Certificate::from_pem(pem).expect("PEM");
+    let key = certificate.tbs_certificate().subject_public_key_info().subject_public_key.raw_bytes();
+    assert_eq!(key, csr.public_key());
 }
 
 /// What anybody on the LAN may announce: instance name and TXT record, one `key=value` for each line.

@@ -32,6 +32,14 @@ pub struct AccessOverlay {
     nodes: BTreeMap<u64, Vec<CatGrant>>,
     /// Nodes that have yet to be told.
     pending: BTreeSet<u64>,
+    /// The version that certificates are issued with, where it is ahead of the one in force: first everybody gets a new
+    /// certificate, then the nodes ask for it.
+    issued: BTreeMap<u16, u16>,
+    /// How far it is ahead of the one in force for every other tag: a restored hub does not know how often the tag was rotated
+    /// since its backup.
+    issued_ahead: u16,
+    /// Node ids of controllers that were removed: an entry for one of them does not stay on a node.
+    shut_out: BTreeSet<u64>,
 }
 
 /// The tags and grants in force for one node, or for one that is commissioned now.
@@ -41,6 +49,8 @@ pub struct Wanted {
     pub admin: Cat,
     /// What others may do.
     pub grants: Vec<CatGrant>,
+    /// Whose node ids no entry may have.
+    pub shut_out: Vec<NodeId>,
 }
 
 /// What the configuration says; see [`crate::config`].
@@ -93,7 +103,66 @@ impl AccessOverlay {
         Wanted {
             admin: self.current(base.admin),
             grants: grants.iter().map(|grant| CatGrant { cat: self.current(grant.cat), ..*grant }).collect(),
+            shut_out: self.shut_out.iter().copied().map(NodeId).collect(),
         }
+    }
+
+    /// All tags that are granted anywhere and the hub's own, in the versions in force, by identifier.
+    pub fn tags(&self, base: Base<'_>) -> Vec<Cat> {
+        let granted = base.grants.iter().chain(self.grants.iter().flatten()).chain(self.nodes.values().flatten());
+        let mut tags: BTreeMap<u16, Cat> = BTreeMap::new();
+        for cat in granted.map(|grant| grant.cat).chain([base.admin]).map(|cat| self.current(cat)) {
+            let known = tags.entry(cat.identifier()).or_insert(cat);
+            *known = (*known).max(cat);
+        }
+        tags.into_values().collect()
+    }
+
+    fn tag(&self, base: Base<'_>, identifier: u16) -> Option<Cat> {
+        self.tags(base).into_iter().find(|cat| cat.identifier() == identifier)
+    }
+
+    /// A tag with the version that new certificates get: never an earlier one than any node asks for. `None` where nobody is
+    /// granted anything by it.
+    pub fn issued(&self, base: Base<'_>, identifier: u16) -> Option<Cat> {
+        self.tag(base, identifier).map(|cat| with_version(cat, self.issued_version(cat)))
+    }
+
+    fn issued_version(&self, current: Cat) -> u16 {
+        match self.issued.get(&current.identifier()) {
+            Some(version) => current.version().max(*version),
+            None => current.version().saturating_add(self.issued_ahead),
+        }
+    }
+
+    /// Issues later versions of this tag than `held` from now on, if it is not so already. Nodes ask for what they asked.
+    ///
+    /// # Errors
+    /// There is no later version.
+    pub fn issue_later_than(&mut self, base: Base<'_>, held: Cat) -> Result<(), PolicyError> {
+        let identifier = held.identifier();
+        let current = self.tag(base, identifier).unwrap_or_else(|| self.current(held));
+        let issued = self.issued_version(current);
+        if issued <= held.version() {
+            let next = held.version().checked_add(1).ok_or(PolicyError::LastVersion(held))?;
+            self.issued.insert(identifier, next);
+        } else {
+            self.issued.insert(identifier, issued);
+        }
+        Ok(())
+    }
+
+    /// Nodes ask for the version that certificates are issued with; answers the tag.
+    pub fn ask_for_issued(&mut self, base: Base<'_>, held: Cat) -> Cat {
+        let current = self.tag(base, held.identifier()).unwrap_or_else(|| self.current(held));
+        let version = self.issued_version(current);
+        self.versions.insert(held.identifier(), version);
+        with_version(current, version)
+    }
+
+    /// No entry for this controller stays on a node.
+    pub fn shut_out(&mut self, controller: NodeId) {
+        self.shut_out.insert(controller.0);
     }
 
     /// Sets the grants of one node, or of all; `None` goes back to those for all, or to the configuration's.
@@ -123,16 +192,10 @@ impl AccessOverlay {
     /// # Errors
     /// Nobody has such a tag, or there is no later version.
     pub fn rotate(&mut self, base: Base<'_>, identifier: u16) -> Result<Cat, PolicyError> {
-        let granted = base.grants.iter().chain(self.grants.iter().flatten()).chain(self.nodes.values().flatten());
-        let cat = granted
-            .map(|grant| grant.cat)
-            .chain([base.admin])
-            .filter(|cat| cat.identifier() == identifier)
-            .map(|cat| self.current(cat))
-            .max()
-            .ok_or(PolicyError::UnknownTag(identifier))?;
+        let cat = self.issued(base, identifier).ok_or(PolicyError::UnknownTag(identifier))?;
         let version = cat.version().checked_add(1).ok_or(PolicyError::LastVersion(cat))?;
         self.versions.insert(identifier, version);
+        self.issued.insert(identifier, version);
         Ok(with_version(cat, version))
     }
 
@@ -143,9 +206,21 @@ impl AccessOverlay {
             let known = self.versions.entry(*identifier).or_default();
             *known = (*known).max(*version);
         }
+        for (identifier, version) in later.into_iter().flat_map(|later| &later.issued) {
+            let known = self.issued.entry(*identifier).or_default();
+            *known = (*known).max(*version);
+        }
+        self.shut_out.extend(later.into_iter().flat_map(|later| &later.shut_out));
+        // Whoever enrols or renews from now on is let in by nodes that ask for a version that this hub does not know of.
+        let ahead = later.map_or(self.issued_ahead, |later| self.issued_ahead.max(later.issued_ahead));
+        self.issued_ahead = ahead.saturating_add(RESTORE_VERSION_GAP);
+        for version in self.issued.values_mut() {
+            *version = version.saturating_add(RESTORE_VERSION_GAP);
+        }
         for cat in hub_cats {
             let version = self.current(*cat).version().saturating_add(RESTORE_VERSION_GAP);
             self.versions.insert(cat.identifier(), version);
+            self.issued.insert(cat.identifier(), version);
         }
         self
     }
@@ -217,7 +292,7 @@ pub enum PlanError {
 
 /// Plans the list of a device from what is wanted, its limits and the entries of our fabric that stand on it. Tags are
 /// ours: they are replaced, but never by an earlier version than the device asks for. Subjects that are node ids were
-/// written by somebody else on our fabric and are kept. Entries of other fabrics are never seen and never touched.
+/// written by somebody else on our fabric and are kept, but for those of controllers that were removed. Entries of other fabrics are never seen and never touched.
 ///
 /// # Errors
 /// See [`PlanError`].
@@ -232,8 +307,9 @@ pub fn plan(wanted: &Wanted, limits: AclLimits, standing: &[AclEntry]) -> Result
     // The hub's own tag is not raised so: a device must not be able to lock the hub out of itself.
     let mut entries = plan_acl(wanted.admin, &grants, limits)?;
     for entry in standing {
-        let subjects: Vec<u64> =
-            entry.subjects.iter().copied().filter(|subject| Cat::from_subject(*subject).is_none()).collect();
+        let stays =
+            |subject: &u64| Cat::from_subject(*subject).is_none() && !wanted.shut_out.contains(&NodeId(*subject));
+        let subjects: Vec<u64> = entry.subjects.iter().copied().filter(stays).collect();
         // An entry without subjects means everybody.
         if !subjects.is_empty() || entry.subjects.is_empty() {
             entries.push(AclEntry { subjects, ..entry.clone() });

@@ -1,10 +1,11 @@
 //! The admin API: HTTP/1.1 and JSON on a Unix socket, optionally on TCP with a token; and the web page.
 //!
-//! `wire` has every document, `server` listens, `auth` decides who may ask,
+//! `wire` has every document, `server` listens, `tls` encrypts, `auth` decides who may ask,
 //! `routes` and `streams` answer, `page` draws. Not here: how anything is done (`hub`), the command line (`cli`).
 
 pub mod auth;
 mod connections;
+mod controllers;
 pub mod events;
 mod keys;
 pub mod metrics;
@@ -13,6 +14,7 @@ pub mod page;
 mod penalty;
 pub mod routes;
 pub mod server;
+pub mod tls;
 pub mod wire;
 
 /// The kebab-case word that a unit variant has in JSON.

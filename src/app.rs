@@ -3,7 +3,7 @@
 //! `fabric` opens or makes the fabric, `profiles` reads what is configured of products. Not here: what the hub does (`hub`).
 //! Nothing imports this module but the command line.
 
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, OnceLock, RwLock};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -35,6 +35,7 @@ use crate::systemd;
 use crate::telemetry::metrics::Metrics;
 
 pub(crate) mod fabric;
+mod front;
 mod profiles;
 mod world;
 
@@ -63,12 +64,19 @@ pub async fn run(config: Config, stop: CancellationToken, hurry: CancellationTok
         let clock = Arc::new(Clock::open(&store).await?);
         let fabric = fabric::open(&config, &store, &journal, &clock).await?;
         let metrics = Arc::new(Metrics::default());
+        let compressed_id = fabric.credentials.compressed_fabric_id();
+        let (server, front) = front::open(&config, &store, compressed_id, server).await?;
         let outside = world::open(&config, &store, &fabric.credentials, &metrics, &clock)?;
         let inside = Inside { store: store.clone(), journal: journal.clone(), clock, fabric, metrics };
-        build(config, inside, outside, &tasks, &stop)
+        let hub = build(config, inside, outside, &tasks, &stop)?;
+        if let Some(front) = front {
+            // Nobody has set it before.
+            let _ = hub.front.set(front);
+        }
+        anyhow::Ok((hub, server))
     };
-    let hub = match built.await {
-        Ok(hub) => hub,
+    let (hub, server) = match built.await {
+        Ok(built) => built,
         Err(error) => {
             // Whoever reads the admin log later must find out why the daemon was not there. That it was not there again and
             // again for the same reason must not push out what else happened.
@@ -171,6 +179,7 @@ pub(crate) fn build<W: World>(
         keys: keys::Keys::new(keystore, root_online),
         access: access::Access::new(overlay, hub_cats),
         labels: label::Labels::default(),
+        front: OnceLock::new(),
         reach,
         removing: turns::Turns::default(),
         checks: turns::Answers::default(),

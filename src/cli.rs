@@ -17,6 +17,7 @@ pub mod admin;
 pub mod attestation;
 pub mod client;
 pub mod commission;
+pub mod controller;
 pub mod daemon;
 #[cfg(feature = "sim")]
 pub mod demo;
@@ -117,6 +118,8 @@ pub enum Command {
     Status(status::StatusArgs),
     /// Who may do what on the nodes: show, set, apply, rotate
     Access(access::AccessArgs),
+    /// Other controllers: give them certificates, renew them, shut them out, invite apps
+    Controller(controller::ControllerArgs),
     /// The fabric's identity and keys: show, back up, restore
     Fabric(fabric::FabricArgs),
     /// Device attestation: verify evidence, refresh the trust store
@@ -203,6 +206,7 @@ fn dispatch(global: &Global, command: Command) -> Result<ExitCode, CliError> {
         Command::Logs(args) => logs::run(global, args),
         Command::Status(args) => status::run(global, &args),
         Command::Access(args) => access::run(global, args),
+        Command::Controller(args) => controller::run(global, args),
         Command::Fabric(args) => fabric::run(global, args),
         Command::Attestation(args) => attestation::run(global, args),
         Command::Admin(args) => admin::run(&args),
@@ -241,6 +245,7 @@ impl Command {
             Self::Logs(args) => args.json,
             Self::Status(args) => args.json,
             Self::Access(args) => args.json,
+            Self::Controller(args) => args.json,
             Self::Fabric(args) => args.action.json(),
             Self::Attestation(args) => args.action.json(),
             #[cfg(feature = "sim")]

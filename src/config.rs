@@ -388,6 +388,39 @@ pub struct AdminConfig {
     pub tcp: String,
     /// File with the bearer token.
     pub token_file: String,
+    /// Whether TCP is encrypted.
+    pub tls: TlsMode,
+    /// The certificate chain, PEM; empty: the hub makes a certificate.
+    pub tls_cert_file: String,
+    /// Its key, PEM.
+    pub tls_key_file: String,
+    /// Whether apps on the network may enrol with a code.
+    pub enrolment: bool,
+}
+
+impl AdminConfig {
+    /// Whether there is TLS on the TCP listener.
+    pub fn has_tls(&self) -> bool {
+        let address = self.tcp.parse::<std::net::SocketAddr>();
+        match self.tls {
+            TlsMode::On => address.is_ok(),
+            TlsMode::Off => false,
+            TlsMode::Auto => address.is_ok_and(|address| !address.ip().to_canonical().is_loopback()),
+        }
+    }
+}
+
+/// `admin.tls`
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TlsMode {
+    /// But on loopback.
+    #[default]
+    Auto,
+    /// Always.
+    On,
+    /// Never: others may read along.
+    Off,
 }
 
 /// `[log]`

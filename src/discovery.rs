@@ -44,7 +44,7 @@ mod candidates;
 pub mod fuzz;
 mod guard;
 mod health;
-mod interfaces;
+pub(crate) mod interfaces;
 #[cfg(feature = "sim")]
 pub mod register;
 mod schedule;

@@ -85,6 +85,16 @@ pub const ALL: &[&str] = &[
     "hub-noc.in-force",
     "cats.in-transaction",
     "access.told",
+    // another controller gets a certificate, another one, and is shut out
+    "controller.issued",
+    "controller.in-transaction",
+    "controller.recorded",
+    "controller.leaving",
+    "controller.issues-later",
+    "controller.renewal-issued",
+    "controller.renewed",
+    "controller.in-force",
+    "controller.removed",
     // device, record and cloud are brought together
     "mend.in-transaction",
     "mend.saved",

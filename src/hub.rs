@@ -1,14 +1,14 @@
 //! What the hub does: its use cases, each in a room of its own. Not here: how they are put together (`app`), how clients ask for
 //! them (`admin`).
 //!
-//! `commission` takes devices in, `removal` takes them away, `inventory` asks one node, `access` writes who may do what, `keys`
-//! backs up, `sync` compares device, record and cloud, `trust` judges who joins, `succession` knows devices again after a reset, `strangers` are
+//! `commission` takes devices in, `removal` takes them away, `inventory` asks one node, `access` writes who may do what,
+//! `controllers` gives others certificates, `keys` backs up, `sync` compares device, record and cloud, `trust` judges who joins, `succession` knows devices again after a reset, `strangers` are
 //! nodes of ours without a record, `binding` gives a node other keys, `recovery` settles what a crash interrupted,
 //! `label` tells nodes a changed name of the fabric, `health` asks every part whether it works,
 //! `clock` says whether the hub's clock can be believed, `presence` follows what the LAN shows, `probe` and `liveness` ask who is silent,
 //! `turns` keeps those who want the same node from getting in each other's way, and `reach` is the way to a node.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Instant;
 
 use jiff::Timestamp;
@@ -29,6 +29,7 @@ pub(crate) mod bind;
 pub(crate) mod binding;
 pub(crate) mod clock;
 pub(crate) mod commission;
+pub(crate) mod controllers;
 pub(crate) mod discover;
 pub mod doors;
 pub(crate) mod health;
@@ -103,6 +104,8 @@ pub struct Hub<W: World> {
     pub(crate) keys: keys::Keys,
     pub(crate) access: access::Access,
     pub(crate) labels: label::Labels,
+    /// Where apps on the network find this hub; set once it listens there.
+    pub(crate) front: OnceLock<controllers::Front>,
     pub(crate) reach: Arc<reach::Reach<W>>,
     pub(crate) removing: turns::Turns<NodeId>,
     pub(crate) checks: turns::Answers<NodeId, Result<inventory::NodeCheck, refusal::Refusal>>,
@@ -125,6 +128,7 @@ impl<W: World> Hub<W> {
         tasks.spawn(presence::follow(Arc::clone(self)));
         tasks.spawn(access::follow(Arc::clone(self)));
         tasks.spawn(label::follow(Arc::clone(self)));
+        tasks.spawn(controllers::follow(Arc::clone(self)));
         tasks.spawn(probe::watch(Arc::clone(self)));
         tasks.spawn(reach::follow(Arc::clone(self)));
         tasks.spawn(sync::follow(Arc::clone(self)));

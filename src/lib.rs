@@ -14,6 +14,7 @@ pub mod clock;
 pub mod cloud;
 pub mod commissioning;
 pub mod config;
+pub mod controller;
 pub mod dcl;
 pub mod discovery;
 pub mod durable;

@@ -27,6 +27,7 @@ use crate::node::NodeState;
 use crate::outbox::ports::OutboxState;
 
 mod batch;
+mod controllers;
 mod fabric;
 mod journal;
 mod nodes;
@@ -44,6 +45,7 @@ mod task_row;
 #[cfg(test)]
 mod tests;
 
+pub use controllers::Enrolled;
 pub use fabric::{
     FabricMismatch, FabricRow, FabricStart, FabricState, NewFabric, fabric_start, random_fabric_id, random_hub_node_id,
 };

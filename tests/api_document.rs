@@ -10,8 +10,11 @@ mod fake_backend;
 
 use std::collections::BTreeSet;
 
+use fake_backend::fake_controllers::CODE;
 use fake_backend::{ABSENT, GOOD, Running, start};
 use serde_json::{Value, json};
+
+const PEM: &str = "-----BEGIN CERTIFICATE REQUEST-----";
 
 /// The document's schemas, as far as the document uses JSON Schema.
 struct Document(Value);
@@ -134,6 +137,26 @@ async fn every_answer_is_as_the_document_says() {
         ("get", "/v1/access", "/v1/access", None),
         ("post", "/v1/access", "/v1/access", Some(json!({ "action": "apply" }))),
         ("post", "/v1/access", "/v1/access", Some(json!({ "action": "rotate", "identifier": 1 }))),
+        ("get", "/v1/controllers", "/v1/controllers", None),
+        ("post", "/v1/controllers", "/v1/controllers", Some(json!({ "name": "Phone", "csr": PEM, "cats": [2] }))),
+        ("get", "/v1/controllers/{controller}", "/v1/controllers/1002", None),
+        ("get", "/v1/controllers/{controller}", "/v1/controllers/7", None),
+        (
+            "post",
+            "/v1/controllers/{controller}/renew",
+            "/v1/controllers/1002/renew",
+            Some(json!({ "csr": PEM, "valid_s": 60 })),
+        ),
+        (
+            "post",
+            "/v1/controllers/{controller}/remove",
+            "/v1/controllers/Wall%20panel/remove",
+            Some(json!({ "now": true })),
+        ),
+        ("post", "/v1/invites", "/v1/invites", Some(json!({ "cats": [2], "for_s": 600 }))),
+        ("delete", "/v1/invites/{invite}", "/v1/invites/123Z", None),
+        ("post", "/v1/enrol", "/v1/enrol", Some(json!({ "code": CODE, "csr": PEM }))),
+        ("post", "/v1/enrol", "/v1/enrol", Some(json!({ "code": "wrong", "csr": PEM }))),
         ("post", "/v1/commission", "/v1/commission", commission(GOOD)),
         ("post", "/v1/commission", "/v1/commission", commission(ABSENT)),
         ("get", "/v1/nodes", "/v1/nodes", None),

@@ -30,6 +30,7 @@ const ALLOWED: &[(&str, &str, &str)] = &[
     ("attestation", "", "evidence in, findings out"),
     ("attestation/policy", "config", "the policy is configured"),
     ("access", "commissioning", "compares what the session ports read"),
+    ("controller", "attestation", "judges requests with the verifier that attestation has"),
     ("commissioning", "attestation", "the path's types and ports"),
     ("commissioning/driver", "attestation outbox", "a record and the outbox row that binds it are one fact"),
     ("commissioning/ports", "attestation outbox", "a record and the outbox row that binds it are one fact"),
@@ -39,9 +40,13 @@ const ALLOWED: &[(&str, &str, &str)] = &[
     ("outbox", "", "ports that the store and the cloud implement"),
     ("outbox/schedule", "", "pure"),
     // The adapters: none imports another.
-    ("matter", "commissioning keystore", "implements MatterLink, with keys from the key store"),
+    (
+        "matter",
+        "commissioning controller keystore",
+        "implements MatterLink, with keys from the key store; signs checked requests",
+    ),
     ("discovery", "commissioning config", "implements Discovery on the configured interfaces"),
-    ("store", "commissioning outbox reconcile", "implements the three store ports"),
+    ("store", "commissioning controller outbox reconcile", "implements the three store ports; keeps controllers"),
     ("cloud", "config outbox rhythm", "implements BindApi as configured; hubs renew their tokens one by one"),
     ("ownership", "", "whom root acts for"),
     ("keystore", "", "keys at rest"),
@@ -49,10 +54,15 @@ const ALLOWED: &[(&str, &str, &str)] = &[
     ("dcl", "attestation paa", "fetches what attestation trusts"),
     ("backup", "access keystore matter store", "reads and writes a whole state directory, offline"),
     // The outside.
-    ("admin", "backup commissioning config hub outbox telemetry", "translates between HTTP and the hub's use cases"),
+    (
+        "admin",
+        "backup commissioning config controller hub outbox telemetry",
+        "translates between HTTP and the hub's use cases",
+    ),
     ("cli", "admin commissioning config telemetry", "a client of the admin API"),
     ("cli/attestation", "config dcl ownership paa", "offline verification needs no daemon"),
     ("cli/admin", "config", "makes a token without a daemon"),
+    ("cli/controller", "admin backup controller", "makes requests, encrypts bundles"),
     ("cli/daemon", "app config keystore store systemd telemetry", "starts the daemon, whose stderr may be the journal"),
     ("cli/demo", "admin sim", "plays the whole product"),
     ("cli/fabric", "admin backup commissioning config keystore ownership", "shows and backs up through the daemon"),
@@ -66,7 +76,7 @@ const ALLOWED: &[(&str, &str, &str)] = &[
     ("main", "", "calls the command line"),
     (
         "hub",
-        "access attestation backup clock cloud commissioning config dcl discovery keystore matter outbox paa reconcile rhythm store \
+        "access attestation backup clock cloud commissioning config controller dcl discovery keystore matter outbox paa reconcile rhythm store \
          systemd telemetry",
         "the use cases, on every adapter that they need",
     ),
@@ -98,7 +108,7 @@ const ONE_PLACE: &[(&str, &str, &str)] = &[
 ];
 
 /// Pure modules: time is an argument, nothing waits.
-const PURE: &str = "secret node onboarding fabric bind clock plain rhythm durable journal standing attestation commissioning/attempt \
+const PURE: &str = "secret node onboarding fabric controller bind clock plain rhythm durable journal standing attestation commissioning/attempt \
                     commissioning/step reconcile/compare hub/liveness hub/reach/rank \
                     outbox/foreign outbox/schedule dcl/schedule discovery/search \
                     discovery/cache discovery/txt config/validate cloud/budget";

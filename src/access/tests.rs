@@ -13,7 +13,7 @@ fn grant(value: u32, privilege: Privilege) -> CatGrant {
 const ADMIN: u32 = 0x0001_0001;
 
 fn wanted() -> Wanted {
-    Wanted { admin: cat(ADMIN), grants: vec![grant(0x0002_0001, Privilege::Operate)] }
+    Wanted { admin: cat(ADMIN), grants: vec![grant(0x0002_0001, Privilege::Operate)], shut_out: Vec::new() }
 }
 
 fn case(privilege: u8, subjects: &[u64]) -> AclEntry {
@@ -129,4 +129,64 @@ fn kept_entries_count_against_the_devices_limit() {
     let held = [case(1, &[0x77]), case(3, &[0x78]), case(4, &[0x79])];
     let error = plan(&wanted(), AclLimits::default(), &held).unwrap_err();
     assert!(matches!(error, PlanError::DoesNotFit(AclDoesNotFit { needed: 5, available: 4, .. })), "{error:?}");
+}
+
+#[test]
+fn certificates_are_issued_before_nodes_ask_for_them() {
+    let grants = [grant(0x0002_0001, Privilege::Operate)];
+    let base = Base { admin: cat(ADMIN), grants: &grants };
+    let mut overlay = AccessOverlay::default();
+    assert_eq!(overlay.issued(base, 2), Some(cat(0x0002_0001)));
+    assert_eq!(overlay.issued(base, 9), None);
+    overlay.issue_later_than(base, cat(0x0002_0001)).unwrap();
+    overlay.issue_later_than(base, cat(0x0002_0001)).unwrap();
+    let overlay = AccessOverlay::from_bytes(Some(&overlay.to_bytes())).unwrap();
+    assert_eq!(overlay.issued(base, 2), Some(cat(0x0002_0002)), "once, however often it is begun");
+    assert_eq!(overlay.wanted(base, None).grants, grants, "nodes ask for the old version as yet");
+    let mut overlay = overlay;
+    assert_eq!(overlay.ask_for_issued(base, cat(0x0002_0001)), cat(0x0002_0002));
+    assert_eq!(overlay.ask_for_issued(base, cat(0x0002_0001)), cat(0x0002_0002));
+    assert_eq!(overlay.wanted(base, None).grants[0].cat, cat(0x0002_0002));
+    assert_eq!(overlay.rotate(base, 2), Ok(cat(0x0002_0003)));
+    assert_eq!(overlay.issued(base, 2), Some(cat(0x0002_0003)));
+    // A tag that is granted to nobody now: its holder stays out when it is granted again.
+    overlay.issue_later_than(base, cat(0x0009_0004)).unwrap();
+    assert_eq!(overlay.ask_for_issued(base, cat(0x0009_0004)), cat(0x0009_0005));
+    assert_eq!(overlay.current(cat(0x0009_0001)), cat(0x0009_0005));
+    assert_eq!(
+        overlay.issue_later_than(base, cat(0x0009_FFFF)),
+        Err(PolicyError::LastVersion(cat(0x0009_FFFF))),
+        "there is no later version"
+    );
+}
+
+#[test]
+fn after_a_restore_new_certificates_are_ahead_of_what_nodes_may_ask_for() {
+    let grants = [grant(0x0002_0001, Privilege::Operate)];
+    let base = Base { admin: cat(ADMIN), grants: &grants };
+    let mut later = AccessOverlay::default();
+    later.rotate(base, 2).unwrap();
+    later.shut_out(NodeId(5));
+    let restored = AccessOverlay::default().after_restore(&[cat(ADMIN)], None);
+    assert_eq!(restored.issued(base, 2), Some(cat(0x0002_0041)));
+    assert_eq!(restored.current(cat(0x0002_0001)), cat(0x0002_0001), "those who were enrolled before are let in");
+    assert_eq!(restored.issued(base, 1), Some(restored.current(cat(ADMIN))));
+    let mut restored = restored;
+    restored.issue_later_than(base, cat(0x0002_0001)).unwrap();
+    assert_eq!(restored.ask_for_issued(base, cat(0x0002_0001)), cat(0x0002_0041));
+    let again = restored.after_restore(&[cat(ADMIN)], Some(&later));
+    assert_eq!(again.issued(base, 2), Some(cat(0x0002_0081)));
+    assert_eq!(again.wanted(base, None).shut_out, [NodeId(5)]);
+}
+
+#[test]
+fn a_removed_controller_leaves_no_entry_behind() {
+    let standing = [case(5, &[cat(ADMIN).subject(), 77]), case(3, &[77]), case(1, &[78])];
+    let limits = AclLimits { subjects_per_entry: 4, entries_per_fabric: 8 };
+    let wanted = Wanted { shut_out: vec![NodeId(77)], ..wanted() };
+    let plan = plan(&wanted, limits, &standing).unwrap();
+    assert!(plan.differs);
+    let held: Vec<u64> = plan.entries.iter().flat_map(|entry| entry.subjects.clone()).collect();
+    assert!(!held.contains(&77) && held.contains(&78), "{held:?}");
+    assert!(plan.entries.iter().all(|entry| !entry.subjects.is_empty()), "nothing is open to everybody");
 }

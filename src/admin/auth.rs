@@ -20,6 +20,8 @@ use crate::commissioning::error::Disposition;
 use crate::secret::OperatorSecret;
 use crate::telemetry::metrics::Metrics;
 
+/// The one path where a code is shown instead of a token.
+pub const ENROL: &str = "/v1/enrol";
 /// The group whose members may administer the hub.
 pub const ADMIN_GROUP: &str = "matterbind";
 
@@ -119,7 +121,10 @@ pub struct Guard {
     own_uid: u32,
     group: Option<u32>,
     token: Option<Arc<OperatorSecret>>,
-    penalty: Arc<Penalty>,
+    /// Whether whoever shows the code of an invitation may come as far as that.
+    enrolment: bool,
+    tokens: Arc<Penalty>,
+    codes: Arc<Penalty>,
 }
 
 impl Guard {
@@ -131,7 +136,18 @@ impl Guard {
 
     /// A guard for given ids, for tests.
     pub fn for_ids(own_uid: u32, group: Option<u32>, token: Option<OperatorSecret>) -> Self {
-        Self { own_uid, group, token: token.map(Arc::new), penalty: Arc::default() }
+        let (tokens, codes) = (Arc::default(), Arc::default());
+        Self { own_uid, group, token: token.map(Arc::new), enrolment: false, tokens, codes }
+    }
+
+    /// The same, open for enrolment.
+    #[must_use]
+    pub fn with_enrolment(self) -> Self {
+        Self { enrolment: true, ..self }
+    }
+
+    fn is_enrolment(&self, request: &Request) -> bool {
+        self.enrolment && request.method() == Method::POST && request.uri().path() == ENROL
     }
 
     fn admits(&self, peer: &Peer, request: &Request) -> Verdict {
@@ -142,7 +158,7 @@ impl Guard {
             }
             Peer::Remote(_) => {
                 let open = matches!(request.uri().path(), "/healthz" | "/readyz");
-                if open || self.shows_token(request) {
+                if open || self.is_enrolment(request) || self.shows_token(request) {
                     Verdict::Admitted
                 } else if request.headers().contains_key(header::AUTHORIZATION) {
                     Verdict::WrongToken
@@ -201,6 +217,20 @@ pub async fn check(
         error_response(status, &Refusal::new("forbidden", Disposition::UserAction, message, hint))
     };
     match guard.admits(&peer, &request) {
+        Verdict::Admitted if guard.is_enrolment(&request) => {
+            let answer = next.run(request).await;
+            if answer.status() == StatusCode::FORBIDDEN {
+                metrics.count_refused("wrong-code");
+                if let Some(times) = guard.codes.take_unsaid() {
+                    tracing::warn!(peer = %peer.describe(), times, "a wrong enrolment code was shown to the admin API");
+                }
+                if guard.codes.serve().await.is_err() {
+                    let hint = "try again in a few seconds";
+                    return refuse(StatusCode::TOO_MANY_REQUESTS, "too many wrong codes are shown here", hint);
+                }
+            }
+            answer
+        }
         Verdict::Admitted => next.run(request).await,
         Verdict::Forbidden => {
             metrics.count_refused("forbidden");
@@ -218,10 +248,10 @@ pub async fn check(
         }
         Verdict::WrongToken => {
             metrics.count_refused("wrong-token");
-            if let Some(times) = guard.penalty.take_unsaid() {
+            if let Some(times) = guard.tokens.take_unsaid() {
                 wrong_tokens(peer.describe(), times);
             }
-            if guard.penalty.serve().await.is_err() {
+            if guard.tokens.serve().await.is_err() {
                 let hint = "try again in a few seconds; `matterbind logs` on the hub names who does this";
                 let answer = refuse(StatusCode::TOO_MANY_REQUESTS, "too many wrong tokens are shown here", hint);
                 return ([(header::RETRY_AFTER, "5")], answer).into_response();
@@ -232,14 +262,13 @@ pub async fn check(
     }
 }
 
-/// A further middleware, for routes with keys: TCP is not encrypted, so there the answer is 403.
+/// A further middleware, for routes with keys: on TCP, where a token is enough to come in, the answer is 403.
 pub async fn only_local(ConnectInfo(peer): ConnectInfo<Peer>, request: Request, next: Next) -> Response {
     if matches!(peer, Peer::Local { .. }) {
         return next.run(request).await;
     }
-    let message =
-        "the fabric's keys are handled on the Unix socket only: over TCP everybody on the way could read along";
-    let hint = "run `matterbind fabric` on the hub itself";
+    let message = "the fabric's keys and certificates are handled on the Unix socket only: over TCP a token would be enough to take them";
+    let hint = "run the command on the hub itself";
     error_response(StatusCode::FORBIDDEN, &Refusal::new("local-only", Disposition::UserAction, message, hint))
 }
 

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::future::Future;
 use std::io;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,11 +22,14 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower_service::Service;
 
 use super::auth::Peer;
+use super::tls::HANDSHAKE;
 use crate::telemetry::metrics::Metrics;
 
 /// From the first to the last byte of a request's head, and between two requests.
@@ -38,16 +42,32 @@ const LOCAL: usize = 256;
 const REMOTE: usize = 96;
 const REMOTE_PEER: usize = 32;
 
+/// Whether others on the way can read along.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Channel {
+    /// They can, if there are any.
+    Plain,
+    /// TLS.
+    Encrypted,
+}
+
 /// Where connections come from.
 pub(super) trait Accept: Send + 'static {
-    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+    type Stream: Send + 'static;
+    /// A connection that requests come over.
+    type Open: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+    const CHANNEL: Channel;
     async fn next(&self) -> io::Result<(Self::Stream, Peer)>;
     /// How many there may be, and whether one too many waits.
     fn places(&self) -> (usize, bool);
+    /// What comes before the first request; the listener does not wait for it.
+    fn open(&self, stream: Self::Stream) -> impl Future<Output = io::Result<Self::Open>> + Send + 'static;
 }
 
 impl Accept for UnixListener {
     type Stream = UnixStream;
+    type Open = UnixStream;
+    const CHANNEL: Channel = Channel::Plain;
 
     async fn next(&self) -> io::Result<(UnixStream, Peer)> {
         let (stream, _) = self.accept().await?;
@@ -58,10 +78,16 @@ impl Accept for UnixListener {
     fn places(&self) -> (usize, bool) {
         (LOCAL, true)
     }
+
+    fn open(&self, stream: UnixStream) -> impl Future<Output = io::Result<UnixStream>> + Send + 'static {
+        std::future::ready(Ok(stream))
+    }
 }
 
 impl Accept for TcpListener {
     type Stream = TcpStream;
+    type Open = TcpStream;
+    const CHANNEL: Channel = Channel::Plain;
 
     async fn next(&self) -> io::Result<(TcpStream, Peer)> {
         let (stream, address) = self.accept().await?;
@@ -70,6 +96,35 @@ impl Accept for TcpListener {
 
     fn places(&self) -> (usize, bool) {
         (REMOTE, false)
+    }
+
+    fn open(&self, stream: TcpStream) -> impl Future<Output = io::Result<TcpStream>> + Send + 'static {
+        std::future::ready(Ok(stream))
+    }
+}
+
+/// A TCP listener that speaks TLS and nothing else.
+pub(super) struct Encrypted {
+    pub(super) listener: TcpListener,
+    pub(super) acceptor: TlsAcceptor,
+}
+
+impl Accept for Encrypted {
+    type Stream = TcpStream;
+    type Open = TlsStream<TcpStream>;
+    const CHANNEL: Channel = Channel::Encrypted;
+
+    async fn next(&self) -> io::Result<(TcpStream, Peer)> {
+        self.listener.next().await
+    }
+
+    fn places(&self) -> (usize, bool) {
+        self.listener.places()
+    }
+
+    fn open(&self, stream: TcpStream) -> impl Future<Output = io::Result<Self::Open>> + Send + 'static {
+        let handshake = self.acceptor.accept(stream);
+        async move { tokio::time::timeout(HANDSHAKE, handshake).await.map_err(io::Error::from)? }
     }
 }
 
@@ -115,15 +170,24 @@ impl Serving {
             let place = early.or_else(|| Arc::clone(&places).try_acquire_owned().ok());
             match (place, peers.enter(&peer)) {
                 (Some(place), Some(seat)) => {
-                    let connection = self.clone().connection(stream, peer, (place, seat));
-                    self.open.spawn(connection);
+                    let (opening, serving) = (listener.open(stream), self.clone());
+                    self.open.spawn(async move {
+                        let opened = tokio::select! {
+                            opened = opening => opened,
+                            () = serving.stop.cancelled() => return,
+                        };
+                        match opened {
+                            Ok(stream) => serving.connection(stream, peer, L::CHANNEL, (place, seat)).await,
+                            Err(_) => serving.metrics.count_refused("tls-handshake"),
+                        }
+                    });
                 }
                 _ => self.metrics.count_refused("too-many-connections"),
             }
         }
     }
 
-    async fn connection<S>(self, stream: S, peer: Peer, _place: (OwnedSemaphorePermit, Seat))
+    async fn connection<S>(self, stream: S, peer: Peer, channel: Channel, _place: (OwnedSemaphorePermit, Seat))
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -133,6 +197,7 @@ impl Serving {
             async move {
                 let mut request = request.map(Body::new);
                 request.extensions_mut().insert(ConnectInfo(peer));
+                request.extensions_mut().insert(channel);
                 // A router is always ready.
                 Service::call(&mut router, request).await as Result<_, Infallible>
             }

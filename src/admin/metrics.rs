@@ -29,6 +29,15 @@ pub(super) async fn scrape<H: StatusDoor>(State(api): State<Api<H>>) -> Response
     ] {
         metrics.set_outbox(state, count);
     }
+    let controllers = &status.controllers;
+    for (state, count) in [
+        ("enrolled", controllers.total - controllers.leaving),
+        ("leaving", controllers.leaving),
+        ("shut-out", controllers.shut_out),
+        ("expiring", controllers.expiring.len() as u64),
+    ] {
+        metrics.set_controllers(state, count);
+    }
     metrics.set_cloud_reachable(status.cloud.reachable.unwrap_or(false));
     ([(header::CONTENT_TYPE, CONTENT_TYPE)], metrics.encode()).into_response()
 }

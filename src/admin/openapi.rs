@@ -140,6 +140,8 @@ fn in_path(name: &str) -> Parameter {
     let parameter = ParameterBuilder::new().name(name).parameter_in(ParameterIn::Path).required(Required::True);
     match name {
         "id" => parameter.schema(Some(i64::schema())),
+        "controller" => parameter.schema(Some(String::schema())).description(Some("A controller's node id or name")),
+        "invite" => parameter.schema(Some(String::schema())).description(Some("The first part of its code")),
         _ => parameter.schema(Some(String::schema())).description(Some("A node's id, decimal or 0x hex, or its name")),
     }
     .build()

@@ -9,9 +9,10 @@ use jiff::{Timestamp, Unit};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::routes::Api;
-use super::wire::{LogQuery, Nodes, NodesQuery, Outbox, Refusal, Status};
+use super::wire::{Controllers, LogQuery, Nodes, NodesQuery, Outbox, Refusal, Status};
 use crate::bind::BindState;
-use crate::hub::doors::{InventoryDoor, LogDoor, OutboxDoor, StatusDoor};
+use crate::controller::ControllerState;
+use crate::hub::doors::{ControllersDoor, InventoryDoor, LogDoor, OutboxDoor, StatusDoor};
 use crate::journal::{Event, Level};
 use crate::node::{NodeId, NodeRecord, NodeState};
 use crate::outbox::ports::OutboxState;
@@ -24,16 +25,16 @@ const NODES: u32 = 500;
 const RELOAD: &str = "10";
 const STYLE: &str = include_str!("page.css");
 
-pub(super) async fn page<H: InventoryDoor + LogDoor + OutboxDoor + StatusDoor>(
+pub(super) async fn page<H: ControllersDoor + InventoryDoor + LogDoor + OutboxDoor + StatusDoor>(
     State(api): State<Api<H>>,
 ) -> Html<Bytes> {
     let hub = &api.hub;
     let drawn = async {
         let first = NodesQuery { after: None, limit: Some(NODES) };
         let newest = LogQuery { limit: Some(ENTRIES), level: Some(Level::Info), ..LogQuery::default() };
-        let (status, nodes, outbox, entries) =
-            tokio::join!(hub.status(), hub.nodes(&first), hub.outbox(), hub.logs(&newest));
-        let page = render(&status, &nodes, &outbox, &entries, Timestamp::now());
+        let (status, nodes, controllers, outbox, entries) =
+            tokio::join!(hub.status(), hub.nodes(&first), hub.controllers(), hub.outbox(), hub.logs(&newest));
+        let page = render(&status, &nodes, &controllers, &outbox, &entries, Timestamp::now());
         Ok::<_, Infallible>(Bytes::from(page.into_string()))
     };
     // Browsers that reload together get one page.
@@ -44,6 +45,7 @@ pub(super) async fn page<H: InventoryDoor + LogDoor + OutboxDoor + StatusDoor>(
 fn render(
     status: &Status,
     nodes: &Result<Nodes, Refusal>,
+    controllers: &Result<Controllers, Refusal>,
     outbox: &Result<Outbox, Refusal>,
     entries: &Result<Vec<Event>, Refusal>,
     now: Timestamp,
@@ -74,6 +76,10 @@ fn render(
                         @if status.nodes.total > u64::from(NODES) {
                             p.quiet { "The first " (NODES) ": " code { "matterbind nodes" } " lists all." }
                         }
+                    }
+                    section {
+                        h2 { "Other controllers" }
+                        (shown(controllers, |controllers| controller_table(controllers, now)))
                     }
                     section {
                         h2 { "Waiting for the cloud" }
@@ -182,6 +188,39 @@ fn bind_cell(node: &NodeRecord) -> Markup {
     html! {
         span class=(class) { (word) }
         @if node.bind.state != BindState::Bound && !node.bind.message.is_empty() { " " small.quiet { (node.bind.message) } }
+    }
+}
+
+fn controller_table(found: &Controllers, now: Timestamp) -> Markup {
+    let present: Vec<_> = found.controllers.iter().filter(|it| it.state != ControllerState::Removed).collect();
+    html! {
+        @if present.is_empty() {
+            p.quiet { "None: " code { "matterbind controller add" } " or " code { "matterbind controller invite" } }
+        } @else {
+            div.scroll { table {
+                thead { tr { th { "Node" } th { "Name" } th { "Tags" } th { "Certificate" } th { "Valid" } } }
+                tbody { @for it in present { tr {
+                    td { code { (it.node_id) } }
+                    td { (it.name) }
+                    td { @for cat in &it.cats { code { (format!("{cat:#010x}")) } " " } }
+                    td {
+                        @if it.state == ControllerState::Leaving { span.pill.warn { "leaving" } }
+                        @else if it.certificate == "current" { span.pill.good { "current" } }
+                        @else { span.pill.bad { (it.certificate) } }
+                    }
+                    td.quiet { @match it.expires_at {
+                        Some(end) if end <= now => { span.bad { "ended " (age(end, now)) " ago" } }
+                        Some(end) if it.expires_soon => { span.bad { "ends in " (age(now, end)) } }
+                        Some(end) => { "for " (age(now, end)) }
+                        None => { "for ever" }
+                    } }
+                } } }
+            } }
+        }
+        @for invite in &found.invites {
+            p { "Invitation " code { (invite.id) "-…" } " is open for " (age(now, invite.expires_at)) ", "
+                (invite.tries_left) " tries left." }
+        }
     }
 }
 

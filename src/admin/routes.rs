@@ -21,7 +21,7 @@ use super::wire::{
     Discovered, Encryption, FabricInfo, ImportRoot, LogQuery, NodeAction, NodeAnswer, NodeDetail, NodeRef, Nodes,
     NodesQuery, Outbox, Refusal, RemoveRoot, Status, SyncLine, SyncQuery, SyncReport,
 };
-use super::{events, keys, metrics, openapi, page};
+use super::{controllers, events, keys, metrics, openapi, page};
 use crate::commissioning::error::Disposition;
 use crate::hub::doors::{
     BindingDoor, Doors, InventoryDoor, KeysDoor, OutboxDoor, RemovalDoor, StatusDoor, StrangersDoor, SyncDoor,
@@ -103,7 +103,7 @@ pub fn router<H: Doors>(api: Api<H>, guard: Guard) -> Router {
 
 /// Every path of the API but its document's own.
 fn table<H: Doors>() -> Vec<Route<H>> {
-    vec![
+    let mut routes = vec![
         Route::get("/v1/status", "status", "Daemon, fabric, node counts, outbox, cloud", status).answers::<Status>(),
         Route::get("/v1/fabric", "fabric", "What may be known of our fabric", fabric).answers::<FabricInfo>(),
         Route::post("/v1/fabric/backup", "backup", "The hub in one age-encrypted file; not on TCP", keys::backup)
@@ -161,7 +161,9 @@ fn table<H: Doors>() -> Vec<Route<H>> {
         Route::get("/readyz", "readyz", "200 once it is ready, 503 before", readyz).sends("text/plain"),
         Route::get("/metrics", "metrics", "OpenMetrics text", metrics::scrape).sends(metrics::CONTENT_TYPE),
         Route::get("/", "page", "A page for people", page::page).sends("text/html"),
-    ]
+    ];
+    routes.extend(controllers::routes());
+    routes
 }
 
 /// Counts the request and adds the headers of every answer.
@@ -202,7 +204,10 @@ impl IntoResponse for Refused {
 fn status_of(error: &Refusal) -> StatusCode {
     match (error.code.as_str(), error.disposition) {
         ("bad-request", _) => StatusCode::BAD_REQUEST,
-        ("unknown-node" | "unknown-outbox-entry" | "not-found" | "unknown-path", _) => StatusCode::NOT_FOUND,
+        ("unknown-node" | "unknown-outbox-entry" | "unknown-controller" | "not-found" | "unknown-path", _) => {
+            StatusCode::NOT_FOUND
+        }
+        ("code-refused" | "tls-needed", _) => StatusCode::FORBIDDEN,
         ("body-too-large", _) => StatusCode::PAYLOAD_TOO_LARGE,
         ("body-too-slow", _) => StatusCode::REQUEST_TIMEOUT,
         ("method-not-allowed", _) => StatusCode::METHOD_NOT_ALLOWED,

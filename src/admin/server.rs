@@ -8,11 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::auth::{self, Guard};
-use super::connections::Serving;
+use super::connections::{Encrypted, Serving};
 use super::routes::{Api, router};
 use crate::config::{Config, bearer};
 use crate::hub::doors::Doors;
@@ -82,11 +83,11 @@ pub enum BindError {
 }
 
 /// Sockets that listen already: clients may connect, and are answered as soon as [`AdminServer::serve`] runs.
-#[derive(Debug)]
 pub struct AdminServer {
     unix: UnixListener,
     socket: PathBuf,
     tcp: Option<TcpListener>,
+    tls: Option<TlsAcceptor>,
     guard: Guard,
 }
 
@@ -105,7 +106,19 @@ impl AdminServer {
             }
             None => (None, None),
         };
-        Ok(Self { unix, socket, tcp, guard: Guard::new(token) })
+        Ok(Self { unix, socket, tcp, tls: None, guard: Guard::new(token) })
+    }
+
+    /// With TLS on TCP, and nothing else there.
+    pub fn with_tls(mut self, acceptor: TlsAcceptor) -> Self {
+        self.tls = Some(acceptor);
+        self
+    }
+
+    /// With a way in for apps that show the code of an invitation.
+    pub fn with_enrolment(mut self) -> Self {
+        self.guard = self.guard.with_enrolment();
+        self
     }
 
     /// With another guard than that of this process's ids.
@@ -129,8 +142,10 @@ impl AdminServer {
         let serving =
             Serving { router: router(api, self.guard), metrics, open: open.clone(), stop, close: close.clone() };
         let tcp = async {
-            if let Some(listener) = self.tcp {
-                serving.clone().listen(listener).await;
+            match (self.tcp, self.tls) {
+                (Some(listener), Some(acceptor)) => serving.clone().listen(Encrypted { listener, acceptor }).await,
+                (Some(listener), None) => serving.clone().listen(listener).await,
+                (None, _) => {}
             }
         };
         tokio::join!(serving.clone().listen(self.unix), tcp);

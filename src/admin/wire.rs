@@ -14,6 +14,11 @@ pub use crate::hub::binding::{BindOrder, BindResult};
 pub use crate::hub::commission::{
     AttestationOverride, CommissionEvent, CommissionRequest, CommissionResult, Failure, Timings,
 };
+pub use crate::hub::controllers::{
+    BundleNode, CertificateForms, ControllerBundle, ControllerCounts, ControllerName, ControllerOrder,
+    ControllerRemoval, ControllerView, Controllers, EnrolRequest, ExpiringController, Holder, Invitation, InviteOrder,
+    InviteView, RemoveOrder, RenewOrder, TagHolders,
+};
 pub use crate::hub::discover::{DiscoverChange, DiscoverChangeKind, DiscoverQuery, Discovered, DiscoveredNode};
 pub use crate::hub::inventory::{
     CloseResult, NodeCheck, NodeDetail, NodeRef, NodeRefError, Nodes, NodesQuery, ShareResult,

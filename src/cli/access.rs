@@ -124,12 +124,37 @@ fn show(mut view: AccessView, node: Option<NodeRef>, json: bool) -> Result<ExitC
             grants(&node.wanted),
         ]);
     }
+    let mut held = output::table(&["tag", "issued", "holder", "holds", "until", "let in"]);
+    for tag in &view.tags {
+        let (cat, issued) = (format!("{:#010x}", tag.cat), format!("{:#010x}", tag.issued));
+        if tag.holders.is_empty() {
+            held.add_row([
+                cat.clone(),
+                issued.clone(),
+                "nobody".to_owned(),
+                String::new(),
+                String::new(),
+                String::new(),
+            ]);
+        }
+        for holder in &tag.holders {
+            held.add_row([
+                cat.clone(),
+                issued.clone(),
+                format!("{} ({})", holder.node_id, holder.name),
+                format!("{:#010x}", holder.cat),
+                or_dash(holder.expires_at.map(output::local)),
+                if holder.admitted { "yes" } else { "no: renew" }.to_owned(),
+            ]);
+        }
+    }
     let hub: Vec<String> = view.hub_cats.iter().map(|cat| format!("{cat:#010x}")).collect();
     output::line(&format!(
-        "this hub   {:#010x} (in its certificate: {})\ngrants     {}\n{}",
+        "this hub   {:#010x} (in its certificate: {})\ngrants     {}\n{}\n\n{}",
         view.admin_cat,
         hub.join(", "),
         grants(&view.grants),
+        output::table_text(&held),
         output::table_text(&table)
     ))?;
     Ok(ExitCode::Done)
@@ -162,7 +187,7 @@ fn number(text: &str) -> Result<u32, String> {
     parsed.map_err(|_| format!("{text:?} is no CASE Authenticated Tag, for instance 0x0002_0001"))
 }
 
-fn identifier(text: &str) -> Result<u16, String> {
+pub(super) fn identifier(text: &str) -> Result<u16, String> {
     let value = number(text)?;
     let identifier = if value > 0xFFFF { value >> 16 } else { value };
     u16::try_from(identifier).map_err(|error| error.to_string())

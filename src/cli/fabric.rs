@@ -335,7 +335,7 @@ fn refused(code: &str, error: &dyn std::error::Error, hint: &str) -> CliError {
 }
 
 /// Whole and readable by its owner only, or not at all: a temporary file beside it, fsync, rename.
-fn write_private(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
+pub(super) fn write_private(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
     let failed = |source| CliError::Io { what: format!("writing {}", path.display()), source };
     let name = path.file_name().ok_or_else(|| CliError::Usage(format!("{} is no file name", path.display())))?;
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));

@@ -431,7 +431,7 @@ fn check_text(check: &NodeCheck, paint: Paint) -> String {
 }
 
 /// The QR code as blocks: black on white where colours may be used, else as it is right on a dark terminal.
-fn picture(payload: &str, paint: Paint) -> String {
+pub(super) fn picture(payload: &str, paint: Paint) -> String {
     let Ok(code) = QrCode::new(payload.as_bytes()) else { return String::new() };
     if !paint.is_on() {
         return code.render::<Dense1x2>().dark_color(Dense1x2::Light).light_color(Dense1x2::Dark).build() + "\n";

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use super::client::PLAIN;
 use super::exit::{CliError, ExitCode};
 use super::output::{self, Paint, Tone, local};
-use super::{Global, block_on};
+use super::{Global, block_on, controller};
 use crate::admin::wire::{CloudStatus, Status};
 
 /// `status`
@@ -75,6 +75,19 @@ fn text(status: &Status, paint: Paint, now: Timestamp) -> String {
         parts.push(paint.tone(Tone::Bad, format!("{} refused", outbox.rejected)));
     }
     lines.push(format!("outbox   {}: {}", outbox.total, parts.join(", ")));
+    let controllers = &status.controllers;
+    if controllers.total > 0 {
+        let mut parts: Vec<String> = Vec::new();
+        for (count, words) in [(controllers.leaving, "leaving"), (controllers.shut_out, "shut out until they renew")] {
+            if count > 0 {
+                parts.push(paint.tone(Tone::Warn, format!("{count} {words}")));
+            }
+        }
+        let ends = controllers.expiring.iter().map(|it| controller::ends(&it.name, it.expires_at, now));
+        parts.extend(ends.map(|text| paint.tone(Tone::Warn, text)));
+        let rest = if parts.is_empty() { String::new() } else { format!(": {}", parts.join(", ")) };
+        lines.push(format!("others   {} controllers{rest}", controllers.total));
+    }
     lines.push(format!("cloud    {}", cloud(&status.cloud, paint, now)));
     if status.clock.standing == "not-set" {
         let times = status.clock.says.zip(status.clock.at_least);

@@ -98,6 +98,9 @@ fn text(report: &SyncReport, paint: Paint) -> String {
             ));
         }
     }
+    for node in report.nodes.iter().filter(|node| !node.notes.is_empty()) {
+        lines.push(format!("node {}: {}", node.node_id, node.notes.join("; ")));
+    }
     lines.push(match (report.nodes.len(), report.in_sync) {
         (0, _) => "There are no nodes.".to_owned(),
         (count, true) => paint.tone(Tone::Good, format!("All {count} in sync{}.", reservations(report))),
@@ -129,6 +132,7 @@ mod tests {
             node_id: NodeId(1000 + at as u64),
             verdict: *verdict,
             differences: Vec::new(),
+            notes: Vec::new(),
         });
         let settled = |verdict: &Verdict| matches!(verdict, Verdict::Match | Verdict::NotEligible | Verdict::Removing);
         SyncReport { in_sync: verdicts.iter().all(settled), nodes: nodes.collect() }

@@ -22,6 +22,7 @@ fn every_promised_command_is_there() {
         ("node", "show check identify rename share remove keep bind adopt"),
         ("outbox", "retry drop"),
         ("access", "show set apply rotate"),
+        ("controller", "add list show renew remove invite withdraw"),
         ("fabric", "show backup restore export-root import-root"),
         ("attestation", "verify update-paa"),
         ("admin", "token"),
@@ -72,6 +73,12 @@ fn every_promised_command_is_there() {
 #[case("fabric restore x --identity y --force --state-dir z")]
 #[case("fabric export-root x --passphrase-file y --keep")]
 #[case("fabric import-root x --identity y --json")]
+#[case("controller add panel --csr x --cat 0x0002 --cat 0x0003_0001 --valid 365d --out y --recipient age1x")]
+#[case("controller add panel --new-key --admin --json")]
+#[case("controller list --all --json")]
+#[case("controller renew panel --csr - --out -")]
+#[case("controller remove panel --now --json")]
+#[case("controller invite --cat 0x0002 --for 10m --name phone")]
 #[case("access show --json")]
 #[case("access show lamp")]
 #[case("access set lamp --grant 0x0002_0001=Operate --grant 196609=view")]

@@ -343,6 +343,18 @@ impl Judge {
                 self.demand(false, "admin.token_file", problem, "name a file with a long random word");
             }
         }
+        self.demand(
+            admin.tls_cert_file.is_empty() == admin.tls_key_file.is_empty(),
+            "admin.tls_cert_file",
+            || "a certificate is of no use without its key, nor a key without its certificate".to_owned(),
+            "name both admin.tls_cert_file and admin.tls_key_file, or neither",
+        );
+        self.demand(
+            !admin.enrolment || admin.has_tls(),
+            "admin.enrolment",
+            || "apps enrol over TLS only, and there is none".to_owned(),
+            "name an address in admin.tcp, and set admin.tls to \"on\" where that is loopback",
+        );
         if !admin.token_file.is_empty() {
             let read = |path: &Path| match bearer::read(path) {
                 Ok(_) => Ok(()),

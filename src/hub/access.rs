@@ -43,6 +43,8 @@ pub(crate) struct Access {
     overlay: RwLock<AccessOverlay>,
     hub_cats: RwLock<Vec<Cat>>,
     turn: tokio::sync::Mutex<()>,
+    /// One look at who leaves at a time.
+    pub(super) departures: tokio::sync::Mutex<()>,
     /// Nodes that are being told, and whether somebody else came meanwhile.
     busy: Mutex<HashMap<NodeId, bool>>,
     heard: Mutex<HashSet<NodeId>>,
@@ -55,13 +57,14 @@ impl Access {
             overlay: RwLock::new(overlay),
             hub_cats: RwLock::new(hub_cats),
             turn: tokio::sync::Mutex::default(),
+            departures: tokio::sync::Mutex::default(),
             busy: Mutex::default(),
             heard: Mutex::default(),
             wake: Notify::new(),
         }
     }
 
-    fn overlay(&self) -> AccessOverlay {
+    pub(super) fn overlay(&self) -> AccessOverlay {
         self.overlay.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -101,7 +104,7 @@ enum Told {
 impl<W: World> AccessDoor for Hub<W> {
     async fn access(&self) -> Result<AccessView, Refusal> {
         let overlay = self.access.overlay();
-        let Wanted { admin, grants } = self.wanted(None);
+        let Wanted { admin, grants, .. } = self.wanted(None);
         let nodes = self.store.nodes().await?.into_iter().map(|record| {
             let wanted = expected_cats(&overlay.wanted(self.base(), Some(record.node_id)));
             let state = match (overlay.is_pending(record.node_id), sorted(&record.cats) == wanted) {
@@ -113,7 +116,9 @@ impl<W: World> AccessDoor for Hub<W> {
             NodeAccess { node_id, name, state: state.to_owned(), cats, wanted }
         });
         let hub_cats = self.access.hub_cats().iter().map(|cat| cat.value()).collect();
-        Ok(AccessView { admin_cat: admin.value(), hub_cats, grants, nodes: nodes.collect() })
+        let nodes = nodes.collect();
+        let tags = self.tag_holders(&self.store.controllers().await?);
+        Ok(AccessView { admin_cat: admin.value(), hub_cats, grants, tags, nodes })
     }
 
     async fn set_access(&self, node: Option<NodeId>, grants: Option<Vec<CatGrant>>) -> Result<AccessReport, Refusal> {
@@ -162,7 +167,7 @@ impl<W: World> AccessDoor for Hub<W> {
 }
 
 impl<W: World> Hub<W> {
-    fn base(&self) -> Base<'_> {
+    pub(super) fn base(&self) -> Base<'_> {
         Base { admin: self.config.access.admin_cat, grants: &self.config.access.grants }
     }
 
@@ -171,7 +176,10 @@ impl<W: World> Hub<W> {
     }
 
     /// Changes the overlay: first on disk, then in memory, then for attempts that begin from now on.
-    async fn mutate<T>(&self, change: impl FnOnce(&mut AccessOverlay) -> Result<T, PolicyError>) -> Result<T, Refusal> {
+    pub(super) async fn mutate<T>(
+        &self,
+        change: impl FnOnce(&mut AccessOverlay) -> Result<T, PolicyError>,
+    ) -> Result<T, Refusal> {
         let _turn = self.access.turn.lock().await;
         let before = self.access.overlay();
         let mut next = before.clone();
@@ -186,7 +194,7 @@ impl<W: World> Hub<W> {
     }
 
     /// The nodes that an action is about.
-    async fn addressed(&self, node: Option<NodeId>) -> Result<Vec<NodeId>, Refusal> {
+    pub(super) async fn addressed(&self, node: Option<NodeId>) -> Result<Vec<NodeId>, Refusal> {
         match node {
             Some(node) => self.record(node).await.map(|record| vec![record.node_id]),
             None => {
@@ -196,7 +204,7 @@ impl<W: World> Hub<W> {
         }
     }
 
-    async fn tell(&self, nodes: Vec<NodeId>) -> Result<AccessReport, Refusal> {
+    pub(super) async fn tell(&self, nodes: Vec<NodeId>) -> Result<AccessReport, Refusal> {
         let end = tokio::time::sleep(REQUEST);
         let told = futures_util::stream::iter(nodes.clone()).map(|node| self.tell_node(node)).buffer_unordered(AT_ONCE);
         let mut outcomes: Vec<AccessOutcome> = told.take_until(end).collect().await;

@@ -65,6 +65,11 @@ impl Clock {
         self.with(|sanity, now| sanity.best(now))
     }
 
+    /// Whether it is at least as late as a time that has certainly passed.
+    pub(super) fn is_set(&self) -> bool {
+        self.with(|sanity, _| sanity.standing() != Standing::NotSet)
+    }
+
     pub(super) fn status(&self) -> ClockStatus {
         self.with(|sanity, now| ClockStatus {
             standing: sanity.standing().as_str().to_owned(),

@@ -3,6 +3,7 @@
 pub use super::access::AccessDoor;
 pub use super::binding::BindingDoor;
 pub use super::commission::{CommissionDoor, Progress};
+pub use super::controllers::ControllersDoor;
 pub use super::discover::DiscoverDoor;
 pub use super::inventory::InventoryDoor;
 pub use super::keys::KeysDoor;
@@ -18,6 +19,7 @@ pub trait Doors:
     AccessDoor
     + BindingDoor
     + CommissionDoor
+    + ControllersDoor
     + DiscoverDoor
     + InventoryDoor
     + KeysDoor
@@ -34,6 +36,7 @@ impl<T> Doors for T where
     T: AccessDoor
         + BindingDoor
         + CommissionDoor
+        + ControllersDoor
         + DiscoverDoor
         + InventoryDoor
         + KeysDoor

@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 
 use super::Hub;
 use super::clock::ClockStatus;
+use super::controllers::ControllerCounts;
 use super::keys::FabricInfo;
 use super::world::{CloudService, World};
 use crate::node::NodeState;
@@ -51,6 +52,9 @@ pub struct Status {
     /// The hub's clock.
     #[serde(default)]
     pub clock: ClockStatus,
+    /// Other controllers with certificates of our fabric.
+    #[serde(default)]
+    pub controllers: ControllerCounts,
 }
 
 /// Nodes by state.
@@ -118,6 +122,7 @@ impl<W: World> StatusDoor for Hub<W> {
             cloud: self.cloud_status(),
             compared_at: self.syncing.compared_at(),
             clock: self.clock.status(),
+            controllers: self.controller_counts().await,
         }
     }
 }
@@ -218,6 +223,7 @@ mod tests {
             },
             compared_at: Some(Timestamp::UNIX_EPOCH),
             clock: ClockStatus::default(),
+            controllers: ControllerCounts::default(),
         };
         let expected = "3 nodes, 1 unreachable, compared 10 min ago; 0 rows in the outbox; cloud answered 3 min ago";
         assert_eq!(line(&status, now), expected);

@@ -103,6 +103,8 @@ impl<W: World> Hub<W> {
         let mut known: BTreeSet<NodeId> = self.store.nodes().await?.iter().map(|record| record.node_id).collect();
         known.extend(self.store.provisional_nodes().await?.iter().map(|provisional| provisional.record.node_id));
         known.extend(self.store.removals().await?.iter().map(|removal| removal.node_id));
+        // Controllers announce themselves as nodes do.
+        known.extend(self.store.controllers().await?.iter().map(|controller| controller.node_id));
         let credentials = &self.credentials;
         known.insert(credentials.bundle().hub_node);
         let ours = credentials.compressed_fabric_id();

@@ -24,13 +24,13 @@ use crate::commissioning::path::set_access;
 use crate::commissioning::ports::{LinkError, OperationalSession};
 use crate::config::OnRejected;
 use crate::durable::StoreError;
-use crate::fabric::CatGrant;
+use crate::fabric::{CatGrant, granted_cats};
 use crate::journal::{Event, EventSink, Level};
 use crate::node::{FabricId, NodeId, NodeRecord, NodeState};
 use crate::outbox::dispatcher::OutboxResult;
 use crate::outbox::ports::{BindingCodeSource, OutboxState};
 use crate::reconcile::compare::{DeviceFacts, DeviceView};
-use crate::reconcile::driver::{Findings, Limits, Memory, Reconciler};
+use crate::reconcile::driver::{Finding, Findings, Limits, Memory, Reconciler};
 use crate::reconcile::mend::Policy;
 use crate::reconcile::ports::{Devices, Look};
 use crate::rhythm::Place;
@@ -197,6 +197,7 @@ impl<W: World> SyncDoor for Hub<W> {
         );
         let Findings { nodes, unrecorded, .. } = findings?;
         let mut report = report(&nodes);
+        self.note_unheld_tags(&nodes, &mut report).await?;
         for record in self.store.nodes().await? {
             let asked_for = node.is_none_or(|node| node == record.node_id);
             if asked_for && record.state == NodeState::Removing {
@@ -218,6 +219,23 @@ impl<W: World> SyncDoor for Hub<W> {
 }
 
 impl<W: World> Hub<W> {
+    /// A tag whose holders all have an earlier version than a node asks for lets nobody in there.
+    async fn note_unheld_tags(&self, findings: &[Finding], report: &mut SyncReport) -> Result<(), StoreError> {
+        let tags = self.tag_holders(&self.store.controllers().await?);
+        for (finding, row) in findings.iter().zip(&mut report.nodes) {
+            let DeviceView::Seen(facts) = &finding.device else { continue };
+            for asked in granted_cats(&facts.acl).into_iter().map(|grant| grant.cat) {
+                let Some(tag) = tags.iter().find(|tag| (tag.cat >> 16) as u16 == asked.identifier()) else { continue };
+                if !tag.holders.is_empty() && tag.holders.iter().all(|holder| holder.cat < asked.value()) {
+                    row.notes.push(format!(
+                        "it asks for the tag {asked}, and nobody holds that version: `matterbind access show` names who has to renew"
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
     async fn greet_if_all(&self, all: bool) -> Result<Vec<ForeignNode>, StoreError> {
         if all { self.greet_strangers().await } else { Ok(Vec::new()) }
     }

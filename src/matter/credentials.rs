@@ -1,14 +1,14 @@
 //! Our certificate authority: RCAC, ICAC and IPK minted once, NOCs signed for nodes and for the hub (Matter Core 6.4, 6.5).
 //!
-//! Every certificate has no end of validity (Matter Core 6.5.10: NotAfter 0), because a device whose certificate expires
-//! is lost. Not here: where the keys lie (`keystore`), which node ids are given (the caller).
+//! Certificates of devices and of the hub have no end of validity (Matter Core 6.5.10: NotAfter 0), because a device whose
+//! certificate expires is lost; those of controllers have one. Not here: where the keys lie (`keystore`), which node ids are given (the caller).
 
 use jiff::Timestamp;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rs_matter::cert::CertRef;
 use rs_matter::cert::MAX_CERT_TLV_AND_ASN1_LEN;
-use rs_matter::cert::r#gen::VALID_FOREVER;
+use rs_matter::cert::r#gen::{VALID_FOREVER, Validity};
 use rs_matter::crypto::backend::rustcrypto::RustCrypto;
 use rs_matter::crypto::{
     CanonPkcPublicKey, CanonPkcSecretKey, CanonPkcSecretKeyRef, CanonUint320Ref, Crypto, CryptoSensitive,
@@ -20,6 +20,7 @@ use rs_matter::onboard::noc::NocGenerator;
 use rs_matter::tlv::TLVElement;
 use zeroize::Zeroizing;
 
+use crate::controller::csr::CheckedCsr;
 use crate::fabric::{Cat, MAX_CATS_PER_NOC};
 use crate::keystore::KeyBundle;
 use crate::node::{FabricId, NodeId};
@@ -28,6 +29,8 @@ use crate::secret::{IpkEpochKey, OperationalSigningKey, Passcode};
 /// VendorID of the administrator where none is configured, and in our own fabric table. We have none assigned: the first test
 /// vendor id.
 pub const ADMIN_VENDOR_ID: u16 = 0xFFF1;
+/// Certificates count seconds from 2000-01-01 (Matter Core 7.19.2.5).
+const MATTER_EPOCH: i64 = 946_684_800;
 /// A CSR of a P-256 key takes about 230 bytes.
 const CSR_LEN: usize = 512;
 
@@ -53,6 +56,9 @@ pub enum CredentialError {
     /// A certificate may carry one version of a tag only (Matter Core 6.6.2.1.2); devices refuse CASE with two.
     #[error("a node operational certificate holds one version of a tag, {0:#06x} was given in two")]
     TwoVersions(u16),
+    /// Certificates count 32 bits of seconds from the year 2000.
+    #[error("a certificate cannot end at {0}")]
+    Validity(Timestamp),
     /// The stored keys do not make certificates.
     #[error("the fabric's keys are unusable: {0}")]
     Unusable(String),
@@ -105,24 +111,41 @@ pub fn mint(
 /// # Errors
 /// No or too many CATs, two versions of one, or keys that do not sign.
 pub fn reissue_hub_noc(bundle: &mut KeyBundle, hub_cats: &[Cat]) -> Result<(), CredentialError> {
-    if hub_cats.is_empty() || hub_cats.len() > MAX_CATS_PER_NOC {
-        return Err(CredentialError::TooManyCats(hub_cats.len()));
+    if hub_cats.is_empty() {
+        return Err(CredentialError::TooManyCats(0));
     }
-    for (index, cat) in hub_cats.iter().enumerate() {
-        if hub_cats[..index].iter().any(|other| other.identifier() == cat.identifier()) {
-            return Err(CredentialError::TwoVersions(cat.identifier()));
-        }
-    }
+    check_cats(hub_cats)?;
     let crypto = backend();
     let key = crypto.generate_secret_key().map_err(unusable)?;
     let mut canonical = CanonPkcSecretKey::new();
     key.write_canon(&mut canonical).map_err(unusable)?;
     let mut csr = [0u8; CSR_LEN];
     let csr = key.csr(&mut csr).map_err(unusable)?;
-    bundle.hub_noc = sign(bundle, &crypto, csr, bundle.hub_node, hub_cats)?;
+    bundle.hub_noc = sign(bundle, &crypto, csr, bundle.hub_node, hub_cats, VALID_FOREVER)?;
     bundle.hub_key = signing_key(&canonical)?;
     bundle.hub_cats = hub_cats.to_vec();
     Ok(())
+}
+
+/// What a certificate may carry of tags.
+fn check_cats(cats: &[Cat]) -> Result<(), CredentialError> {
+    if cats.len() > MAX_CATS_PER_NOC {
+        return Err(CredentialError::TooManyCats(cats.len()));
+    }
+    for (index, cat) in cats.iter().enumerate() {
+        if cats[..index].iter().any(|other| other.identifier() == cat.identifier()) {
+            return Err(CredentialError::TwoVersions(cat.identifier()));
+        }
+    }
+    Ok(())
+}
+
+/// Until when a certificate is valid (Matter Core 6.5.10). It begins in 2000, so that a peer whose clock is not set takes it too.
+fn valid_until(end: Option<Timestamp>) -> Result<Validity, CredentialError> {
+    let Some(end) = end else { return Ok(VALID_FOREVER) };
+    let not_after = u32::try_from(end.as_second() - MATTER_EPOCH).ok().filter(|seconds| *seconds > 1);
+    let not_after = not_after.ok_or(CredentialError::Validity(end))?;
+    Ok(Validity { not_after, ..VALID_FOREVER })
 }
 
 fn signing_key(key: &CanonPkcSecretKey) -> Result<OperationalSigningKey, CredentialError> {
@@ -137,12 +160,13 @@ fn sign(
     csr: &[u8],
     node: NodeId,
     cats: &[Cat],
+    validity: Validity,
 ) -> Result<Vec<u8>, CredentialError> {
     let key = CanonPkcSecretKeyRef::try_new(bundle.icac_key.expose()).map_err(unusable)?;
     let mut buffer = [0u8; MAX_CERT_TLV_AND_ASN1_LEN];
     let mut generator = NocGenerator::create(key, &bundle.rcac, &bundle.icac, &mut buffer).map_err(unusable)?;
     let cats: Vec<u32> = cats.iter().map(|cat| cat.value()).collect();
-    generator.generate(crypto, csr, node.0, &cats, VALID_FOREVER).map(<[u8]>::to_vec).map_err(unusable)
+    generator.generate(crypto, csr, node.0, &cats, validity).map(<[u8]>::to_vec).map_err(unusable)
 }
 
 /// What signs for the fabric's nodes, with the public facts about the fabric.
@@ -203,7 +227,39 @@ impl Credentials {
         let crypto = backend();
         let request = rs_matter::cert::x509::csr::CsrRef::new(csr).map_err(|_| CredentialError::Csr)?;
         request.verify(&crypto).map_err(|_| CredentialError::Csr)?;
-        sign(&self.bundle, &crypto, csr, node, &[])
+        sign(&self.bundle, &crypto, csr, node, &[], VALID_FOREVER)
+    }
+
+    /// Signs a NOC with up to three CATs for a controller, valid until `end`.
+    ///
+    /// # Errors
+    /// Too many CATs, two versions of one, an end that a certificate cannot name, or a CSR that rs-matter does not take.
+    pub fn issue_controller_noc(
+        &self,
+        node: NodeId,
+        csr: &CheckedCsr,
+        cats: &[Cat],
+        end: Option<Timestamp>,
+    ) -> Result<Vec<u8>, CredentialError> {
+        check_cats(cats)?;
+        let noc = sign(&self.bundle, &backend(), csr.der(), node, cats, valid_until(end)?)?;
+        // Two parsers have read the request; the certificate is for the key that was checked.
+        let key = CertRef::new(TLVElement::new(&noc)).pubkey().map_err(unusable)?.to_vec();
+        if key == csr.public_key() { Ok(noc) } else { Err(CredentialError::Csr) }
+    }
+
+    /// Whether a key is one of the fabric's own: the root's, the intermediate's or the hub's.
+    ///
+    /// # Errors
+    /// The bundle's certificates do not parse.
+    pub fn is_own_key(&self, public_key: &[u8]) -> Result<bool, CredentialError> {
+        let bundle = &self.bundle;
+        for certificate in [&bundle.rcac, &bundle.icac, &bundle.hub_noc] {
+            if CertRef::new(TLVElement::new(certificate)).pubkey().map_err(unusable)? == public_key {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }
 
@@ -302,6 +358,51 @@ mod tests {
         assert_eq!(reissue_hub_noc(&mut bundle, &two), Err(CredentialError::TwoVersions(1)));
         bundle.rcac_key = None;
         reissue_hub_noc(&mut bundle, &[cat(0x0001_0003)]).unwrap();
+    }
+
+    #[test]
+    fn a_controller_gets_its_tags_and_its_end() {
+        let mut bundle = mint(FabricId(77), NodeId(1000), &[cat(0x0001_0001)], Timestamp::UNIX_EPOCH).unwrap();
+        // The root's key is kept elsewhere: the intermediate signs all the same.
+        bundle.rcac_key = None;
+        let credentials = Credentials::new(bundle).unwrap();
+        let csr = CheckedCsr::check(&csr()).unwrap();
+        let cats = [cat(0x0002_0001), cat(0x0003_0007), cat(0x0004_0001)];
+        let end = Timestamp::from_second(1_900_000_000).unwrap();
+        for (end, year) in [(Some(end), Some("2030")), (None, None)] {
+            let noc = credentials.issue_controller_noc(NodeId(1002), &csr, &cats, end).unwrap();
+            let certificate = CertRef::new(TLVElement::new(&noc));
+            let mut found = [0u32; 3];
+            certificate.get_cat_ids(&mut found).unwrap();
+            assert_eq!((certificate.get_node_id().unwrap(), found), (1002, cats.map(Cat::value)));
+            assert_eq!(certificate.pubkey().unwrap(), csr.public_key());
+            let pem = crate::matter::x509::to_pem(&noc).unwrap();
+            let x509 = <x509_cert::Certificate as der::DecodePem>::from_pem(pem.as_bytes()).unwrap();
+            let validity = x509.tbs_certificate().validity();
+            assert_eq!(validity.not_before.to_date_time().year(), 2000);
+            let ends = validity.not_after.to_date_time();
+            assert_eq!(ends.year().to_string(), year.unwrap_or("9999"));
+        }
+        let four = [&cats[..], &[cat(0x0005_0001)]].concat();
+        assert_eq!(
+            credentials.issue_controller_noc(NodeId(1), &csr, &four, None),
+            Err(CredentialError::TooManyCats(4))
+        );
+        let two = [cat(0x0002_0001), cat(0x0002_0002)];
+        assert_eq!(credentials.issue_controller_noc(NodeId(1), &csr, &two, None), Err(CredentialError::TwoVersions(2)));
+        let late = Timestamp::MAX;
+        let refused = credentials.issue_controller_noc(NodeId(1), &csr, &cats, Some(late));
+        assert_eq!(refused, Err(CredentialError::Validity(late)));
+    }
+
+    #[test]
+    fn the_fabrics_own_keys_are_known() {
+        let bundle = mint(FabricId(77), NodeId(1000), &[cat(0x0001_0001)], Timestamp::UNIX_EPOCH).unwrap();
+        let keys = [&bundle.rcac, &bundle.icac, &bundle.hub_noc]
+            .map(|certificate| CertRef::new(TLVElement::new(certificate)).pubkey().unwrap().to_vec());
+        let credentials = Credentials::new(bundle).unwrap();
+        assert!(keys.iter().all(|key| credentials.is_own_key(key).unwrap()));
+        assert!(!credentials.is_own_key(CheckedCsr::check(&csr()).unwrap().public_key()).unwrap());
     }
 
     /// The example of Matter Core 4.3.2.2.

@@ -79,9 +79,10 @@ impl MatterLink for Link {
             .map_err(|error| LinkError::Stack { what: error.to_string() })?
             .map_err(|error| match error {
                 CredentialError::Csr => LinkError::Malformed { what: error.to_string() },
-                CredentialError::TooManyCats(_) | CredentialError::TwoVersions(_) | CredentialError::Unusable(_) => {
-                    LinkError::Stack { what: error.to_string() }
-                }
+                CredentialError::TooManyCats(_)
+                | CredentialError::TwoVersions(_)
+                | CredentialError::Validity(_)
+                | CredentialError::Unusable(_) => LinkError::Stack { what: error.to_string() },
             })?;
         Ok(IssuedNoc { node_id: node, noc })
     }

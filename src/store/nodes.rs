@@ -69,8 +69,8 @@ fn write_provisional(tx: &Transaction<'_>, node: &ProvisionalNode) -> Result<(),
     Ok(())
 }
 
-#[cfg(test)]
 impl Store {
+    /// A node id that was never given away, and never will be again, whatever becomes of who asks.
     pub(crate) async fn allocate_node_id(&self) -> Result<NodeId, StoreError> {
         self.write(|tx| Ok(allocate(tx)?)).await
     }

@@ -35,6 +35,7 @@ pub(super) const MIGRATIONS: &[M<'static>] = &[
     M::up(include_str!("migrations/001_initial.sql")).foreign_key_check(),
     M::up(include_str!("migrations/002_removal_told.sql")),
     M::up(include_str!("migrations/003_setup_codes.sql")).foreign_key_check(),
+    M::up(include_str!("migrations/004_controllers.sql")),
 ];
 
 /// The schema that this binary writes.

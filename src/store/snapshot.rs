@@ -66,7 +66,7 @@ impl Store {
                 params![id(next_node_id)?, id(OWN_ID_MAX + 1)?],
             )?;
             tx.execute("INSERT OR REPLACE INTO tokens (name, bytes) VALUES (?1, ?2)", params![name, blob])?;
-            Ok(())
+            super::controllers::adopt_restored(tx)
         })
         .await
     }

@@ -75,6 +75,7 @@ pub struct Metrics {
     refused: Family<RefusedLabels, Counter>,
     nodes: Family<StateLabels, Gauge<u64, AtomicU64>>,
     outbox: Family<StateLabels, Gauge<u64, AtomicU64>>,
+    controllers: Family<StateLabels, Gauge<u64, AtomicU64>>,
     ready: Gauge<u64, AtomicU64>,
     cloud_reachable: Gauge<u64, AtomicU64>,
 }
@@ -99,6 +100,7 @@ impl Default for Metrics {
             refused: Family::default(),
             nodes: Family::default(),
             outbox: Family::default(),
+            controllers: Family::default(),
             ready: Gauge::default(),
             cloud_reachable: Gauge::default(),
         };
@@ -120,6 +122,11 @@ impl Metrics {
         r.register("admin_refused", "What the admin API let nobody do, by reason", self.refused.clone());
         r.register("nodes", "Nodes by state", self.nodes.clone());
         r.register("outbox_entries", "Outbox rows by state", self.outbox.clone());
+        r.register(
+            "controllers",
+            "Other controllers: enrolled or leaving; of both: shut out until they renew, and with a certificate that ends within a month",
+            self.controllers.clone(),
+        );
         r.register("ready", "1 once discovery and the Matter stack run", self.ready.clone());
         r.register("cloud_reachable", "1 if the cloud answered when last asked", self.cloud_reachable.clone());
     }
@@ -163,6 +170,11 @@ impl Metrics {
     /// Outbox rows in one state.
     pub fn set_outbox(&self, state: &str, count: u64) {
         self.outbox.get_or_create(&StateLabels { state: state.to_owned() }).set(count);
+    }
+
+    /// Controllers in one state.
+    pub fn set_controllers(&self, state: &str, count: u64) {
+        self.controllers.get_or_create(&StateLabels { state: state.to_owned() }).set(count);
     }
 
     /// Whether the daemon is ready.

@@ -9,6 +9,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
+mod controllers;
 mod play;
 mod rig;
 
@@ -60,6 +61,11 @@ const MORE: &[(&str, Play)] = &[
     ("http.after:3", Play::Mend),
     ("settle.in-transaction", Play::Mend),
     ("settle.after", Play::Mend),
+    // later versions are issued, nodes ask for them
+    ("access.saved", Play::ShutOut),
+    ("access.saved:2", Play::ShutOut),
+    ("access.told", Play::ShutOut),
+    ("acl.written", Play::ShutOut),
     ("keys.temporary", Play::Restore),
     ("keys.renamed", Play::Restore),
     // the keys first, then the database
@@ -74,6 +80,7 @@ fn play_of(point: &str) -> Play {
         "rename" => Play::Rename,
         "removal" | "remove-fabric" | "advance" | "finish" => Play::Remove,
         "access" | "hub-noc" | "cats" => Play::Rotate,
+        "controller" => Play::ShutOut,
         "mend" => Play::Mend,
         "restore" => Play::Restore,
         _ => Play::Commission,

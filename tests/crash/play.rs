@@ -11,6 +11,7 @@ use matterbind::sim::cloud::{Fault, FaultKind};
 use matterbind::store::{AttemptState, FabricState, Store};
 use serde_json::{Value, json};
 
+use crate::controllers;
 use crate::rig::{Ended, NAMES, Result, Rig, SERIAL, act, commission, nodes, outbox, until, until_commissionable};
 
 /// What is done.
@@ -28,19 +29,22 @@ pub enum Play {
     Remove,
     /// After it was commissioned, the hub's own tag gets a new version.
     Rotate,
+    /// After it was commissioned, two controllers are enrolled, and one of them is shut out.
+    ShutOut,
     /// After it was commissioned, the cloud forgets it, and it is bound again.
     Mend,
     /// After it was commissioned, a backup is put over the hub's state.
     Restore,
 }
 
-const ALL: [Play; 8] = [
+const ALL: [Play; 9] = [
     Play::Commission,
     Play::Recover,
     Play::Abandon,
     Play::Rename,
     Play::Remove,
     Play::Rotate,
+    Play::ShutOut,
     Play::Mend,
     Play::Restore,
 ];
@@ -57,6 +61,7 @@ impl Play {
             Self::Rename => "rename",
             Self::Remove => "remove",
             Self::Rotate => "rotate",
+            Self::ShutOut => "shut-out",
             Self::Mend => "mend",
             Self::Restore => "restore",
         }
@@ -77,7 +82,7 @@ impl Play {
 
     /// Whether the device is commissioned, undisturbed, before the first crash.
     fn is_about_a_bound_node(self) -> bool {
-        matches!(self, Self::Rotate | Self::Mend | Self::Restore)
+        matches!(self, Self::Rotate | Self::ShutOut | Self::Mend | Self::Restore)
     }
 
     /// How often the cloud has bound and unbound in the end.
@@ -86,7 +91,7 @@ impl Play {
             Self::Commission | Self::Recover | Self::Abandon | Self::Rename | Self::Restore => (1, 0),
             Self::Remove => (1, 1),
             // The cloud has no update.
-            Self::Rotate => (2, 1),
+            Self::Rotate | Self::ShutOut => (2, 1),
             // It forgot by itself.
             Self::Mend => (2, 0),
         }
@@ -243,6 +248,17 @@ impl Story {
                 expect("the device holds the old version", held.contains(&ADMIN_CATS[0]), false)?;
                 check_bound(client, rig, NAMES[0], self.play).await
             }
+            Play::ShutOut => {
+                controllers::shut_one_out(client).await?;
+                // One that has begun goes on by itself.
+                until(client, async |client| {
+                    let state = &access(client).await?["nodes"][0]["state"];
+                    Ok(state == "as-wanted" && outbox(client).await?.entries.is_empty())
+                })
+                .await?;
+                controllers::check(client, &only(client).await?).await?;
+                check_bound(client, rig, NAMES[0], self.play).await
+            }
             Play::Mend => {
                 client.post::<Value>(&["sync"], &json!({}), SLOW).await?;
                 until(client, async |client| Ok(outbox(client).await?.entries.is_empty())).await?;
@@ -285,7 +301,7 @@ fn check_effects(rig: &Rig, play: Play) -> Result<()> {
     expect("unbinds", counters.unbinds.values().sum::<u64>(), unbinds)
 }
 
-async fn access(client: &AdminClient) -> Result<Value> {
+pub async fn access(client: &AdminClient) -> Result<Value> {
     Ok(client.get(&["access"], &(), PLAIN).await?)
 }
 
@@ -309,6 +325,11 @@ async fn check_store(rig: &Rig, play: Play) -> Result<()> {
     }
     let committed = attempts.iter().filter(|row| row.state == AttemptState::Committed).count();
     expect("committed attempts", committed, 1)?;
+    for controller in store.controllers().await? {
+        if !used.insert(controller.node_id) || controller.node_id.0 >= fabric.next_node_id {
+            return Err(format!("node id {} was used twice or not taken", controller.node_id).into());
+        }
+    }
     if nodes.iter().any(|node| !used.contains(&node.node_id)) {
         return Err("a node has an id that no attempt was given".into());
     }
@@ -316,6 +337,6 @@ async fn check_store(rig: &Rig, play: Play) -> Result<()> {
     Ok(())
 }
 
-fn expect<T: PartialEq + std::fmt::Debug>(what: &str, is: T, should_be: T) -> Result<()> {
+pub fn expect<T: PartialEq + std::fmt::Debug>(what: &str, is: T, should_be: T) -> Result<()> {
     if is == should_be { Ok(()) } else { Err(format!("{what}: {is:?} instead of {should_be:?}").into()) }
 }

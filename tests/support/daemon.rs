@@ -246,6 +246,11 @@ impl<'a> Hub<'a> {
         answer.json
     }
 
+    /// The document of `--json`, whatever the exit code.
+    pub fn ask_any(&self, arguments: &[&str]) -> Value {
+        self.cli([arguments, &["--json"]].concat()).json
+    }
+
     /// Starts a command line against this daemon.
     pub fn spawn_cli<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Running {
         let mut command = Command::new(MATTERBIND);

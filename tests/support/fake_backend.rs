@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use jiff::Timestamp;
 use matterbind::admin::server::{AdminOptions, AdminServer};
 use matterbind::admin::wire::{
-    AccessOutcome, AccessReport, AccessView, BindOrder, BindResult, CloseResult, CloudStatus, CommissionEvent,
-    CommissionRequest, CommissionResult, DiscoverChange, DiscoverChangeKind, DiscoverQuery, Discovered, DiscoveredNode,
-    FabricInfo, Failure, LogQuery, NodeAccess, NodeCheck, NodeCounts, NodeDetail, NodeRef, NodeSync, Nodes, NodesQuery,
-    Outbox, OutboxCounts, OutboxItem, Refusal, RemoveResult, ShareResult, Status, SyncReport, Timings, Verdict,
+    BindOrder, BindResult, CloseResult, CloudStatus, CommissionEvent, CommissionRequest, CommissionResult,
+    DiscoverChange, DiscoverChangeKind, DiscoverQuery, Discovered, DiscoveredNode, FabricInfo, Failure, LogQuery,
+    NodeCheck, NodeCounts, NodeDetail, NodeRef, NodeSync, Nodes, NodesQuery, Outbox, OutboxCounts, OutboxItem, Refusal,
+    RemoveResult, ShareResult, Status, SyncReport, Timings, Verdict,
 };
 use matterbind::backup::{Identity, Lock, Recipient, Unlock, decrypt, encrypt};
 use matterbind::bind::{BindState, BindStatus};
@@ -20,8 +20,8 @@ use matterbind::commissioning::ports::DiscoverError;
 use matterbind::commissioning::step::Step;
 use matterbind::fabric::{Cat, CatGrant, Privilege};
 use matterbind::hub::doors::{
-    AccessDoor, BindingDoor, CommissionDoor, DiscoverDoor, InventoryDoor, KeysDoor, LogDoor, OutboxDoor, Progress,
-    RemovalDoor, StatusDoor, StrangersDoor, SyncDoor, SyncProgress,
+    BindingDoor, CommissionDoor, DiscoverDoor, InventoryDoor, KeysDoor, LogDoor, OutboxDoor, Progress, RemovalDoor,
+    StatusDoor, StrangersDoor, SyncDoor, SyncProgress,
 };
 use matterbind::journal::{Event, Level};
 use matterbind::node::{
@@ -34,6 +34,9 @@ use matterbind::telemetry::metrics::Metrics;
 use tokio::sync::{Notify, broadcast, mpsc};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
+
+#[path = "fake_controllers.rs"]
+pub mod fake_controllers;
 
 /// A code that is commissioned and bound.
 pub const GOOD: &str = "34970112332";
@@ -163,7 +166,7 @@ impl Fake {
         }
     }
 
-    fn all() -> Vec<NodeRecord> {
+    pub fn all() -> Vec<NodeRecord> {
         vec![
             node(1000, "Hall lamp", NodeState::Operational, BindState::Bound),
             node(1001, "Attic/1", NodeState::Unreachable, BindState::Pending),
@@ -197,6 +200,7 @@ impl StatusDoor for Fake {
             },
             compared_at: None,
             clock: Default::default(),
+            controllers: Default::default(),
         }
     }
 }
@@ -369,8 +373,14 @@ impl SyncDoor for Fake {
     async fn sync(&self, node: Option<NodeId>, progress: SyncProgress) -> Result<SyncReport, Refusal> {
         progress.report(1, 2);
         progress.report(2, 2);
-        let matches = NodeSync { node_id: NodeId(1000), verdict: Verdict::Match, differences: Vec::new() };
-        let missing = NodeSync { node_id: NodeId(1001), verdict: Verdict::CloudMissing, differences: Vec::new() };
+        let matches =
+            NodeSync { node_id: NodeId(1000), verdict: Verdict::Match, differences: Vec::new(), notes: Vec::new() };
+        let missing = NodeSync {
+            node_id: NodeId(1001),
+            verdict: Verdict::CloudMissing,
+            differences: Vec::new(),
+            notes: Vec::new(),
+        };
         Ok(match node {
             Some(NodeId(1000)) => SyncReport { in_sync: true, nodes: vec![matches] },
             _ => SyncReport { in_sync: false, nodes: vec![matches, missing] },
@@ -412,48 +422,6 @@ impl KeysDoor for Fake {
         // Whatever the person's file was locked with, what arrives is locked to the identity beside it.
         assert_eq!(decrypt(&file, &Unlock::Identity(identity)).unwrap().as_slice(), b"root key");
         self.fabric().await
-    }
-}
-
-impl AccessDoor for Fake {
-    async fn access(&self) -> Result<AccessView, Refusal> {
-        let nodes = Self::all().into_iter().map(|node| NodeAccess {
-            node_id: node.node_id,
-            name: node.name,
-            state: "as-wanted".to_owned(),
-            wanted: node.cats.clone(),
-            cats: node.cats,
-        });
-        Ok(AccessView {
-            admin_cat: 0x0001_0001,
-            hub_cats: vec![0x0001_0001],
-            grants: Vec::new(),
-            nodes: nodes.collect(),
-        })
-    }
-
-    async fn set_access(&self, node: Option<NodeId>, _: Option<Vec<CatGrant>>) -> Result<AccessReport, Refusal> {
-        self.apply_access(node).await
-    }
-
-    async fn apply_access(&self, node: Option<NodeId>) -> Result<AccessReport, Refusal> {
-        let asked = Self::all().into_iter().filter(|record| node.is_none_or(|node| node == record.node_id));
-        let nodes: Vec<AccessOutcome> = asked
-            .map(|record| AccessOutcome {
-                node_id: record.node_id,
-                outcome: if record.state == NodeState::Operational { "written" } else { "pending" }.to_owned(),
-                cats: record.cats,
-                cloud_queued: false,
-                code: String::new(),
-                message: String::new(),
-            })
-            .collect();
-        Ok(AccessReport { complete: nodes.iter().all(|node| node.outcome == "written"), rotated: None, nodes })
-    }
-
-    async fn rotate_cat(&self, identifier: u16) -> Result<AccessReport, Refusal> {
-        let rotated = Some(u32::from(identifier) << 16 | 2);
-        Ok(AccessReport { rotated, ..self.apply_access(None).await? })
     }
 }
 

@@ -18,6 +18,8 @@ pub const ANSWER: Duration = Duration::from_secs(30);
 
 const DEVICE: &str = "device.mjs";
 const CONTROLLER: &str = "controller.mjs";
+/// A controller with a certificate of the hub.
+pub const PANEL: &str = "panel.mjs";
 
 /// Lets an independent controller (controller.mjs) in the hub's namespace join the device of a manual code, and remove another
 /// fabric where its index is given; what it says. `None` where Node is missing.
@@ -160,6 +162,11 @@ impl Drop for Lights {
     }
 }
 
+/// The directory with the scripts and their packages, or why Node or they are not to be had.
+pub fn installed() -> Result<PathBuf, String> {
+    install()
+}
+
 /// `npm ci` into the build directory, once for each version of the lock file; gives the directory with the scripts.
 fn install() -> Result<PathBuf, String> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop");
@@ -183,7 +190,7 @@ fn install() -> Result<PathBuf, String> {
         }
         fs::write(&installed, &wanted).map_err(|error| failed("interop marker", error))?;
     }
-    for script in [DEVICE, CONTROLLER] {
+    for script in [DEVICE, CONTROLLER, PANEL] {
         let text = fs::read(source.join(script)).map_err(|error| failed(script, error))?;
         let copy = directory.join(script);
         if fs::read(&copy).ok().as_ref() != Some(&text) {

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::fabric::CatGrant;
+use crate::hub::controllers::TagHolders;
 use crate::hub::refusal::Refusal;
 use crate::node::NodeId;
 
@@ -34,6 +35,9 @@ pub struct AccessView {
     pub hub_cats: Vec<u32>,
     /// What others may do on every node without grants of its own.
     pub grants: Vec<CatGrant>,
+    /// Tag by tag: who holds it, in which version, until when.
+    #[serde(default)]
+    pub tags: Vec<TagHolders>,
     /// Node by node.
     pub nodes: Vec<NodeAccess>,
 }

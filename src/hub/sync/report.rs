@@ -56,6 +56,9 @@ pub struct NodeSync {
     pub verdict: Verdict,
     /// Where the three disagree.
     pub differences: Vec<Difference>,
+    /// What all three agree on and is of no use as it is: a tag in a version that nobody holds.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 /// The verdict on one node.
@@ -120,7 +123,7 @@ pub(super) fn removing(record: &NodeRecord) -> NodeSync {
         local: serde_json::json!(NodeState::Removing),
         cloud: serde_json::json!(record.bind.state),
     };
-    NodeSync { node_id: record.node_id, verdict: Verdict::Removing, differences: vec![state] }
+    NodeSync { node_id: record.node_id, verdict: Verdict::Removing, differences: vec![state], notes: Vec::new() }
 }
 
 /// A node of ours without a record: on the LAN, in the cloud, or both.
@@ -128,7 +131,7 @@ pub(super) fn unknown(node: NodeId, here: bool, in_cloud: bool) -> NodeSync {
     let shown = |there: bool| if there { serde_json::json!(node) } else { Value::Null };
     let id =
         Difference { field: "node_id".to_owned(), device: shown(here), local: Value::Null, cloud: shown(in_cloud) };
-    NodeSync { node_id: node, verdict: Verdict::UnknownNode, differences: vec![id] }
+    NodeSync { node_id: node, verdict: Verdict::UnknownNode, differences: vec![id], notes: Vec::new() }
 }
 
 pub(super) fn report(findings: &[Finding]) -> SyncReport {
@@ -136,6 +139,7 @@ pub(super) fn report(findings: &[Finding]) -> SyncReport {
         node_id: finding.node_id,
         verdict: verdict(finding.comparison.verdict),
         differences: compare::rows(&finding.comparison.differences).into_iter().map(difference).collect(),
+        notes: Vec::new(),
     });
     SyncReport { in_sync: findings.iter().all(|finding| finding.comparison.in_sync()), nodes: nodes.collect() }
 }

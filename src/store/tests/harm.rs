@@ -91,3 +91,31 @@ async fn every_version_that_the_migrations_make_is_brought_forward() {
         }
     }
 }
+
+/// The fixtures are frozen: a new schema adds a file and a case here.
+#[rstest]
+#[case::v1(include_str!("../fixtures/v1.sql"))]
+#[case::v2(include_str!("../fixtures/v2.sql"))]
+#[case::v3(include_str!("../fixtures/v3.sql"))]
+#[case::v4(include_str!("../fixtures/v4.sql"))]
+#[tokio::test]
+async fn every_old_version_opens(#[case] dump: &str) {
+    let dir = tempfile::tempdir().unwrap();
+    Connection::open(dir.path().join(DATABASE_FILE)).unwrap().execute_batch(dump).unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let nodes = store.nodes().await.unwrap();
+    assert_eq!(nodes, vec![record(1001)]);
+    assert_eq!(store.evidence(NodeId(1001)).await.unwrap().as_deref(), Some("{}"));
+    let entries = store.outbox_entries().await.unwrap();
+    assert_eq!(entries.iter().map(|entry| &entry.task).collect::<Vec<_>>(), vec![&bind(1001)]);
+    assert_eq!(store.provisional_nodes().await.unwrap().len(), 1);
+    assert_eq!(store.removals().await.unwrap().len(), 1);
+    assert_eq!(store.load_blob("cloud").await.unwrap().as_deref(), Some(&b"sealed"[..]));
+    assert_eq!(store.fabric_state().await.unwrap().unwrap().next_node_id, 1003);
+    let journal = store.journal(JournalLimits { max_age: Duration::MAX, max_bytes: u64::MAX }).await;
+    assert_eq!(journal.query(JournalFilter::default()).await.unwrap().len(), 1);
+    // What schema 4 has brought.
+    let names: Vec<String> = store.controllers().await.unwrap().into_iter().map(|it| it.name).collect();
+    assert!(names.is_empty() || names == ["panel"], "{names:?}");
+    assert_eq!(store.invites().await.unwrap().len(), names.len());
+}
