@@ -56,7 +56,9 @@ impl<'a> Panel<'a> {
         let script = installed().unwrap().join(PANEL);
         let mut command = self.lab.hub_command("node");
         command.arg(script).args(what).arg(self.directory.join("key.json")).args(more);
-        command.env("STORAGE", self.directory.join("storage")).env("IFACE", INTERFACE);
+        // It keeps its key and its bundle and nothing else: matter.js would want its peers back before it has a fabric.
+        let storage = tempfile::tempdir().unwrap();
+        command.env("STORAGE", storage.path()).env("IFACE", INTERFACE);
         let output = command.stdin(Stdio::null()).stderr(Stdio::piped()).output().expect("ip netns exec");
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
