@@ -268,7 +268,7 @@ pub async fn only_local(ConnectInfo(peer): ConnectInfo<Peer>, request: Request, 
         return next.run(request).await;
     }
     let message = "the fabric's keys and certificates are handled on the Unix socket only: over TCP a token would be enough to take them";
-    let hint = "run the command on the hub itself";
+    let hint = "run `matterbind fabric …` or `matterbind controller …` on the hub itself";
     error_response(StatusCode::FORBIDDEN, &Refusal::new("local-only", Disposition::UserAction, message, hint))
 }
 

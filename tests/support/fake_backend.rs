@@ -456,12 +456,17 @@ pub struct Running {
 pub const TOKEN: &str = "a long random word";
 
 pub async fn start() -> Running {
+    start_with(|server| server).await
+}
+
+/// With another front on TCP.
+pub async fn start_with(front: impl FnOnce(AdminServer) -> AdminServer) -> Running {
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("admin.sock");
     let tcp = Some(("127.0.0.1:0".parse().unwrap(), OperatorSecret::new(TOKEN)));
     let server = AdminServer::bind(AdminOptions { socket: socket.clone(), tcp }).await.unwrap();
     let tcp = server.tcp_address().unwrap();
     let (fake, stop) = (Arc::new(Fake::default()), CancellationToken::new());
-    let served = tokio::spawn(server.serve(fake.clone(), Arc::new(Metrics::default()), stop.clone()));
+    let served = tokio::spawn(front(server).serve(fake.clone(), Arc::new(Metrics::default()), stop.clone()));
     Running { fake, socket, tcp, directory, _guard: stop.clone().drop_guard(), stop, served }
 }
