@@ -95,6 +95,7 @@ pub struct Attempt {
     standing: Standing,
     durations: [Duration; Step::ALL.len()],
     sleep: Duration,
+    busy_until: Option<Instant>,
 }
 
 impl Attempt {
@@ -108,12 +109,18 @@ impl Attempt {
             standing: Standing::Untouched,
             durations: [Duration::ZERO; Step::ALL.len()],
             sleep: Duration::ZERO,
+            busy_until: None,
         }
     }
 
     /// The device announces that it sleeps so long: every wait for it may take so much longer.
     pub fn handle_sleep(&mut self, sleep: Duration) {
         self.sleep = sleep;
+    }
+
+    /// The device is at work until then, and worth waiting for: finding it free may take so much longer.
+    pub fn handle_busy(&mut self, until: Instant) {
+        self.busy_until = Some(until);
     }
 
     /// What the device's sleep adds to each wait for it.
@@ -222,7 +229,10 @@ impl Attempt {
 
     fn step_limit(&self) -> Duration {
         match self.step {
-            Step::Discover => self.limits.discover,
+            Step::Discover => {
+                let busy = self.busy_until.map(|until| until.saturating_duration_since(self.step_started));
+                self.limits.discover + busy.unwrap_or_default()
+            }
             Step::Operational => self.limits.meeting() + self.sleep,
             _ => self.limits.step + self.sleep,
         }
@@ -246,6 +256,17 @@ mod tests {
 
     fn after(start: Instant, seconds: u64) -> Instant {
         start + Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn a_device_that_is_busy_for_longer_than_a_search_is_waited_for() {
+        let start = Instant::now();
+        let mut attempt = Attempt::new(LIMITS, start);
+        attempt.handle_busy(after(start, 40));
+        attempt.handle_step(Step::Discover, after(start, 5));
+        assert_eq!(attempt.next_deadline(), after(start, 5 + 30 + 35));
+        attempt.handle_step(Step::Pase, after(start, 41));
+        assert_eq!(attempt.next_deadline(), after(start, 41 + 15));
     }
 
     #[test]

@@ -368,6 +368,8 @@ pub async fn set_access(
 
 /// CommissioningErrorEnum (11.10.5.1). In answer to CommissioningComplete over CASE: there is nothing left to complete.
 pub const NO_FAIL_SAFE: u8 = 3;
+/// CommissioningErrorEnum (11.10.5.1). Another fabric's administrator, or one with another session, has armed the fail-safe.
+pub const BUSY_WITH_OTHER_ADMIN: u8 = 4;
 
 /// NodeOperationalCertStatusEnum: another fabric on the device has that label already (11.18.4.3).
 const LABEL_CONFLICT: u8 = 10;

@@ -14,8 +14,9 @@ use super::run::{Run, now};
 use super::{Commissioner, Order, Progress};
 use crate::commissioning::candidates::{Candidate, Ending, Fruitless, Next, Search};
 use crate::commissioning::error::CommissioningError;
+use crate::commissioning::path::BUSY_WITH_OTHER_ADMIN;
 use crate::commissioning::ports::{
-    AttestationJudge, CandidateSearch, DiscoverError, Discovery, LinkError, MatterLink, NodeStore,
+    AttestationJudge, CandidateSearch, DiscoverError, Discovery, LinkError, MatterLink, NodeStore, PaseSession,
 };
 use crate::commissioning::step::Step;
 use crate::commissioning::together::Claimed;
@@ -28,6 +29,8 @@ const WINDOW_OPENS: Duration = Duration::from_secs(1);
 const WINDOW_POLL: Duration = Duration::from_millis(300);
 /// When a device that is at work with somebody else is asked again.
 const BUSY_POLL: Duration = Duration::from_secs(2);
+/// How long a device may take to roll back an earlier attempt of ours.
+const LEFTOVER: Duration = Duration::from_secs(5);
 /// How long a node of ours may take to say that the code is its own.
 const OURS: Duration = Duration::from_secs(3);
 /// A device that is not known by its code, but by what the code tells of it, is asked only after a device in its box had the time
@@ -85,6 +88,7 @@ where
         let mut held = None;
         let mut ours = pin!(self.ours(order));
         let mut asking_ours = true;
+        let mut leftover_ended = false;
         let mut unanswered = None;
         loop {
             let looking = async {
@@ -126,7 +130,13 @@ where
             let Some(claimed) = self.together.claim(order.attempt_id, &order.payload, &node) else { continue };
             run.attempt.handle_sleep(node.txt.session().sleep());
             let tried = self.try_one(run, order, &node, &mut lan, &search).await;
+            let leftover = match &tried {
+                Ok(pase) if !leftover_ended => self.end_leftover(run, order, pase).await,
+                _ => None,
+            };
+            leftover_ended |= leftover.is_some();
             let fruitless = match tried {
+                Ok(_) if let Some(until) = leftover => Fruitless::Busy { until },
                 Ok(pase) => {
                     claimed.prove();
                     let discriminator = self.told(order, &node, &mut lan).await;
@@ -150,7 +160,8 @@ where
                     }
                 }
                 Fruitless::Silent { .. } => lan.doubt(&node),
-                Fruitless::Closed | Fruitless::Busy { .. } => {}
+                Fruitless::Busy { until } => run.attempt.handle_busy(until),
+                Fruitless::Closed => {}
             }
             search.handle_fruitless(&node, fruitless, now());
         }
@@ -243,24 +254,42 @@ where
         }
     }
 
+    /// An attempt of ours that was interrupted may have left the device with a fail-safe that runs and with the beginnings of
+    /// credentials, which would stand in this attempt's way. It is told to roll back now, or its end is waited for. `None`:
+    /// there was no such attempt; otherwise when the device is to be asked anew, for it ends this session as it rolls back.
+    async fn end_leftover(&self, run: &Run<'_>, order: &Order, pase: &L::Pase) -> Option<Instant> {
+        self.interrupted(order).await?;
+        match tokio::time::timeout(LEFTOVER, pase.arm_fail_safe(Duration::ZERO)).await {
+            // It has our credentials, so that only their fabric may end it.
+            Ok(Err(LinkError::Commissioning { code: BUSY_WITH_OTHER_ADMIN, .. })) => {
+                Some(self.free_again(run, order).await)
+            }
+            Ok(_) | Err(_) => {
+                let note = "an attempt of this hub was interrupted; the device is told to roll back first";
+                (run.progress)(Progress::Note(note.to_owned()));
+                Some(now() + BUSY_POLL)
+            }
+        }
+    }
+
+    /// When an attempt with this code was interrupted, if its fail-safe may still run.
+    async fn interrupted(&self, order: &Order) -> Option<Timestamp> {
+        let fingerprint = self.settings.fingerprints.fingerprint(&order.payload);
+        let since = Timestamp::now() - self.settings.limits.fail_safe;
+        self.store.interrupted_since(fingerprint, since).await.ok().flatten()
+    }
+
     /// When a busy device may be free: at once where somebody else is at work, who may be done any time; where it still holds
     /// the fail-safe of an attempt of ours that was interrupted, when that has run out.
     async fn free_again(&self, run: &Run<'_>, order: &Order) -> Instant {
-        let fail_safe = self.settings.limits.fail_safe;
-        let fingerprint = self.settings.fingerprints.fingerprint(&order.payload);
-        let ours = self.store.interrupted_since(fingerprint, Timestamp::now() - fail_safe).await;
-        match ours {
-            Ok(Some(ended)) => {
-                let passed = Timestamp::now().duration_since(ended).unsigned_abs();
-                let left = fail_safe.saturating_sub(passed);
-                (run.progress)(Progress::Note(format!(
-                    "the device still holds the fail-safe of an attempt of this hub that was interrupted; it is free in {} s",
-                    left.as_secs()
-                )));
-                now() + left + BUSY_POLL
-            }
-            Ok(None) | Err(_) => now() + BUSY_POLL,
-        }
+        let Some(ended) = self.interrupted(order).await else { return now() + BUSY_POLL };
+        let passed = Timestamp::now().duration_since(ended).unsigned_abs();
+        let left = self.settings.limits.fail_safe.saturating_sub(passed);
+        (run.progress)(Progress::Note(format!(
+            "the device still holds the fail-safe of an attempt of this hub that was interrupted; it is free in {} s",
+            left.as_secs()
+        )));
+        now() + left + BUSY_POLL
     }
 
     fn over(

@@ -138,6 +138,7 @@ struct Shelf {
 #[derive(Default)]
 struct Kept {
     given: u64,
+    interrupted: Option<Timestamp>,
     attempts: BTreeMap<Uuid, Option<(&'static str, &'static str)>>,
     provisional: BTreeSet<Uuid>,
     nodes: Vec<NodeRecord>,
@@ -231,8 +232,8 @@ impl NodeStore for Shelf {
         Ok(Vec::new())
     }
 
-    async fn interrupted_since(&self, _: u16, _: Timestamp) -> Result<Option<Timestamp>, StoreError> {
-        Ok(None)
+    async fn interrupted_since(&self, _: u16, since: Timestamp) -> Result<Option<Timestamp>, StoreError> {
+        Ok(self.state.lock().unwrap().interrupted.filter(|at| *at > since))
     }
 
     async fn provisional_nodes(&self) -> Result<Vec<ProvisionalNode>, StoreError> {
@@ -398,4 +399,26 @@ async fn nothing_is_left_out_and_nothing_is_done_twice() {
     assert_eq!(commissioned.record.node_id, NodeId(1001));
     assert_eq!(world.commissioner.store.state.lock().unwrap().nodes, [commissioned.record]);
     assert_eq!(world.home.operational().len(), 1);
+}
+
+/// What an attempt that the power cut left on the device stands in the next one's way.
+#[tokio::test(start_paused = true)]
+async fn the_device_is_told_to_end_what_an_interrupted_attempt_left() {
+    use Command::{Arm, Expire, Pase};
+    let world = world(None);
+    world.commissioner.store.state.lock().unwrap().interrupted = Some(Timestamp::now());
+    world.attempt(None).await.unwrap();
+    assert_eq!(world.device.as_ref().unwrap().asked()[..4], [Pase, Expire, Pase, Arm]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fail_safe_of_ours_that_may_not_be_ended_is_waited_for() {
+    let world = world(None);
+    let device = world.device.as_ref().unwrap();
+    device.fail(Command::Expire, Fault::Refused);
+    world.commissioner.store.state.lock().unwrap().interrupted = Some(Timestamp::now());
+    let began = tokio::time::Instant::now();
+    world.attempt(None).await.unwrap();
+    let waited = began.elapsed();
+    assert!(waited >= world.commissioner.settings.limits.fail_safe - Duration::from_secs(1), "{waited:?}");
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use tokio::sync::{broadcast, watch};
 
+use crate::commissioning::path::BUSY_WITH_OTHER_ADMIN;
 use crate::commissioning::ports::{
     AttestationResponse, AttributePath, CandidateSearch, CsrResponse, DeviceDescription, DiscoverError, Discovery,
     FabricDescriptor, IssuedNoc, LinkError, MatterLink, NoAnswer, OperationalSession, PaseSession,
@@ -147,7 +148,9 @@ impl Device {
             Some(Fault::Refused) => Err(match command {
                 Command::Pase => LinkError::WrongPasscode,
                 Command::Case => LinkError::NoSharedTrustRoots { peer: self.address() },
-                Command::Arm | Command::Expire => LinkError::Commissioning { code: 4, text: String::new() },
+                Command::Arm | Command::Expire => {
+                    LinkError::Commissioning { code: BUSY_WITH_OTHER_ADMIN, text: String::new() }
+                }
                 Command::Complete => LinkError::Commissioning { code: 2, text: String::new() },
                 Command::AddNoc | Command::Label | Command::RemoveFabric => {
                     LinkError::NocStatus { code: 3, text: String::new() }
