@@ -52,6 +52,7 @@ pub use fabric::{
 pub use journal::{JournalFilter, JournalHandle, JournalLimits};
 pub use nodes::{AttemptRow, AttemptState};
 pub use offline::OfflineState;
+pub(crate) use open::is_read_only;
 pub use open::{DATABASE_FILE, LOCK_FILE, OpenError, SCHEMA_VERSION};
 pub use removal::{Removal, RemovalStage};
 pub use secrets::TOKENS;
@@ -93,6 +94,7 @@ pub struct Store {
     seal: SharedSeal,
     /// A row that held a secret may be gone: the write-ahead log still has it.
     empties_log: Arc<AtomicBool>,
+    directory: Arc<Path>,
 }
 
 /// Numbers for `status`.
@@ -142,7 +144,7 @@ impl Store {
                 run(opened, queue, writer, &empties);
             })
             .map_err(|source| OpenError::Io { path: database, source })?;
-        Ok(Self { jobs, stored, outbox_changes: watch::Sender::new(0), seal, empties_log })
+        Ok(Self { jobs, stored, outbox_changes: watch::Sender::new(0), seal, empties_log, directory: state_dir.into() })
     }
 
     /// Stores what waits, moves the log into the main file and releases the lock. Later calls answer
@@ -217,7 +219,15 @@ impl Store {
         // The caller may have stopped waiting; the job counts all the same.
         let work: Work = Box::new(move |connection| drop(answer.send(work(connection))));
         self.jobs.send(job(work)).await.map_err(|_| StoreError::Closed)?;
-        answered.await.map_err(|_| StoreError::Closed)?
+        self.named(answered.await.map_err(|_| StoreError::Closed)?)
+    }
+
+    /// SQLite tells of a disk that turned read-only as of any failed write.
+    fn named<T>(&self, answer: Result<T, StoreError>) -> Result<T, StoreError> {
+        match answer {
+            Err(StoreError::Failed(_)) if open::is_read_only(&self.directory) => Err(StoreError::ReadOnly),
+            answer => answer,
+        }
     }
 
     /// A read that needs no more than SQL.
@@ -268,7 +278,7 @@ impl Store {
         let (caller, answered) = oneshot::channel();
         let write = batch::Waiting::new(work, then, caller);
         self.jobs.send(Job::Write(Box::new(write))).await.map_err(|_| StoreError::Closed)?;
-        answered.await.map_err(|_| StoreError::Closed)?
+        self.named(answered.await.map_err(|_| StoreError::Closed)?)
     }
 }
 

@@ -278,6 +278,32 @@ fn a_light_that_dies_in_the_middle_of_a_step() {
     }
 }
 
+/// The hub's power goes in the middle of an attempt. The light goes on holding what it was given, for as long as its fail-safe
+/// is armed; the code is typed again at once.
+#[test]
+fn a_hub_that_dies_in_the_middle_of_an_attempt() {
+    let Some(lab) = Lab::new(Families::Both) else { return };
+    let Some(lights) = Lights::start(&lab, &[("SERIAL", "JSPOWER"), ("COUNT", "3")]) else { return };
+    let commissioning = "discover_timeout = \"20s\"\nfail_safe = \"12s\"".to_owned();
+    let mut hub = Hub::new(&lab, Options { commissioning, ..Options::default() });
+    hub.start_cloud();
+    for (light, point) in lights.lights.iter().zip(["arm.after", "add-root.after", "add-noc.after"]) {
+        hub.environment = vec![("MATTERBIND_FAILPOINT".to_owned(), point.to_owned())];
+        hub.start_daemon();
+        let (exit, answer) = hub.commission(&light.qr, &[]);
+        assert_eq!(exit, 5, "{point}: {answer:#}");
+        hub.kill_daemon();
+        hub.environment.clear();
+        hub.start_daemon();
+        let (exit, answer) = hub.commission(&light.qr, &[]);
+        assert_eq!(exit, 0, "{point}: {answer:#}\n{}", hub.daemon_log());
+        hub.kill_daemon();
+    }
+    hub.start_daemon();
+    assert_eq!(hub.nodes().len(), 3);
+    hub.synced("match");
+}
+
 #[test]
 fn a_full_fabric_table_and_an_untrusted_root() {
     let Some(lab) = Lab::new(Families::Both) else { return };

@@ -11,7 +11,7 @@ mod support {
 }
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::mpsc::channel;
 
@@ -71,6 +71,36 @@ impl SmallDisk {
 
     fn free(&self) {
         fs::remove_file(self.0.path().join("ballast")).unwrap();
+    }
+}
+
+/// A disk with an ext4 that can have an error.
+struct BrokenDisk {
+    mounted: SmallDisk,
+    _image: tempfile::NamedTempFile,
+}
+
+impl BrokenDisk {
+    fn new() -> Option<Self> {
+        let run = |command: &mut Command| command.output().is_ok_and(|output| output.status.success());
+        let (image, directory) = (tempfile::NamedTempFile::new().unwrap(), tempfile::tempdir().unwrap());
+        image.as_file().set_len(32 << 20).unwrap();
+        let made = run(Command::new("mkfs.ext4").arg("-q").arg(image.path()))
+            && run(Command::new("mount").args(["-o", "loop"]).arg(image.path()).arg(directory.path()));
+        if !made {
+            println!("skipped: there is no loop device or no ext4 here");
+            return None;
+        }
+        Some(Self { mounted: SmallDisk(directory), _image: image })
+    }
+
+    fn state_dir(&self) -> Option<PathBuf> {
+        Some(self.mounted.0.path().join("state"))
+    }
+
+    /// What ext4 does about an error: it takes no write any more, whatever is open.
+    fn fail(&self) {
+        self.mounted.remount("abort");
     }
 }
 
@@ -213,4 +243,35 @@ fn a_disk_that_is_read_only_and_a_database_from_the_future() {
 
     hub.start_daemon();
     assert_eq!(hub.ask(&["fabric", "show"]), fabric);
+}
+
+/// A flash that wears out under a running hub: what is asked is answered, what would have to be kept is refused by name.
+#[test]
+fn a_disk_that_turns_read_only_under_the_daemon() {
+    let Some(lab) = Lab::new(Families::Both) else { return };
+    let Some(disk) = BrokenDisk::new() else { return };
+    let storage = tempfile::tempdir().unwrap();
+    let device = VirtualDevice::start(&lab, storage.path(), &["--serial-number", "DISK3"]);
+    let other = tempfile::tempdir().unwrap();
+    let more = ["--port", "5651", "--discriminator", "3841", "--serial-number", "DISK4"];
+    let second = VirtualDevice::start(&lab, other.path(), &more);
+    let mut hub = Hub::new(&lab, Options { state_dir: disk.state_dir(), ..hasty() });
+    hub.start_cloud();
+    hub.start_daemon();
+    let node = hub.commission_and_bind(&device.qr)["node_id"].to_string();
+
+    disk.fail();
+    let (exit, failure) = hub.commission(&second.qr, &[]);
+    let step = failure["step"].as_str().unwrap_or_default().to_owned();
+    hub.check_failure(exit, &failure, &step, "state-read-only", 1);
+    assert_eq!(failure["disposition"], "user-action");
+    let refused = hub.cli(["node", "rename", &node, "Lamp", "--json"]);
+    assert_eq!(refused.json["code"], "state-read-only", "{refused:?}");
+    let checked = hub.cli(["node", "check", &node, "--json"]);
+    assert_eq!((checked.code, &checked.json["reachable"]), (0, &Value::Bool(true)), "{}", checked.stderr);
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while !hub.ask(&["status"])["waiting_for"].to_string().contains("read-only") {
+        assert!(std::time::Instant::now() < deadline, "{:#}", hub.ask(&["status"]));
+        std::thread::sleep(std::time::Duration::from_millis(200));
+    }
 }

@@ -95,7 +95,7 @@ pub struct Attempt {
     standing: Standing,
     durations: [Duration; Step::ALL.len()],
     sleep: Duration,
-    busy_until: Option<Instant>,
+    leftover: Duration,
 }
 
 impl Attempt {
@@ -109,7 +109,7 @@ impl Attempt {
             standing: Standing::Untouched,
             durations: [Duration::ZERO; Step::ALL.len()],
             sleep: Duration::ZERO,
-            busy_until: None,
+            leftover: Duration::ZERO,
         }
     }
 
@@ -118,9 +118,9 @@ impl Attempt {
         self.sleep = sleep;
     }
 
-    /// The device is at work until then, and worth waiting for: finding it free may take so much longer.
-    pub fn handle_busy(&mut self, until: Instant) {
-        self.busy_until = Some(until);
+    /// The device needs so long to roll back what an earlier attempt of ours left on it. That is not this attempt's time.
+    pub fn handle_leftover(&mut self, left: Duration) {
+        self.leftover += left;
     }
 
     /// What the device's sleep adds to each wait for it.
@@ -229,17 +229,14 @@ impl Attempt {
 
     fn step_limit(&self) -> Duration {
         match self.step {
-            Step::Discover => {
-                let busy = self.busy_until.map(|until| until.saturating_duration_since(self.step_started));
-                self.limits.discover + busy.unwrap_or_default()
-            }
+            Step::Discover => self.limits.discover + self.leftover,
             Step::Operational => self.limits.meeting() + self.sleep,
             _ => self.limits.step + self.sleep,
         }
     }
 
     fn limit(&self) -> Duration {
-        self.limits.attempt + self.sleep * SLEEPS
+        self.limits.attempt + self.sleep * SLEEPS + self.leftover
     }
 }
 
@@ -259,14 +256,16 @@ mod tests {
     }
 
     #[test]
-    fn a_device_that_is_busy_for_longer_than_a_search_is_waited_for() {
+    fn what_an_earlier_attempt_left_costs_this_one_no_time() {
         let start = Instant::now();
         let mut attempt = Attempt::new(LIMITS, start);
-        attempt.handle_busy(after(start, 40));
+        attempt.handle_leftover(Duration::from_secs(40));
         attempt.handle_step(Step::Discover, after(start, 5));
-        assert_eq!(attempt.next_deadline(), after(start, 5 + 30 + 35));
-        attempt.handle_step(Step::Pase, after(start, 41));
-        assert_eq!(attempt.next_deadline(), after(start, 41 + 15));
+        assert_eq!(attempt.next_deadline(), after(start, 5 + 30 + 40));
+        attempt.handle_step(Step::Pase, after(start, 46));
+        assert_eq!(attempt.next_deadline(), after(start, 46 + 15));
+        attempt.handle_step(Step::Pase, after(start, 120));
+        assert_eq!(attempt.next_deadline(), after(start, 90 + 40));
     }
 
     #[test]

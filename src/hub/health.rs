@@ -15,6 +15,7 @@ use tokio::net::UnixStream;
 use super::Hub;
 use super::world::{HubLink, Lan, World};
 use crate::journal::{Event, EventSink, Level};
+use crate::store::is_read_only;
 use crate::systemd;
 
 /// A part answers within this time; a busy hub takes a fraction of it.
@@ -116,7 +117,7 @@ impl<W: World> Hub<W> {
             }
         };
         let (stack, discovery, store, socket) = tokio::join!(stack, discovery, store, socket);
-        [stack, discovery, store, socket, room(&self.config.state_dir)].into_iter().flatten().collect()
+        [stack, discovery, store, socket, disk(&self.config.state_dir)].into_iter().flatten().collect()
     }
 
     fn announce(&self, took: Duration) {
@@ -152,12 +153,14 @@ async fn request(socket: &Path) -> std::io::Result<()> {
     if &answer == b"HTTP/1.1 200" { Ok(()) } else { Err(std::io::Error::other("it refuses the daemon itself")) }
 }
 
-/// A disk that is full before anything had to be written.
-fn room(state_dir: &Path) -> Option<Fault> {
+/// A disk that is full or read-only before anything had to be written.
+fn disk(state_dir: &Path) -> Option<Fault> {
+    let on = || format!("on the disk that holds {}", state_dir.display());
+    if is_read_only(state_dir) {
+        return Some(Fault { what: format!("leave to write {}: it is read-only", on()), stands_still: false });
+    }
     let found = rustix::fs::statvfs(state_dir).ok()?;
     let left = found.f_bavail.saturating_mul(found.f_frsize);
-    (left < LITTLE_ROOM).then(|| Fault {
-        what: format!("room on the disk that holds {}: {} KiB are left", state_dir.display(), left >> 10),
-        stands_still: false,
-    })
+    (left < LITTLE_ROOM)
+        .then(|| Fault { what: format!("room {}: {} KiB are left", on(), left >> 10), stands_still: false })
 }

@@ -154,6 +154,14 @@ pub(super) fn open(state_dir: &Path) -> Result<Opened, OpenError> {
     Ok(Opened { connection, _lock: lock })
 }
 
+/// Whether the file system takes no writes any more, as after an error of the disk. It is asked for a file without a name,
+/// which leaves nothing behind: what the mount says of itself may be older than the error.
+pub(crate) fn is_read_only(state_dir: &Path) -> bool {
+    use rustix::fs::{CWD, Mode, OFlags, openat};
+    let asked = openat(CWD, state_dir, OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR);
+    asked.is_err_and(|error| error == rustix::io::Errno::ROFS)
+}
+
 /// Makes the directory where needed, and 0700 in any case, whatever the umask.
 pub(super) fn make_private(state_dir: &Path) -> Result<(), OpenError> {
     let io = |source| io_error(state_dir, source);

@@ -16,7 +16,8 @@ use crate::commissioning::candidates::{Candidate, Ending, Fruitless, Next, Searc
 use crate::commissioning::error::CommissioningError;
 use crate::commissioning::path::BUSY_WITH_OTHER_ADMIN;
 use crate::commissioning::ports::{
-    AttestationJudge, CandidateSearch, DiscoverError, Discovery, LinkError, MatterLink, NodeStore, PaseSession,
+    AttestationJudge, CandidateSearch, DiscoverError, Discovery, LinkError, MatterLink, NoAnswer, NodeStore,
+    PaseSession,
 };
 use crate::commissioning::step::Step;
 use crate::commissioning::together::Claimed;
@@ -145,9 +146,12 @@ where
                     let found = Found { node: *node, discriminator };
                     return Ok(Met { found, pase, hold });
                 }
-                Err(CommissioningError::Link { source: source @ LinkError::Unreachable { .. }, .. }) => {
-                    unanswered = Some(source);
-                    Fruitless::Silent { waited_out: true }
+                Err(CommissioningError::Link { source: LinkError::Unreachable { tried }, .. }) => {
+                    // Some devices that are at work with somebody else do not say so, but leave the handshake lying.
+                    let left_lying = tried.iter().any(|(_, why)| *why == NoAnswer::Incomplete);
+                    unanswered = Some(LinkError::Unreachable { tried });
+                    let ours = if left_lying { self.rolled_back(run, order).await } else { None };
+                    ours.map_or(Fruitless::Silent { waited_out: true }, |until| Fruitless::Busy { until })
                 }
                 Err(error) => self.fruitless(run, order, error).await?,
             };
@@ -160,8 +164,7 @@ where
                     }
                 }
                 Fruitless::Silent { .. } => lan.doubt(&node),
-                Fruitless::Busy { until } => run.attempt.handle_busy(until),
-                Fruitless::Closed => {}
+                Fruitless::Closed | Fruitless::Busy { .. } => {}
             }
             search.handle_fruitless(&node, fruitless, now());
         }
@@ -235,7 +238,7 @@ where
     /// What a failed try means for the search; an error that says nothing about the device ends it.
     async fn fruitless(
         &self,
-        run: &Run<'_>,
+        run: &mut Run<'_>,
         order: &Order,
         error: CommissioningError,
     ) -> Result<Fruitless, CommissioningError> {
@@ -257,7 +260,7 @@ where
     /// An attempt of ours that was interrupted may have left the device with a fail-safe that runs and with the beginnings of
     /// credentials, which would stand in this attempt's way. It is told to roll back now, or its end is waited for. `None`:
     /// there was no such attempt; otherwise when the device is to be asked anew, for it ends this session as it rolls back.
-    async fn end_leftover(&self, run: &Run<'_>, order: &Order, pase: &L::Pase) -> Option<Instant> {
+    async fn end_leftover(&self, run: &mut Run<'_>, order: &Order, pase: &L::Pase) -> Option<Instant> {
         self.interrupted(order).await?;
         match tokio::time::timeout(LEFTOVER, pase.arm_fail_safe(Duration::ZERO)).await {
             // It has our credentials, so that only their fabric may end it.
@@ -279,17 +282,22 @@ where
         self.store.interrupted_since(fingerprint, since).await.ok().flatten()
     }
 
-    /// When a busy device may be free: at once where somebody else is at work, who may be done any time; where it still holds
-    /// the fail-safe of an attempt of ours that was interrupted, when that has run out.
-    async fn free_again(&self, run: &Run<'_>, order: &Order) -> Instant {
-        let Some(ended) = self.interrupted(order).await else { return now() + BUSY_POLL };
-        let passed = Timestamp::now().duration_since(ended).unsigned_abs();
+    /// When a busy device may be free: at once where somebody else is at work, who may be done any time.
+    async fn free_again(&self, run: &mut Run<'_>, order: &Order) -> Instant {
+        self.rolled_back(run, order).await.unwrap_or_else(|| now() + BUSY_POLL)
+    }
+
+    /// When the fail-safe of an attempt of ours that was interrupted has run out, if there was one.
+    async fn rolled_back(&self, run: &mut Run<'_>, order: &Order) -> Option<Instant> {
+        let passed = Timestamp::now().duration_since(self.interrupted(order).await?).unsigned_abs();
         let left = self.settings.limits.fail_safe.saturating_sub(passed);
         (run.progress)(Progress::Note(format!(
             "the device still holds the fail-safe of an attempt of this hub that was interrupted; it is free in {} s",
             left.as_secs()
         )));
-        now() + left + BUSY_POLL
+        let until = left + BUSY_POLL;
+        run.attempt.handle_leftover(until);
+        Some(now() + until)
     }
 
     fn over(
