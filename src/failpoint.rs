@@ -49,6 +49,8 @@ pub const ALL: &[&str] = &[
     "complete.after",
     "record.in-transaction",
     "record.committed",
+    // and it was another node before it was reset
+    "succession.in-transaction",
     // an attempt that the daemon finds at its start
     "recover.before",
     "recover.completed",

@@ -1,5 +1,5 @@
 //! Who answers is proved, and whoever is there is found: a stranger at a lamp's address, addresses that nobody has any more, a
-//! hub that restarts, and a device that stands still for a while.
+//! hub that restarts, more questions at once than the stack has sessions, and a device that stands still for a while.
 //!
 //! ```text
 //! hub (daemon, reference cloud) ── switch ── hosts with a light each
@@ -14,9 +14,11 @@ mod support {
     pub mod matterjs;
 }
 
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use support::daemon::{Hub, MATTERBIND, Options, PATIENCE, VirtualDevice};
 use support::lab::{Families, INTERFACE, Lab};
@@ -129,6 +131,50 @@ fn after_a_restart_the_nodes_answer_at_once() {
     assert!(took < Duration::from_secs(7), "{took:?}");
     let told = hub.cli(["logs", "--json"]).stdout;
     assert!(!told.contains("node-unreachable"), "{told}");
+}
+
+/// `node check` over the socket, without a process for each; what it said.
+fn check(socket: &std::path::Path, id: &str) -> Value {
+    let body = json!({ "action": "check" }).to_string();
+    let mut client = UnixStream::connect(socket).unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    let head = format!("POST /v1/nodes/{id}/action HTTP/1.1\r\nhost: hub\r\ncontent-type: application/json");
+    let length = body.len();
+    write!(client, "{head}\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}").unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).unwrap();
+    let document = answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default();
+    serde_json::from_str(&document).unwrap_or_else(|_| panic!("no JSON: {answer}"))
+}
+
+/// The stack has 64 sessions. Questions beyond them wait for their turn; none fails.
+#[test]
+fn two_hundred_and_fifty_checks_at_once_all_end_well() {
+    let Some(lab) = Lab::new(Families::Both) else { return };
+    let storage = tempfile::tempdir().unwrap();
+    let hub = Hub::start(&lab, Options::default());
+    let devices: Vec<(VirtualDevice, String)> = (0..2)
+        .map(|number| {
+            let (port, discriminator) = ((5600 + number).to_string(), (400 + number).to_string());
+            let serial = format!("REACH2{number}");
+            let arguments = ["--port", &port, "--discriminator", &discriminator, "--serial-number", &serial];
+            let device = VirtualDevice::start(&lab, &storage.path().join(&serial), &arguments);
+            let id = hub.commission_and_bind(&device.qr)["node_id"].to_string();
+            (device, id)
+        })
+        .collect();
+    let (socket, began) = (hub.socket(), Instant::now());
+    let answers: Vec<Value> = std::thread::scope(|scope| {
+        let ask = |number: usize| {
+            let (socket, id) = (&socket, &devices[number % devices.len()].1);
+            scope.spawn(move || check(socket, id))
+        };
+        let asking: Vec<_> = (0..250).map(ask).collect();
+        asking.into_iter().map(|one| one.join().unwrap()).collect()
+    });
+    println!("250 checks in {:?}", began.elapsed());
+    let failed: Vec<&Value> = answers.iter().filter(|answer| answer["reachable"] != true).collect();
+    assert!(failed.is_empty(), "{} failed, the first: {:#}\n{}", failed.len(), failed[0], hub.daemon_log());
 }
 
 /// Datagrams that the hub's namespace has sent and received so far, both families.

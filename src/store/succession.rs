@@ -11,6 +11,7 @@ use super::nodes::{modify, record};
 use super::{Failure, Store, outbox, task_row};
 use crate::bind::{BindRequest, BindState, BindStatus, CloudDevice, name_in_cloud};
 use crate::durable::StoreError;
+use crate::failpoint;
 use crate::node::{NodeId, NodeRecord, NodeState};
 use crate::outbox::ports::{OutboxId, OutboxTask};
 
@@ -52,6 +53,7 @@ pub(super) fn commit(
     outbox::drop_work(tx, replaced)?;
     tx.execute("DELETE FROM nodes WHERE node_id = ?1", [id(replaced.0)?])?;
     tx.execute("DELETE FROM removals WHERE node_id = ?1", [id(replaced.0)?])?;
+    failpoint::reach("succession.in-transaction");
     let before = outbox::cloud_device(&old).filter(|_| known);
     if task.is_none() && before.is_some() && before == outbox::cloud_device(new) {
         // There is no code to bind it with; what the cloud holds stays until somebody gives one.

@@ -66,6 +66,9 @@ const MORE: &[(&str, Play)] = &[
     ("access.saved:2", Play::ShutOut),
     ("access.told", Play::ShutOut),
     ("acl.written", Play::ShutOut),
+    ("complete.sent", Play::Succeed),
+    ("record.in-transaction", Play::Succeed),
+    ("record.committed", Play::Succeed),
     ("keys.temporary", Play::Restore),
     ("keys.renamed", Play::Restore),
     // the keys first, then the database
@@ -82,6 +85,7 @@ fn play_of(point: &str) -> Play {
         "access" | "hub-noc" | "cats" => Play::Rotate,
         "controller" => Play::ShutOut,
         "mend" => Play::Mend,
+        "succession" => Play::Succeed,
         "restore" => Play::Restore,
         _ => Play::Commission,
     }

@@ -6,7 +6,7 @@ use std::path::Path;
 use matterbind::bind::BindState;
 use matterbind::cli::client::{AdminClient, PLAIN, SLOW};
 use matterbind::commissioning::ports::NodeStore;
-use matterbind::node::{NodeRecord, NodeState};
+use matterbind::node::{NodeId, NodeRecord, NodeState};
 use matterbind::sim::cloud::{Fault, FaultKind};
 use matterbind::store::{AttemptState, FabricState, Store};
 use serde_json::{Value, json};
@@ -35,9 +35,11 @@ pub enum Play {
     Mend,
     /// After it was commissioned, a backup is put over the hub's state.
     Restore,
+    /// After it was commissioned, its device is reset and commissioned again.
+    Succeed,
 }
 
-const ALL: [Play; 9] = [
+const ALL: [Play; 10] = [
     Play::Commission,
     Play::Recover,
     Play::Abandon,
@@ -47,6 +49,7 @@ const ALL: [Play; 9] = [
     Play::ShutOut,
     Play::Mend,
     Play::Restore,
+    Play::Succeed,
 ];
 
 /// The hub's tag at first, and after its rotation.
@@ -64,6 +67,7 @@ impl Play {
             Self::ShutOut => "shut-out",
             Self::Mend => "mend",
             Self::Restore => "restore",
+            Self::Succeed => "succeed",
         }
     }
 
@@ -82,7 +86,7 @@ impl Play {
 
     /// Whether the device is commissioned, undisturbed, before the first crash.
     fn is_about_a_bound_node(self) -> bool {
-        matches!(self, Self::Rotate | Self::ShutOut | Self::Mend | Self::Restore)
+        matches!(self, Self::Rotate | Self::ShutOut | Self::Mend | Self::Restore | Self::Succeed)
     }
 
     /// How often the cloud has bound and unbound in the end.
@@ -91,7 +95,7 @@ impl Play {
             Self::Commission | Self::Recover | Self::Abandon | Self::Rename | Self::Restore => (1, 0),
             Self::Remove => (1, 1),
             // The cloud has no update.
-            Self::Rotate | Self::ShutOut => (2, 1),
+            Self::Rotate | Self::ShutOut | Self::Succeed => (2, 1),
             // It forgot by itself.
             Self::Mend => (2, 0),
         }
@@ -101,12 +105,13 @@ impl Play {
 /// Plays one point; answers how often it was reached.
 pub async fn play(point: &str, play: Play, directory: &Path) -> Result<u32> {
     let mut rig = Rig::new(directory).await?;
-    let mut story = Story { play: Play::Commission, was_bound: false, keys: None };
+    let mut story = Story { play: Play::Commission, was_bound: false, keys: None, before: None };
     if play.is_about_a_bound_node() {
         story.undisturbed(&mut rig).await?;
         match play {
             Play::Mend => rig.cloud.change_bindings(Vec::clear),
             Play::Restore => return restore(&mut rig, story, point).await,
+            Play::Succeed => rig.reset_device().await?,
             _ => {}
         }
     }
@@ -168,6 +173,8 @@ struct Story {
     was_bound: bool,
     /// The fabric's keys, once they were on disk.
     keys: Option<Vec<u8>>,
+    /// The device's node before it was reset.
+    before: Option<NodeId>,
 }
 
 impl Story {
@@ -204,6 +211,7 @@ impl Story {
             }
             until(client, async |client| Ok(outbox(client).await?.entries.is_empty())).await?;
             self.was_bound = true;
+            self.before = nodes(client).await?.first().map(|node| node.node_id);
         }
         match self.play {
             Play::Commission | Play::Recover | Play::Abandon | Play::Restore => {
@@ -258,6 +266,23 @@ impl Story {
                 })
                 .await?;
                 controllers::check(client, &only(client).await?).await?;
+                check_bound(client, rig, NAMES[0], self.play).await
+            }
+            Play::Succeed => {
+                let before = self.before.ok_or("the device had no node")?;
+                while nodes(client).await?.iter().all(|node| node.node_id == before) {
+                    commission(client, &rig.code).await?;
+                }
+                // Where the old node could not be asked while it was replaced, the next comparison ends it.
+                until(client, async |client| {
+                    if nodes(client).await?.len() > 1 {
+                        client.post::<Value>(&["sync"], &json!({}), SLOW).await?;
+                    }
+                    Ok(nodes(client).await?.len() == 1 && outbox(client).await?.entries.is_empty())
+                })
+                .await?;
+                let record = only(client).await?;
+                expect("the node that it was", record.replaces, Some(before))?;
                 check_bound(client, rig, NAMES[0], self.play).await
             }
             Play::Mend => {
@@ -325,7 +350,7 @@ async fn check_store(rig: &Rig, play: Play) -> Result<()> {
         }
     }
     let committed = attempts.iter().filter(|row| row.state == AttemptState::Committed).count();
-    expect("committed attempts", committed, 1)?;
+    expect("committed attempts", committed, if play == Play::Succeed { 2 } else { 1 })?;
     for controller in store.controllers().await? {
         if !used.insert(controller.node_id) || controller.node_id.0 >= fabric.next_node_id {
             return Err(format!("node id {} was used twice or not taken", controller.node_id).into());

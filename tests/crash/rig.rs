@@ -26,6 +26,8 @@ const VENDOR_ID: u16 = 0xFFF1;
 const PRODUCT_ID: u16 = 0x8001;
 pub const SERIAL: &str = "CRASH0001";
 pub const DISCRIMINATOR: u16 = 3840;
+/// Where the light keeps its state.
+const DEVICE: &str = "device";
 const BACKUP: &str = "hub.age";
 const IDENTITY: &str = "identity";
 /// How the device is called at first, and after the rename.
@@ -36,7 +38,7 @@ pub struct Rig {
     pub directory: PathBuf,
     pub cloud: SimCloud,
     pub code: String,
-    _device: Child,
+    device: Child,
     _device_output: Lines<BufReader<ChildStdout>>,
     _stop: tokio_util::sync::DropGuard,
     starts: u32,
@@ -50,25 +52,18 @@ impl Rig {
         let cloud = SimCloud::new(Scenario::default());
         let (serving, ended) = (cloud.clone(), stop.clone());
         tokio::spawn(async move { serving.serve(listener, ended).await });
-        let mut device = Command::new(env!("CARGO_BIN_EXE_matterbind"))
-            .args(["virtual-device", "--json", "--interface=lo", "--passcode=20202021"])
-            .arg(format!("--discriminator={DISCRIMINATOR}"))
-            .arg(format!("--vendor-id={VENDOR_ID}"))
-            .arg(format!("--product-id={PRODUCT_ID}"))
-            .arg(format!("--serial-number={SERIAL}"))
-            .arg(format!("--storage={}", directory.join("device").display()))
-            .env_remove("RUST_BACKTRACE")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(File::create(directory.join("device.log"))?)
-            .kill_on_drop(true)
-            .spawn()?;
-        let mut lines = BufReader::new(device.stdout.take().ok_or("no output")?).lines();
-        let ready: Value = serde_json::from_str(&lines.next_line().await?.ok_or("the device did not start")?)?;
-        let code = ready["qr_code"].as_str().ok_or("no code")?.to_owned();
+        let (device, device_output, code) = start_device(directory).await?;
         let directory = directory.to_owned();
         let _stop = stop.drop_guard();
-        Ok(Self { directory, cloud, code, _device: device, _device_output: lines, _stop, starts: 0 })
+        Ok(Self { directory, cloud, code, device, _device_output: device_output, _stop, starts: 0 })
+    }
+
+    /// Takes the light back to its factory settings.
+    pub async fn reset_device(&mut self) -> Result<()> {
+        self.device.kill().await?;
+        std::fs::remove_dir_all(self.directory.join(DEVICE))?;
+        (self.device, self._device_output, self.code) = start_device(&self.directory).await?;
+        Ok(())
     }
 
     /// Starts the daemon, with a failpoint or without.
@@ -254,6 +249,27 @@ pub async fn until_commissionable(client: &AdminClient) -> Result<()> {
             return Ok(());
         }
     }
+}
+
+/// The light, its output, and its code.
+async fn start_device(directory: &Path) -> Result<(Child, Lines<BufReader<ChildStdout>>, String)> {
+    let mut device = Command::new(env!("CARGO_BIN_EXE_matterbind"))
+        .args(["virtual-device", "--json", "--interface=lo", "--passcode=20202021"])
+        .arg(format!("--discriminator={DISCRIMINATOR}"))
+        .arg(format!("--vendor-id={VENDOR_ID}"))
+        .arg(format!("--product-id={PRODUCT_ID}"))
+        .arg(format!("--serial-number={SERIAL}"))
+        .arg(format!("--storage={}", directory.join(DEVICE).display()))
+        .env_remove("RUST_BACKTRACE")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(File::options().create(true).append(true).open(directory.join("device.log"))?)
+        .kill_on_drop(true)
+        .spawn()?;
+    let mut lines = BufReader::new(device.stdout.take().ok_or("no output")?).lines();
+    let ready: Value = serde_json::from_str(&lines.next_line().await?.ok_or("the device did not start")?)?;
+    let code = ready["qr_code"].as_str().ok_or("no code")?.to_owned();
+    Ok((device, lines, code))
 }
 
 fn write_config(directory: &Path, base_url: &str) -> Result<()> {
