@@ -5,6 +5,7 @@
 //! stops, the step under way ends first (or its deadline passes), then the fail-safe is expired.
 
 mod approach;
+mod known;
 mod record;
 mod run;
 
@@ -251,7 +252,7 @@ where
         let (operational, ()) = (met?, rearmed?);
         let accessing = async { operational.set_access(&plan?, &self.settings.label).await };
         let accessed = run.step(Step::Access, accessing).await?;
-        let before = (self.predecessor)(shown.description.basic.clone()).await;
+        let before = self.predecessor_of(run, &shown, pase.as_ref()).await?;
         let order = &succeeding(order, before.as_ref());
         let bind = match found.discriminator {
             Some(_) => self.bind_identity(run, order, &shown.description.basic, &accessed).await,
@@ -351,21 +352,6 @@ where
             keyed.issue_noc(self.link.as_ref(), node).await
         })
         .await
-    }
-
-    /// A device that holds our fabric already is one of our nodes: which one, its identity tells.
-    async fn named(&self, error: CommissioningError, basic: &BasicInformation) -> CommissioningError {
-        let (step, code) = (error.step(), error.code());
-        if code != "already-on-this-fabric" {
-            return error;
-        }
-        let same =
-            |record: &NodeRecord| record.unique_id == basic.unique_id && record.serial_number == basic.serial_number;
-        let known = self.store.nodes_of_product(basic.vendor_id, basic.product_id).await.unwrap_or_default();
-        match known.into_iter().rfind(same) {
-            Some(node) => CommissioningError::AlreadyOurs { step, node: Box::new(node) },
-            None => error,
-        }
     }
 
     /// CASE with the new node, at the address that PASE used and wherever it announces itself, until the step's time is over: a

@@ -130,6 +130,7 @@ impl NodeStore for Store {
             )?;
             let row = task.map(|task| outbox::insert(tx, record.node_id, &task, record.commissioned_at)).transpose()?;
             tx.execute("DELETE FROM provisional WHERE attempt_id = ?1", [attempt_id.to_string()])?;
+            succession::end_earlier_attempts(tx, attempt_id, &record)?;
             tx.execute(
                 "UPDATE attempts SET state = 'committed', node_id = ?2, ended_at = ?3 WHERE attempt_id = ?1",
                 params![attempt_id.to_string(), id(record.node_id.0)?, micros(record.commissioned_at)],

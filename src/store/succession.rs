@@ -5,10 +5,11 @@
 
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension, Transaction};
+use uuid::Uuid;
 
 use super::fabric::id;
 use super::nodes::{modify, record};
-use super::{Failure, Store, outbox, task_row};
+use super::{Failure, Store, from_json, outbox, task_row};
 use crate::bind::{BindRequest, BindState, BindStatus, CloudDevice, name_in_cloud};
 use crate::durable::StoreError;
 use crate::failpoint;
@@ -62,6 +63,24 @@ pub(super) fn commit(
     }
     let task = task.map(|task| bring_over(tx, replaced, before, task, new.commissioned_at)).transpose()?;
     Ok(task)
+}
+
+/// Ends the provisional rows that earlier attempts with the same code left about the same device. It cannot be on our fabric as
+/// their node: AddNOC refuses a second certificate of one fabric (Matter Core 11.18.6.8.1).
+pub(super) fn end_earlier_attempts(tx: &Transaction<'_>, attempt_id: Uuid, new: &NodeRecord) -> Result<(), Failure> {
+    let mut statement = tx.prepare(
+        "SELECT provisional.attempt_id, provisional.record FROM provisional
+         JOIN attempts AS earlier ON earlier.attempt_id = provisional.attempt_id
+         JOIN attempts AS this ON this.attempt_id = ?1 AND this.fingerprint = earlier.fingerprint",
+    )?;
+    let rows = statement.query_map([attempt_id.to_string()], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let earlier: Vec<(String, String)> = rows.collect::<Result<_, _>>()?;
+    for (attempt, old) in earlier {
+        if from_json::<NodeRecord>(&old)?.marks().are_of_one_device(&new.marks()) {
+            tx.execute("DELETE FROM provisional WHERE attempt_id = ?1", [attempt])?;
+        }
+    }
+    Ok(())
 }
 
 impl Store {

@@ -270,8 +270,11 @@ impl Story {
             }
             Play::Succeed => {
                 let before = self.before.ok_or("the device had no node")?;
-                while nodes(client).await?.iter().all(|node| node.node_id == before) {
-                    commission(client, &rig.code).await?;
+                let is_new = async || {
+                    Ok::<_, Box<dyn std::error::Error>>(nodes(client).await?.iter().any(|node| node.node_id != before))
+                };
+                if !is_new().await? && !commission(client, &rig.code).await? && !is_new().await? {
+                    return Err("the attempt after the reset was refused".into());
                 }
                 // Where the old node could not be asked while it was replaced, the next comparison ends it.
                 until(client, async |client| {
