@@ -26,7 +26,9 @@ use crate::hub::reach::Reach;
 use crate::hub::succession::Predecessors;
 use crate::hub::trust::judge::Judge;
 use crate::hub::world::{HubLink, Outside, World};
-use crate::hub::{Commissioning, Hub, access, health, keys, label, preflight, probe, recovery, strangers, sync, turns};
+use crate::hub::{
+    Commissioning, Hub, access, doctor, health, keys, label, preflight, probe, recovery, strangers, sync, turns,
+};
 use crate::journal::{Event, EventSink, Level};
 use crate::matter::credentials::Credentials;
 use crate::outbox::dispatcher::{DispatchOptions, Dispatcher};
@@ -190,6 +192,7 @@ pub(crate) fn build<W: World>(
         syncing: sync::Syncing::default(),
         probes: probe::Probes::default(),
         health: health::Health::default(),
+        doctor: doctor::Doctor::default(),
         metrics,
         started_at: Timestamp::now(),
         stop: stop.clone(),

@@ -22,6 +22,7 @@ pub mod daemon;
 #[cfg(feature = "sim")]
 pub mod demo;
 pub mod discover;
+pub mod doctor;
 pub mod exit;
 pub mod fabric;
 pub mod generate;
@@ -116,6 +117,8 @@ pub enum Command {
     Logs(logs::LogsArgs),
     /// Show how daemon, fabric, nodes, outbox and cloud stand
     Status(status::StatusArgs),
+    /// Look at everything around the hub, and say what is wrong and what to do
+    Doctor(doctor::DoctorArgs),
     /// Who may do what on the nodes: show, set, apply, rotate
     Access(access::AccessArgs),
     /// Other controllers: give them certificates, renew them, shut them out, invite apps
@@ -205,6 +208,7 @@ fn dispatch(global: &Global, command: Command) -> Result<ExitCode, CliError> {
         Command::Sync(args) => sync::run(global, &args),
         Command::Logs(args) => logs::run(global, args),
         Command::Status(args) => status::run(global, &args),
+        Command::Doctor(args) => doctor::run(global, &args),
         Command::Access(args) => access::run(global, args),
         Command::Controller(args) => controller::run(global, args),
         Command::Fabric(args) => fabric::run(global, args),
@@ -244,6 +248,7 @@ impl Command {
             Self::Sync(args) => args.json,
             Self::Logs(args) => args.json,
             Self::Status(args) => args.json,
+            Self::Doctor(args) => args.json,
             Self::Access(args) => args.json,
             Self::Controller(args) => args.json,
             Self::Fabric(args) => args.action.json(),

@@ -71,6 +71,8 @@ impl Default for Config {
 pub struct NetworkConfig {
     /// Interface names; empty: every interface that is up and multicast-capable.
     pub interfaces: Vec<String>,
+    /// Whether the loopback interface may be one of them: for simulated devices on the hub itself.
+    pub loopback: bool,
 }
 
 /// `[fabric]`

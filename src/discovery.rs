@@ -49,6 +49,7 @@ pub(crate) mod interfaces;
 pub mod register;
 mod schedule;
 mod search;
+mod survey;
 pub mod txt;
 
 use std::collections::HashMap;
@@ -63,7 +64,9 @@ use self::cache::{Cache, Kind};
 pub use self::cache::{DiscoveryEvent, Seen};
 pub use self::candidates::Candidates;
 pub use self::health::Health;
+pub use self::interfaces::InterfaceState;
 use self::search::{Finding, Wanted};
+pub use self::survey::{Echo, EchoOutcome, Survey, survey};
 use crate::commissioning::ports::{DiscoverError, Discovery};
 use crate::config::NetworkConfig;
 use crate::node::{CommissionableNode, NodeId, OperationalNode};
@@ -217,6 +220,11 @@ impl LanDiscovery {
             (Ok(()), Ok(Err(_)) | Err(_)) => Some("discovery does not answer the hub itself".to_owned()),
         };
         Health { interfaces, missing, failure }
+    }
+
+    /// The network as it is now, with an echo on every interface that takes part.
+    pub async fn survey(&self) -> Survey {
+        survey(&self.shared.config).await
     }
 
     /// Keeps asking the LAN for as long as the guard lives: for a listing that should be complete.

@@ -4,7 +4,7 @@
 //! `commission` takes devices in, `removal` takes them away, `inventory` asks one node, `access` writes who may do what,
 //! `controllers` gives others certificates, `keys` backs up, `sync` compares device, record and cloud, `trust` judges who joins, `succession` knows devices again after a reset, `strangers` are
 //! nodes of ours without a record, `binding` gives a node other keys, `recovery` settles what a crash interrupted,
-//! `label` tells nodes a changed name of the fabric, `health` asks every part whether it works,
+//! `label` tells nodes a changed name of the fabric, `health` asks every part whether it works, `doctor` looks at all around it,
 //! `clock` says whether the hub's clock can be believed, `presence` follows what the LAN shows, `probe` and `liveness` ask who is silent,
 //! `turns` keeps those who want the same node from getting in each other's way, and `reach` is the way to a node.
 
@@ -31,6 +31,7 @@ pub(crate) mod clock;
 pub(crate) mod commission;
 pub(crate) mod controllers;
 pub(crate) mod discover;
+pub mod doctor;
 pub mod doors;
 pub(crate) mod health;
 pub(crate) mod inventory;
@@ -117,6 +118,7 @@ pub struct Hub<W: World> {
     pub(crate) syncing: sync::Syncing,
     pub(crate) probes: probe::Probes<W>,
     pub(crate) health: health::Health,
+    pub(crate) doctor: doctor::Doctor,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) started_at: Timestamp,
     pub(crate) stop: CancellationToken,
@@ -137,6 +139,7 @@ impl<W: World> Hub<W> {
         tasks.spawn(sync::follow_rejections(Arc::clone(self)));
         tasks.spawn(removal::follow_unbinds(Arc::clone(self)));
         tasks.spawn(health::follow(Arc::clone(self), began));
+        tasks.spawn(doctor::follow(Arc::clone(self)));
         tasks.spawn(status::tell_service_manager(Arc::clone(self)));
     }
 }

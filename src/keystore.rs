@@ -215,6 +215,21 @@ pub struct Loaded {
     pub sealed: bool,
 }
 
+/// Whether the bundle that lies in `state_dir` is sealed, by its header alone; `None` where there is none.
+///
+/// # Errors
+/// It cannot be read.
+pub fn is_sealed(state_dir: &Path) -> io::Result<Option<bool>> {
+    let mut header = [0; 64];
+    let length = match File::open(state_dir.join(FILE_NAME)).and_then(|mut file| file.read(&mut header)) {
+        Ok(length) => length,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let form = header[..length].split(|byte| matches!(byte, b' ' | b'\n')).nth(2);
+    Ok(Some(form == Some(b"sealed")))
+}
+
 /// Where the bundle lies and how it is sealed.
 pub struct Keystore {
     path: PathBuf,

@@ -28,6 +28,7 @@ use crate::outbox::ports::OutboxState;
 
 mod batch;
 mod controllers;
+mod examine;
 mod fabric;
 mod journal;
 mod nodes;
@@ -46,6 +47,7 @@ mod task_row;
 mod tests;
 
 pub use controllers::Enrolled;
+pub use examine::{Examined, Examiner, Integrity, LAST_BACKUP, examine};
 pub use fabric::{
     FabricMismatch, FabricRow, FabricStart, FabricState, NewFabric, fabric_start, random_fabric_id, random_hub_node_id,
 };

@@ -133,6 +133,7 @@ async fn every_answer_is_as_the_document_says() {
     }
     let asked = [
         ("get", "/v1/status", "/v1/status", None),
+        ("get", "/v1/doctor", "/v1/doctor", None),
         ("get", "/v1/fabric", "/v1/fabric", None),
         ("get", "/v1/access", "/v1/access", None),
         ("post", "/v1/access", "/v1/access", Some(json!({ "action": "apply" }))),

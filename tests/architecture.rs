@@ -64,6 +64,7 @@ const ALLOWED: &[(&str, &str, &str)] = &[
     ("cli/admin", "config", "makes a token without a daemon"),
     ("cli/controller", "admin backup controller", "makes requests, encrypts bundles"),
     ("cli/daemon", "app config keystore store systemd telemetry", "starts the daemon, whose stderr may be the journal"),
+    ("cli/doctor", "admin config hub", "looks at what can be seen without a daemon"),
     ("cli/demo", "admin sim", "plays the whole product"),
     ("cli/fabric", "admin backup commissioning config keystore ownership", "shows and backs up through the daemon"),
     ("cli/sim", "sim", "starts the simulations"),
@@ -76,8 +77,8 @@ const ALLOWED: &[(&str, &str, &str)] = &[
     ("main", "", "calls the command line"),
     (
         "hub",
-        "access attestation backup clock cloud commissioning config controller dcl discovery keystore matter outbox paa reconcile rhythm store \
-         systemd telemetry",
+        "access attestation backup clock cloud commissioning config controller dcl discovery keystore matter outbox ownership paa \
+         reconcile rhythm store systemd telemetry",
         "the use cases, on every adapter that they need",
     ),
     ("app", "*", "the composition root"),
@@ -110,7 +111,7 @@ const ONE_PLACE: &[(&str, &str, &str)] = &[
 /// Pure modules: time is an argument, nothing waits.
 const PURE: &str = "secret node onboarding fabric controller bind clock plain rhythm durable journal standing attestation commissioning/attempt \
                     commissioning/step reconcile/compare hub/liveness hub/reach/rank \
-                    outbox/foreign outbox/schedule dcl/schedule discovery/search \
+                    hub/doctor/facts hub/doctor/judge outbox/foreign outbox/schedule dcl/schedule discovery/search \
                     discovery/cache discovery/txt config/validate cloud/budget";
 
 /// Files over 500 lines, and why they are whole.

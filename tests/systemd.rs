@@ -1,6 +1,7 @@
 //! What the service manager sees of the daemon: READY, STATUS, WATCHDOG, STOPPING, a state directory that only it can
 //! read, and an exit code of 0 on SIGTERM. The manager is a datagram socket here; the daemon is the real one.
 
+use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
@@ -21,8 +22,12 @@ impl Drop for Daemon {
 }
 
 fn start(directory: &Path, manager: &Path) -> Daemon {
+    start_on(directory, manager, "interfaces = [\"lo\"], loopback = true")
+}
+
+fn start_on(directory: &Path, manager: &Path, network: &str) -> Daemon {
     let config = directory.join("matterbind.toml");
-    let text = "state_dir = \"state\"\nsocket = \"admin.sock\"\nnetwork = { interfaces = [\"lo\"] }\n";
+    let text = format!("state_dir = \"state\"\nsocket = \"admin.sock\"\nnetwork = {{ {network} }}\n");
     std::fs::write(&config, text).expect("a temporary directory");
     let child = Command::new(env!("CARGO_BIN_EXE_matterbind"))
         .args(["daemon", "--config"])
@@ -74,6 +79,26 @@ fn the_service_manager_is_told_everything() {
     let ended = daemon.0.wait().expect("our own child");
     assert_eq!(ended.code(), Some(0));
     assert!(!directory.path().join("admin.sock").exists(), "the socket is removed");
+}
+
+/// A daemon that can hear nobody runs, so that somebody can ask it why, and the service manager's line says it.
+#[test]
+fn without_an_interface_the_status_line_says_so() {
+    for (network, said) in [("interfaces = [\"nosuch0\"]", "nosuch0"), ("interfaces = [\"lo\"]", "loopback")] {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("notify.sock");
+        let manager = UnixDatagram::bind(&path).expect("a socket in a temporary directory");
+        manager.set_read_timeout(Some(PATIENCE)).expect("a timeout above zero");
+        let _daemon = start_on(directory.path(), &path, network);
+        let lines = read_until(&manager, "STATUS=waiting for");
+        assert!(lines.last().is_some_and(|line| line.contains(said)), "{lines:?}");
+        let mut stream =
+            std::os::unix::net::UnixStream::connect(directory.path().join("admin.sock")).expect("it listens");
+        let mut answer = String::new();
+        stream.write_all(b"GET /readyz HTTP/1.1\r\nhost: hub\r\nconnection: close\r\n\r\n").expect("it reads");
+        stream.read_to_string(&mut answer).expect("it answers");
+        assert!(answer.starts_with("HTTP/1.1 503") && answer.contains(said), "{answer}");
+    }
 }
 
 /// A freezer cgroup (v1, which freezes single threads); removed with the test.
@@ -165,7 +190,7 @@ fn a_wrong_seal_is_said_once_and_ends_with_two() {
         command
     };
     let config = at("matterbind.toml");
-    let text = "state_dir = \"state\"\nsocket = \"admin.sock\"\nnetwork = { interfaces = [\"lo\"] }\n";
+    let text = "state_dir = \"state\"\nsocket = \"admin.sock\"\nnetwork = { interfaces = [\"lo\"], loopback = true }\n";
     std::fs::write(&config, text).expect("a file");
     let mut daemon = Daemon(run(&config).stderr(Stdio::null()).spawn().expect("the daemon starts"));
     read_until(&manager, "READY=1");

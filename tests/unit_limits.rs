@@ -49,7 +49,8 @@ impl Drop for Daemon {
 impl Daemon {
     fn start(directory: tempfile::TempDir, more: &str) -> Self {
         let at = |name: &str| directory.path().join(name);
-        let text = "state_dir = \"state\"\nsocket = \"admin.sock\"\nnetwork = { interfaces = [\"lo\"] }\n";
+        let text =
+            "state_dir = \"state\"\nsocket = \"admin.sock\"\nnetwork = { interfaces = [\"lo\"], loopback = true }\n";
         fs::write(at("matterbind.toml"), format!("{text}{more}")).unwrap();
         let manager = UnixDatagram::bind(at("notify.sock")).unwrap();
         manager.set_read_timeout(Some(PATIENCE)).unwrap();

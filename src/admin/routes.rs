@@ -17,15 +17,15 @@ use tokio_util::task::TaskTracker;
 use super::auth::{self, Guard, Peer};
 use super::openapi::Route;
 use super::wire::{
-    AccessAction, AccessReport, AccessView, CommissionLine, CommissionRequest, DiscoverChange, DiscoverQuery,
-    Discovered, Encryption, FabricInfo, ImportRoot, LogQuery, NodeAction, NodeAnswer, NodeDetail, NodeRef, Nodes,
-    NodesQuery, Outbox, Refusal, RemoveRoot, Status, SyncLine, SyncQuery, SyncReport,
+    AccessAction, AccessReport, AccessView, CommissionLine, CommissionRequest, Diagnosis, DiscoverChange,
+    DiscoverQuery, Discovered, Encryption, FabricInfo, ImportRoot, LogQuery, NodeAction, NodeAnswer, NodeDetail,
+    NodeRef, Nodes, NodesQuery, Outbox, Refusal, RemoveRoot, Status, SyncLine, SyncQuery, SyncReport,
 };
 use super::{controllers, events, keys, metrics, openapi, page};
 use crate::commissioning::error::Disposition;
 use crate::hub::doors::{
-    BindingDoor, Doors, InventoryDoor, KeysDoor, OutboxDoor, RemovalDoor, StatusDoor, StrangersDoor, SyncDoor,
-    SyncProgress,
+    BindingDoor, DoctorDoor, Doors, InventoryDoor, KeysDoor, OutboxDoor, RemovalDoor, StatusDoor, StrangersDoor,
+    SyncDoor, SyncProgress,
 };
 use crate::hub::turns::Answers;
 use crate::journal::Event;
@@ -105,6 +105,8 @@ pub fn router<H: Doors>(api: Api<H>, guard: Guard) -> Router {
 fn table<H: Doors>() -> Vec<Route<H>> {
     let mut routes = vec![
         Route::get("/v1/status", "status", "Daemon, fabric, node counts, outbox, cloud", status).answers::<Status>(),
+        Route::get("/v1/doctor", "doctor", "Looks at everything now and says what is wrong", doctor)
+            .answers::<Diagnosis>(),
         Route::get("/v1/fabric", "fabric", "What may be known of our fabric", fabric).answers::<FabricInfo>(),
         Route::post("/v1/fabric/backup", "backup", "The hub in one age-encrypted file; not on TCP", keys::backup)
             .body::<Encryption>()
@@ -292,6 +294,10 @@ impl<T: serde::de::DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> 
 
 async fn status<H: StatusDoor>(State(api): State<Api<H>>) -> Response {
     Json(api.hub.status().await).into_response()
+}
+
+async fn doctor<H: DoctorDoor>(State(api): State<Api<H>>) -> Json<Diagnosis> {
+    Json(api.hub.doctor().await)
 }
 
 async fn readyz<H: StatusDoor>(State(api): State<Api<H>>) -> Response {

@@ -20,6 +20,7 @@ pub use crate::hub::controllers::{
     InviteView, RemoveOrder, RenewOrder, TagHolders,
 };
 pub use crate::hub::discover::{DiscoverChange, DiscoverChangeKind, DiscoverQuery, Discovered, DiscoveredNode};
+pub use crate::hub::doctor::{Diagnosis, Finding, Severity};
 pub use crate::hub::inventory::{
     CloseResult, NodeCheck, NodeDetail, NodeRef, NodeRefError, Nodes, NodesQuery, ShareResult,
 };

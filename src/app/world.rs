@@ -6,10 +6,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::broadcast;
 
-use crate::cloud::{self, CloudHealth};
+use crate::cloud::{self, CloudHealth, Look};
 use crate::commissioning::ports::LinkError;
 use crate::config::Config;
-use crate::discovery::{Asking, DiscoveryEvent, Health, LanDiscovery};
+use crate::discovery::{Asking, DiscoveryEvent, Health, LanDiscovery, Survey};
 use crate::hub::bind::StoredTokenStore;
 use crate::hub::clock::Clock;
 use crate::hub::world::{CloudService, HubLink, Lan, Outside, World};
@@ -64,6 +64,10 @@ impl HubLink for Link {
         self.stack().answers().await
     }
 
+    fn port(&self) -> Option<u16> {
+        Some(self.stack().port())
+    }
+
     async fn renew_hub_noc(&self, keys: &KeyBundle) -> Result<(), LinkError> {
         self.stack().renew_hub_noc(keys).await
     }
@@ -107,11 +111,19 @@ impl Lan for LanDiscovery {
     async fn health(&self) -> Health {
         self.health().await
     }
+
+    async fn survey(&self) -> Survey {
+        self.survey().await
+    }
 }
 
 impl CloudService for cloud::Client<StoredTokenStore> {
     fn health(&self) -> CloudHealth {
         self.health()
+    }
+
+    async fn look(&self) -> Look {
+        self.look().await
     }
 
     fn service_time(&self) -> Option<Timestamp> {

@@ -67,6 +67,16 @@ impl AdminClient {
         self.json(self.request(Method::GET, path).query(query).timeout(limit)).await
     }
 
+    /// The lines or the text at a path beside `/v1`, for instance `metrics`.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub async fn get_text(&self, path: &str) -> Result<String, CliError> {
+        let request = self.http.get(format!("http://matterbind/{path}")).timeout(PLAIN);
+        let bytes = self.send(request).await?.bytes().await.map_err(|error| self.failed(&error))?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
     /// `POST /v1/…` with a JSON body.
     ///
     /// # Errors

@@ -157,7 +157,7 @@ fn write_config(directory: &Path, base_url: &str, interface: Option<&str>) -> an
     let config = format!(
         r#"state_dir = "state"
 socket = "admin.sock"
-network = {{ interfaces = {interfaces:?} }}
+network = {{ interfaces = {interfaces:?}, loopback = true }}
 access = {{ grants = [ {{ cat = 0x0002_0001, privilege = "Operate" }}, {{ cat = 0x0003_0001, privilege = "View" }} ] }}
 
 [attestation]

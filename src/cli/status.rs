@@ -5,8 +5,8 @@ use jiff::Timestamp;
 use super::client::PLAIN;
 use super::exit::{CliError, ExitCode};
 use super::output::{self, Paint, Tone, local};
-use super::{Global, block_on, controller};
-use crate::admin::wire::{CloudStatus, Status};
+use super::{Global, block_on, controller, doctor};
+use crate::admin::wire::{CloudStatus, Finding, Status};
 
 /// `status`
 #[derive(Debug, clap::Args)]
@@ -96,7 +96,23 @@ fn text(status: &Status, paint: Paint, now: Timestamp) -> String {
         });
         lines.push(format!("clock    {}{times}", paint.tone(Tone::Bad, "clock-not-set")));
     }
+    lines.extend(findings(&status.findings, paint));
     lines.join("\n")
+}
+
+/// The worst of what `doctor` found.
+fn findings(findings: &[Finding], paint: Paint) -> Vec<String> {
+    const SHOWN: usize = 3;
+    let lines = findings.iter().take(SHOWN).enumerate().map(|(at, finding)| {
+        let head = if at == 0 { "doctor" } else { "" };
+        format!("{head:<9}{} {}", paint.tone(doctor::tone(finding.severity), finding.severity.as_str()), finding.seen)
+    });
+    let rest = match findings.len() {
+        0 => None,
+        count if count > SHOWN => Some(format!("         {} more; `matterbind doctor` says what to do", count - SHOWN)),
+        _ => Some("         `matterbind doctor` says what to do".to_owned()),
+    };
+    lines.chain(rest).collect()
 }
 
 fn cloud(cloud: &CloudStatus, paint: Paint, now: Timestamp) -> String {

@@ -17,7 +17,7 @@ fn every_promised_command_is_there() {
     let promised = [
         (
             "",
-            "daemon check-config discover commission nodes node outbox sync logs status access admin fabric attestation completions man",
+            "daemon check-config discover commission nodes node outbox sync logs status doctor access admin fabric attestation completions man",
         ),
         ("node", "show check identify rename share remove keep bind adopt"),
         ("outbox", "retry drop"),
@@ -66,6 +66,7 @@ fn every_promised_command_is_there() {
 #[case("sync --node 1000 --json")]
 #[case("logs -f --since 2h --node lamp --attempt 0193a1b2-0000-7000-8000-000000000000 --level warn --json")]
 #[case("status --json")]
+#[case("doctor --json --bundle x.tar --config y.toml")]
 #[case("fabric show")]
 #[case("fabric backup x --passphrase-file y")]
 #[case("fabric backup x --recipient age1x")]

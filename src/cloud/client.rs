@@ -11,6 +11,7 @@ use reqwest::{Method, RequestBuilder};
 use serde_json::Value;
 
 use super::health::{CloudHealth, HealthCell};
+use super::look::{self, Look};
 use super::session::{Renewal, Session};
 use super::tokens::TokenStore;
 use super::transport::{Meter, Now, Transport, Unmetered};
@@ -23,7 +24,7 @@ use crate::outbox::ports::{BindApi, BindPreview, CloudError};
 const BIND: &str = "/v2/binding/enduserapi/v2/deviceBindingByWifi";
 const PREVIEW: &str = "/v2/binding/enduserapi/getDeviceInfoByBinding";
 const DEVICE_INFO: &str = "/v2/binding/enduserapi/deviceInfo";
-const DEVICE_LIST: &str = "/v2/binding/enduserapi/userDeviceList";
+pub(super) const DEVICE_LIST: &str = "/v2/binding/enduserapi/userDeviceList";
 const UNBIND: &str = "/v2/binding/enduserapi/unbundlingDeviceDk";
 const RENAME: &str = "/v2/binding/enduserapi/setDeviceInfo";
 const MOVE: &str = "/v2/family/enduserapi/setDeviceInfo";
@@ -90,6 +91,11 @@ impl<T: TokenStore> Client<T> {
     /// What time it is by the service, if it said so lately and its certificate was checked.
     pub fn service_time(&self) -> Option<Timestamp> {
         self.transport.service_time()
+    }
+
+    /// The way to the service, step by step.
+    pub async fn look(&self) -> Look {
+        look::along(&self.transport).await
     }
 
     /// Lets the next call go although the cloud asked for patience, and sign in although it refused before: for

@@ -164,6 +164,27 @@ impl Transport {
     }
 
     async fn exchange(&self, request: RequestBuilder) -> Result<Value, CloudError> {
+        let (answer, date) = self.ask(request).await?;
+        // Only a server whose certificate was checked is believed about the time, and only the service itself.
+        let own = matches!(answer, Ok(_) | Err(CloudError::Code { .. })) && self.is_encrypted();
+        if let Some(date) = date.filter(|_| own) {
+            let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+            *said = Some((date, Instant::now()));
+        }
+        answer
+    }
+
+    /// Asks for a page of the device list without a token, whatever the service has asked for: what answers, and what time it
+    /// says it is. `Err` within is an answer too, this one where nobody gave one.
+    pub(super) async fn look(&self) -> Result<(Result<Value, CloudError>, Option<Timestamp>), CloudError> {
+        let Http { untrusting, .. } = self.http();
+        match untrusting {
+            Some(error) => Err(error),
+            None => self.ask(self.request(Method::GET, super::client::DEVICE_LIST)).await,
+        }
+    }
+
+    async fn ask(&self, request: RequestBuilder) -> Result<(Result<Value, CloudError>, Option<Timestamp>), CloudError> {
         let failed = |error| failure::judge(error, &self.at, Timestamp::now());
         let mut response = request.send().await.map_err(failed)?;
         let (status, headers) = (response.status(), std::mem::take(response.headers_mut()));
@@ -174,16 +195,19 @@ impl Transport {
             }
             body.extend_from_slice(&chunk);
         }
-        let answer = judge_answer(status, &headers, &body, Timestamp::now());
-        // Only a server whose certificate was checked is believed about the time, and only the service itself.
-        let own = matches!(answer, Ok(_) | Err(CloudError::Code { .. })) && self.base.scheme() == "https";
-        if let Some(date) = headers.get(DATE).and_then(|value| value.to_str().ok()).filter(|_| own)
-            && let Ok(date) = jiff::fmt::rfc2822::parse(date)
-        {
-            let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-            *said = Some((date.timestamp(), Instant::now()));
-        }
-        answer
+        let date = headers.get(DATE).and_then(|value| jiff::fmt::rfc2822::parse(value.to_str().ok()?).ok());
+        Ok((judge_answer(status, &headers, &body, Timestamp::now()), date.map(|date| date.timestamp())))
+    }
+
+    /// Whether requests go over TLS.
+    pub(super) fn is_encrypted(&self) -> bool {
+        self.base.scheme() == "https"
+    }
+
+    /// Host and port of the service.
+    pub(super) fn place(&self) -> (String, u16) {
+        let host = self.base.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+        (host, self.base.port_or_known_default().unwrap_or(443))
     }
 
     /// What time it is by the service, if it said so in the last hour.

@@ -37,6 +37,9 @@ impl fmt::Display for Health {
 pub fn no_interface(missing: &[String]) -> String {
     if missing.is_empty() {
         "no network interface is up, has an address and can multicast".to_owned()
+    } else if missing.iter().all(|name| name == "lo") {
+        "network.interfaces names only the loopback interface lo, on which no device can be heard (network.loopback allows it)"
+            .to_owned()
     } else {
         format!("none of the interfaces in network.interfaces is up: {}", missing.join(", "))
     }
@@ -57,5 +60,6 @@ mod tests {
         assert!(!deaf.is_well());
         assert_eq!(deaf.to_string(), "none of the interfaces in network.interfaces is up: eth7");
         assert!(no_interface(&[]).contains("no network interface"));
+        assert!(no_interface(&["lo".to_owned()]).contains("only the loopback interface"));
     }
 }

@@ -1,20 +1,79 @@
-//! Which network interfaces take part.
+//! Which network interfaces take part, and how those that do not stand.
 
-use std::net::IpAddr;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use if_addrs::{IfAddr, Interface};
+use serde::Serialize;
 
 use super::address::LocalPrefix;
 use crate::config::NetworkConfig;
 
-/// Whether an interface takes part: a named one always, and with no names every one that is up and multicast-capable.
-/// That leaves the loopback interface out, which has no MULTICAST flag unless somebody set it.
+/// Whether an interface takes part: a named one, and with no names every one that is up and multicast-capable. On the loopback
+/// interface there is nobody but this machine: it takes part where somebody made it a network, by its MULTICAST flag or by
+/// `network.loopback`.
 pub fn takes_part(config: &NetworkConfig, interface: &Interface) -> bool {
     if config.interfaces.is_empty() {
-        multicast_capable(&interface.name)
-    } else {
-        config.interfaces.contains(&interface.name)
+        return multicast_capable(&interface.name);
     }
+    let is_network = || !interface.is_loopback() || config.loopback || multicast_capable(&interface.name);
+    config.interfaces.contains(&interface.name) && is_network()
+}
+
+/// An interface as it stands now.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct InterfaceState {
+    /// Its name.
+    pub name: String,
+    /// Its number.
+    pub index: u32,
+    /// IFF_UP
+    pub up: bool,
+    /// IFF_MULTICAST
+    pub multicast: bool,
+    /// IFF_LOOPBACK
+    pub loopback: bool,
+    /// IFF_RUNNING: there is a cable, or an access point.
+    pub running: bool,
+    /// Its IPv4 addresses.
+    pub v4: Vec<Ipv4Addr>,
+    /// Its IPv6 addresses.
+    pub v6: Vec<Ipv6Addr>,
+    /// Whether devices are looked for on it.
+    pub takes_part: bool,
+}
+
+/// Every interface of the machine, those without an address too.
+pub fn all(config: &NetworkConfig) -> Vec<InterfaceState> {
+    // As this thread's network namespace has them.
+    let listed = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap_or_default();
+    let names = listed.lines().filter_map(|line| Some(line.split_once(':')?.0.trim().to_owned()));
+    let mut found: BTreeMap<String, InterfaceState> = names
+        .map(|name| {
+            let flags = flags(&name).unwrap_or_default();
+            let has = |flag: libc::c_int| libc::c_int::from(flags) & flag != 0;
+            let state = InterfaceState {
+                name: name.clone(),
+                up: has(libc::IFF_UP),
+                multicast: has(libc::IFF_MULTICAST),
+                loopback: has(libc::IFF_LOOPBACK),
+                running: has(libc::IFF_RUNNING),
+                ..InterfaceState::default()
+            };
+            (name, state)
+        })
+        .collect();
+    for interface in if_addrs::get_if_addrs().unwrap_or_default() {
+        let part = takes_part(config, &interface);
+        let Some(state) = found.get_mut(&interface.name) else { continue };
+        state.takes_part |= part;
+        state.index = interface.index.unwrap_or(state.index);
+        match interface.addr {
+            IfAddr::V4(v4) => state.v4.push(v4.ip),
+            IfAddr::V6(v6) => state.v6.push(v6.ip),
+        }
+    }
+    found.into_values().collect()
 }
 
 /// The names of the interfaces that take part now, and the configured ones of which there is nothing: no such interface,
@@ -72,16 +131,20 @@ mod tests {
 
     #[test]
     fn a_configured_interface_that_is_not_there_is_named() {
-        let config = NetworkConfig { interfaces: vec!["no-such".to_owned()] };
+        let config = NetworkConfig { interfaces: vec!["no-such".to_owned()], loopback: false };
         assert_eq!(survey(&config), (Vec::new(), vec!["no-such".to_owned()]));
     }
 
     #[test]
-    fn the_loopback_interface_takes_part_when_named() {
+    fn the_loopback_interface_takes_part_when_it_is_named_and_meant() {
         let interfaces = if_addrs::get_if_addrs().expect("interfaces");
         let loopback = interfaces.iter().find(|interface| interface.is_loopback()).expect("a loopback interface");
-        let named = NetworkConfig { interfaces: vec![loopback.name.clone()] };
-        assert!(takes_part(&named, loopback));
+        let named = |meant| NetworkConfig { interfaces: vec![loopback.name.clone()], loopback: meant };
+        assert!(takes_part(&named(true), loopback));
+        assert_eq!(takes_part(&named(false), loopback), multicast_capable(&loopback.name));
+        let all = all(&named(true));
+        let listed = all.iter().find(|state| state.name == loopback.name).expect("it is listed");
+        assert!(listed.loopback && listed.up && listed.takes_part, "{listed:?}");
         let up = flags(&loopback.name).expect("its flags") & libc::IFF_UP as libc::c_short;
         assert_ne!(up, 0);
         assert_eq!(flags("no-such-interface-at-all"), None);

@@ -5,6 +5,7 @@ pub use super::binding::BindingDoor;
 pub use super::commission::{CommissionDoor, Progress};
 pub use super::controllers::ControllersDoor;
 pub use super::discover::DiscoverDoor;
+pub use super::doctor::DoctorDoor;
 pub use super::inventory::InventoryDoor;
 pub use super::keys::KeysDoor;
 pub use super::log::LogDoor;
@@ -21,6 +22,7 @@ pub trait Doors:
     + CommissionDoor
     + ControllersDoor
     + DiscoverDoor
+    + DoctorDoor
     + InventoryDoor
     + KeysDoor
     + LogDoor
@@ -38,6 +40,7 @@ impl<T> Doors for T where
         + CommissionDoor
         + ControllersDoor
         + DiscoverDoor
+        + DoctorDoor
         + InventoryDoor
         + KeysDoor
         + LogDoor

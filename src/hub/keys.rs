@@ -27,6 +27,7 @@ use crate::journal::{Event, EventSink, Level};
 use crate::keystore::Keystore;
 use crate::matter::credentials::reissue_hub_noc;
 use crate::node::NodeId;
+use crate::store::LAST_BACKUP;
 
 /// Shows the fabric, backs it up, and takes the root key off the hub and back.
 pub trait KeysDoor: Send + Sync + 'static {
@@ -122,8 +123,12 @@ impl<W: World> KeysDoor for Hub<W> {
             Ok(Err(error)) => return Err(failed("the backup", &*error)),
             Err(error) => return Err(failed("the backup", &error)),
         };
+        let now = Timestamp::now();
+        if let Err(error) = self.store.save_blob(LAST_BACKUP, now.to_string().as_bytes()).await {
+            tracing::warn!(%error, "when this backup was made could not be kept");
+        }
         let message = format!("a backup of the fabric with {nodes} nodes was made, {length} bytes");
-        self.journal.record(Event::new(Timestamp::now(), Level::Info, "fabric-backup", message));
+        self.journal.record(Event::new(now, Level::Info, "fabric-backup", message));
         Ok(file)
     }
 

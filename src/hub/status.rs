@@ -11,6 +11,7 @@ use utoipa::ToSchema;
 use super::Hub;
 use super::clock::ClockStatus;
 use super::controllers::ControllerCounts;
+use super::doctor::Finding;
 use super::keys::FabricInfo;
 use super::world::{CloudService, World};
 use crate::node::NodeState;
@@ -55,6 +56,9 @@ pub struct Status {
     /// Other controllers with certificates of our fabric.
     #[serde(default)]
     pub controllers: ControllerCounts,
+    /// What `doctor` last found that somebody should do something about, the worst first.
+    #[serde(default)]
+    pub findings: Vec<Finding>,
 }
 
 /// Nodes by state.
@@ -123,12 +127,14 @@ impl<W: World> StatusDoor for Hub<W> {
             compared_at: self.syncing.compared_at(),
             clock: self.clock.status(),
             controllers: self.controller_counts().await,
+            findings: self.doctor.troubles(),
         }
     }
 }
 
 impl<W: World> Hub<W> {
-    async fn counts(&self) -> (NodeCounts, OutboxCounts) {
+    /// Nodes and rows by state; nothing where the store does not answer.
+    pub(super) async fn counts(&self) -> (NodeCounts, OutboxCounts) {
         let Ok(counts) = self.store.counts().await else { return Default::default() };
         let nodes = |state| counts.nodes.get(&state).copied().unwrap_or_default();
         let rows = |state| counts.outbox.get(&state).copied().unwrap_or_default();
@@ -224,6 +230,7 @@ mod tests {
             compared_at: Some(Timestamp::UNIX_EPOCH),
             clock: ClockStatus::default(),
             controllers: ControllerCounts::default(),
+            findings: Vec::new(),
         };
         let expected = "3 nodes, 1 unreachable, compared 10 min ago; 0 rows in the outbox; cloud answered 3 min ago";
         assert_eq!(line(&status, now), expected);

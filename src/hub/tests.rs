@@ -24,7 +24,7 @@ use crate::commissioning::tests::home::{Device, Home, PRODUCT, VENDOR};
 use crate::config::{
     AttestationPolicy, BindingCodeProfile, CloudConfig, Config, DeviceKeySource, ProductProfile, RandomWord,
 };
-use crate::discovery::{DiscoveryEvent, Health};
+use crate::discovery::{DiscoveryEvent, Health, Survey};
 use crate::keystore::KeyBundle;
 use crate::node::{CommissionableNode, NodeId, NodeRecord, OperationalNode};
 use crate::store::{JournalLimits, Store};
@@ -46,6 +46,10 @@ impl HubLink for Home {
 
     async fn answers(&self) -> Result<(), LinkError> {
         Ok(())
+    }
+
+    fn port(&self) -> Option<u16> {
+        None
     }
 
     async fn renew_hub_noc(&self, _: &KeyBundle) -> Result<(), LinkError> {
@@ -85,6 +89,10 @@ impl Lan for Home {
 
     async fn health(&self) -> Health {
         Health { interfaces: vec!["home".to_owned()], ..Health::default() }
+    }
+
+    async fn survey(&self) -> Survey {
+        Survey::default()
     }
 }
 

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use tokio::sync::broadcast;
 
-use crate::cloud::CloudHealth;
+use crate::cloud::{CloudHealth, Look};
 use crate::commissioning::ports::{Discovery, LinkError, MatterLink};
-use crate::discovery::{DiscoveryEvent, Health};
+use crate::discovery::{DiscoveryEvent, Health, Survey};
 use crate::keystore::KeyBundle;
 use crate::node::{CommissionableNode, NodeId, OperationalNode};
 use crate::outbox::ports::BindApi;
@@ -41,6 +41,8 @@ pub trait HubLink: MatterLink {
     fn failure(&self) -> Option<String>;
     /// Comes back when the stack has taken a turn: it lives.
     fn answers(&self) -> impl Future<Output = Result<(), LinkError>> + Send;
+    /// The UDP port that devices answer to; `None` where there is no socket.
+    fn port(&self) -> Option<u16>;
     /// The hub's own certificate from now on.
     fn renew_hub_noc(&self, keys: &KeyBundle) -> impl Future<Output = Result<(), LinkError>> + Send;
     /// Ends it.
@@ -68,12 +70,16 @@ pub trait Lan: Discovery + Clone {
     fn ask(&self) -> Self::Asking;
     /// Whether devices can be found.
     fn health(&self) -> impl Future<Output = Health> + Send;
+    /// The interfaces, and what comes back from them.
+    fn survey(&self) -> impl Future<Output = Survey> + Send;
 }
 
 /// The binding service, besides binding.
 pub trait CloudService: BindApi {
     /// How it answered last.
     fn health(&self) -> CloudHealth;
+    /// The way there, step by step.
+    fn look(&self) -> impl Future<Output = Look> + Send;
     /// Its own time, where its certificate was checked.
     fn service_time(&self) -> Option<Timestamp>;
     /// An operator asks: the next call goes whatever the cloud has asked for, and signs in again.

@@ -100,3 +100,13 @@ fn the_credential_is_found_where_systemd_puts_it() {
     fs::write(directory.path().join(CREDENTIAL_NAME), b"secret").unwrap();
     assert!(SealKey::from_credentials_directory(Some(directory.path())).unwrap().is_some());
 }
+
+#[test]
+fn whether_it_is_sealed_is_seen_without_the_seal() {
+    let directory = tempfile::tempdir().unwrap();
+    assert_eq!(is_sealed(directory.path()).unwrap(), None);
+    store(&directory, None).create(&bundle()).unwrap();
+    assert_eq!(is_sealed(directory.path()).unwrap(), Some(false));
+    store(&directory, Some(b"a seal")).replace(&bundle()).unwrap();
+    assert_eq!(is_sealed(directory.path()).unwrap(), Some(true));
+}

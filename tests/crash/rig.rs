@@ -283,7 +283,7 @@ fn write_config(directory: &Path, base_url: &str) -> Result<()> {
     let config = format!(
         r#"state_dir = "state"
 socket = "admin.sock"
-network = {{ interfaces = ["lo"] }}
+network = {{ interfaces = ["lo"], loopback = true }}
 access = {{ grants = [ {{ cat = 0x0002_0001, privilege = "Operate" }} ] }}
 # Short, because a device that a dead daemon left armed is waited for.
 commissioning = {{ fail_safe = "3s", discover_timeout = "2s" }}

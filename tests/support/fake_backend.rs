@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use jiff::Timestamp;
 use matterbind::admin::server::{AdminOptions, AdminServer};
 use matterbind::admin::wire::{
-    BindOrder, BindResult, CloseResult, CloudStatus, CommissionEvent, CommissionRequest, CommissionResult,
-    DiscoverChange, DiscoverChangeKind, DiscoverQuery, Discovered, DiscoveredNode, FabricInfo, Failure, LogQuery,
-    NodeCheck, NodeCounts, NodeDetail, NodeRef, NodeSync, Nodes, NodesQuery, Outbox, OutboxCounts, OutboxItem, Refusal,
-    RemoveResult, ShareResult, Status, SyncReport, Timings, Verdict,
+    BindOrder, BindResult, CloseResult, CloudStatus, CommissionEvent, CommissionRequest, CommissionResult, Diagnosis,
+    DiscoverChange, DiscoverChangeKind, DiscoverQuery, Discovered, DiscoveredNode, FabricInfo, Failure, Finding,
+    LogQuery, NodeCheck, NodeCounts, NodeDetail, NodeRef, NodeSync, Nodes, NodesQuery, Outbox, OutboxCounts,
+    OutboxItem, Refusal, RemoveResult, Severity, ShareResult, Status, SyncReport, Timings, Verdict,
 };
 use matterbind::backup::{Identity, Lock, Recipient, Unlock, decrypt, encrypt};
 use matterbind::bind::{BindState, BindStatus};
@@ -20,8 +20,8 @@ use matterbind::commissioning::ports::DiscoverError;
 use matterbind::commissioning::step::Step;
 use matterbind::fabric::{Cat, CatGrant, Privilege};
 use matterbind::hub::doors::{
-    BindingDoor, CommissionDoor, DiscoverDoor, InventoryDoor, KeysDoor, LogDoor, OutboxDoor, Progress, RemovalDoor,
-    StatusDoor, StrangersDoor, SyncDoor, SyncProgress,
+    BindingDoor, CommissionDoor, DiscoverDoor, DoctorDoor, InventoryDoor, KeysDoor, LogDoor, OutboxDoor, Progress,
+    RemovalDoor, StatusDoor, StrangersDoor, SyncDoor, SyncProgress,
 };
 use matterbind::journal::{Event, Level};
 use matterbind::node::{
@@ -201,7 +201,24 @@ impl StatusDoor for Fake {
             compared_at: None,
             clock: Default::default(),
             controllers: Default::default(),
+            findings: vec![finding()],
         }
+    }
+}
+
+/// What the doctor finds.
+fn finding() -> Finding {
+    Finding {
+        id: "trust-store-empty".to_owned(),
+        severity: Severity::Error,
+        seen: "No PAA certificate is trusted.".to_owned(),
+        hint: "`matterbind attestation update-paa` fetches them".to_owned(),
+    }
+}
+
+impl DoctorDoor for Fake {
+    async fn doctor(&self) -> Diagnosis {
+        Diagnosis { verdict: Severity::Error, at: at(0), daemon: true, findings: vec![finding()] }
     }
 }
 

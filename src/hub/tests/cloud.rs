@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use jiff::Timestamp;
 
 use crate::bind::{BindReceipt, BindRequest, CloudDevice, CloudMatterInfo, CloudRecord};
-use crate::cloud::CloudHealth;
+use crate::cloud::{Answered, CloudHealth, Look};
 use crate::hub::world::CloudService;
 use crate::node::FabricId;
 use crate::outbox::ports::{BindApi, BindPreview, CloudError};
@@ -94,6 +94,22 @@ impl BindApi for Account {
 impl CloudService for Account {
     fn health(&self) -> CloudHealth {
         CloudHealth::default()
+    }
+
+    async fn look(&self) -> Look {
+        let answered = match self.up() {
+            Ok(()) => Answered::Service,
+            Err(error) => Answered::Nobody { seen: error.to_string() },
+        };
+        Look {
+            at: "cloud.example:80".to_owned(),
+            proxy: None,
+            resolved: None,
+            connected: None,
+            answered: Some(answered),
+            date: None,
+            at_time: Timestamp::UNIX_EPOCH,
+        }
     }
 
     fn service_time(&self) -> Option<Timestamp> {

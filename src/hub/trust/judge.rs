@@ -27,6 +27,8 @@ pub(crate) struct Judge {
 
 struct Loaded {
     trust: Arc<TrustStore>,
+    /// Files that are no PAA and no revocations.
+    left_out: usize,
     /// When each directory last changed; files are put there by rename, which changes it.
     changed: Vec<Option<SystemTime>>,
 }
@@ -35,7 +37,7 @@ impl Judge {
     /// Loads the PAA directories and the revocation sets.
     pub(crate) fn load(config: &Config, journal: JournalHandle, clock: Arc<Clock>) -> Self {
         let judge = Self {
-            loaded: Mutex::new(Loaded { trust: Arc::default(), changed: Vec::new() }),
+            loaded: Mutex::new(Loaded { trust: Arc::default(), left_out: 0, changed: Vec::new() }),
             policy: config.attestation.clone(),
             paa_dirs: paa::paa_dirs(&config.attestation, &config.state_dir),
             revocation_dir: paa::revocation_dir(&config.state_dir),
@@ -65,9 +67,14 @@ impl Judge {
                 let message = format!("left out of the trust store: {bad}");
                 self.journal.record(Event::new(Timestamp::now(), Level::Warn, "paa-quarantined", message));
             }
-            *loaded = Loaded { trust: Arc::new(fresh.trust), changed };
+            *loaded = Loaded { trust: Arc::new(fresh.trust), left_out: fresh.quarantined.len(), changed };
         }
         Arc::clone(&loaded.trust)
+    }
+
+    /// How many files were left out of it when it was loaded.
+    pub(in crate::hub) fn left_out(&self) -> usize {
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner).left_out
     }
 
     /// Judges what was kept of a device again, as of the time when it joined; a person's override then counts now too.
