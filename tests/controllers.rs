@@ -16,12 +16,16 @@ mod support {
     pub mod panel;
 }
 
+use std::path::{Path, PathBuf};
+
 use matterbind::backup::Identity;
 use matterbind::controller::csr;
 use matterbind::fabric::Cat;
 use matterbind::keystore::Keystore;
-use p256::ecdsa::SigningKey;
+use p256::ecdsa::signature::Verifier;
+use p256::ecdsa::{DerSignature, SigningKey, VerifyingKey};
 use serde_json::{Value, json};
+use x509_cert::Certificate;
 
 use support::daemon::{Hub, Options};
 use support::lab::{Families, Lab};
@@ -127,6 +131,25 @@ fn a_tag_is_good_until_its_holder_is_removed_and_a_backup_brings_nobody_back() {
     assert_eq!(list(&hub.ask(&["controller", "list"]), "bridge")["certificate"], json!("shut-out"));
 }
 
+/// `openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-384 -subj /CN=panel`
+const P384: &[u8] = include_bytes!("interop/p384.csr");
+
+/// As a tool without Matter sees the bundle: three certificates, each signed by the one before.
+fn check_chain(bundle: &Value) {
+    let [rcac, icac, noc] = ["rcac", "icac", "noc"].map(|which| {
+        let pem = bundle[which]["pem"].as_str().unwrap();
+        <Certificate as der::DecodePem>::from_pem(pem).unwrap_or_else(|error| panic!("{which}: {error}: {pem}"))
+    });
+    for (certificate, signer) in [(&rcac, &rcac), (&icac, &rcac), (&noc, &icac)] {
+        assert_eq!(certificate.tbs_certificate().issuer(), signer.tbs_certificate().subject());
+        let key = signer.tbs_certificate().subject_public_key_info().subject_public_key.raw_bytes();
+        let key = VerifyingKey::from_sec1_bytes(key).unwrap();
+        let signature = DerSignature::from_bytes(certificate.signature().raw_bytes()).unwrap();
+        let signed = der::Encode::to_der(certificate.tbs_certificate()).unwrap();
+        key.verify(&signed, &signature).unwrap();
+    }
+}
+
 /// A request for a key of our choice.
 fn request(hub: &Hub<'_>, key: &SigningKey, name: &str) -> String {
     let request = csr::request(key).unwrap();
@@ -163,6 +186,7 @@ fn what_makes_no_sense_is_refused_and_nothing_is_given_away() {
     let mut broken = bytes.clone();
     *broken.last_mut().unwrap() ^= 1;
     refusal(&["--csr", &bad("broken", &broken)], "csr-wrong-signature");
+    refusal(&["--csr", &bad("p384", P384)], "csr-wrong-curve");
     let bundle = Keystore::new(hub.state_dir(), None).load().unwrap().bundle;
     for secret in [&bundle.hub_key, &bundle.icac_key, bundle.rcac_key.as_ref().unwrap()] {
         let own = request(&hub, &SigningKey::from_slice(secret.expose()).unwrap(), "own.csr");
@@ -179,11 +203,20 @@ fn what_makes_no_sense_is_refused_and_nothing_is_given_away() {
     assert_eq!(mode & 0o777, 0o600);
     let document: Value = serde_json::from_slice(&std::fs::read(&out).unwrap()).unwrap();
     assert_eq!((&document["node_id"], &document["private_key"]), (&made.json["node_id"], &Value::Null));
+    check_chain(&document);
     // The answer was lost: the same again is the same.
     let again = add(&["--csr", &good, "--cat", "2"]);
     assert_eq!((again.code, &again.json["node_id"]), (0, &made.json["node_id"]), "{again:?}");
     refusal(&["--csr", &good, "--cat", "3"], "key-in-use");
     refusal(&["--csr", &request(&hub, &key(8), "other.csr"), "--cat", "2"], "name-in-use");
+    let nowhere = hub.cli(["controller", "add", "x", "--new-key", "--out", "/nowhere/x.json", "--json"]);
+    assert_eq!(nowhere.code, 1, "{nowhere:?}");
+    assert!(
+        hub.cli(["controller", "show", "x", "--json"]).json["code"] == "unknown-controller",
+        "its key would be lost"
+    );
+    let theirs = hub.cli(["controller", "add", "thief", "--csr", good.as_str(), "--cat", "2", "--json"]);
+    assert_eq!((theirs.code, &theirs.json["code"]), (2, &json!("key-in-use")), "another controller's key: {theirs:?}");
     let fresh = request(&hub, &key(9), "new.csr");
     let renew =
         hub.cli(["controller", "renew", "panel", "--csr", fresh.as_str(), "--json", "--out", out.to_str().unwrap()]);
@@ -196,13 +229,23 @@ fn what_makes_no_sense_is_refused_and_nothing_is_given_away() {
     let admin: Value = serde_json::from_str(&hub.cli(admin).stdout).unwrap();
     assert_eq!(admin["cats"], json!([0x0001_0001]));
     assert!(admin["private_key"].as_str().unwrap().starts_with("-----BEGIN PRIVATE KEY-----"));
-    assert!(admin["noc"]["pem"].as_str().unwrap().starts_with("-----BEGIN CERTIFICATE-----"));
+    check_chain(&admin);
     let own = admin["hub_node_id"].to_string();
     let last = hub.cli(["controller", "remove", own.as_str(), "--json"]);
     assert_eq!((last.code, &last.json["code"]), (2, &json!("last-admin-holder")), "{last:?}");
     let removed = hub.ask(&["controller", "remove", "admin"]);
     assert_eq!((&removed["complete"], &removed["rotated"]), (&json!(true), &json!([0x0001_0002])), "{removed:#}");
     assert_eq!(hub.ask(&["access", "show"])["hub_cats"], json!([Cat::new(0x0001_0002).unwrap()]));
+    // The root key is kept elsewhere; the intermediate's issues all the same.
+    let (root, word) = (hub.path().join("root.age"), hub.path().join("word"));
+    std::fs::write(&word, "correct horse battery staple\n").unwrap();
+    std::fs::set_permissions(&word, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let line = ["fabric", "export-root", root.to_str().unwrap(), "--passphrase-file", word.to_str().unwrap()];
+    let exported = hub.cli(line);
+    assert_eq!(exported.code, 0, "{exported:?}");
+    assert!(Keystore::new(hub.state_dir(), None).load().unwrap().bundle.rcac_key.is_none());
+    let later = ["controller", "add", "later", "--new-key", "--cat", "3", "--out", "-"];
+    check_chain(&serde_json::from_str(&hub.cli(later).stdout).unwrap());
     let unknown = hub.cli(["controller", "show", "nobody", "--json"]);
     assert_eq!((unknown.code, &unknown.json["code"]), (2, &json!("unknown-controller")), "{unknown:?}");
 
@@ -223,12 +266,14 @@ fn what_makes_no_sense_is_refused_and_nothing_is_given_away() {
     assert!(warned["message"].as_str().unwrap().contains("short"), "{warned:#}");
 }
 
-/// The program of docs/controllers.md.
-fn documented_program() -> String {
+/// Writes a program of docs/controllers.md where matter.js is.
+fn documented(which: usize, name: &str) -> PathBuf {
     let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/controllers.md")).unwrap();
-    let program = page.split("```js\n").nth(1).unwrap().split("```").next().unwrap().to_owned();
+    let program = page.split("```js\n").nth(which).unwrap().split("```").next().unwrap();
     assert!(program.lines().count() <= 60, "a page, and not a library");
-    program
+    let script = support::matterjs::installed().unwrap().join(name);
+    std::fs::write(&script, program).unwrap();
+    script
 }
 
 /// An app enrols with a code over TLS, and uses the light; nobody else does with that code, or with a guessed one.
@@ -244,28 +289,31 @@ fn an_app_enrols_by_a_code_as_the_documentation_says() {
     hub.start_cloud();
     hub.start_daemon();
     let light = hub.commission_and_bind(&lights.lights[0].qr)["node_id"].to_string();
-    let script = support::matterjs::installed().unwrap().join("documented.mjs");
-    std::fs::write(&script, documented_program()).unwrap();
-    let enrol = |payload: &str| {
-        let storage = tempfile::tempdir().unwrap();
+    let (program, next_start) = (documented(1, "enrol.mjs"), documented(2, "again.mjs"));
+    let run = |script: &Path, argument: &str, storage: &tempfile::TempDir| {
         let mut command = lab.hub_command("node");
-        command.arg(&script).arg(payload).arg(&light);
+        command.arg(script).arg(argument).arg(&light);
         command.env("MATTER_STORAGE_PATH", storage.path()).env("MATTER_LOG_LEVEL", "error");
         let output = command.stdin(std::process::Stdio::null()).output().unwrap();
         let text = [output.stdout, output.stderr].concat();
         (output.status.success(), String::from_utf8_lossy(&text).into_owned())
     };
+    let enrol = |payload: &str| run(&program, payload, &tempfile::tempdir().unwrap());
     let invite = || hub.ask(&["controller", "invite", "--cat", "0x0002", "--for", "10m"]);
 
     let invitation = invite();
     let payload = invitation["qr_payload"].as_str().unwrap().to_owned();
     assert!(payload.starts_with("https://10.77.0.1:8480/v1/enrol#code="), "{invitation:#}");
-    let (done, said) = enrol(&payload);
+    let storage = tempfile::tempdir().unwrap();
+    let (done, said) = run(&program, &payload, &storage);
     assert!(done && said.contains("has toggled node"), "{said}\n{}", hub.daemon_log());
     assert_eq!(lights.wait_for("LIGHT light onOff=true"), "LIGHT light onOff=true");
     let found = hub.ask(&["controller", "list"]);
     assert_eq!(list(&found, "enrol.mjs")["cats"], json!([0x0002_0001]), "{found:#}");
     assert_eq!(found["invites"], json!([]));
+    let (done, said) = run(&next_start, &list(&found, "enrol.mjs")["node_id"].to_string(), &storage);
+    assert!(done && said.contains("again"), "{said}");
+    assert_eq!(lights.wait_for("LIGHT light onOff=false"), "LIGHT light onOff=false");
 
     // A code is good once, a certificate is who it says it is, and five guesses are enough.
     let (done, said) = enrol(&payload);

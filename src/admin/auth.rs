@@ -54,6 +54,14 @@ impl Peer {
         }
     }
 
+    /// Where it is: no token is known of whoever shows a code.
+    pub fn place(&self) -> String {
+        match self {
+            Self::Remote(address) => address.ip().to_canonical().to_string(),
+            Self::Local { .. } | Self::Unknown => self.describe(),
+        }
+    }
+
     /// For the admin log.
     pub fn describe(&self) -> String {
         match self {
@@ -203,12 +211,25 @@ fn same(shown: &[u8], token: &[u8]) -> bool {
 
 const ASK_TOKEN: (header::HeaderName, &str) = (header::WWW_AUTHENTICATE, "Basic realm=\"matterbind\"");
 
-/// Takes who showed a wrong token, and how many there were since it was told last.
+/// Takes who showed what was wrong, and how many there were since it was told last.
 pub type Tell = Arc<dyn Fn(String, u64) + Send + Sync>;
+
+/// What the guard needs to let somebody through or to say that it did not.
+#[derive(Clone)]
+pub struct Gate {
+    /// Who may come in.
+    pub guard: Guard,
+    /// Counts who may not.
+    pub metrics: Arc<Metrics>,
+    /// Is told of wrong tokens.
+    pub wrong_tokens: Tell,
+    /// Is told of codes by which nobody enrols.
+    pub wrong_codes: Tell,
+}
 
 /// The middleware: lets a request through or answers 401 or 403.
 pub async fn check(
-    State((guard, metrics, wrong_tokens)): State<(Guard, Arc<Metrics>, Tell)>,
+    State(Gate { guard, metrics, wrong_tokens, wrong_codes }): State<Gate>,
     ConnectInfo(peer): ConnectInfo<Peer>,
     request: Request,
     next: Next,
@@ -222,7 +243,7 @@ pub async fn check(
             if answer.status() == StatusCode::FORBIDDEN {
                 metrics.count_refused("wrong-code");
                 if let Some(times) = guard.codes.take_unsaid() {
-                    tracing::warn!(peer = %peer.describe(), times, "a wrong enrolment code was shown to the admin API");
+                    wrong_codes(peer.place(), times);
                 }
                 if guard.codes.serve().await.is_err() {
                     let hint = "try again in a few seconds";

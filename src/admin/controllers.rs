@@ -115,9 +115,5 @@ async fn enrol<H: ControllersDoor>(
         let hint = "set `admin.tls = \"on\"` on the hub";
         return Err(Refused(Refusal::new("tls-needed", Disposition::UserAction, message, hint)));
     }
-    let from = match &peer {
-        Peer::Remote(address) => address.ip().to_canonical().to_string(),
-        Peer::Local { .. } | Peer::Unknown => peer.describe(),
-    };
-    json(api.hub.enrol(request, from).await)
+    json(api.hub.enrol(request, peer.place()).await)
 }

@@ -85,8 +85,13 @@ impl<H> Clone for Api<H> {
 pub fn router<H: Doors>(api: Api<H>, guard: Guard) -> Router {
     let routes = table::<H>();
     let document = openapi::document(&routes);
-    let hub = Arc::clone(&api.hub);
-    let wrong_tokens: auth::Tell = Arc::new(move |peer, times| hub.note_wrong_tokens(&peer, times));
+    let (tokens, codes) = (Arc::clone(&api.hub), Arc::clone(&api.hub));
+    let gate = auth::Gate {
+        guard,
+        metrics: Arc::clone(&api.metrics),
+        wrong_tokens: Arc::new(move |peer, times| tokens.note_wrong_tokens(&peer, times)),
+        wrong_codes: Arc::new(move |peer, times| codes.note_wrong_codes(&peer, times)),
+    };
     let mut router = Router::new().route("/v1/openapi.json", get(|| async { Json(document) }));
     for route in routes {
         router = router.route(route.path, route.handler);
@@ -94,7 +99,7 @@ pub fn router<H: Doors>(api: Api<H>, guard: Guard) -> Router {
     router
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
-        .layer(middleware::from_fn_with_state((guard, api.metrics.clone(), wrong_tokens), auth::check))
+        .layer(middleware::from_fn_with_state(gate, auth::check))
         // Around the guard: what it refuses is counted, and has the same headers.
         .layer(middleware::from_fn_with_state((api.metrics.clone(), api.tasks.clone()), observe))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))

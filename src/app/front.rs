@@ -1,6 +1,5 @@
-//! The daemon's front on TCP: its certificate, and where apps find it. Not here: who is let in (`admin::auth`).
+//! The daemon's front on TCP: its certificate. Not here: who is let in (`admin::auth`), where apps find it (`hub::controllers`).
 
-use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use anyhow::Context;
@@ -9,11 +8,10 @@ use crate::admin::auth::ENROL;
 use crate::admin::server::AdminServer;
 use crate::admin::tls::{KeyPair, SELF_MADE};
 use crate::config::{Config, secret_file};
-use crate::discovery::interfaces::takes_part;
 use crate::hub::controllers::Front;
 use crate::store::Store;
 
-/// Puts TLS before the listener where it is to be; answers where apps find it then.
+/// Puts TLS before the listener where it is to be; answers what apps have to know of it where they may enrol.
 pub(super) async fn open(
     config: &Config,
     store: &Store,
@@ -28,8 +26,8 @@ pub(super) async fn open(
     if !config.admin.enrolment {
         return Ok((server, None));
     }
-    let urls = addresses(config, address).into_iter().map(|address| format!("https://{address}{ENROL}")).collect();
-    Ok((server.with_enrolment(), Some(Front { urls, certificate_sha256 })))
+    let front = Front { listens: address, path: ENROL, certificate_sha256 };
+    Ok((server.with_enrolment(), Some(front)))
 }
 
 /// What is configured, else what the hub made for itself; it is kept, so that apps find the same certificate again.
@@ -47,26 +45,4 @@ async fn key_pair(config: &Config, store: &Store, hub: u64) -> anyhow::Result<Ke
     let made = KeyPair::make(&format!("{hub:016X}"))?;
     store.save_secret(SELF_MADE, &made.to_bytes()).await?;
     Ok(made)
-}
-
-/// The listener's own address, or those of the hub where it listens on all.
-fn addresses(config: &Config, listens: SocketAddr) -> Vec<SocketAddr> {
-    if !listens.ip().is_unspecified() {
-        return vec![listens];
-    }
-    let usable = |address: IpAddr| match address {
-        IpAddr::V4(v4) => !v4.is_loopback() && !v4.is_link_local(),
-        // A link-local address means nothing without the app's own interface.
-        IpAddr::V6(v6) => listens.is_ipv6() && !v6.is_loopback() && !v6.is_unicast_link_local(),
-    };
-    let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
-    let mut found: Vec<IpAddr> = interfaces
-        .iter()
-        .filter(|interface| takes_part(&config.network, interface))
-        .map(if_addrs::Interface::ip)
-        .filter(|address| usable(*address))
-        .collect();
-    // IPv4 first: every phone can type it.
-    found.sort_by_key(|address| (address.is_ipv6(), *address));
-    found.into_iter().map(|address| SocketAddr::new(address, listens.port())).collect()
 }

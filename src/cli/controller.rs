@@ -1,5 +1,6 @@
 //! `matterbind controller …`
 
+use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -26,12 +27,12 @@ use crate::secret::OperatorSecret;
 
 const EXAMPLES: &str = "\
 Examples:
-  matterbind controller add 'Wall panel' --csr panel.csr --cat 0x0002      its bundle goes into a file, mode 0600
+  matterbind controller add 'Wall panel' --csr panel.csr --cat 0x0002
   matterbind controller add bridge --new-key --cat 0x0002 --recipient age1…
-  matterbind controller invite --cat 0x0002 --for 10m                      a code and a QR for one app
+  matterbind controller invite --cat 0x0002 --for 10m
   matterbind controller renew 'Wall panel' --csr panel2.csr
-  matterbind controller remove 'Wall panel'                                when the others of its tags have renewed
-  matterbind controller remove 'Lost phone' --now                          at once; the others renew afterwards
+  matterbind controller remove 'Wall panel'          once the others of its tags have renewed
+  matterbind controller remove 'Lost phone' --now    the others renew afterwards
 
 docs/controllers.md says what a bundle holds and how a controller uses it.";
 
@@ -165,16 +166,17 @@ pub(super) fn run(global: &Global, args: ControllerArgs) -> Result<ExitCode, Cli
             let key = Key::of(&add.key)?;
             let (name, cats, admin, valid_s) = (add.name, add.cat, add.admin, seconds(add.bundle.valid));
             let order = ControllerOrder { name, csr: key.csr, cats, admin, valid_s };
-            check_recipient(&add.bundle)?;
-            let bundle = block_on(client.post(&["controllers"], &order, PLAIN))?;
+            check_destination(&add.bundle, &order.name)?;
+            let bundle = bundle(block_on(client.post_bytes(&["controllers"], &order, PLAIN))?)?;
             deliver(bundle, key.secret, &add.bundle, args.json)
         }
         ControllerCommand::Renew(renew) => {
             let key = Key::of(&renew.key)?;
             let order = RenewOrder { csr: key.csr, valid_s: seconds(renew.bundle.valid) };
-            check_recipient(&renew.bundle)?;
+            check_destination(&renew.bundle, &renew.controller)?;
             // The last of those who are waited for lets the nodes be told.
-            let bundle = block_on(client.post(&["controllers", &renew.controller, "renew"], &order, SLOW))?;
+            let path = ["controllers", &renew.controller, "renew"];
+            let bundle = bundle(block_on(client.post_bytes(&path, &order, SLOW))?)?;
             deliver(bundle, key.secret, &renew.bundle, args.json)
         }
         ControllerCommand::List { all } => {
@@ -262,9 +264,23 @@ fn recipient(args: &BundleArgs) -> Result<Option<Recipient>, CliError> {
     args.recipient.as_ref().map(read).transpose()
 }
 
-/// Before anything is asked of the daemon: a certificate that cannot be delivered is of no use.
-fn check_recipient(args: &BundleArgs) -> Result<(), CliError> {
-    recipient(args).map(drop)
+/// Before anything is asked of the daemon: a certificate that cannot be delivered is of no use, and a key that was made here is
+/// nowhere else.
+fn check_destination(args: &BundleArgs, name: &str) -> Result<(), CliError> {
+    let encrypted = recipient(args)?.is_some();
+    if args.out.as_deref() == Some(Path::new("-")) {
+        return match std::io::stdout().is_terminal() {
+            true => Err(CliError::Usage("a bundle holds secrets and is not shown: name a file with --out".to_owned())),
+            false => Ok(()),
+        };
+    }
+    fabric::check_private(&args.out.clone().unwrap_or_else(|| default_file(name, encrypted)))
+}
+
+/// As the daemon sent it: a certificate has line breaks, which no answer for a terminal keeps.
+fn bundle(answer: Vec<u8>) -> Result<ControllerBundle, CliError> {
+    let answer = Zeroizing::new(answer);
+    serde_json::from_slice(&answer).map_err(|error| CliError::Answer(format!("cannot be understood: {error}")))
 }
 
 /// Writes the bundle where only its owner reads it.
@@ -291,7 +307,7 @@ fn deliver(
         written.map_err(|source| CliError::Io { what: "stdout".to_owned(), source })?;
         return Ok(ExitCode::Done);
     }
-    let file = args.out.clone().unwrap_or_else(|| default_file(&bundle, encrypted));
+    let file = args.out.clone().unwrap_or_else(|| default_file(&bundle.name, encrypted));
     fabric::write_private(&file, &bytes)?;
     if json {
         output::json(&serde_json::json!({
@@ -317,8 +333,8 @@ fn deliver(
     Ok(ExitCode::Done)
 }
 
-fn default_file(bundle: &ControllerBundle, encrypted: bool) -> PathBuf {
-    let plain = bundle.name.chars().map(|c| if c.is_alphanumeric() || matches!(c, '-' | '_') { c } else { '-' });
+fn default_file(name: &str, encrypted: bool) -> PathBuf {
+    let plain = name.chars().map(|c| if c.is_alphanumeric() || matches!(c, '-' | '_') { c } else { '-' });
     let plain: String = plain.collect();
     PathBuf::from(format!("{plain}.controller.json{}", if encrypted { ".age" } else { "" }))
 }

@@ -334,15 +334,29 @@ fn refused(code: &str, error: &dyn std::error::Error, hint: &str) -> CliError {
     CliError::Api(Refusal::new(code, Disposition::UserAction, error.to_string(), hint))
 }
 
-/// Whole and readable by its owner only, or not at all: a temporary file beside it, fsync, rename.
-pub(super) fn write_private(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
-    let failed = |source| CliError::Io { what: format!("writing {}", path.display()), source };
+/// Whether [`write_private`] could, for those who have something done first that cannot be undone.
+pub(super) fn check_private(path: &Path) -> Result<(), CliError> {
+    let (temporary, _) = beside(path)?;
+    let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary);
+    made.map_err(|source| CliError::Io { what: format!("writing {}", path.display()), source })?;
+    let _ = std::fs::remove_file(&temporary);
+    Ok(())
+}
+
+/// The temporary file for this one, and the directory of both.
+fn beside(path: &Path) -> Result<(PathBuf, &Path), CliError> {
     let name = path.file_name().ok_or_else(|| CliError::Usage(format!("{} is no file name", path.display())))?;
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut temporary = std::ffi::OsString::from(".");
     temporary.push(name);
     temporary.push(format!(".{}", std::process::id()));
-    let temporary = directory.join(temporary);
+    Ok((directory.join(temporary), directory))
+}
+
+/// Whole and readable by its owner only, or not at all: a temporary file beside it, fsync, rename.
+pub(super) fn write_private(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
+    let failed = |source| CliError::Io { what: format!("writing {}", path.display()), source };
+    let (temporary, directory) = beside(path)?;
     let write = || {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
         file.write_all(bytes)?;

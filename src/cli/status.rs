@@ -86,7 +86,8 @@ fn text(status: &Status, paint: Paint, now: Timestamp) -> String {
         let ends = controllers.expiring.iter().map(|it| controller::ends(&it.name, it.expires_at, now));
         parts.extend(ends.map(|text| paint.tone(Tone::Warn, text)));
         let rest = if parts.is_empty() { String::new() } else { format!(": {}", parts.join(", ")) };
-        lines.push(format!("others   {} controllers{rest}", controllers.total));
+        let word = if controllers.total == 1 { "controller" } else { "controllers" };
+        lines.push(format!("others   {} {word}{rest}", controllers.total));
     }
     lines.push(format!("cloud    {}", cloud(&status.cloud, paint, now)));
     if status.clock.standing == "not-set" {

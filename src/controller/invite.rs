@@ -106,8 +106,11 @@ pub enum InviteRefused {
     #[error("no invitation has this code")]
     Unknown,
     /// The secret part is another.
-    #[error("the code is wrong")]
-    Wrong,
+    #[error("the code is wrong, and may be wrong {left} times more")]
+    Wrong {
+        /// How often.
+        left: u8,
+    },
     /// It was wrong too often.
     #[error("too many wrong codes were tried for this invitation")]
     Closed,
@@ -171,7 +174,7 @@ impl Invite {
         }
         if code.digest() != self.digest {
             self.tries_left -= 1;
-            return Err(InviteRefused::Wrong);
+            return Err(InviteRefused::Wrong { left: self.tries_left });
         }
         match &self.used_by {
             Some((_, used)) if used != key => Err(InviteRefused::Used),
@@ -222,7 +225,7 @@ mod tests {
         let (code, mut invite) = invite();
         let guess = InviteCode::read("123Z-5678-9ABD").unwrap();
         for left in (0..TRIES).rev() {
-            assert_eq!(invite.handle_code(&guess, "a", NOW), Err(InviteRefused::Wrong));
+            assert_eq!(invite.handle_code(&guess, "a", NOW), Err(InviteRefused::Wrong { left }));
             assert_eq!(invite.tries_left, left);
         }
         assert_eq!(invite.handle_code(&code, "a", NOW), Err(InviteRefused::Closed));

@@ -43,7 +43,8 @@ pub(crate) struct Access {
     overlay: RwLock<AccessOverlay>,
     hub_cats: RwLock<Vec<Cat>>,
     turn: tokio::sync::Mutex<()>,
-    /// One look at who leaves at a time.
+    /// Whoever issues certificates or looks at who leaves: a certificate with an earlier version must not be recorded after it was
+    /// found that everybody has a later one.
     pub(super) departures: tokio::sync::Mutex<()>,
     /// Nodes that are being told, and whether somebody else came meanwhile.
     busy: Mutex<HashMap<NodeId, bool>>,

@@ -20,7 +20,7 @@ use crate::journal::{Event, EventSink, Level};
 use crate::store::Store;
 
 /// The last known good time in the database.
-const BLOB: &str = "last-known-good-time";
+pub(super) const BLOB: &str = "last-known-good-time";
 /// How often the clocks are read.
 const LOOK: Duration = Duration::from_secs(5);
 /// How often a good time is kept; a flash is worn out by more.

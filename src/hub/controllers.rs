@@ -35,6 +35,8 @@ pub use door::{
     Controllers, ControllersDoor, EnrolRequest, Invitation, InviteOrder, InviteView, RemoveOrder, RenewOrder,
 };
 pub(crate) use enrolment::Front;
+#[cfg(test)]
+pub(crate) use enrolment::refused;
 pub use view::{ControllerCounts, ExpiringController, Holder, TagHolders};
 
 /// How long a certificate is valid where nobody says.
@@ -49,6 +51,20 @@ struct Wish {
     admin: bool,
     valid_s: u64,
     invite: Option<String>,
+}
+
+/// Whether a request is answered by a new certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    First,
+    /// Whoever asks again did not get the answer.
+    Repeated,
+}
+
+impl Answer {
+    fn of(new: bool) -> Self {
+        if new { Self::First } else { Self::Repeated }
+    }
 }
 
 impl<W: World> ControllersDoor for Hub<W> {
@@ -76,7 +92,7 @@ impl<W: World> ControllersDoor for Hub<W> {
             );
             self.tell_of(level, "controller-enrolled", message, &controller);
         }
-        self.bundle(&controller).await
+        self.bundle(&controller, Answer::of(new)).await
     }
 
     async fn renew_controller(
@@ -85,12 +101,13 @@ impl<W: World> ControllersDoor for Hub<W> {
         order: RenewOrder,
         who: String,
     ) -> Result<ControllerBundle, Refusal> {
-        let before = self.find_controller(controller).await?;
         let csr = checked(&order.csr)?;
+        let turn = self.access.departures.lock().await;
+        let before = self.find_controller(controller).await?;
         let key = csr.fingerprint();
         // Whoever did not get the answer asks again.
         if before.key == key && before.state == ControllerState::Enrolled {
-            return self.bundle(&before).await;
+            return self.bundle(&before, Answer::Repeated).await;
         }
         if before.state != ControllerState::Enrolled {
             let message = format!("controller {} ({}) is being removed", before.node_id, before.name);
@@ -109,13 +126,14 @@ impl<W: World> ControllersDoor for Hub<W> {
             Enrolled::Done => {}
             other => return Err(not_recorded(other, &renewed.name)),
         }
+        drop(turn);
         failpoint::reach("controller.renewed");
         let message =
             format!("{who} has renewed controller {} ({}) with {}", renewed.node_id, renewed.name, tags(&renewed.cats));
         self.tell_of(Level::Info, "controller-renewed", message, &renewed);
         // Somebody may have waited for this.
         self.settle_departures().await?;
-        self.bundle(&renewed).await
+        self.bundle(&renewed, Answer::First).await
     }
 
     async fn remove_controller(
@@ -187,10 +205,9 @@ impl<W: World> Hub<W> {
     /// the same key did not get the answer.
     async fn certify(&self, wish: Wish, csr: &CheckedCsr) -> Result<(Controller, bool), Refusal> {
         if !is_name(&wish.name) {
-            return Err(Refusal::bad_request(
-                "a controller's name has 1 to 64 characters, none of them a control character",
-            ));
+            return Err(no_name());
         }
+        let _turn = self.access.departures.lock().await;
         let cats = self.tags_for(&wish)?;
         let key = csr.fingerprint();
         let identifiers = |cats: &[Cat]| cats.iter().map(|cat| cat.identifier()).collect::<Vec<_>>();
@@ -240,7 +257,7 @@ impl<W: World> Hub<W> {
         let admin = base.admin.identifier();
         if wish.cats.contains(&admin) && !wish.admin {
             let message = format!("{admin:#06x} is the tag of this hub: its holders may do everything");
-            let hint = "say `--admin` if that is what you want";
+            let hint = "say `matterbind controller add --admin` if that is what you want; an invitation cannot give it";
             return Err(Refusal::new("admin-tag", Disposition::UserAction, message, hint));
         }
         let mut identifiers = wish.cats.clone();
@@ -280,7 +297,8 @@ impl<W: World> Hub<W> {
     /// Now, and the end. While the clock is not set there is no end: whatever it were, it could be over before it began.
     fn validity(&self, seconds: u64) -> Result<(Timestamp, Option<Timestamp>), Refusal> {
         if !VALIDITY.contains(&seconds) {
-            return Err(Refusal::bad_request("a certificate is valid for one minute to twenty years"));
+            let message = "a certificate is valid for one minute to twenty years";
+            return Err(Refusal::new("bad-request", Disposition::UserAction, message, "for instance `--valid 365d`"));
         }
         let now = self.clock.now();
         let length = SignedDuration::from_secs(seconds.cast_signed());
@@ -291,14 +309,16 @@ impl<W: World> Hub<W> {
         self.credentials.issue_controller_noc(node, csr, cats, end).map_err(|error| unsigned(&error))
     }
 
-    async fn bundle(&self, controller: &Controller) -> Result<ControllerBundle, Refusal> {
+    async fn bundle(&self, controller: &Controller, answer: Answer) -> Result<ControllerBundle, Refusal> {
         let credentials = &self.credentials;
         let keys = credentials.bundle();
         let forms = |tlv: &[u8]| -> Result<CertificateForms, Refusal> {
             let pem = x509::to_pem(tlv).map_err(|error| unsigned(&error))?;
             Ok(CertificateForms { tlv: BASE64.encode(tlv), pem })
         };
+        let fabric = credentials.compressed_fabric_id();
         let nodes = self.store.nodes().await?.into_iter().map(|record| BundleNode {
+            instance: format!("{fabric:016X}-{:016X}", record.node_id.0),
             node_id: record.node_id,
             name: record.name,
             vendor_id: record.vendor_id,
@@ -307,6 +327,9 @@ impl<W: World> Hub<W> {
             port: record.port,
         });
         let mut notes = Vec::new();
+        if answer == Answer::Repeated {
+            notes.push("This request was answered before, by this same certificate.".to_owned());
+        }
         if controller.expires_at.is_none() {
             notes.push("The hub's clock is not set, so the certificate has no end.".to_owned());
         }
@@ -317,7 +340,7 @@ impl<W: World> Hub<W> {
             name: controller.name.clone(),
             node_id: controller.node_id,
             fabric_id: keys.fabric_id.0,
-            compressed_fabric_id: credentials.compressed_fabric_id(),
+            compressed_fabric_id: fabric,
             admin_vendor_id: credentials.admin_vendor_id(),
             hub_node_id: keys.hub_node,
             cats: controller.cats.iter().map(|cat| cat.value()).collect(),
@@ -340,6 +363,12 @@ impl<W: World> Hub<W> {
     }
 }
 
+fn no_name() -> Refusal {
+    let message =
+        "a controller's name has 1 to 64 characters, none of them a control character, and no blanks around it";
+    Refusal::new("bad-request", Disposition::UserAction, message, "for instance 'Wall panel'")
+}
+
 const FRESH_KEY: &str = "make a new key for every certificate, and keep it where it was made";
 
 fn named(text: &str) -> NodeRef {
@@ -357,8 +386,7 @@ fn checked(text: &str) -> Result<CheckedCsr, Refusal> {
 }
 
 fn csr_refused(error: CsrRefused) -> Refusal {
-    let hint =
-        "a request for a key on P-256, for instance `openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256`";
+    let hint = "make one: `openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout panel.key -subj /CN=panel -out panel.csr`";
     Refusal::new(error.code(), Disposition::UserAction, error.to_string(), hint)
 }
 
@@ -388,6 +416,7 @@ fn not_recorded(why: Enrolled, name: &str) -> Refusal {
 fn tags(cats: &[Cat]) -> String {
     match cats {
         [] => "no tag".to_owned(),
+        [one] => format!("the tag {one}"),
         cats => format!("the tags {}", cats.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
     }
 }

@@ -28,6 +28,8 @@ pub trait LogDoor: Send + Sync + 'static {
     fn subscribe(&self) -> broadcast::Receiver<Event>;
     /// Notes that so many wrong tokens were shown since this was noted last, the latest by `peer`.
     fn note_wrong_tokens(&self, peer: &str, times: u64);
+    /// The same of codes by which nobody enrols.
+    fn note_wrong_codes(&self, peer: &str, times: u64);
 }
 
 /// `GET /v1/logs` and `GET /v1/events`
@@ -112,6 +114,17 @@ impl<W: World> LogDoor for Hub<W> {
         let what = if times == 1 { "a wrong token was".to_owned() } else { format!("{times} wrong tokens were") };
         let message = format!("{what} shown to the admin API, the last as {peer}");
         let event = Event::new(Timestamp::now(), Level::Warn, "wrong-token", message);
+        self.journal.record(event.with("peer", peer).with("times", times));
+    }
+
+    fn note_wrong_codes(&self, peer: &str, times: u64) {
+        let what = if times == 1 {
+            "a code that cannot be used was".to_owned()
+        } else {
+            format!("{times} codes that cannot be used were")
+        };
+        let message = format!("{what} shown to enrol, the last from {peer}");
+        let event = Event::new(Timestamp::now(), Level::Warn, "enrolment-refused", message);
         self.journal.record(event.with("peer", peer).with("times", times));
     }
 }

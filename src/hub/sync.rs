@@ -226,7 +226,10 @@ impl<W: World> Hub<W> {
             let DeviceView::Seen(facts) = &finding.device else { continue };
             for asked in granted_cats(&facts.acl).into_iter().map(|grant| grant.cat) {
                 let Some(tag) = tags.iter().find(|tag| (tag.cat >> 16) as u16 == asked.identifier()) else { continue };
-                if !tag.holders.is_empty() && tag.holders.iter().all(|holder| holder.cat < asked.value()) {
+                let all_earlier = tag.holders.iter().all(|holder| holder.cat < asked.value());
+                // A tag that nobody holds yet locks nobody out, unless whoever gets it next is too early as well.
+                let somebody_waits = !tag.holders.is_empty() || tag.issued < asked.value();
+                if all_earlier && somebody_waits {
                     row.notes.push(format!(
                         "it asks for the tag {asked}, and nobody holds that version: `matterbind access show` names who has to renew"
                     ));

@@ -3,6 +3,7 @@
 mod access;
 mod cloud;
 mod commission;
+mod controllers;
 mod label;
 mod presence;
 mod removal;

@@ -366,6 +366,7 @@ impl LogDoor for Fake {
     }
 
     fn note_wrong_tokens(&self, _: &str, _: u64) {}
+    fn note_wrong_codes(&self, _: &str, _: u64) {}
 }
 
 impl BindingDoor for Fake {

@@ -52,6 +52,7 @@ fn bundle(name: &str) -> ControllerBundle {
         ipk: IpkEpochKey::new([7; 16]),
         private_key: None,
         nodes: vec![BundleNode {
+            instance: "87E1B004E235A130-00000000000003E8".to_owned(),
             node_id: NodeId(1000),
             name: "Hall lamp".to_owned(),
             vendor_id: 0xFFF1,

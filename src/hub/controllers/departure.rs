@@ -24,7 +24,7 @@ impl<W: World> Hub<W> {
     /// Takes every departure as far as it can go: later versions are issued; where nobody else would be locked out, nodes ask
     /// for them. Answers what was told to the nodes, if anything.
     pub(super) async fn settle_departures(&self) -> Result<Option<AccessReport>, Refusal> {
-        let _turn = self.access.departures.lock().await;
+        let turn = self.access.departures.lock().await;
         let all = self.store.controllers().await?;
         let leaving: Vec<_> = all.iter().filter(|controller| controller.state == ControllerState::Leaving).collect();
         if leaving.is_empty() {
@@ -67,6 +67,8 @@ impl<W: World> Hub<W> {
         }
         // Before any node is told, where the tag is the hub's own.
         self.renew_hub().await?;
+        // What is in force is durable; telling the nodes takes as long as they take, and nobody waits for that with a renewal.
+        drop(turn);
         Ok(Some(self.tell(told).await?))
     }
 
@@ -86,10 +88,11 @@ impl<W: World> Hub<W> {
         let pending = overlay.pending();
         let complete = removed && pending.is_empty();
         let message = match (removed, complete) {
-            (false, _) => format!(
-                "{} others hold its tags and have to renew first: `matterbind controller renew`. --now does not wait.",
-                renew.len()
-            ),
+            (false, _) => {
+                let whoever =
+                    if renew.len() == 1 { "One other holds its tag and has" } else { "Others hold its tags and have" };
+                format!("{whoever} to renew first: `matterbind controller renew`. `--now` does not wait for that.")
+            }
             (true, false) => "Nodes that are away are told when they return.".to_owned(),
             (true, true) => String::new(),
         };

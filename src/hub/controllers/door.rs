@@ -267,6 +267,8 @@ pub struct ControllerBundle {
 /// A node in a [`ControllerBundle`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct BundleNode {
+    /// What DNS-SD calls it (`_matter._tcp`): compressed fabric id and node id, hex.
+    pub instance: String,
     /// Its node id.
     pub node_id: NodeId,
     /// Its name.
