@@ -21,4 +21,4 @@ pub use health::CloudHealth;
 pub use look::{Answered, Look, look};
 pub use session::RENEW_AHEAD;
 pub use tokens::{MemoryTokens, SignInBlock, StoredTokens, TokenPair, TokenStore};
-pub use transport::{Meter, Now};
+pub use transport::Meter;

@@ -10,6 +10,7 @@ mod wire;
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use der::{Decode, Encode};
@@ -23,6 +24,7 @@ use x509_cert::crl::CertificateList;
 use crate::attestation::revocation::REVOCATION_SIZE_MAX;
 use crate::attestation::signature::PublicKey;
 use crate::paa::{self, Fetched, StorePaaError, certificates};
+use crate::tls;
 use wire::{CertificateReference, RevocationPoint};
 
 /// The Alliance's production ledger.
@@ -53,6 +55,9 @@ pub enum DclError {
     /// There can be no client, for instance because this machine has no trusted certificates for TLS.
     #[error("no HTTP client can be made")]
     Client(#[source] reqwest::Error),
+    /// This machine has no certificates to trust anybody by.
+    #[error("this machine's trusted certificates cannot be used: install the package ca-certificates")]
+    Untrusting(#[source] rustls::Error),
     /// Nothing answered, or the connection broke.
     #[error("{url} did not answer")]
     Request {
@@ -128,14 +133,18 @@ impl DclClient {
     }
 
     /// A client of its own for the ledger at `base`: made when it is needed, since it is needed once a day.
-    pub fn connect(base: &str) -> Result<Self, DclError> {
+    /// Its certificate is judged by `now`, for the machine's clock may not be set.
+    pub fn connect(base: &str, now: Timestamp) -> Result<Self, DclError> {
         // Installed already: just as well.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let mut builder = Client::builder().connect_timeout(REQUEST_TIMEOUT);
-        if base.starts_with("http:") {
+        let builder = Client::builder().connect_timeout(REQUEST_TIMEOUT);
+        let builder = if base.starts_with("http:") {
             // Without TLS there is no need to read the machine's trust store, which may not even exist.
-            builder = builder.tls_certs_only([]);
-        }
+            builder.tls_certs_only([])
+        } else {
+            let now: tls::Now = Arc::new(move || now);
+            builder.tls_backend_preconfigured(tls::config(&now).map_err(DclError::Untrusting)?)
+        };
         Self::new(builder.build().map_err(DclError::Client)?, base)
     }
 

@@ -39,3 +39,4 @@ pub mod standing;
 pub mod store;
 pub mod systemd;
 pub mod telemetry;
+pub mod tls;

@@ -47,11 +47,12 @@ const ALLOWED: &[(&str, &str, &str)] = &[
     ),
     ("discovery", "commissioning config", "implements Discovery on the configured interfaces"),
     ("store", "commissioning controller outbox reconcile", "implements the three store ports; keeps controllers"),
-    ("cloud", "config outbox rhythm", "implements BindApi as configured; hubs renew their tokens one by one"),
+    ("tls", "", "whom the hub trusts, and by which time"),
+    ("cloud", "config outbox rhythm tls", "implements BindApi as configured; hubs renew their tokens one by one"),
     ("ownership", "", "whom root acts for"),
     ("keystore", "", "keys at rest"),
     ("paa", "attestation config", "loads what attestation trusts"),
-    ("dcl", "attestation paa", "fetches what attestation trusts"),
+    ("dcl", "attestation paa tls", "fetches what attestation trusts"),
     ("backup", "access keystore matter store", "reads and writes a whole state directory, offline"),
     // The outside.
     (

@@ -14,12 +14,13 @@ use super::health::{CloudHealth, HealthCell};
 use super::look::{self, Look};
 use super::session::{Renewal, Session};
 use super::tokens::TokenStore;
-use super::transport::{Meter, Now, Transport, Unmetered};
+use super::transport::{Meter, Transport, Unmetered};
 use super::wire::{BindBody, BoundData, MoveBody, PageData, RecordData};
 use crate::bind::{BindReceipt, BindRequest, CloudDevice, CloudRecord, codes};
 use crate::config::CloudConfig;
 use crate::node::FabricId;
 use crate::outbox::ports::{BindApi, BindPreview, CloudError};
+use crate::tls::Now;
 
 const BIND: &str = "/v2/binding/enduserapi/v2/deviceBindingByWifi";
 const PREVIEW: &str = "/v2/binding/enduserapi/getDeviceInfoByBinding";

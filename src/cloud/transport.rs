@@ -18,11 +18,9 @@ use crate::failpoint;
 use crate::outbox::foreign::ForeignAnswer;
 use crate::outbox::ports::CloudError;
 use crate::plain;
+use crate::tls::{self, Now};
 
 mod failure;
-mod trust;
-
-pub use trust::Now;
 
 /// An answer of this length is no answer of this service: a page of 50 devices has some 50 KB.
 const MAX_BODY_BYTES: usize = 2 << 20;
@@ -232,7 +230,7 @@ fn http(base: &Url, timeout: Duration, now: &Now) -> Http {
             .redirect(reqwest::redirect::Policy::none())
     };
     // Without TLS there is no need to read the machine's trust store, which may not even exist.
-    let trust = (base.scheme() == "https").then(|| trust::config(now));
+    let trust = (base.scheme() == "https").then(|| tls::config(now));
     let (client, untrusting) = match trust {
         Some(Ok(trust)) => match builder().tls_backend_preconfigured(trust).build() {
             Ok(client) => (Some(client), None),

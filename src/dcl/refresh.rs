@@ -124,7 +124,7 @@ impl Refresh {
 
     async fn fetch(&mut self, now: Timestamp, before: &BTreeMap<String, String>) -> Result<Refreshed, DclError> {
         self.save().await?;
-        let client = DclClient::connect(&self.record.source)?;
+        let client = DclClient::connect(&self.record.source, now)?;
         let fetched = client.update_paas(&self.paa_dir, now).await?;
         let revocations = client.update_revocations(&self.revocation_dir).await?;
         let rejected = new_ones(&fetched.rejected, before);

@@ -36,12 +36,12 @@ pub(in crate::hub) async fn follow<W: World>(hub: Arc<Hub<W>>) {
         () = tokio::time::sleep(turn) => {}
     }
     loop {
-        let wait = refresh.wait(every, Timestamp::now());
+        let wait = refresh.wait(every, hub.clock.now());
         let next = async {
             if !wait.is_zero() {
                 return tokio::time::sleep(wait.min(LOOK)).await;
             }
-            match refresh.attempt(Timestamp::now()).await {
+            match refresh.attempt(hub.clock.now()).await {
                 Ok(refreshed) => refreshed_line(&hub, &refreshed),
                 Err(error) => failed_line(&hub, error),
             }

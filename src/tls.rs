@@ -1,6 +1,6 @@
 //! Whom the hub trusts over TLS: whoever the machine's trust store vouches for, at a time that can be believed. A hub whose
-//! clock says 1970 knows what time it is at least (`clock`), and may speak to the cloud by that. Not here: what a person is
-//! told when nobody is trusted (`failure`).
+//! clock says 1970 knows what time it is at least (`clock`), and may speak to the cloud and the ledger by that. Not here: what a
+//! person is told when nobody is trusted (`cloud::transport::failure`), and the admin listener's own certificate (`admin::tls`).
 
 use std::fmt;
 use std::sync::Arc;
@@ -35,7 +35,7 @@ impl TimeProvider for Believed {
 ///
 /// # Errors
 /// The machine has no certificates to trust anybody by.
-pub(super) fn config(now: &Now) -> Result<ClientConfig, rustls::Error> {
+pub fn config(now: &Now) -> Result<ClientConfig, rustls::Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let verifier = Verifier::new(Arc::clone(&provider))?;
     let config = ClientConfig::builder_with_details(provider, Arc::new(Believed(Arc::clone(now))))
