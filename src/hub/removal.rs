@@ -161,8 +161,11 @@ impl<W: World> Hub<W> {
     }
 
     async fn finish_removal(&self, node: NodeId, name: &str) -> Result<(), Refusal> {
-        self.store.finish_removal(node).await?;
+        let deleted = self.store.finish_removal(node).await?;
         failpoint::reach("finish.after");
+        if !deleted {
+            return Ok(());
+        }
         let message = format!("node {node} ({name}) removed");
         self.journal.record(Event::new(Timestamp::now(), Level::Info, "node-removed", message).with_node(node));
         Ok(())

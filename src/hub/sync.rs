@@ -75,6 +75,8 @@ pub(crate) struct Syncing {
     turn: tokio::sync::Mutex<()>,
     asked_for: Mutex<BTreeSet<NodeId>>,
     wake: Notify,
+    /// A person has everything compared: what the daemon compares by itself gives way, for that is part of it.
+    person: Notify,
     /// When everything was compared.
     compared_at: Mutex<Option<Timestamp>>,
     /// When the cloud last showed a node as recorded, and when that was written down.
@@ -134,7 +136,14 @@ pub(super) async fn follow<W: World>(hub: Arc<Hub<W>>) {
                 continue;
             }
             let asks_cloud = Instant::now() >= turn;
-            let compared = hub.compare_and_mend(only.as_ref(), None, false, asks_cloud, &SyncProgress::default()).await;
+            let progress = SyncProgress::default();
+            let compared = tokio::select! {
+                compared = hub.compare_and_mend(only.as_ref(), None, false, asks_cloud, &progress) => compared,
+                () = hub.syncing.person.notified() => {
+                    due = due.max(Instant::now() + EVERY);
+                    continue;
+                }
+            };
             match &compared {
                 Ok(_) if only.is_some() => {}
                 Ok(findings) if findings.nodes.iter().all(|finding| finding.comparison.in_sync()) => quiet += 1,
@@ -188,6 +197,9 @@ impl<W: World> SyncDoor for Hub<W> {
                 Some(foreign) => Ok(SyncReport { in_sync: false, nodes: vec![unknown(foreign.node_id, true, false)] }),
                 None => Err(Refusal::unknown_node(&NodeRef::Id(node))),
             };
+        }
+        if node.is_none() {
+            self.syncing.person.notify_waiters();
         }
         let only = node.map(|node| BTreeSet::from([node]));
         let fabric = node.is_none().then(|| self.credentials.bundle().fabric_id);

@@ -162,7 +162,7 @@ impl Store {
     }
 
     /// Deletes the record, what belongs to it, and its waiting cloud work except an unbind, which the outbox brings to its
-    /// end. Answers whether a leftover is remembered. Does nothing where the record is gone already.
+    /// end. Answers whether there was a record: another may have finished it.
     ///
     /// # Errors
     /// The device stage is not over, or the store fails.
@@ -172,7 +172,7 @@ impl Store {
             if removal.stage == RemovalStage::Device {
                 return Err(StoreError::Failed(format!("node {node} has not been removed from the device")).into());
             }
-            tx.execute("DELETE FROM nodes WHERE node_id = ?1", [id(node.0)?])?;
+            let deleted = tx.execute("DELETE FROM nodes WHERE node_id = ?1", [id(node.0)?])?;
             outbox::drop_work(tx, node)?;
             if removal.on_device {
                 tx.execute("UPDATE removals SET stage = 'leftover' WHERE node_id = ?1", [id(node.0)?])?;
@@ -180,7 +180,7 @@ impl Store {
                 tx.execute("DELETE FROM removals WHERE node_id = ?1", [id(node.0)?])?;
             }
             failpoint::reach("finish.in-transaction");
-            Ok(removal.on_device)
+            Ok(deleted > 0)
         })
         .await
     }

@@ -390,7 +390,8 @@ async fn a_removal_is_resumed_and_remembers_what_it_left() {
     let kinds: Vec<_> = store.outbox_entries().await.unwrap().iter().map(|entry| entry.task.kind()).collect();
     assert_eq!(kinds, vec!["unbind"]);
 
-    assert!(store.finish_removal(NodeId(1001)).await.unwrap(), "the device still has our fabric");
+    assert!(store.finish_removal(NodeId(1001)).await.unwrap());
+    assert!(!store.finish_removal(NodeId(1001)).await.unwrap(), "who comes second has nothing to tell");
     assert!(store.nodes().await.unwrap().is_empty());
     assert_eq!(store.outbox_entries().await.unwrap().len(), 1, "the unbind goes on");
     let left = store.removals().await.unwrap();

@@ -9,10 +9,14 @@ use crate::node::NodeState;
 async fn device_cloud_and_record_forget_each_other() {
     let rig = Rig::start(|_| {}).await;
     let (device, node) = rig.with_device().await;
+    // One of them is woken by the cloud's answer and ends the removal, too.
+    rig.spawn_followers();
     let removed = rig.hub.remove(node.node_id, false, "somebody".to_owned()).await.unwrap();
     assert_eq!((removed.device_removed, removed.cloud.as_str(), removed.record_deleted), (true, "removed", true));
     assert_eq!((device.node(), rig.account.holds().len()), (None, 0));
     assert_eq!(rig.record(node.node_id).await, None);
+    let told = rig.logged().await.into_iter().filter(|kind| kind == "node-removed").count();
+    assert_eq!(told, 1);
 }
 
 #[tokio::test]
