@@ -14,9 +14,10 @@ use tokio::time::timeout;
 
 use super::client::BuildError;
 use super::health::HealthCell;
-use super::transport::{Now, Transport, Unmetered};
+use super::transport::{Transport, Unmetered};
 use crate::config::CloudConfig;
 use crate::outbox::ports::CloudError;
+use crate::tls::Now;
 
 /// A resolver answers within this time, or is not there.
 const RESOLVE: Duration = Duration::from_secs(5);
