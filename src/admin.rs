@@ -1,6 +1,7 @@
 //! The admin API: HTTP/1.1 and JSON on a Unix socket, optionally on TCP with a token; and the web page.
 //!
-//! `wire` has every document, `server` listens, `tls` encrypts, `auth` decides who may ask,
+//! `wire` has every document, `server` listens, `tls` encrypts, `auth` decides who may ask, by token, by `sessions`
+//! of people, and not at the word of another's page (`origin`);
 //! `routes` and `streams` answer, `page` draws. Not here: how anything is done (`hub`), the command line (`cli`).
 
 pub mod auth;
@@ -10,10 +11,12 @@ pub mod events;
 mod keys;
 pub mod metrics;
 pub mod openapi;
+mod origin;
 pub mod page;
 mod penalty;
 pub mod routes;
 pub mod server;
+mod sessions;
 pub mod tls;
 pub mod wire;
 

@@ -67,7 +67,7 @@ pub async fn run(config: Config, stop: CancellationToken, hurry: CancellationTok
         let fabric = fabric::open(&config, &store, &journal, &clock).await?;
         let metrics = Arc::new(Metrics::default());
         let compressed_id = fabric.credentials.compressed_fabric_id();
-        let (server, front) = front::open(&config, &store, compressed_id, server).await?;
+        let (server, front) = front::open(&config, &store, compressed_id, server, (&tasks, &stop)).await?;
         let outside = world::open(&config, &store, &fabric.credentials, &metrics, &clock)?;
         let inside = Inside { store: store.clone(), journal: journal.clone(), clock, fabric, metrics };
         let hub = build(config, inside, outside, &tasks, &stop)?;

@@ -396,6 +396,8 @@ pub struct AdminConfig {
     pub tls_cert_file: String,
     /// Its key, PEM.
     pub tls_key_file: String,
+    /// Names by which browsers may know the hub.
+    pub hosts: Vec<String>,
     /// Whether apps on the network may enrol with a code.
     pub enrolment: bool,
 }

@@ -31,6 +31,7 @@ mod controllers;
 mod examine;
 mod fabric;
 mod journal;
+mod labels;
 mod nodes;
 mod offline;
 mod open;

@@ -53,7 +53,7 @@ async fn the_socket_is_for_owner_and_group_and_goes_away() {
     let running = start().await;
     let mode = std::fs::metadata(&running.socket).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o660);
-    let again = AdminServer::bind(AdminOptions { socket: running.socket.clone(), tcp: None }).await;
+    let again = AdminServer::bind(AdminOptions { socket: running.socket.clone(), tcp: None, hosts: Vec::new() }).await;
     assert!(matches!(again, Err(BindError::InUse(_))));
     running.stop.cancel();
     running.served.await.unwrap();
@@ -65,10 +65,10 @@ async fn a_dead_daemons_socket_is_replaced_and_a_file_is_not() {
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("admin.sock");
     drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
-    AdminServer::bind(AdminOptions { socket: socket.clone(), tcp: None }).await.unwrap();
+    AdminServer::bind(AdminOptions { socket: socket.clone(), tcp: None, hosts: Vec::new() }).await.unwrap();
     let file = directory.path().join("file");
     std::fs::write(&file, "precious").unwrap();
-    let refused = AdminServer::bind(AdminOptions { socket: file.clone(), tcp: None }).await;
+    let refused = AdminServer::bind(AdminOptions { socket: file.clone(), tcp: None, hosts: Vec::new() }).await;
     assert!(matches!(refused, Err(BindError::Socket { .. })));
     assert_eq!(std::fs::read_to_string(file).unwrap(), "precious");
 }
@@ -99,7 +99,8 @@ async fn only_root_the_service_and_the_group_come_in() {
     }
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("admin.sock");
-    let server = AdminServer::bind(AdminOptions { socket: socket.clone(), tcp: None }).await.unwrap();
+    let server =
+        AdminServer::bind(AdminOptions { socket: socket.clone(), tcp: None, hosts: Vec::new() }).await.unwrap();
     // Open to all, so that it is the guard that decides and not the file system.
     for (path, mode) in [(directory.path(), 0o755), (socket.as_path(), 0o666)] {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
@@ -359,11 +360,29 @@ async fn page_and_metrics() {
         let answer = http.get(format!("http://{}{path}", running.tcp)).bearer_auth(TOKEN).send().await.unwrap();
         answer.text().await.unwrap()
     };
-    let page = get("/").await;
-    for part in ["Hall lamp", "Attic/1", "5460", "node 1001 does not answer", "not reachable", "prefers-color-scheme"] {
-        assert!(page.contains(part), "{part}");
+    for (path, parts) in [
+        ("/", &["Hall lamp", "Attic/1", "One device does", "The cloud does not answer"][..]),
+        ("/?q=attic", &["Attic/1"]),
+        ("/add", &["Setup code", "checking that it is genuine"]),
+        ("/nodes/1000", &["Hall lamp", "VD0001", "0x00010001", "node 1000 is commissioned"]),
+        ("/nodes/1000/compared", &["the cloud shows something else", "it is bound again"]),
+        ("/nodes/7", &["there is no node 7"]),
+        ("/sync", &["One of 2 does not agree", "the device does not answer"]),
+        ("/outbox", &["5460", "check that the device reaches the internet"]),
+        ("/log", &["node 1001 does not answer"]),
+        ("/log?level=warn&node=1000", &["Nothing fits"]),
+        ("/discover", &["Light", "0xFFF1"]),
+        ("/controllers", &["Wall panel"]),
+        ("/assets/style.css", &["prefers-color-scheme"]),
+    ] {
+        let page = get(path).await;
+        for part in parts {
+            assert!(page.to_lowercase().contains(&part.to_lowercase()), "{path} does not say {part:?}:\n{page}");
+        }
+        // The policy allows neither.
+        assert!(!page.contains(" style=") && !page.contains("<script>") && !page.contains(" onclick"), "{path}");
     }
-    assert!(!page.contains("<script") && !page.contains("src="));
+    assert!(!get("/?q=attic").await.contains("Hall lamp"));
     let metrics = get("/metrics").await;
     assert!(metrics.contains("matterbind_nodes{state=\"operational\"} 1"), "{metrics}");
     assert!(metrics.contains("matterbind_ready 1") && metrics.trim_end().ends_with("# EOF"));

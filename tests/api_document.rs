@@ -180,6 +180,12 @@ async fn every_answer_is_as_the_document_says() {
             "post",
             "/v1/nodes/{node}/action",
             "/v1/nodes/1000/action",
+            action(json!({ "action": "move", "room_id": "7" })),
+        ),
+        (
+            "post",
+            "/v1/nodes/{node}/action",
+            "/v1/nodes/1000/action",
             action(json!({ "action": "share", "seconds": 180 })),
         ),
         (
@@ -193,6 +199,8 @@ async fn every_answer_is_as_the_document_says() {
         ("post", "/v1/nodes/{node}/action", "/v1/nodes/1000/action", action(json!({ "action": "adopt" }))),
         ("post", "/v1/nodes/{node}/action", "/v1/nodes/1000/action", action(json!({ "action": "close-window" }))),
         ("post", "/v1/sync", "/v1/sync?progress=true", None),
+        ("get", "/v1/sessions", "/v1/sessions", None),
+        ("delete", "/v1/sessions/{session}", "/v1/sessions/none", None),
         ("get", "/v1/outbox", "/v1/outbox", None),
         ("post", "/v1/outbox/{id}/retry", "/v1/outbox/12/retry", None),
         ("delete", "/v1/outbox/{id}", "/v1/outbox/12", None),
@@ -202,6 +210,8 @@ async fn every_answer_is_as_the_document_says() {
         ("get", "/v1/logs", "/v1/logs", None),
         ("post", "/v1/sync", "/v1/sync", None),
         ("post", "/v1/sync/{node}", "/v1/sync/1000", None),
+        ("post", "/v1/sync/{node}", "/v1/sync/1000?look_only=true", None),
+        ("get", "/v1/nodes/{node}/compare", "/v1/nodes/1000/compare", None),
     ];
     for (method, route, path, body) in &asked {
         let (response, text) = ask(&running, &method.to_uppercase(), path, body.as_ref()).await;

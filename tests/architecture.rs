@@ -113,12 +113,13 @@ const ONE_PLACE: &[(&str, &str, &str)] = &[
 const PURE: &str = "secret node onboarding fabric controller bind clock plain rhythm durable journal standing attestation commissioning/attempt \
                     commissioning/step reconcile/compare hub/liveness hub/reach/rank \
                     hub/doctor/facts hub/doctor/judge outbox/foreign outbox/schedule dcl/schedule discovery/search \
-                    discovery/cache discovery/txt config/validate cloud/budget";
+                    discovery/cache discovery/txt config/validate cloud/budget admin/origin";
 
 /// Files over 500 lines, and why they are whole.
 const LONG: &[(&str, &str)] = &[
     ("src/attestation/tests.rs", "one table of findings, one test for each"),
     ("src/commissioning/tests/home.rs", "the one home of fakes: devices that behave, and the LAN that shows them"),
+    ("tests/support/fake_backend.rs", "one fake of every door"),
     ("tests/support/daemon.rs", "the one harness: processes of one hub and what they say"),
     ("tests/api.rs", "one server and one command line, met in every way that users meet them"),
     ("tests/bad_days.rs", "one bad day after the other, on one set of helpers"),

@@ -10,7 +10,7 @@ mod fake_backend;
 
 use fake_backend::fake_controllers::CODE;
 use fake_backend::{Running, TOKEN, start_with};
-use matterbind::admin::tls::KeyPair;
+use matterbind::admin::tls::{KeyPair, Tls};
 use serde_json::{Value, json};
 
 const CSR: &str = "-----BEGIN CERTIFICATE REQUEST-----";
@@ -30,7 +30,7 @@ async fn enrol(app: &reqwest::Client, running: &Running, code: &str) -> (u16, Va
 #[tokio::test]
 async fn an_invited_app_comes_as_far_as_its_bundle() {
     let pair = KeyPair::make("87E1B004E235A130").unwrap();
-    let running = start_with(|server| server.with_tls(pair.acceptor().unwrap()).with_enrolment()).await;
+    let running = start_with(|server| server.with_tls(Tls::new(pair.acceptor().unwrap())).with_enrolment()).await;
     let app = app();
     let (status, bundle) = enrol(&app, &running, CODE).await;
     assert_eq!((status, &bundle["name"]), (200, &json!("Phone")), "{bundle}");
@@ -51,7 +51,7 @@ async fn an_invited_app_comes_as_far_as_its_bundle() {
 #[tokio::test]
 async fn wrong_codes_cost_time_and_right_ones_none() {
     let pair = KeyPair::make("87E1B004E235A130").unwrap();
-    let running = start_with(|server| server.with_tls(pair.acceptor().unwrap()).with_enrolment()).await;
+    let running = start_with(|server| server.with_tls(Tls::new(pair.acceptor().unwrap())).with_enrolment()).await;
     let app = app();
     let guesses = futures_util::future::join_all((0..30).map(|_| enrol(&app, &running, "123Z-0000-0000")));
     let begun = std::time::Instant::now();
@@ -70,7 +70,7 @@ async fn wrong_codes_cost_time_and_right_ones_none() {
 #[tokio::test]
 async fn nobody_enrols_where_that_is_not_configured() {
     let pair = KeyPair::make("87E1B004E235A130").unwrap();
-    let running = start_with(|server| server.with_tls(pair.acceptor().unwrap())).await;
+    let running = start_with(|server| server.with_tls(Tls::new(pair.acceptor().unwrap()))).await;
     let (status, refusal) = enrol(&app(), &running, CODE).await;
     assert_eq!((status, &refusal["code"]), (401, &json!("forbidden")), "{refusal}");
 }

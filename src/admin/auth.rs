@@ -1,22 +1,29 @@
 //! Who may use the admin API: on the Unix socket root, the service's user and members of the group `matterbind`; on TCP
-//! whoever shows the token, but for the routes about keys.
+//! whoever shows the token or has logged in with it, but for the routes about keys. Not here: sessions (`sessions`), and what a browser may
+//! have been made to send (`origin`).
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use axum::body::Body;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use base64::Engine;
+use futures_util::StreamExt;
+use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use tokio::net::UnixStream;
+use tokio_util::sync::CancellationToken;
 
+use super::origin::{self, Foreign};
 use super::penalty::Penalty;
 use super::routes::error_response;
+use super::sessions::{Known, Sessions};
 use super::wire::Refusal;
 use crate::commissioning::error::Disposition;
+use crate::plain;
 use crate::secret::OperatorSecret;
 use crate::telemetry::metrics::Metrics;
 
@@ -37,6 +44,8 @@ pub enum Peer {
     },
     /// Somebody on the network.
     Remote(SocketAddr),
+    /// Somebody on the network who has logged in on the page.
+    Person(SocketAddr),
     /// The kernel did not say.
     Unknown,
 }
@@ -54,10 +63,24 @@ impl Peer {
         }
     }
 
+    /// Whether it came in by a log-in, and can log out.
+    pub fn has_session(&self) -> bool {
+        matches!(self, Self::Person(_))
+    }
+
+    /// Whether nobody else is on the way.
+    pub(super) fn is_this_machine(&self) -> bool {
+        match self {
+            Self::Local { .. } => true,
+            Self::Remote(address) | Self::Person(address) => address.ip().to_canonical().is_loopback(),
+            Self::Unknown => false,
+        }
+    }
+
     /// Where it is: no token is known of whoever shows a code.
     pub fn place(&self) -> String {
         match self {
-            Self::Remote(address) => address.ip().to_canonical().to_string(),
+            Self::Remote(address) | Self::Person(address) => address.ip().to_canonical().to_string(),
             Self::Local { .. } | Self::Unknown => self.describe(),
         }
     }
@@ -70,6 +93,7 @@ impl Peer {
                 None => format!("uid {uid}"),
             },
             Self::Remote(address) => format!("token from {address}"),
+            Self::Person(address) => format!("log-in from {}", address.ip().to_canonical()),
             Self::Unknown => "unknown".to_owned(),
         }
     }
@@ -131,6 +155,9 @@ pub struct Guard {
     token: Option<Arc<OperatorSecret>>,
     /// Whether whoever shows the code of an invitation may come as far as that.
     enrolment: bool,
+    /// Names by which browsers may know the hub, beside its addresses.
+    names: Arc<Vec<String>>,
+    sessions: Arc<Sessions>,
     tokens: Arc<Penalty>,
     codes: Arc<Penalty>,
 }
@@ -145,7 +172,37 @@ impl Guard {
     /// A guard for given ids, for tests.
     pub fn for_ids(own_uid: u32, group: Option<u32>, token: Option<OperatorSecret>) -> Self {
         let (tokens, codes) = (Arc::default(), Arc::default());
-        Self { own_uid, group, token: token.map(Arc::new), enrolment: false, tokens, codes }
+        let (names, sessions) = (Arc::default(), Arc::default());
+        Self { own_uid, group, token: token.map(Arc::new), enrolment: false, names, sessions, tokens, codes }
+    }
+
+    /// The same, known by these names and by this machine's own.
+    #[must_use]
+    pub fn with_names(self, configured: Vec<String>) -> Self {
+        let own = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let names = configured.into_iter().chain([format!("{own}.local"), own]).collect();
+        Self { names: Arc::new(names), ..self }
+    }
+
+    pub(super) fn sessions(&self) -> &Sessions {
+        &self.sessions
+    }
+
+    /// Somebody shows the token in the form.
+    pub(super) async fn log_in(&self, peer: &Peer, shown: &OperatorSecret, browser: &str, now: Timestamp) -> LogIn {
+        let address = match peer {
+            Peer::Remote(address) | Peer::Person(address) => address.ip(),
+            Peer::Local { .. } | Peer::Unknown => std::net::Ipv4Addr::LOCALHOST.into(),
+        };
+        let right = |token: &Arc<OperatorSecret>| same(shown.expose().trim().as_bytes(), token.expose().as_bytes());
+        if self.token.as_ref().is_some_and(right) {
+            return LogIn::Done(self.sessions.begin(address, browser, now));
+        }
+        let unsaid = self.tokens.take_unsaid();
+        match self.tokens.serve().await {
+            Ok(()) => LogIn::Wrong { unsaid },
+            Err(_) => LogIn::TooMany,
+        }
     }
 
     /// The same, open for enrolment.
@@ -164,9 +221,16 @@ impl Guard {
                 let member = self.group.is_some_and(|group| groups.contains(&group));
                 if *uid == 0 || *uid == self.own_uid || member { Verdict::Admitted } else { Verdict::Forbidden }
             }
-            Peer::Remote(_) => {
-                let open = matches!(request.uri().path(), "/healthz" | "/readyz");
-                if open || self.is_enrolment(request) || self.shows_token(request) {
+            Peer::Remote(_) | Peer::Person(_) => {
+                let open = matches!(
+                    request.uri().path(),
+                    "/healthz" | "/readyz" | "/login" | "/assets/style.css" | "/assets/icon.svg"
+                );
+                if self.shows_token(request) {
+                    Verdict::Admitted
+                } else if let Some(session) = self.shows_session(request) {
+                    Verdict::Known(session)
+                } else if open || self.is_enrolment(request) {
                     Verdict::Admitted
                 } else if request.headers().contains_key(header::AUTHORIZATION) {
                     Verdict::WrongToken
@@ -178,26 +242,50 @@ impl Guard {
         }
     }
 
-    /// `Bearer`, and for a browser that looks at the page `Basic` with the token as password. Browsers send the latter by
-    /// themselves, also when another site asks them to, so it is good for reading only.
+    fn shows_session(&self, request: &Request) -> Option<Known> {
+        let cookies = request.headers().get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
+        let ours = cookies.flat_map(|line| line.split(';')).filter_map(|cookie| {
+            let (name, word) = cookie.trim().split_once('=')?;
+            COOKIES.contains(&name).then_some(word)
+        });
+        ours.take(4).find_map(|word| self.sessions.admit(word, Timestamp::now()))
+    }
+
     fn shows_token(&self, request: &Request) -> bool {
         let Some(token) = &self.token else { return false };
         let Some(value) = request.headers().get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()) else {
             return false;
         };
-        if let Some(shown) = value.strip_prefix("Bearer ") {
-            return same(shown.trim().as_bytes(), token.expose().as_bytes());
+        value.strip_prefix("Bearer ").is_some_and(|shown| same(shown.trim().as_bytes(), token.expose().as_bytes()))
+    }
+
+    /// What a browser may have been made to send; a program that shows the token is no browser.
+    fn is_foreign(&self, request: &Request, by_cookie: bool) -> Option<Foreign> {
+        if self.shows_token(request) {
+            return None;
         }
-        let reading = matches!(*request.method(), Method::GET | Method::HEAD);
-        let Some(encoded) = value.strip_prefix("Basic ").filter(|_| reading) else { return false };
-        let decoded = base64::engine::general_purpose::STANDARD.decode(encoded.trim()).unwrap_or_default();
-        let password = decoded.iter().position(|byte| *byte == b':').map(|colon| &decoded[colon + 1..]);
-        password.is_some_and(|shown| same(shown, token.expose().as_bytes()))
+        origin::judge(request.method(), request.uri(), request.headers(), &self.names, by_cookie)
     }
 }
 
+/// What came of a log-in.
+pub(super) enum LogIn {
+    /// The word for the cookie.
+    Done(OperatorSecret),
+    Wrong {
+        /// How many there were since it was told last, where it is time to tell it again.
+        unsaid: Option<u64>,
+    },
+    TooMany,
+}
+
+/// The session's cookie, with TLS and without.
+pub(super) const COOKIES: [&str; 2] = ["__Host-matterbind", "matterbind"];
+
 enum Verdict {
     Admitted,
+    /// By this session.
+    Known(Known),
     Forbidden,
     TokenNeeded,
     WrongToken,
@@ -209,7 +297,8 @@ fn same(shown: &[u8], token: &[u8]) -> bool {
     a.iter().zip(b.iter()).fold(0u8, |difference, (x, y)| difference | (x ^ y)) == 0
 }
 
-const ASK_TOKEN: (header::HeaderName, &str) = (header::WWW_AUTHENTICATE, "Basic realm=\"matterbind\"");
+/// Not `Basic`: a browser asks people for that by itself, and sends it to everybody who makes it send something here.
+const ASK_TOKEN: (header::HeaderName, &str) = (header::WWW_AUTHENTICATE, "Bearer realm=\"matterbind\"");
 
 /// Takes who showed what was wrong, and how many there were since it was told last.
 pub type Tell = Arc<dyn Fn(String, u64) + Send + Sync>;
@@ -231,13 +320,35 @@ pub struct Gate {
 pub async fn check(
     State(Gate { guard, metrics, wrong_tokens, wrong_codes }): State<Gate>,
     ConnectInfo(peer): ConnectInfo<Peer>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Response {
     let refuse = |status, message: &str, hint: &str| {
         error_response(status, &Refusal::new("forbidden", Disposition::UserAction, message, hint))
     };
-    match guard.admits(&peer, &request) {
+    let verdict = guard.admits(&peer, &request);
+    match guard.is_foreign(&request, matches!(verdict, Verdict::Known(_))) {
+        None => {}
+        Some(Foreign::Host(host)) => {
+            metrics.count_refused("unknown-host");
+            let message = format!("this hub is not known as {:?}", plain::clean(&host, 100));
+            let hint = "use its address, or name it in `admin.hosts`";
+            return refuse(StatusCode::MISDIRECTED_REQUEST, &message, hint);
+        }
+        Some(Foreign::Page(page)) => {
+            metrics.count_refused("other-page");
+            let message = format!("this request comes from another page: {}", plain::clean(&page, 100));
+            return refuse(StatusCode::FORBIDDEN, &message, "open the hub's own page and do it there");
+        }
+    }
+    match verdict {
+        Verdict::Known(known) => {
+            if let Peer::Remote(address) = peer {
+                request.extensions_mut().insert(ConnectInfo(Peer::Person(address)));
+            }
+            request.extensions_mut().insert(known.clone());
+            until(next.run(request).await, known.ended)
+        }
         Verdict::Admitted if guard.is_enrolment(&request) => {
             let answer = next.run(request).await;
             if answer.status() == StatusCode::FORBIDDEN {
@@ -261,6 +372,11 @@ pub async fn check(
                 "run as root, or join the group: `usermod -aG matterbind $USER`, then log in again",
             )
         }
+        Verdict::TokenNeeded if wants_page(&request) => {
+            let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+            let path = percent_encoding::utf8_percent_encode(path, percent_encoding::NON_ALPHANUMERIC);
+            (StatusCode::SEE_OTHER, [(header::LOCATION, format!("/login?next={path}"))]).into_response()
+        }
         Verdict::TokenNeeded => {
             metrics.count_refused("no-token");
             let answer =
@@ -283,6 +399,25 @@ pub async fn check(
     }
 }
 
+/// A stream that ends with the session that asked for it, if it has not ended before.
+fn until(answer: Response, ended: CancellationToken) -> Response {
+    let kind = answer.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    match kind {
+        Some("text/event-stream" | "application/x-ndjson") => {
+            answer.map(|body| Body::from_stream(body.into_data_stream().take_until(ended.cancelled_owned())))
+        }
+        Some(_) | None => answer,
+    }
+}
+
+/// Whether a person looks, and not a program.
+fn wants_page(request: &Request) -> bool {
+    let accepts = request.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    let path = request.uri().path();
+    let program = path.starts_with("/v1/") || path == "/metrics";
+    request.method() == Method::GET && !program && accepts.is_some_and(|accepts| accepts.contains("text/html"))
+}
+
 /// A further middleware, for routes with keys: on TCP, where a token is enough to come in, the answer is 403.
 pub async fn only_local(ConnectInfo(peer): ConnectInfo<Peer>, request: Request, next: Next) -> Response {
     if matches!(peer, Peer::Local { .. }) {
@@ -296,7 +431,6 @@ pub async fn only_local(ConnectInfo(peer): ConnectInfo<Peer>, request: Request, 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use axum::body::Body;
 
     fn request(method: Method, path: &str, authorization: Option<&str>) -> Request {
         let mut builder = Request::builder().method(method).uri(path);
@@ -326,15 +460,16 @@ mod tests {
     fn the_network_needs_the_token() {
         let guard = Guard::for_ids(0, None, Some(OperatorSecret::new("long random word")));
         let peer = Peer::Remote("192.0.2.1:4000".parse().unwrap());
-        let basic = base64::engine::general_purpose::STANDARD.encode("anyone:long random word");
-        let basic = format!("Basic {basic}");
+        let basic = "Basic YW55b25lOmxvbmcgcmFuZG9tIHdvcmQ=";
         for (method, path, authorization, expected) in [
             (Method::GET, "/v1/nodes", None, false),
             (Method::GET, "/healthz", None, true),
             (Method::GET, "/v1/nodes", Some("Bearer long random word"), true),
             (Method::GET, "/v1/nodes", Some("Bearer long random wor"), false),
-            (Method::GET, "/", Some(basic.as_str()), true),
-            (Method::POST, "/v1/sync", Some(basic.as_str()), false),
+            (Method::GET, "/", Some(basic), false),
+            (Method::GET, "/", None, false),
+            (Method::GET, "/assets/app.js", None, false),
+            (Method::GET, "/login", None, true),
         ] {
             let shown = request(method, path, authorization);
             assert_eq!(admitted(&guard, &peer, &shown), expected, "{shown:?}");

@@ -22,14 +22,13 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower_service::Service;
 
 use super::auth::Peer;
-use super::tls::HANDSHAKE;
+use super::tls::{HANDSHAKE, Tls};
 use crate::telemetry::metrics::Metrics;
 
 /// From the first to the last byte of a request's head, and between two requests.
@@ -106,7 +105,7 @@ impl Accept for TcpListener {
 /// A TCP listener that speaks TLS and nothing else.
 pub(super) struct Encrypted {
     pub(super) listener: TcpListener,
-    pub(super) acceptor: TlsAcceptor,
+    pub(super) tls: Tls,
 }
 
 impl Accept for Encrypted {
@@ -123,7 +122,7 @@ impl Accept for Encrypted {
     }
 
     fn open(&self, stream: TcpStream) -> impl Future<Output = io::Result<Self::Open>> + Send + 'static {
-        let handshake = self.acceptor.accept(stream);
+        let handshake = self.tls.acceptor().accept(stream);
         async move { tokio::time::timeout(HANDSHAKE, handshake).await.map_err(io::Error::from)? }
     }
 }
@@ -227,7 +226,7 @@ struct Seat(Option<(Peers, IpAddr)>);
 
 impl Peers {
     fn enter(&self, peer: &Peer) -> Option<Seat> {
-        let Peer::Remote(address) = peer else { return Some(Seat(None)) };
+        let (Peer::Remote(address) | Peer::Person(address)) = peer else { return Some(Seat(None)) };
         let address = neighbourhood(address.ip());
         let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let count = taken.entry(address).or_default();

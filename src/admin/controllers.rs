@@ -110,7 +110,7 @@ async fn enrol<H: ControllersDoor>(
     Extension(channel): Extension<Channel>,
     Body(request): Body<EnrolRequest>,
 ) -> Answer<ControllerBundle> {
-    if matches!(peer, Peer::Remote(_)) && channel != Channel::Encrypted {
+    if matches!(peer, Peer::Remote(_) | Peer::Person(_)) && channel != Channel::Encrypted {
         let message = "codes and certificates are not handled without TLS";
         let hint = "set `admin.tls = \"on\"` on the hub";
         return Err(Refused(Refusal::new("tls-needed", Disposition::UserAction, message, hint)));

@@ -100,14 +100,14 @@ pub(super) async fn sync<H: SyncDoor>(
     Asked(query): Asked<SyncQuery>,
 ) -> Result<Response, Refused> {
     if !query.progress {
-        return Ok(Json(api.hub.sync(None, SyncProgress::default()).await?).into_response());
+        return Ok(Json(api.hub.sync(None, query.intent(), SyncProgress::default()).await?).into_response());
     }
     let (progress, steps) = SyncProgress::channel();
     let (sender, result) = oneshot::channel();
     let hub = api.hub.clone();
     api.tasks.spawn(async move {
         // The client may have left.
-        let _ = sender.send(hub.sync(None, progress).await);
+        let _ = sender.send(hub.sync(None, query.intent(), progress).await);
     });
     let steps = stream::unfold(steps, async |mut steps| steps.recv().await.map(|step| (step, steps)));
     let last = stream::once(async {

@@ -139,6 +139,7 @@ impl<H: Send + Sync + 'static> Route<H> {
 fn in_path(name: &str) -> Parameter {
     let parameter = ParameterBuilder::new().name(name).parameter_in(ParameterIn::Path).required(Required::True);
     match name {
+        "session" => parameter.schema(Some(String::schema())),
         "id" => parameter.schema(Some(i64::schema())),
         "controller" => parameter.schema(Some(String::schema())).description(Some("A controller's node id or name")),
         "invite" => parameter.schema(Some(String::schema())).description(Some("The first part of its code")),

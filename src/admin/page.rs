@@ -1,287 +1,253 @@
-//! `GET /`: one page for people. No script, nothing from elsewhere; it reloads itself.
+//! The page for people: every view is drawn here as HTML, so that it can be looked at without script. The scripts in `assets` act
+//! by the same API as everybody, and fetch a view again when the admin log has something new. Not here: who may look (`auth`).
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 
+use axum::Router;
 use axum::body::Bytes;
-use axum::extract::State;
+use axum::extract::ConnectInfo;
 use axum::response::Html;
+use axum::routing::{get, post};
 use jiff::{Timestamp, Unit};
-use maud::{DOCTYPE, Markup, PreEscaped, html};
+use maud::{DOCTYPE, Markup, html};
 
+use super::auth::Peer;
 use super::routes::Api;
-use super::wire::{Controllers, LogQuery, Nodes, NodesQuery, Outbox, Refusal, Status};
+use super::wire::{Nodes, NodesQuery, Refusal};
 use crate::bind::BindState;
-use crate::controller::ControllerState;
-use crate::hub::doors::{ControllersDoor, InventoryDoor, LogDoor, OutboxDoor, StatusDoor};
+use crate::hub::doors::{Doors, InventoryDoor};
 use crate::journal::{Event, Level};
 use crate::node::{NodeId, NodeRecord, NodeState};
-use crate::outbox::ports::OutboxState;
 
-/// How many log entries are shown.
-const ENTRIES: u32 = 25;
-/// How many nodes are shown; the command line lists them all.
-const NODES: u32 = 500;
-/// How often the page reloads itself, seconds.
-const RELOAD: &str = "10";
-const STYLE: &str = include_str!("page.css");
+mod add;
+mod assets;
+mod controllers;
+mod discover;
+mod doctor;
+mod history;
+mod icons;
+mod login;
+mod more;
+mod node;
+mod nodes;
+mod outbox;
+mod sync;
 
-pub(super) async fn page<H: ControllersDoor + InventoryDoor + LogDoor + OutboxDoor + StatusDoor>(
-    State(api): State<Api<H>>,
-) -> Html<Bytes> {
-    let hub = &api.hub;
-    let drawn = async {
-        let first = NodesQuery { after: None, limit: Some(NODES) };
-        let newest = LogQuery { limit: Some(ENTRIES), level: Some(Level::Info), ..LogQuery::default() };
-        let (status, nodes, controllers, outbox, entries) =
-            tokio::join!(hub.status(), hub.nodes(&first), hub.controllers(), hub.outbox(), hub.logs(&newest));
-        let page = render(&status, &nodes, &controllers, &outbox, &entries, Timestamp::now());
-        Ok::<_, Infallible>(Bytes::from(page.into_string()))
-    };
-    // Browsers that reload together get one page.
-    let Ok(page) = api.shared.page.get((), drawn).await;
-    Html(page)
+/// The views and what they are made of.
+pub(super) fn routes<H: Doors>() -> Router<Api<H>> {
+    Router::new()
+        .route("/", get(nodes::page))
+        .route("/add", get(add::page))
+        .route("/nodes/{node}", get(node::page))
+        .route("/nodes/{node}/compared", get(node::compared))
+        .route("/sync", get(sync::page))
+        .route("/outbox", get(outbox::page))
+        .route("/log", get(history::page))
+        .route("/discover", get(discover::page))
+        .route("/controllers", get(controllers::page))
+        .route("/doctor", get(doctor::page))
+        .route("/doctor/found", get(doctor::found))
+        .route("/more", get(more::page))
+        .route("/login", get(login::form).post(login::log_in))
+        .route("/logout", post(login::log_out))
+        .route("/sessions", get(login::page))
+        .route("/assets/{*name}", get(assets::serve))
 }
 
-fn render(
-    status: &Status,
-    nodes: &Result<Nodes, Refusal>,
-    controllers: &Result<Controllers, Refusal>,
-    outbox: &Result<Outbox, Refusal>,
-    entries: &Result<Vec<Event>, Refusal>,
-    now: Timestamp,
-) -> Markup {
-    html! {
-        (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                meta name="color-scheme" content="light dark";
-                meta http-equiv="refresh" content=(RELOAD);
-                title { "matterbind" @if !status.ready { " (starting)" } }
-                style { (PreEscaped(STYLE)) }
-            }
-            body {
-                header {
-                    h1 { "matterbind" }
-                    @if status.ready { span.pill.good { "ready" } }
-                    @else { span.pill.warn { "waiting for " (status.waiting_for.join(", ")) } }
-                    span.quiet { "version " (status.version) ", up " (age(status.started_at, now)) }
-                }
-                main {
-                    (tiles(status, now))
-                    section {
-                        h2 { "Nodes" }
-                        (shown(nodes, |nodes| node_table(&nodes.nodes, now)))
-                        @if status.nodes.total > u64::from(NODES) {
-                            p.quiet { "The first " (NODES) ": " code { "matterbind nodes" } " lists all." }
-                        }
-                    }
-                    section {
-                        h2 { "Other controllers" }
-                        (shown(controllers, |controllers| controller_table(controllers, now)))
-                    }
-                    section {
-                        h2 { "Waiting for the cloud" }
-                        (shown(outbox, |outbox| outbox_table(outbox, now)))
-                    }
-                    section {
-                        h2 { "What happened" }
-                        (shown(entries, |entries| log_table(entries, now)))
-                    }
-                }
-            }
+/// What browsers may load and do: our own files only, no script or style within a document, no frame around it.
+pub(super) const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
+     form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+
+/// So many records are in memory at once.
+const AT_ONCE: u32 = 100;
+
+/// Which entry of the navigation is lit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Tab {
+    Devices,
+    Add,
+    Sync,
+    Outbox,
+    Log,
+    Discover,
+    Controllers,
+    Doctor,
+    More,
+}
+
+impl Tab {
+    /// Whether a telephone's bar has no room for it.
+    fn is_rare(self) -> bool {
+        matches!(self, Self::Discover | Self::Controllers | Self::Doctor)
+    }
+
+    fn about(self) -> &'static str {
+        match self {
+            Self::Discover => "Devices that wait to be added",
+            Self::Controllers => "Who else holds rights on the devices",
+            Self::Doctor => "What is wrong around the hub",
+            Self::Devices | Self::Add | Self::Sync | Self::Outbox | Self::Log | Self::More => "",
         }
     }
 }
 
+/// Path, word, icon.
+const TABS: [(Tab, &str, &str, &str); 9] = [
+    (Tab::Devices, "/", "Devices", icons::DEVICES),
+    (Tab::Add, "/add", "Add", icons::ADD),
+    (Tab::Sync, "/sync", "Sync", icons::SYNC),
+    (Tab::Outbox, "/outbox", "Outbox", icons::OUTBOX),
+    (Tab::Log, "/log", "Log", icons::LOG),
+    (Tab::Discover, "/discover", "Nearby", icons::NEARBY),
+    (Tab::Controllers, "/controllers", "Controllers", icons::CONTROLLERS),
+    (Tab::Doctor, "/doctor", "Doctor", icons::DOCTOR),
+    (Tab::More, "/more", "More", icons::MORE),
+];
+
+/// Who looks, as far as it shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Viewer {
+    /// Somebody who has logged in and may log out.
+    has_session: bool,
+}
+
+impl<S: Send + Sync> axum::extract::FromRequestParts<S> for Viewer {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut axum::http::request::Parts, _: &S) -> Result<Self, Infallible> {
+        let peer = parts.extensions.get::<ConnectInfo<Peer>>();
+        Ok(Self { has_session: peer.is_some_and(|ConnectInfo(peer)| peer.has_session()) })
+    }
+}
+
+/// A whole document around a view.
+fn document(title: &str, tab: Option<Tab>, viewer: Viewer, view: &Markup) -> Html<Bytes> {
+    let whole = html! {
+        (DOCTYPE)
+        html lang="en" {
+            (head(title))
+            body {
+                a.skip href="#view" { "Skip to the content" }
+                header.bar {
+                    a.brand href="/" { (icons::draw(icons::BRAND)) span { "matterbind" } }
+                    nav aria-label="Views" { ul { @for (known, path, word, icon) in TABS {
+                        li.rare[known.is_rare()].narrow[known == Tab::More] { a href=(path) aria-current=[is_lit(known, tab).then_some("page")] {
+                            (icons::draw(icon)) span { (word) }
+                        } }
+                    } } }
+                    span #link.link.script-only role="status" { "connecting" }
+                    @if viewer.has_session { a.quiet.who href="/sessions" { "Log-ins" } }
+                }
+                main #view tabindex="-1" {
+                    noscript { p.note {
+                        "This browser runs no scripts. Everything can be looked at; to change something use the command line."
+                    } }
+                    (view)
+                }
+                div #toasts role="status" aria-live="polite" {}
+            }
+        }
+    };
+    Html(whole.into_string().into())
+}
+
+/// The tab of the view; beside one that is rare, the one by which a telephone came there.
+fn is_lit(tab: Tab, of_view: Option<Tab>) -> bool {
+    of_view == Some(tab) || (tab == Tab::More && of_view.is_some_and(Tab::is_rare))
+}
+
+fn head(title: &str) -> Markup {
+    html! {
+        head {
+            meta charset="utf-8";
+            meta name="viewport" content="width=device-width, initial-scale=1, viewport-fit=cover";
+            meta name="color-scheme" content="light dark";
+            meta name="theme-color" media="(prefers-color-scheme: light)" content="#f6f7f9";
+            meta name="theme-color" media="(prefers-color-scheme: dark)" content="#101419";
+            title { (title) " · matterbind" }
+            link rel="icon" type="image/svg+xml" href="/assets/icon.svg";
+            link rel="stylesheet" href="/assets/style.css";
+            script type="module" src="/assets/app.js" {}
+        }
+    }
+}
+
+/// What people call each node: an id alone tells them nothing.
+async fn names<H: InventoryDoor>(hub: &H) -> BTreeMap<NodeId, String> {
+    let mut names = BTreeMap::new();
+    let mut query = NodesQuery { after: None, limit: Some(AT_ONCE) };
+    while let Ok(Nodes { nodes, .. }) = hub.nodes(&query).await {
+        let last = nodes.last().map(|node| node.node_id);
+        let is_last = nodes.len() < AT_ONCE as usize;
+        names.extend(nodes.into_iter().map(|node| (node.node_id, node.name)));
+        match last {
+            Some(last) if !is_last => query.after = Some(last.0),
+            _ => break,
+        }
+    }
+    names
+}
+
+/// A link to a node under its name.
+fn link(node: NodeId, names: &BTreeMap<NodeId, String>) -> Markup {
+    html! { a href=(format!("/nodes/{node}")) { @match names.get(&node) {
+        Some(name) => { (name) }
+        None => { "node " (node) }
+    } } }
+}
+
+/// What the hub answered, or why it did not.
 fn shown<T>(answer: &Result<T, Refusal>, draw: impl FnOnce(&T) -> Markup) -> Markup {
     match answer {
         Ok(value) => draw(value),
-        Err(error) => html! { p.bad { (error.message) "; " (error.hint) } },
+        Err(error) => problem(error),
     }
 }
 
-fn tiles(status: &Status, now: Timestamp) -> Markup {
-    let cloud = &status.cloud;
+fn problem(error: &Refusal) -> Markup {
     html! {
-        div.tiles {
-            div.tile {
-                b { (status.nodes.total) } span { "nodes" }
-                small {
-                    (status.nodes.operational) " answer"
-                    @if status.nodes.unreachable > 0 { ", " span.bad { (status.nodes.unreachable) " do not" } }
-                    @if status.attempts > 0 { ", " (status.attempts) " joining now" }
-                }
-            }
-            div.tile {
-                b { (status.outbox.total) } span { "waiting for the cloud" }
-                small {
-                    @if status.outbox.waiting_for_operator > 0 {
-                        span.bad { (status.outbox.waiting_for_operator) " for you to see to" }
-                    } @else if status.outbox.rejected > 0 { span.bad { (status.outbox.rejected) " refused" } }
-                    @else { "nothing needs you" }
-                }
-            }
-            div.tile {
-                @match (cloud.configured, cloud.reachable) {
-                    (false, _) => { b { "off" } }
-                    (true, Some(true)) => { b.good { "reachable" } }
-                    (true, Some(false)) => { b.bad { "not reachable" } }
-                    (true, None) => { b { "not asked yet" } }
-                }
-                span { "cloud" }
-                small {
-                    @if !cloud.message.is_empty() { span.bad { (cloud.message) } }
-                    @else if let Some(end) = cloud.token_expires_at { "signed in for " (age(now, end)) }
-                    @else if let Some(url) = &cloud.base_url { (url) }
-                }
-            }
-            @if let Some(fabric) = &status.fabric {
-                div.tile {
-                    b { (fabric.label) } span { "fabric " (fabric.fabric_id) }
-                    small { code { (format!("{:016X}", fabric.compressed_fabric_id)) } }
-                }
-            }
+        div.problem role="alert" {
+            p { strong { (error.message) } }
+            @if !error.hint.is_empty() { p { (error.hint) } }
+            p.codes { code { (error.code) } }
         }
     }
 }
 
-fn node_table(nodes: &[NodeRecord], now: Timestamp) -> Markup {
-    if nodes.is_empty() {
-        return html! { p.quiet { "None yet: " code { "matterbind commission MT:…" } } };
-    }
-    html! {
-        div.scroll { table {
-            thead { tr { th { "Node" } th { "Name" } th { "Product" } th { "State" } th { "Cloud" } th { "Seen" } } }
-            tbody { @for node in nodes { tr {
-                td { code { (node.node_id) } }
-                td { (node.name) }
-                td { (node.vendor_name) " " (node.product_name) }
-                td {
-                    span class=(state_class(node.state)) { (node.state.as_str()) }
-                    @if node.rhythm.session().is_sleepy() { " " small.quiet { "sleepy" } }
-                }
-                td { (bind_cell(node)) }
-                td.quiet { @if let Some(at) = node.last_seen_at { (age(at, now)) " ago" } @else { "never" } }
-            } } }
-        } }
+/// A place where nothing is yet, with what to do about it.
+fn empty(icon: &str, title: &str, text: &Markup) -> Markup {
+    html! { div.empty { (icons::draw(icon)) h3 { (title) } p { (text) } } }
+}
+
+fn pill(class: &str, word: &str) -> Markup {
+    html! { span.pill.(class) { (word) } }
+}
+
+fn state_pill(node: &NodeRecord) -> Markup {
+    match node.state {
+        NodeState::Operational if node.rhythm.session().is_sleepy() => pill("good", "asleep, answers"),
+        NodeState::Operational => pill("good", "answers"),
+        NodeState::Unreachable => pill("bad", "does not answer"),
+        NodeState::Provisional => pill("warn", "not complete"),
+        NodeState::Removing => pill("warn", "being removed"),
     }
 }
 
-fn state_class(state: NodeState) -> &'static str {
-    match state {
-        NodeState::Operational => "pill good",
-        NodeState::Unreachable => "pill bad",
-        NodeState::Provisional | NodeState::Removing => "pill warn",
+fn bind_pill(node: &NodeRecord) -> Markup {
+    match node.bind.state {
+        BindState::Bound => pill("good", "in the cloud"),
+        BindState::Pending => pill("warn", "cloud pending"),
+        BindState::Rejected => pill("bad", "cloud refuses"),
+        BindState::NotEligible => pill("plain", "local only"),
+        BindState::Disabled => pill("plain", "no cloud"),
     }
 }
 
-fn bind_cell(node: &NodeRecord) -> Markup {
-    let (class, word) = match node.bind.state {
-        BindState::Bound => ("pill good", "bound"),
-        BindState::Pending => ("pill warn", "pending"),
-        BindState::Rejected => ("pill bad", "rejected"),
-        BindState::NotEligible => ("pill", "not eligible"),
-        BindState::Disabled => ("pill", "off"),
-    };
-    html! {
-        span class=(class) { (word) }
-        @if node.bind.state != BindState::Bound && !node.bind.message.is_empty() { " " small.quiet { (node.bind.message) } }
-    }
-}
-
-fn controller_table(found: &Controllers, now: Timestamp) -> Markup {
-    let present: Vec<_> = found.controllers.iter().filter(|it| it.state != ControllerState::Removed).collect();
-    html! {
-        @if present.is_empty() {
-            p.quiet { "None: " code { "matterbind controller add" } " or " code { "matterbind controller invite" } }
-        } @else {
-            div.scroll { table {
-                thead { tr { th { "Node" } th { "Name" } th { "Tags" } th { "Certificate" } th { "Valid" } } }
-                tbody { @for it in present { tr {
-                    td { code { (it.node_id) } }
-                    td { (it.name) }
-                    td { @for cat in &it.cats { code { (format!("{cat:#010x}")) } " " } }
-                    td {
-                        @if it.state == ControllerState::Leaving { span.pill.warn { "leaving" } }
-                        @else if it.certificate == "current" { span.pill.good { "current" } }
-                        @else { span.pill.bad { (it.certificate) } }
-                    }
-                    td.quiet { @match it.expires_at {
-                        Some(end) if end <= now => { span.bad { "ended " (age(end, now)) " ago" } }
-                        Some(end) if it.expires_soon => { span.bad { "ends in " (age(now, end)) } }
-                        Some(end) => { "for " (age(now, end)) }
-                        None => { "for ever" }
-                    } }
-                } } }
-            } }
-        }
-        @for invite in &found.invites {
-            p { "Invitation " code { (invite.id) "-…" } " is open for " (age(now, invite.expires_at)) ", "
-                (invite.tries_left) " tries left." }
-        }
-    }
-}
-
-fn outbox_table(outbox: &Outbox, now: Timestamp) -> Markup {
-    if outbox.entries.is_empty() {
-        return html! { p.quiet { "Nothing." } };
-    }
-    html! {
-        div.scroll { table {
-            thead { tr { th { "#" } th { "Node" } th { "What" } th { "State" } th { "Tries" } th { "Last answer" } th { "Next" } } }
-            tbody { @for entry in &outbox.entries { tr {
-                td { code { (entry.id) } }
-                td { code { (entry.node_id) } }
-                td { (entry.kind) }
-                td { (outbox_state(entry.state)) }
-                td { (entry.tries) }
-                td {
-                    @if let Some(code) = entry.last_code { code { (code) } " " }
-                    (entry.last_message)
-                    @if !entry.hint.is_empty() { br; small.quiet { (entry.hint) } }
-                }
-                td.quiet { @match entry.next_try_at {
-                    Some(at) if at > now => { "in " (age(now, at)) }
-                    Some(_) => { "now" }
-                    None => { "not by itself" }
-                } }
-            } } }
-        } }
-    }
-}
-
-fn outbox_state(state: OutboxState) -> Markup {
-    let (class, word) = match state {
-        OutboxState::Pending => ("pill", "pending"),
-        OutboxState::Sending => ("pill", "sending"),
-        OutboxState::Unsettled => ("pill warn", "being looked up"),
-        OutboxState::WaitingForOperator => ("pill bad", "needs you"),
-        OutboxState::Rejected => ("pill bad", "refused"),
-    };
-    html! { span class=(class) { (word) } }
-}
-
-/// The node of an event whose words do not name it.
-fn unnamed_node(event: &Event) -> Option<NodeId> {
-    event.node_id.filter(|node| !event.message.contains(&node.to_string()))
-}
-
-fn log_table(entries: &[Event], now: Timestamp) -> Markup {
-    html! {
-        div.scroll { table.log {
-            tbody { @for event in entries.iter().rev() { tr {
-                td.quiet title=(event.at) { (age(event.at, now)) " ago" }
-                td { @match event.level {
-                    Level::Error => { span.pill.bad { "error" } }
-                    Level::Warn => { span.pill.warn { "warning" } }
-                    Level::Info | Level::Debug => {}
-                } }
-                td { (event.message) @if let Some(node) = unnamed_node(event) { " " small.quiet { "node " (node) } } }
-            } } }
-        } }
-    }
+/// A moment as its age; the scripts keep it fresh.
+fn ago(at: Timestamp, now: Timestamp) -> Markup {
+    let text = if at > now { format!("in {}", age(now, at)) } else { format!("{} ago", age(at, now)) };
+    html! { time datetime=(at) title=(format!("{at:.0}")) { (text) } }
 }
 
 /// A span of time in its largest unit: `5 s`, `3 min`, `2 h`, `4 d`.
@@ -292,6 +258,33 @@ fn age(from: Timestamp, to: Timestamp) -> String {
         120..7200 => format!("{} min", seconds / 60),
         7200..172_800 => format!("{} h", seconds / 3600),
         _ => format!("{} d", seconds / 86_400),
+    }
+}
+
+/// Entries of the admin log, newest first.
+fn entries(events: &[Event], now: Timestamp, with_nodes: bool) -> Markup {
+    html! {
+        ol.log { @for event in events.iter().rev() {
+            li class=(match event.level {
+                Level::Error => "bad",
+                Level::Warn => "warn",
+                Level::Info | Level::Debug => "plain",
+            }) {
+                span.when { (ago(event.at, now)) }
+                span.what {
+                    @match event.level {
+                        Level::Error => { strong.bad { "Error: " } }
+                        Level::Warn => { strong.warn { "Warning: " } }
+                        Level::Info | Level::Debug => {}
+                    }
+                    (event.message)
+                    @if let Some(node) = event.node_id.filter(|_| with_nodes) {
+                        " " a href=(format!("/nodes/{node}")) { "node " (node) }
+                    }
+                }
+                code.kind { (event.kind) }
+            }
+        } }
     }
 }
 

@@ -3,29 +3,32 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{ConnectInfo, DefaultBodyLimit, FromRequest, FromRequestParts, Path, Query, Request, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
+use axum::{Extension, Router};
+use jiff::Timestamp;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::auth::{self, Guard, Peer};
 use super::openapi::Route;
+use super::sessions::Known;
 use super::wire::{
     AccessAction, AccessReport, AccessView, CommissionLine, CommissionRequest, Diagnosis, DiscoverChange,
-    DiscoverQuery, Discovered, Encryption, FabricInfo, ImportRoot, LogQuery, NodeAction, NodeAnswer, NodeDetail,
-    NodeRef, Nodes, NodesQuery, Outbox, Refusal, RemoveRoot, Status, SyncLine, SyncQuery, SyncReport,
+    DiscoverQuery, Discovered, Encryption, FabricInfo, ImportRoot, LogQuery, NodeAction, NodeAnswer, NodeComparison,
+    NodeDetail, NodeRef, Nodes, NodesQuery, Outbox, Refusal, RemoveRoot, SessionList, Status, SyncLine, SyncQuery,
+    SyncReport,
 };
 use super::{controllers, events, keys, metrics, openapi, page};
 use crate::commissioning::error::Disposition;
 use crate::hub::doors::{
-    BindingDoor, DoctorDoor, Doors, InventoryDoor, KeysDoor, OutboxDoor, RemovalDoor, StatusDoor, StrangersDoor,
-    SyncDoor, SyncProgress,
+    BindingDoor, DoctorDoor, Doors, InventoryDoor, KeysDoor, LogDoor, OutboxDoor, RemovalDoor, StatusDoor,
+    StrangersDoor, SyncDoor, SyncProgress,
 };
 use crate::hub::turns::Answers;
 use crate::journal::Event;
@@ -42,9 +45,10 @@ const RETRY_AFTER_S: &str = "5";
 /// Headers of every answer: nothing may be kept, nothing from elsewhere may be loaded, nobody may frame the page.
 const HEADERS: [(HeaderName, &str); 4] = [
     (header::CACHE_CONTROL, "no-store"),
-    (header::CONTENT_SECURITY_POLICY, "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"),
+    (header::CONTENT_SECURITY_POLICY, page::POLICY),
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-    (header::REFERRER_POLICY, "no-referrer"),
+    // Within the page only; with none at all browsers would not say where a form comes from.
+    (header::REFERRER_POLICY, "same-origin"),
 ];
 
 /// What the handlers share.
@@ -87,7 +91,7 @@ pub fn router<H: Doors>(api: Api<H>, guard: Guard) -> Router {
     let document = openapi::document(&routes);
     let (tokens, codes) = (Arc::clone(&api.hub), Arc::clone(&api.hub));
     let gate = auth::Gate {
-        guard,
+        guard: guard.clone(),
         metrics: Arc::clone(&api.metrics),
         wrong_tokens: Arc::new(move |peer, times| tokens.note_wrong_tokens(&peer, times)),
         wrong_codes: Arc::new(move |peer, times| codes.note_wrong_codes(&peer, times)),
@@ -97,6 +101,8 @@ pub fn router<H: Doors>(api: Api<H>, guard: Guard) -> Router {
         router = router.route(route.path, route.handler);
     }
     router
+        .merge(page::routes())
+        .layer(Extension(guard))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn_with_state(gate, auth::check))
@@ -145,6 +151,13 @@ fn table<H: Doors>() -> Vec<Route<H>> {
         Route::post("/v1/nodes/{node}/action", "node_action", "Asks one node, or removes it", node_action)
             .body::<NodeAction>()
             .answers::<NodeAnswer>(),
+        Route::get(
+            "/v1/nodes/{node}/compare",
+            "compare",
+            "What device, record and cloud hold of one node now",
+            compare,
+        )
+        .answers::<NodeComparison>(),
         Route::get("/v1/outbox", "outbox", "Cloud work not yet acknowledged", outbox).answers::<Outbox>(),
         Route::post("/v1/outbox/{id}/retry", "outbox_retry", "Makes a row due now", outbox_retry).answers::<Outbox>(),
         Route::delete("/v1/outbox/{id}", "outbox_drop", "Gives a row up", outbox_drop).answers::<Outbox>(),
@@ -163,11 +176,13 @@ fn table<H: Doors>() -> Vec<Route<H>> {
             .lines::<SyncLine>()
             .answers::<SyncReport>(),
         Route::post("/v1/sync/{node}", "sync_node", "Compares device, record and cloud of one node now", sync_one)
+            .query::<SyncQuery>()
             .answers::<SyncReport>(),
+        Route::get("/v1/sessions", "sessions", "Who is logged in on the page", sessions).answers::<SessionList>(),
+        Route::delete("/v1/sessions/{session}", "end_session", "Ends a log-in", end_session).answers::<SessionList>(),
         Route::get("/healthz", "healthz", "The daemon answers", async || "ok\n").sends("text/plain"),
         Route::get("/readyz", "readyz", "200 once it is ready, 503 before", readyz).sends("text/plain"),
         Route::get("/metrics", "metrics", "OpenMetrics text", metrics::scrape).sends(metrics::CONTENT_TYPE),
-        Route::get("/", "page", "A page for people", page::page).sends("text/html"),
     ];
     routes.extend(controllers::routes());
     routes
@@ -411,6 +426,13 @@ async fn node_action<H: BindingDoor + InventoryDoor + RemovalDoor + StrangersDoo
             check_name(&name)?;
             hub.rename(id, name).await.map(Box::new).map(NodeAnswer::Record)
         }
+        NodeAction::Move { room_id } => {
+            if !(1..=64).contains(&room_id.chars().count()) {
+                return Err(Refusal::bad_request("a room's id has 1 to 64 characters").into());
+            }
+            check_name(&room_id)?;
+            hub.move_to(id, room_id).await.map(Box::new).map(NodeAnswer::Record)
+        }
         NodeAction::Share { seconds } => {
             if !(180..=900).contains(&seconds) {
                 return Err(Refusal::bad_request("a window stays open for 180 to 900 seconds").into());
@@ -442,12 +464,41 @@ async fn outbox_drop<H: OutboxDoor>(State(api): State<Api<H>>, InPath(id): InPat
     json(api.hub.outbox_drop(id).await)
 }
 
+async fn compare<H: InventoryDoor + SyncDoor>(
+    State(api): State<Api<H>>,
+    InPath(node): InPath<String>,
+) -> Answer<NodeComparison> {
+    let id = node_id(&*api.hub, &node).await?;
+    json(api.hub.compare(id).await)
+}
+
 async fn sync_one<H: InventoryDoor + SyncDoor>(
     State(api): State<Api<H>>,
     InPath(node): InPath<String>,
+    Asked(query): Asked<SyncQuery>,
 ) -> Answer<SyncReport> {
     let id = node_id(&*api.hub, &node).await?;
-    json(api.hub.sync(Some(id), SyncProgress::default()).await)
+    json(api.hub.sync(Some(id), query.intent(), SyncProgress::default()).await)
+}
+
+async fn sessions(Extension(guard): Extension<Guard>, known: Option<Extension<Known>>) -> Json<SessionList> {
+    let current = known.map(|Extension(known)| known.id);
+    Json(SessionList { sessions: guard.sessions().list(current.as_deref(), Timestamp::now()) })
+}
+
+async fn end_session<H: LogDoor>(
+    State(api): State<Api<H>>,
+    Extension(guard): Extension<Guard>,
+    known: Option<Extension<Known>>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    InPath(session): InPath<String>,
+) -> Answer<SessionList> {
+    // One that has ended by itself is ended too.
+    if guard.sessions().end(&session) {
+        let message = format!("{} has ended a log-in on the page", peer.describe());
+        api.hub.note_access("session-ended", &message, &peer.describe());
+    }
+    Ok(sessions(Extension(guard), known).await)
 }
 
 async fn unknown_path() -> Refused {

@@ -8,13 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, UnixListener, UnixStream};
-use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::auth::{self, Guard};
 use super::connections::{Encrypted, Serving};
 use super::routes::{Api, router};
+use super::tls::Tls;
 use crate::config::{Config, bearer};
 use crate::hub::doors::Doors;
 use crate::secret::OperatorSecret;
@@ -32,6 +32,8 @@ pub struct AdminOptions {
     pub socket: PathBuf,
     /// An address on the network, and the token to show there.
     pub tcp: Option<(SocketAddr, OperatorSecret)>,
+    /// Names by which browsers may know the hub, beside its addresses and its own name.
+    pub hosts: Vec<String>,
 }
 
 impl AdminOptions {
@@ -48,7 +50,7 @@ impl AdminOptions {
                 Some((address, token))
             }
         };
-        Ok(Self { socket: config.socket.clone(), tcp })
+        Ok(Self { socket: config.socket.clone(), tcp, hosts: config.admin.hosts.clone() })
     }
 }
 
@@ -87,7 +89,7 @@ pub struct AdminServer {
     unix: UnixListener,
     socket: PathBuf,
     tcp: Option<TcpListener>,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Tls>,
     guard: Guard,
 }
 
@@ -97,7 +99,7 @@ impl AdminServer {
     /// # Errors
     /// Another daemon is there, or the system refuses.
     pub async fn bind(options: AdminOptions) -> Result<Self, BindError> {
-        let AdminOptions { socket, tcp } = options;
+        let AdminOptions { socket, tcp, hosts } = options;
         let unix = listen_on(&socket).await?;
         let (tcp, token) = match tcp {
             Some((address, token)) => {
@@ -106,12 +108,12 @@ impl AdminServer {
             }
             None => (None, None),
         };
-        Ok(Self { unix, socket, tcp, tls: None, guard: Guard::new(token) })
+        Ok(Self { unix, socket, tcp, tls: None, guard: Guard::new(token).with_names(hosts) })
     }
 
     /// With TLS on TCP, and nothing else there.
-    pub fn with_tls(mut self, acceptor: TlsAcceptor) -> Self {
-        self.tls = Some(acceptor);
+    pub fn with_tls(mut self, tls: Tls) -> Self {
+        self.tls = Some(tls);
         self
     }
 
@@ -143,7 +145,7 @@ impl AdminServer {
             Serving { router: router(api, self.guard), metrics, open: open.clone(), stop, close: close.clone() };
         let tcp = async {
             match (self.tcp, self.tls) {
-                (Some(listener), Some(acceptor)) => serving.clone().listen(Encrypted { listener, acceptor }).await,
+                (Some(listener), Some(tls)) => serving.clone().listen(Encrypted { listener, tls }).await,
                 (Some(listener), None) => serving.clone().listen(listener).await,
                 (None, _) => {}
             }

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use der::asn1::BitString;
@@ -35,6 +35,27 @@ pub const SELF_MADE: &str = "admin-tls";
 const MAX_FILE: usize = 64 * 1024;
 /// A handshake takes no longer.
 pub(super) const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// What answers handshakes now; every clone is changed together.
+#[derive(Clone)]
+pub struct Tls(Arc<RwLock<TlsAcceptor>>);
+
+impl Tls {
+    /// With this acceptor until another takes its place.
+    pub fn new(acceptor: TlsAcceptor) -> Self {
+        Self(Arc::new(RwLock::new(acceptor)))
+    }
+
+    /// The next handshakes are answered by another; connections that are open stay.
+    pub fn replace(&self, acceptor: TlsAcceptor) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = acceptor;
+    }
+
+    /// What answers the next handshake.
+    pub fn acceptor(&self) -> TlsAcceptor {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
 
 /// A certificate chain and its key, PEM.
 #[derive(Debug, Clone, PartialEq, Eq)]

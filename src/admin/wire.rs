@@ -2,10 +2,12 @@
 //!
 //! What the hub answers is the hub's own (`hub`, in the room that makes it); here are the bodies that only HTTP has.
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::fabric::CatGrant;
+use crate::hub::sync::Intent;
 use crate::node::{NodeId, NodeRecord};
 use crate::secret::OperatorSecret;
 
@@ -31,7 +33,31 @@ pub use crate::hub::refusal::Refusal;
 pub use crate::hub::removal::RemoveResult;
 pub use crate::hub::status::{CloudStatus, NodeCounts, OutboxCounts, Status};
 pub use crate::hub::strangers::ForeignNode;
-pub use crate::hub::sync::{Difference, NodeSync, SyncReport, SyncStep, Verdict};
+pub use crate::hub::sync::{Difference, NodeComparison, NodeSync, SyncReport, SyncStep, Verdict};
+
+/// `GET /v1/sessions`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SessionList {
+    /// Who is logged in on the page, the latest first.
+    pub sessions: Vec<SessionView>,
+}
+
+/// Somebody who is logged in on the page.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SessionView {
+    /// Names it; not what lets anybody in.
+    pub id: String,
+    /// From where.
+    pub from: String,
+    /// What the browser says of itself.
+    pub browser: String,
+    /// Since when.
+    pub began_at: Timestamp,
+    /// When it was last used.
+    pub used_at: Timestamp,
+    /// Whether it is the one that asks.
+    pub current: bool,
+}
 
 /// `POST /v1/sync`
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
@@ -39,6 +65,15 @@ pub use crate::hub::sync::{Difference, NodeSync, SyncReport, SyncStep, Verdict};
 pub struct SyncQuery {
     /// Answer line by line: how far it is, and last the report.
     pub progress: bool,
+    /// Change nothing; the report says what mending would do.
+    pub look_only: bool,
+}
+
+impl SyncQuery {
+    /// What the comparison is for.
+    pub fn intent(self) -> Intent {
+        if self.look_only { Intent::Look } else { Intent::Mend }
+    }
 }
 
 /// One line of the answer to `POST /v1/sync?progress=true`.
@@ -79,6 +114,11 @@ pub enum NodeAction {
         /// 1 to 64 characters.
         name: String,
     },
+    /// Put it into another room, in the record and in the cloud.
+    Move {
+        /// The room's id in the cloud, 1 to 64 characters.
+        room_id: String,
+    },
     /// Open an enhanced commissioning window.
     Share {
         /// For how long, 180 to 900 seconds.
@@ -112,7 +152,7 @@ pub enum NodeAnswer {
         /// For how long.
         seconds: u16,
     },
-    /// To `rename`, `keep` and `adopt`: the record as it is now.
+    /// To `rename`, `move`, `keep` and `adopt`: the record as it is now.
     Record(Box<NodeRecord>),
     /// To `bind`.
     Bound(BindResult),

@@ -90,6 +90,19 @@ impl AdminClient {
         self.json(self.request(Method::POST, path).json(body).timeout(limit)).await
     }
 
+    /// `POST /v1/…` without a body.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub async fn post_query<T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+        query: &impl Serialize,
+        limit: Duration,
+    ) -> Result<T, CliError> {
+        self.json(self.request(Method::POST, path).query(query).timeout(limit)).await
+    }
+
     /// `POST /v1/…`, an answer of bytes.
     ///
     /// # Errors

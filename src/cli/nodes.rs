@@ -96,6 +96,14 @@ pub enum NodeCommand {
         /// 1 to 64 characters
         name: String,
     },
+    /// Put it into another room, here and in the cloud
+    Move {
+        /// Which
+        #[command(flatten)]
+        which: Which,
+        /// The room's id in the cloud
+        room_id: String,
+    },
     /// Let another controller in: open a commissioning window, print manual code and QR
     Share {
         /// Which
@@ -159,6 +167,7 @@ impl NodeCommand {
             | Self::Check { which }
             | Self::Identify { which, .. }
             | Self::Rename { which, .. }
+            | Self::Move { which, .. }
             | Self::Keep { which }
             | Self::Adopt { which }
             | Self::Bind { which, .. }
@@ -251,6 +260,15 @@ async fn act(global: &Global, client: &AdminClient, command: NodeCommand) -> Res
         NodeCommand::Identify { which: Which { node, json }, duration } => {
             let answer: Value = post(client, &node, &NodeAction::Identify { seconds: seconds(duration)? }).await?;
             if json { output::json(&answer)? } else { output::line("It should blink or beep now.")? }
+        }
+        NodeCommand::Move { which: Which { node, json }, room_id } => {
+            let record: NodeRecord = post(client, &node, &NodeAction::Move { room_id }).await?;
+            if json {
+                output::json(&record)?;
+            } else {
+                let room = record.room_id.as_deref().unwrap_or_default();
+                output::line(&format!("{} is in room {} now.", record.name, paint.tone(Tone::Strong, room)))?;
+            }
         }
         NodeCommand::Rename { which: Which { node, json }, name } => {
             let record: NodeRecord = post(client, &node, &NodeAction::Rename { name }).await?;

@@ -18,6 +18,9 @@ pub struct SyncArgs {
     /// Only this node: id or unique name
     #[arg(long, value_name = "NODE")]
     pub node: Option<NodeRef>,
+    /// Change nothing; say what mending would do
+    #[arg(long)]
+    pub look_only: bool,
     /// Print one JSON document
     #[arg(long)]
     pub json: bool,
@@ -25,10 +28,11 @@ pub struct SyncArgs {
 
 pub(super) fn run(global: &Global, args: &SyncArgs) -> Result<ExitCode, CliError> {
     let client = global.client()?;
+    let query = SyncQuery { progress: args.node.is_none(), look_only: args.look_only };
     let report: SyncReport = block_on(async {
         match &args.node {
-            Some(node) => client.post(&["sync", &node.to_string()], &(), SLOW).await,
-            None => all(&client).await,
+            Some(node) => client.post_query(&["sync", &node.to_string()], &query, SLOW).await,
+            None => all(&client, &query).await,
         }
     })?;
     if args.json {
@@ -40,8 +44,8 @@ pub(super) fn run(global: &Global, args: &SyncArgs) -> Result<ExitCode, CliError
 }
 
 /// All nodes; how far it is stands on stderr, where that is a terminal.
-async fn all(client: &AdminClient) -> Result<SyncReport, CliError> {
-    let mut lines = client.post_for_lines(&["sync"], &SyncQuery { progress: true }).await?;
+async fn all(client: &AdminClient, query: &SyncQuery) -> Result<SyncReport, CliError> {
+    let mut lines = client.post_for_lines(&["sync"], query).await?;
     let bar = ProgressBar::no_length();
     while let Some(line) = lines.next().await {
         match serde_json::from_str(&line?) {
@@ -98,6 +102,9 @@ fn text(report: &SyncReport, paint: Paint) -> String {
             ));
         }
     }
+    for node in report.nodes.iter().filter(|node| !node.mending.is_empty()) {
+        lines.push(format!("node {}: mending: {}", node.node_id, node.mending.join(", ")));
+    }
     for node in report.nodes.iter().filter(|node| !node.notes.is_empty()) {
         lines.push(format!("node {}: {}", node.node_id, node.notes.join("; ")));
     }
@@ -132,6 +139,7 @@ mod tests {
             node_id: NodeId(1000 + at as u64),
             verdict: *verdict,
             differences: Vec::new(),
+            mending: Vec::new(),
             notes: Vec::new(),
         });
         let settled = |verdict: &Verdict| matches!(verdict, Verdict::Match | Verdict::NotEligible | Verdict::Removing);

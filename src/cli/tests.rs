@@ -64,6 +64,8 @@ fn every_promised_command_is_there() {
 #[case("outbox retry 12")]
 #[case("outbox drop 12")]
 #[case("sync --node 1000 --json")]
+#[case("sync --look-only")]
+#[case("node move 1000 4711")]
 #[case("logs -f --since 2h --node lamp --attempt 0193a1b2-0000-7000-8000-000000000000 --level warn --json")]
 #[case("status --json")]
 #[case("doctor --json --bundle x.tar --config y.toml")]

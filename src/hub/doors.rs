@@ -13,7 +13,7 @@ pub use super::outbox::OutboxDoor;
 pub use super::removal::RemovalDoor;
 pub use super::status::StatusDoor;
 pub use super::strangers::StrangersDoor;
-pub use super::sync::{SyncDoor, SyncProgress};
+pub use super::sync::{Intent, SyncDoor, SyncProgress};
 
 /// Who answers at every door. Every operation has its own deadline; none waits for ever.
 pub trait Doors:

@@ -46,6 +46,8 @@ pub trait InventoryDoor: Send + Sync + 'static {
     fn identify(&self, node: NodeId, seconds: u16) -> impl Future<Output = Result<(), Refusal>> + Send;
     /// Renames in the record and queues the cloud's.
     fn rename(&self, node: NodeId, name: String) -> impl Future<Output = Result<NodeRecord, Refusal>> + Send;
+    /// Moves to another room in the record and queues the cloud's.
+    fn move_to(&self, node: NodeId, room_id: String) -> impl Future<Output = Result<NodeRecord, Refusal>> + Send;
     /// Opens a commissioning window for `seconds`, 180 to 900.
     fn share(&self, node: NodeId, seconds: u16) -> impl Future<Output = Result<ShareResult, Refusal>> + Send;
     /// Closes the window that is open, whoever opened it.
@@ -219,6 +221,19 @@ impl<W: World> InventoryDoor for Hub<W> {
         failpoint::reach("rename.saved");
         let message = format!("node {node} is called {name:?} now");
         self.journal.record(Event::new(Timestamp::now(), Level::Info, "node-renamed", message).with_node(node));
+        self.record(node).await
+    }
+
+    async fn move_to(&self, node: NodeId, room_id: String) -> Result<NodeRecord, Refusal> {
+        let record = self.record(node).await?;
+        if record.family_id.is_none() && matches!(record.bind.state, BindState::Bound | BindState::Pending) {
+            let message = format!("the cloud moves devices within a family, and the record of node {node} names none");
+            let hint = "set `cloud.family_id` in the configuration and bind the node anew";
+            return Err(Refusal::new("no-family", Disposition::UserAction, message, hint));
+        }
+        self.store.move_node(node, &room_id, Timestamp::now()).await?;
+        let message = format!("node {node} is in room {room_id:?} now");
+        self.journal.record(Event::new(Timestamp::now(), Level::Info, "node-moved", message).with_node(node));
         self.record(node).await
     }
 

@@ -30,6 +30,8 @@ pub trait LogDoor: Send + Sync + 'static {
     fn note_wrong_tokens(&self, peer: &str, times: u64);
     /// The same of codes by which nobody enrols.
     fn note_wrong_codes(&self, peer: &str, times: u64);
+    /// Notes who came in or went out by the page.
+    fn note_access(&self, kind: &str, message: &str, peer: &str);
 }
 
 /// `GET /v1/logs` and `GET /v1/events`
@@ -126,5 +128,9 @@ impl<W: World> LogDoor for Hub<W> {
         let message = format!("{what} shown to enrol, the last from {peer}");
         let event = Event::new(Timestamp::now(), Level::Warn, "enrolment-refused", message);
         self.journal.record(event.with("peer", peer).with("times", times));
+    }
+
+    fn note_access(&self, kind: &str, message: &str, peer: &str) {
+        self.journal.record(Event::new(Timestamp::now(), Level::Info, kind, message).with("peer", peer));
     }
 }

@@ -38,8 +38,8 @@ use crate::secret::BindingCode;
 
 mod report;
 
-pub use report::{Difference, NodeSync, SyncProgress, SyncReport, SyncStep, Verdict};
-use report::{removing, report, unknown};
+pub use report::{Difference, NodeComparison, NodeSync, SyncProgress, SyncReport, SyncStep, Verdict};
+use report::{comparison, removing, report, unknown};
 
 /// Compares device, record and cloud.
 pub trait SyncDoor: Send + Sync + 'static {
@@ -47,8 +47,23 @@ pub trait SyncDoor: Send + Sync + 'static {
     fn sync(
         &self,
         node: Option<NodeId>,
+        intent: Intent,
         progress: SyncProgress,
     ) -> impl Future<Output = Result<SyncReport, Refusal>> + Send;
+    /// What device, record and cloud hold of one node now. Changes nothing.
+    fn compare(&self, node: NodeId) -> impl Future<Output = Result<NodeComparison, Refusal>> + Send;
+    /// What every node's last comparison came to, and when all were compared.
+    fn last_report(&self) -> Option<(Timestamp, SyncReport)>;
+}
+
+/// What a comparison is for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Intent {
+    /// What policy says is done.
+    #[default]
+    Mend,
+    /// Nothing is changed; the report says what would be done.
+    Look,
 }
 
 /// Written down this often: it only matters after a restart.
@@ -77,8 +92,8 @@ pub(crate) struct Syncing {
     wake: Notify,
     /// A person has everything compared: what the daemon compares by itself gives way, for that is part of it.
     person: Notify,
-    /// When everything was compared.
-    compared_at: Mutex<Option<Timestamp>>,
+    /// What came of it when everything was compared, with what was compared since.
+    last: Mutex<Option<(Timestamp, SyncReport)>>,
     /// When the cloud last showed a node as recorded, and when that was written down.
     confirmed: Mutex<BTreeMap<NodeId, Timestamp>>,
 }
@@ -91,7 +106,17 @@ impl Syncing {
     }
 
     pub(super) fn compared_at(&self) -> Option<Timestamp> {
-        *self.compared_at.lock().unwrap_or_else(PoisonError::into_inner)
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|(at, _)| *at)
+    }
+
+    /// Keeps what a comparison came to: of everything, or of some nodes.
+    fn keep(&self, all_at: Option<Timestamp>, report: SyncReport) {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        match (all_at, &mut *last) {
+            (Some(at), last) => *last = Some((at, report)),
+            (None, Some((_, known))) => known.update(report),
+            (None, None) => {}
+        }
     }
 
     /// When the cloud last showed the node as recorded, since the start.
@@ -137,8 +162,9 @@ pub(super) async fn follow<W: World>(hub: Arc<Hub<W>>) {
             }
             let asks_cloud = Instant::now() >= turn;
             let progress = SyncProgress::default();
+            let order = Order { only: only.as_ref(), fabric: None, insist: false, asks_cloud, intent: Intent::Mend };
             let compared = tokio::select! {
-                compared = hub.compare_and_mend(only.as_ref(), None, false, asks_cloud, &progress) => compared,
+                compared = hub.compare_and_mend(order, &progress) => compared,
                 () = hub.syncing.person.notified() => {
                     due = due.max(Instant::now() + EVERY);
                     continue;
@@ -189,7 +215,7 @@ fn is_bind(kind: &str) -> bool {
 }
 
 impl<W: World> SyncDoor for Hub<W> {
-    async fn sync(&self, node: Option<NodeId>, progress: SyncProgress) -> Result<SyncReport, Refusal> {
+    async fn sync(&self, node: Option<NodeId>, intent: Intent, progress: SyncProgress) -> Result<SyncReport, Refusal> {
         if let Some(node) = node
             && self.store.node(node).await?.is_none()
         {
@@ -198,15 +224,14 @@ impl<W: World> SyncDoor for Hub<W> {
                 None => Err(Refusal::unknown_node(&NodeRef::Id(node))),
             };
         }
-        if node.is_none() {
+        if node.is_none() && intent == Intent::Mend {
             self.syncing.person.notify_waiters();
         }
         let only = node.map(|node| BTreeSet::from([node]));
         let fabric = node.is_none().then(|| self.credentials.bundle().fabric_id);
-        let (findings, foreign) = tokio::join!(
-            self.compare_and_mend(only.as_ref(), fabric, node.is_some(), true, &progress),
-            self.greet_if_all(node.is_none())
-        );
+        let order = Order { only: only.as_ref(), fabric, insist: node.is_some(), asks_cloud: true, intent };
+        let (findings, foreign) =
+            tokio::join!(self.compare_and_mend(order, &progress), self.greet_if_all(node.is_none()));
         let Findings { nodes, unrecorded, .. } = findings?;
         let mut report = report(&nodes);
         self.note_unheld_tags(&nodes, &mut report).await?;
@@ -226,8 +251,33 @@ impl<W: World> SyncDoor for Hub<W> {
         report.in_sync &= strangers.is_empty();
         report.nodes.extend(strangers.into_iter().map(|(node, (here, in_cloud))| unknown(node, here, in_cloud)));
         report.nodes.sort_by_key(|row| row.node_id);
+        self.syncing.keep(node.is_none().then(Timestamp::now), report.clone());
         Ok(report)
     }
+
+    async fn compare(&self, node: NodeId) -> Result<NodeComparison, Refusal> {
+        let local = self.record(node).await?;
+        let only = BTreeSet::from([node]);
+        let order = Order { only: Some(&only), fabric: None, insist: true, asks_cloud: true, intent: Intent::Look };
+        let findings = self.compare_and_mend(order, &SyncProgress::default()).await?;
+        Ok(comparison(&local, findings.nodes.first()))
+    }
+
+    fn last_report(&self) -> Option<(Timestamp, SyncReport)> {
+        self.syncing.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// What is compared, and what for.
+struct Order<'a> {
+    /// `None`: every node.
+    only: Option<&'a BTreeSet<NodeId>>,
+    /// See [`Reconciler::fabric`].
+    fabric: Option<FabricId>,
+    /// Nodes that are known not to answer are asked all the same, for a person wants to know.
+    insist: bool,
+    asks_cloud: bool,
+    intent: Intent,
 }
 
 impl<W: World> Hub<W> {
@@ -255,15 +305,8 @@ impl<W: World> Hub<W> {
         if all { self.greet_strangers().await } else { Ok(Vec::new()) }
     }
 
-    /// `insist`: nodes that are known not to answer are asked all the same, for a person wants to know.
-    async fn compare_and_mend(
-        &self,
-        only: Option<&BTreeSet<NodeId>>,
-        fabric: Option<FabricId>,
-        insist: bool,
-        asks_cloud: bool,
-        progress: &SyncProgress,
-    ) -> Result<Findings, StoreError> {
+    async fn compare_and_mend(&self, order: Order<'_>, progress: &SyncProgress) -> Result<Findings, StoreError> {
+        let Order { only, fabric, insist, asks_cloud, intent } = order;
         let _turn = self.syncing.turn.lock().await;
         let policy = self.config.cloud.as_ref().map_or_else(Policy::default, |cloud| Policy {
             on_cloud_missing: cloud.on_cloud_missing,
@@ -276,6 +319,7 @@ impl<W: World> Hub<W> {
             events: &self.journal,
             memory: &self.syncing.memory,
             policy,
+            mends: intent == Intent::Mend,
             limits: Limits::default(),
             fabric,
             progress: &|compared, of| progress.report(compared, of),
@@ -290,12 +334,14 @@ impl<W: World> Hub<W> {
                 DeviceView::Silent { .. } => self.doubt(finding.node_id),
             }
         }
-        self.end_predecessors(&findings.nodes).await;
+        if intent == Intent::Mend {
+            self.end_predecessors(&findings.nodes).await;
+        }
         let now = Timestamp::now();
         self.syncing.confirm(&findings.confirmed, now);
         self.store.confirm_bindings(&findings.confirmed, now, CONFIRM_EVERY).await?;
-        if only.is_none() && asks_cloud {
-            *self.syncing.compared_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+        if asks_cloud {
+            self.syncing.keep(only.is_none().then_some(now), report(&findings.nodes));
         }
         Ok(findings)
     }

@@ -50,9 +50,11 @@ pub struct Finding {
     pub node_id: NodeId,
     /// How its device stands.
     pub device: DeviceView,
+    /// How the cloud stands.
+    pub cloud: CloudView,
     /// What came of comparing.
     pub comparison: Comparison,
-    /// What was done about it.
+    /// What was done about it; where nothing may be done, what would be.
     pub actions: Vec<Action>,
 }
 
@@ -88,6 +90,8 @@ pub struct Reconciler<'a, D, R, B, E> {
     pub memory: &'a Memory,
     /// What to do.
     pub policy: Policy,
+    /// Whether it is done, and told to the admin log; else a person only looks.
+    pub mends: bool,
     /// How much at once.
     pub limits: Limits,
     /// Our fabric, where the cloud is to be asked what it holds on it without a record here.
@@ -167,8 +171,9 @@ impl<D: Devices, R: Records, B: BindApi, E: EventSink> Reconciler<'_, D, R, B, E
             if matches!(&cloud, CloudView::Held(Some(_))) && !comparison.differences.iter().any(is_about_the_cloud) {
                 confirmed.push(local.node_id);
             }
-            let actions = self.settle(views, &comparison).await?;
-            findings.push(Finding { node_id: local.node_id, device, comparison, actions });
+            let actions =
+                if self.mends { self.settle(views, &comparison).await? } else { mend(self.policy, views, &comparison) };
+            findings.push(Finding { node_id: local.node_id, device, cloud, comparison, actions });
         }
         let known: BTreeSet<CloudDevice> = all.iter().chain(now.values()).filter_map(cloud_device).collect();
         let unrecorded = match cloud {

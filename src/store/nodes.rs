@@ -382,23 +382,6 @@ impl Store {
         .await
     }
 
-    /// Renames a node here, and in the cloud by an outbox row where the cloud knows it or is going to.
-    ///
-    /// # Errors
-    /// The node is not recorded, or the store fails.
-    pub async fn rename_node(&self, node: NodeId, name: &str, now: Timestamp) -> Result<Option<OutboxId>, StoreError> {
-        let name = name.to_owned();
-        self.write_and_wake(move |tx| {
-            let record = modify(tx, node, |record| record.name.clone_from(&name))?;
-            let device = if outbox::cloud_may_know(tx, &record)? { outbox::cloud_device(&record) } else { None };
-            let task = device.map(|device| OutboxTask::Rename { device, name });
-            let row = task.map(|task| outbox::insert(tx, node, &task, now)).transpose()?;
-            failpoint::reach("rename.in-transaction");
-            Ok(row)
-        })
-        .await
-    }
-
     /// Forgets a provisional node that a probe found not to be on our fabric. Its node id stays used.
     ///
     /// # Errors

@@ -373,6 +373,23 @@ async fn only_the_oldest_row_of_a_device_is_due() {
 }
 
 #[tokio::test]
+async fn a_move_is_told_to_the_cloud_within_a_family_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = with_fabric(&dir, 1000).await;
+    commit(&store, 1001).await;
+    let node = NodeId(1001);
+    store.modify_node(node, |record| (record.family_id, record.room_id) = (None, None)).await.unwrap();
+    assert_eq!(store.move_node(node, "7", at(1)).await.unwrap(), None);
+    store.modify_node(node, |record| record.family_id = Some("1".to_owned())).await.unwrap();
+    let row = store.move_node(node, "8", at(2)).await.unwrap().unwrap();
+    let [family_id, old_room_id, new_room_id] = ["1", "7", "8"].map(str::to_owned);
+    let old_room_id = Some(old_room_id);
+    let expected = OutboxTask::MoveRoom { device: device(1001), family_id, old_room_id, new_room_id };
+    assert_eq!(store.outbox_entry(row).await.unwrap().unwrap().task, expected);
+    assert_eq!(store.move_node(node, "8", at(3)).await.unwrap(), None, "it is there");
+}
+
+#[tokio::test]
 async fn a_removal_is_resumed_and_remembers_what_it_left() {
     let dir = tempfile::tempdir().unwrap();
     let store = with_fabric(&dir, 1000).await;

@@ -9,9 +9,9 @@ use jiff::Timestamp;
 use matterbind::admin::server::{AdminOptions, AdminServer};
 use matterbind::admin::wire::{
     BindOrder, BindResult, CloseResult, CloudStatus, CommissionEvent, CommissionRequest, CommissionResult, Diagnosis,
-    DiscoverChange, DiscoverChangeKind, DiscoverQuery, Discovered, DiscoveredNode, FabricInfo, Failure, Finding,
-    LogQuery, NodeCheck, NodeCounts, NodeDetail, NodeRef, NodeSync, Nodes, NodesQuery, Outbox, OutboxCounts,
-    OutboxItem, Refusal, RemoveResult, Severity, ShareResult, Status, SyncReport, Timings, Verdict,
+    Difference, DiscoverChange, DiscoverChangeKind, DiscoverQuery, Discovered, DiscoveredNode, FabricInfo, Failure,
+    Finding, LogQuery, NodeCheck, NodeComparison, NodeCounts, NodeDetail, NodeRef, NodeSync, Nodes, NodesQuery, Outbox,
+    OutboxCounts, OutboxItem, Refusal, RemoveResult, Severity, ShareResult, Status, SyncReport, Timings, Verdict,
 };
 use matterbind::backup::{Identity, Lock, Recipient, Unlock, decrypt, encrypt};
 use matterbind::bind::{BindState, BindStatus};
@@ -20,8 +20,8 @@ use matterbind::commissioning::ports::DiscoverError;
 use matterbind::commissioning::step::Step;
 use matterbind::fabric::{Cat, CatGrant, Privilege};
 use matterbind::hub::doors::{
-    BindingDoor, CommissionDoor, DiscoverDoor, DoctorDoor, InventoryDoor, KeysDoor, LogDoor, OutboxDoor, Progress,
-    RemovalDoor, StatusDoor, StrangersDoor, SyncDoor, SyncProgress,
+    BindingDoor, CommissionDoor, DiscoverDoor, DoctorDoor, Intent, InventoryDoor, KeysDoor, LogDoor, OutboxDoor,
+    Progress, RemovalDoor, StatusDoor, StrangersDoor, SyncDoor, SyncProgress,
 };
 use matterbind::journal::{Event, Level};
 use matterbind::node::{
@@ -53,7 +53,9 @@ pub struct Fake {
     pub go_on: Notify,
     pub finished: Notify,
     pub attempts: AtomicU32,
+    pub wrong_tokens: AtomicU32,
     pub last_request: std::sync::Mutex<Option<CommissionRequest>>,
+    pub nodes: std::sync::Mutex<Vec<NodeRecord>>,
 }
 
 impl Default for Fake {
@@ -63,7 +65,12 @@ impl Default for Fake {
             go_on: Notify::new(),
             finished: Notify::new(),
             attempts: AtomicU32::new(0),
+            wrong_tokens: AtomicU32::new(0),
             last_request: std::sync::Mutex::default(),
+            nodes: std::sync::Mutex::new(vec![
+                node(1000, "Hall lamp", NodeState::Operational, BindState::Bound),
+                node(1001, "Attic/1", NodeState::Unreachable, BindState::Pending),
+            ]),
         }
     }
 }
@@ -166,21 +173,21 @@ impl Fake {
         }
     }
 
-    pub fn all() -> Vec<NodeRecord> {
-        vec![
-            node(1000, "Hall lamp", NodeState::Operational, BindState::Bound),
-            node(1001, "Attic/1", NodeState::Unreachable, BindState::Pending),
-        ]
+    pub fn all(&self) -> Vec<NodeRecord> {
+        self.nodes.lock().unwrap().clone()
     }
 
-    fn known(id: NodeId) -> Result<NodeRecord, Refusal> {
-        let found = Self::all().into_iter().find(|node| node.node_id == id);
+    fn known(&self, id: NodeId) -> Result<NodeRecord, Refusal> {
+        let found = self.all().into_iter().find(|node| node.node_id == id);
         found.ok_or_else(|| Refusal::unknown_node(&NodeRef::Id(id)))
     }
 }
 
 impl StatusDoor for Fake {
     async fn status(&self) -> Status {
+        let nodes = self.all();
+        let total = nodes.len() as u64;
+        let operational = nodes.iter().filter(|node| node.state == NodeState::Operational).count() as u64;
         Status {
             ready: true,
             waiting_for: Vec::new(),
@@ -188,7 +195,7 @@ impl StatusDoor for Fake {
             started_at: at(0),
             pid: 42,
             fabric: self.fabric().await.ok(),
-            nodes: NodeCounts { total: 2, operational: 1, unreachable: 1, ..NodeCounts::default() },
+            nodes: NodeCounts { total, operational, unreachable: total - operational, ..NodeCounts::default() },
             attempts: 0,
             outbox: OutboxCounts { total: 1, pending: 1, ..OutboxCounts::default() },
             cloud: CloudStatus {
@@ -233,26 +240,28 @@ impl CommissionDoor for Fake {
 }
 
 impl InventoryDoor for Fake {
-    async fn nodes(&self, _: &NodesQuery) -> Result<Nodes, Refusal> {
-        Ok(Nodes { nodes: Self::all(), foreign: Vec::new() })
+    async fn nodes(&self, query: &NodesQuery) -> Result<Nodes, Refusal> {
+        let after = query.after.unwrap_or_default();
+        let nodes = self.all().into_iter().filter(|node| node.node_id.0 > after);
+        Ok(Nodes { nodes: nodes.take(query.limit.unwrap_or(u32::MAX) as usize).collect(), foreign: Vec::new() })
     }
 
     async fn resolve(&self, node: &NodeRef) -> Result<NodeId, Refusal> {
         match node {
             NodeRef::Id(id) => Ok(*id),
             NodeRef::Name(name) => {
-                let found = Self::all().into_iter().find(|node| node.name == *name);
+                let found = self.all().into_iter().find(|node| node.name == *name);
                 found.map(|node| node.node_id).ok_or_else(|| Refusal::unknown_node(node))
             }
         }
     }
 
     async fn node(&self, node: NodeId) -> Result<NodeDetail, Refusal> {
-        Ok(NodeDetail { node: Self::known(node)?, attestation_evidence: serde_json::json!({ "dac": "MIIB" }) })
+        Ok(NodeDetail { node: self.known(node)?, attestation_evidence: serde_json::json!({ "dac": "MIIB" }) })
     }
 
     async fn check(&self, node: NodeId) -> Result<NodeCheck, Refusal> {
-        let record = Self::known(node)?;
+        let record = self.known(node)?;
         let reachable = record.state == NodeState::Operational;
         Ok(NodeCheck {
             node_id: node,
@@ -266,19 +275,23 @@ impl InventoryDoor for Fake {
     }
 
     async fn identify(&self, node: NodeId, _: u16) -> Result<(), Refusal> {
-        Self::known(node).map(|_| ())
+        self.known(node).map(|_| ())
     }
 
     async fn rename(&self, node: NodeId, name: String) -> Result<NodeRecord, Refusal> {
-        Ok(NodeRecord { name, ..Self::known(node)? })
+        Ok(NodeRecord { name, ..self.known(node)? })
+    }
+
+    async fn move_to(&self, node: NodeId, room_id: String) -> Result<NodeRecord, Refusal> {
+        Ok(NodeRecord { room_id: Some(room_id), ..self.known(node)? })
     }
 
     async fn close_window(&self, node: NodeId) -> Result<CloseResult, Refusal> {
-        Self::known(node).map(|_| CloseResult { node_id: node, closed: true })
+        self.known(node).map(|_| CloseResult { node_id: node, closed: true })
     }
 
     async fn share(&self, node: NodeId, _: u16) -> Result<ShareResult, Refusal> {
-        Self::known(node)?;
+        self.known(node)?;
         Ok(ShareResult {
             node_id: node,
             manual_code: GOOD.to_owned(),
@@ -291,12 +304,12 @@ impl InventoryDoor for Fake {
 
 impl RemovalDoor for Fake {
     async fn keep(&self, node: NodeId, _: String) -> Result<NodeRecord, Refusal> {
-        Self::known(node)
+        self.known(node)
     }
 
     async fn remove(&self, node: NodeId, force: bool, who: String) -> Result<RemoveResult, Refusal> {
         assert!(!who.is_empty());
-        let reached = Self::known(node)?.state == NodeState::Operational;
+        let reached = self.known(node)?.state == NodeState::Operational;
         Ok(RemoveResult {
             node_id: node,
             device_removed: reached,
@@ -365,13 +378,20 @@ impl LogDoor for Fake {
         self.events.subscribe()
     }
 
-    fn note_wrong_tokens(&self, _: &str, _: u64) {}
+    fn note_wrong_tokens(&self, _: &str, times: u64) {
+        self.wrong_tokens.fetch_add(u32::try_from(times).unwrap(), Ordering::SeqCst);
+    }
+
+    fn note_access(&self, kind: &str, message: &str, _: &str) {
+        let _ = self.events.send(Event::new(at(0), Level::Info, kind, message));
+    }
+
     fn note_wrong_codes(&self, _: &str, _: u64) {}
 }
 
 impl BindingDoor for Fake {
     async fn bind(&self, node: NodeId, order: BindOrder, _: String) -> Result<BindResult, Refusal> {
-        let record = Self::known(node)?;
+        let record = self.known(node)?;
         Ok(BindResult {
             node_id: node,
             product_key: order.product_key.or(record.product_key).unwrap_or_default(),
@@ -383,26 +403,62 @@ impl BindingDoor for Fake {
 
 impl StrangersDoor for Fake {
     async fn adopt(&self, node: NodeId, _: String) -> Result<NodeRecord, Refusal> {
-        Self::known(node)
+        self.known(node)
     }
 }
 
 impl SyncDoor for Fake {
-    async fn sync(&self, node: Option<NodeId>, progress: SyncProgress) -> Result<SyncReport, Refusal> {
+    async fn sync(&self, node: Option<NodeId>, _: Intent, progress: SyncProgress) -> Result<SyncReport, Refusal> {
         progress.report(1, 2);
         progress.report(2, 2);
-        let matches =
-            NodeSync { node_id: NodeId(1000), verdict: Verdict::Match, differences: Vec::new(), notes: Vec::new() };
-        let missing = NodeSync {
-            node_id: NodeId(1001),
-            verdict: Verdict::CloudMissing,
+        let row = |id, verdict| NodeSync {
+            node_id: NodeId(id),
+            verdict,
             differences: Vec::new(),
+            mending: Vec::new(),
             notes: Vec::new(),
         };
+        let (matches, missing) = (row(1000, Verdict::Match), row(1001, Verdict::CloudMissing));
         Ok(match node {
             Some(NodeId(1000)) => SyncReport { in_sync: true, nodes: vec![matches] },
             _ => SyncReport { in_sync: false, nodes: vec![matches, missing] },
         })
+    }
+
+    async fn compare(&self, node: NodeId) -> Result<NodeComparison, Refusal> {
+        let local = serde_json::to_value(self.known(node)?).unwrap();
+        let room = Difference {
+            field: "room_id".to_owned(),
+            device: serde_json::json!(null),
+            local: serde_json::json!("7"),
+            cloud: serde_json::json!("8"),
+        };
+        Ok(NodeComparison {
+            node_id: node,
+            verdict: Verdict::CloudDiffers,
+            message: String::new(),
+            device: local.clone(),
+            cloud: local.clone(),
+            local,
+            differences: vec![room],
+            mending: vec!["rebind".to_owned()],
+        })
+    }
+
+    fn last_report(&self) -> Option<(Timestamp, SyncReport)> {
+        let verdict = |node: &NodeRecord| match node.state {
+            NodeState::Operational => Verdict::Match,
+            _ => Verdict::DeviceUnreachable,
+        };
+        let row = |node: &NodeRecord| NodeSync {
+            node_id: node.node_id,
+            verdict: verdict(node),
+            differences: Vec::new(),
+            mending: Vec::new(),
+            notes: Vec::new(),
+        };
+        let nodes: Vec<NodeSync> = self.all().iter().map(row).collect();
+        Some((at(60), SyncReport { in_sync: nodes.iter().all(|row| row.verdict == Verdict::Match), nodes }))
     }
 }
 
@@ -482,7 +538,10 @@ pub async fn start_with(front: impl FnOnce(AdminServer) -> AdminServer) -> Runni
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("admin.sock");
     let tcp = Some(("127.0.0.1:0".parse().unwrap(), OperatorSecret::new(TOKEN)));
-    let server = AdminServer::bind(AdminOptions { socket: socket.clone(), tcp }).await.unwrap();
+    let server =
+        AdminServer::bind(AdminOptions { socket: socket.clone(), tcp, hosts: vec!["hub.example.org".to_owned()] })
+            .await
+            .unwrap();
     let tcp = server.tcp_address().unwrap();
     let (fake, stop) = (Arc::new(Fake::default()), CancellationToken::new());
     let served = tokio::spawn(front(server).serve(fake.clone(), Arc::new(Metrics::default()), stop.clone()));

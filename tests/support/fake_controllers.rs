@@ -136,7 +136,7 @@ impl ControllersDoor for Fake {
 
 impl AccessDoor for Fake {
     async fn access(&self) -> Result<AccessView, Refusal> {
-        let nodes = Self::all().into_iter().map(|node| NodeAccess {
+        let nodes = self.all().into_iter().map(|node| NodeAccess {
             node_id: node.node_id,
             name: node.name,
             state: "as-wanted".to_owned(),
@@ -157,7 +157,7 @@ impl AccessDoor for Fake {
     }
 
     async fn apply_access(&self, node: Option<NodeId>) -> Result<AccessReport, Refusal> {
-        let asked = Self::all().into_iter().filter(|record| node.is_none_or(|node| node == record.node_id));
+        let asked = self.all().into_iter().filter(|record| node.is_none_or(|node| node == record.node_id));
         let nodes: Vec<AccessOutcome> = asked
             .map(|record| AccessOutcome {
                 node_id: record.node_id,

@@ -184,6 +184,7 @@ struct Watch {
 impl Watch {
     async fn run(&self, world: &World, policy: Policy, only: Option<u64>) -> Vec<Finding> {
         let reconciler = Reconciler {
+            mends: true,
             devices: world,
             records: world,
             cloud: Some(world),

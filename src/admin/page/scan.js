@@ -1,0 +1,100 @@
+// Reads a QR code: by the camera where the browser lets us, else from a photo that the telephone's own camera app takes. The
+// browser's detector if it has one, else the decoder of https://github.com/paulmillr/qr (qr/LICENSE). No picture leaves the browser.
+
+const $ = selector => document.querySelector(selector);
+/** Photos are looked at in these widths: a large one hides a small code in noise, a small one loses it. */
+const WIDTHS = [1000, 1800, 600, 2600];
+const BETWEEN_LOOKS = 150;
+
+let stream;
+
+/** Offers what this browser can do; `found` takes the text of the code. */
+export function offer(found) {
+  const canFilm = window.isSecureContext && navigator.mediaDevices?.getUserMedia;
+  $("#scan").hidden = !canFilm;
+  $("#scan").addEventListener("click", () => film(found));
+  $("#scan-stop").addEventListener("click", stop);
+  $("#photo").addEventListener("change", async event => {
+    const [file] = event.target.files;
+    event.target.value = "";
+    if (!file) return;
+    note("Reading the photo…");
+    const text = await fromPhoto(file).catch(() => undefined);
+    take(text, found, "No code was found on the photo. Take it from closer, with the code flat and in good light.");
+  });
+}
+
+function note(text) {
+  Object.assign($("#scan-note"), { textContent: text, hidden: !text });
+}
+
+function take(text, found, otherwise) {
+  if (!text) return note(otherwise);
+  if (!/^MT:/i.test(text)) return note("This QR code is not a setup code of Matter: that begins with MT:");
+  note("The code was read.");
+  found(text);
+}
+
+async function film(found) {
+  try {
+    stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment", width: { ideal: 1280 } } });
+  } catch (error) {
+    return note(error.name === "NotAllowedError" ? "The browser may not use the camera. Allow it, or take a photo." : "There is no camera to be had. Take a photo, or type the code.");
+  }
+  const video = $("#viewfinder video");
+  $("#viewfinder").hidden = false;
+  note("Hold the code into the picture.");
+  video.srcObject = stream;
+  await video.play();
+  const read = await reader();
+  while (stream) {
+    const text = video.videoWidth ? await read(picture(video, video.videoWidth, video.videoHeight, 900)) : undefined;
+    if (text) {
+      stop();
+      return take(text, found);
+    }
+    await new Promise(done => setTimeout(done, BETWEEN_LOOKS));
+  }
+}
+
+function stop() {
+  stream?.getTracks().forEach(track => track.stop());
+  stream = undefined;
+  $("#viewfinder").hidden = true;
+  note("");
+}
+
+async function fromPhoto(file) {
+  const [photo, read] = [await createImageBitmap(file), await reader()];
+  for (const width of WIDTHS) {
+    const text = await read(picture(photo, photo.width, photo.height, width));
+    if (text) return text;
+  }
+}
+
+/** A picture scaled so that its longer side is at most `longest`. */
+function picture(source, width, height, longest) {
+  const scale = Math.min(1, longest / Math.max(width, height));
+  const canvas = document.createElement("canvas");
+  canvas.width = Math.max(1, Math.round(width * scale));
+  canvas.height = Math.max(1, Math.round(height * scale));
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  context.drawImage(source, 0, 0, canvas.width, canvas.height);
+  return context.getImageData(0, 0, canvas.width, canvas.height);
+}
+
+/** What reads the text of a code in a picture; `undefined` where there is none. */
+async function reader() {
+  const formats = await window.BarcodeDetector?.getSupportedFormats().catch(() => []);
+  const detector = formats?.includes("qr_code") ? new BarcodeDetector({ formats: ["qr_code"] }) : undefined;
+  const { decodeQR } = await import("./qr/decode.js");
+  return async image => {
+    const [seen] = (await detector?.detect(image).catch(() => [])) ?? [];
+    if (seen) return seen.rawValue;
+    try {
+      return decodeQR(image);
+    } catch {
+      return undefined;
+    }
+  };
+}
