@@ -11,12 +11,14 @@ use clap::{ArgAction, Parser, Subcommand};
 use self::client::AdminClient;
 use self::exit::{CliError, ExitCode};
 use self::output::{Colour, Paint, Tone};
+use crate::config::load::SOCKET_VARIABLE;
 
 pub mod access;
 pub mod admin;
 pub mod attestation;
 pub mod client;
 pub mod commission;
+mod complete;
 pub mod controller;
 pub mod daemon;
 #[cfg(feature = "sim")]
@@ -61,15 +63,9 @@ pub struct Cli {
 /// What every command takes.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Global {
-    /// The daemon's socket [default: /run/matterbind/admin.sock, else in $XDG_RUNTIME_DIR/matterbind]
-    #[arg(
-        long,
-        global = true,
-        env = "MATTERBIND_SOCKET",
-        value_name = "PATH",
-        hide_env_values = true,
-        help_heading = GLOBAL
-    )]
+    /// The daemon's socket [default: /run/matterbind/admin.sock, else in $XDG_RUNTIME_DIR/matterbind] [env:
+    /// MATTERBIND_SOCKET]
+    #[arg(long, global = true, value_name = "PATH", help_heading = GLOBAL)]
     pub socket: Option<PathBuf>,
     /// Say more on stderr; twice for even more
     #[arg(short, long, global = true, action = ArgAction::Count, help_heading = GLOBAL)]
@@ -89,12 +85,13 @@ pub struct Global {
 }
 
 impl Global {
-    /// The daemon to talk to.
+    /// The daemon to talk to. The variable is the client's alone: a daemon that is started in the same shell keeps its own socket.
     ///
     /// # Errors
     /// The client cannot be set up.
     pub fn client(&self) -> Result<AdminClient, CliError> {
-        AdminClient::new(&self.socket.clone().unwrap_or_else(client::default_socket))
+        let variable = std::env::var_os(SOCKET_VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from);
+        AdminClient::new(&self.socket.clone().or(variable).unwrap_or_else(client::default_socket))
     }
 }
 
@@ -146,11 +143,18 @@ pub enum Command {
     Completions(generate::CompletionsArgs),
     /// Write man pages
     Man(generate::ManArgs),
+    /// Print the configuration's JSON Schema, for editors
+    ConfigSchema(generate::SchemaArgs),
 }
 
 /// The whole program: parses, runs, and says with what to end. Starts no thread before the command does.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
+    // A shell asks how a line may go on.
+    let here = std::env::current_dir().ok();
+    if let Ok(true) = complete::environment().try_complete(arguments.clone(), here.as_deref()) {
+        return ExitCode::Done;
+    }
     match Cli::try_parse_from(&arguments) {
         Ok(cli) => run(cli),
         // Help and version are no mistakes and go to stdout; clap knows which is which.
@@ -224,6 +228,7 @@ fn dispatch(global: &Global, command: Command) -> Result<ExitCode, CliError> {
         Command::VirtualDevice(args) => sim::virtual_device(global, args),
         Command::Completions(args) => generate::completions(&args),
         Command::Man(args) => generate::man(&args),
+        Command::ConfigSchema(generate::SchemaArgs {}) => generate::config_schema(),
     }
 }
 

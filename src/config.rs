@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::fabric::{Cat, CatGrant, Privilege};
@@ -17,7 +18,7 @@ pub mod secret_file;
 pub mod validate;
 
 /// Everything that can be configured.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Where the durable state lies.
@@ -66,7 +67,7 @@ impl Default for Config {
 }
 
 /// `[network]`
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct NetworkConfig {
     /// Interface names; empty: every interface that is up and multicast-capable.
@@ -76,7 +77,7 @@ pub struct NetworkConfig {
 }
 
 /// `[fabric]`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct FabricConfig {
     /// The fabric's label on each device, at most 32 bytes.
@@ -92,20 +93,24 @@ impl Default for FabricConfig {
 }
 
 /// `[commissioning]`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct CommissioningConfig {
     /// One attempt in all, discovery included.
     #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
     pub deadline: Duration,
     /// How long to look for the device.
     #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
     pub discover_timeout: Duration,
     /// One step after discovery.
     #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
     pub step_timeout: Duration,
     /// ArmFailSafe's expiry, 1 s to 65535 s.
     #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
     pub fail_safe: Duration,
     /// Attempts at once; more wait their turn.
     pub max_concurrent: usize,
@@ -124,7 +129,7 @@ impl Default for CommissioningConfig {
 }
 
 /// `[attestation]`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AttestationConfig {
     /// What to do with findings.
@@ -135,6 +140,7 @@ pub struct AttestationConfig {
     pub paa_source: String,
     /// How often.
     #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
     pub paa_refresh: Duration,
     /// Devices that may show a test certification declaration or a test PAA.
     pub allow_test: Vec<AllowTest>,
@@ -153,7 +159,7 @@ impl Default for AttestationConfig {
 }
 
 /// `attestation.policy`; unset means require.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum AttestationPolicy {
     /// Production PAA, official or provisional declaration, no error.
@@ -163,7 +169,7 @@ pub enum AttestationPolicy {
 }
 
 /// One line of `attestation.allow_test`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AllowTest {
     /// Vendor id.
@@ -173,26 +179,40 @@ pub struct AllowTest {
 }
 
 /// `[access]`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AccessConfig {
     /// The tag in the hub's own certificate, CaseAdminSubject of every device.
+    #[schemars(with = "u32")]
     pub admin_cat: Cat,
     /// What other tags may do.
     #[serde(deserialize_with = "grant_lines")]
+    #[schemars(with = "Vec<GrantLine>")]
     pub grants: Vec<CatGrant>,
 }
 
 /// A grant as it stands in the file: without keys that nobody knows. Elsewhere a grant may grow.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct GrantLine {
+    /// The tag: identifier and version.
+    #[schemars(with = "u32")]
+    cat: Cat,
+    /// `View`, `Operate`, `Manage` or `Administer`.
+    #[schemars(with = "String")]
+    privilege: Privilege,
+}
+
 fn grant_lines<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<CatGrant>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Line {
-        cat: Cat,
-        privilege: Privilege,
-    }
-    let lines = Vec::<Line>::deserialize(deserializer)?;
-    Ok(lines.into_iter().map(|Line { cat, privilege }| CatGrant { cat, privilege }).collect())
+    let lines = Vec::<GrantLine>::deserialize(deserializer)?;
+    Ok(lines.into_iter().map(|GrantLine { cat, privilege }| CatGrant { cat, privilege }).collect())
+}
+
+/// The configuration's JSON Schema, for editors.
+pub fn schema() -> serde_json::Value {
+    let mut schema = schemars::schema_for!(Config).to_value();
+    schema["title"] = "matterbind's configuration".into();
+    schema
 }
 
 impl Default for AccessConfig {
@@ -202,7 +222,7 @@ impl Default for AccessConfig {
 }
 
 /// `[cloud]`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CloudConfig {
     /// The region's service, without a path.
@@ -223,6 +243,7 @@ pub struct CloudConfig {
     pub room_id: String,
     /// One request.
     #[serde(default = "default_cloud_timeout", with = "humantime_serde")]
+    #[schemars(with = "String")]
     pub timeout: Duration,
     /// Whether the cloud is asked before a device gets credentials.
     #[serde(default)]
@@ -244,7 +265,7 @@ fn default_cloud_timeout() -> Duration {
 
 /// `cloud.before_commissioning`: what to do where the cloud says beforehand that a device may not be bound. A cloud that
 /// cannot be asked stops nobody.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum BeforeCommissioning {
     /// Do not ask.
@@ -259,7 +280,7 @@ pub enum BeforeCommissioning {
 }
 
 /// `cloud.on_rejected`
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnRejected {
     /// The node stays local and usable.
@@ -270,7 +291,7 @@ pub enum OnRejected {
 }
 
 /// `cloud.on_cloud_missing`
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnCloudMissing {
     /// Bind again.
@@ -283,7 +304,7 @@ pub enum OnCloudMissing {
 }
 
 /// `cloud.on_access_drift`
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnAccessDrift {
     /// Write the configured list again.
@@ -296,7 +317,7 @@ pub enum OnAccessDrift {
 }
 
 /// `[[products]]`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ProductProfile {
     /// Vendor id.
@@ -328,7 +349,7 @@ fn yes() -> bool {
 }
 
 /// `products.device_key`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum DeviceKeySource {
     /// Basic Information's SerialNumber.
@@ -340,7 +361,7 @@ pub enum DeviceKeySource {
 }
 
 /// `products.binding_code`: `"random"`, `{ write = "…" }` or `{ attribute = "…" }`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged, deny_unknown_fields)]
 pub enum BindingCodeProfile {
     /// `"random"`: made by the hub and only told to the cloud.
@@ -358,7 +379,7 @@ pub enum BindingCodeProfile {
 }
 
 /// The word `random`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum RandomWord {
     /// Made by the hub.
@@ -366,13 +387,15 @@ pub enum RandomWord {
 }
 
 /// `[journal]`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct JournalConfig {
     /// Older entries are dropped.
     #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
     pub max_age: Duration,
     /// The oldest entries are dropped beyond this.
+    #[schemars(with = "String")]
     pub max_size: bytesize::ByteSize,
 }
 
@@ -383,7 +406,7 @@ impl Default for JournalConfig {
 }
 
 /// `[admin]`
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AdminConfig {
     /// Address and port, empty for none; needs `token_file`.
@@ -415,7 +438,7 @@ impl AdminConfig {
 }
 
 /// `admin.tls`
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum TlsMode {
     /// But on loopback.
@@ -428,7 +451,7 @@ pub enum TlsMode {
 }
 
 /// `[log]`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct LogConfig {
     /// A tracing filter, for instance `info` or `matterbind=debug`.
@@ -444,7 +467,7 @@ impl Default for LogConfig {
 }
 
 /// `log.format`
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum LogFormat {
     /// journald under systemd, text on a terminal, else JSON.

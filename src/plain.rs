@@ -128,12 +128,44 @@ fn colour(text: &str) -> usize {
     if digits <= 8 && parameters.as_bytes().get(digits) == Some(&b'm') { digits + 3 } else { 0 }
 }
 
+/// What the system says of a failure, to be read within a sentence: `connection refused` for `Connection refused (os error 111)`.
+pub fn cause(error: &(impl std::fmt::Display + ?Sized)) -> String {
+    let text = error.to_string();
+    if text.starts_with("failed to lookup address information") {
+        return "its name cannot be resolved".to_owned();
+    }
+    let text = match text.rsplit_once(" (os error ") {
+        Some((said, number)) if number.ends_with(')') => said,
+        _ => &text,
+    };
+    let mut chars = text.chars();
+    match (chars.next(), chars.next()) {
+        // Not where the first word is a name in capitals.
+        (Some(first), Some(second)) if first.is_ascii_uppercase() && second.is_ascii_lowercase() => {
+            format!("{}{}", first.to_ascii_lowercase(), &text[1..])
+        }
+        _ => text.to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_system_error_reads_as_a_clause() {
+        let refused = std::io::Error::from_raw_os_error(libc::ECONNREFUSED);
+        assert_eq!(cause(&refused), "connection refused");
+        assert_eq!(
+            cause(&"failed to lookup address information: Name or service not known"),
+            "its name cannot be resolved"
+        );
+        assert_eq!(cause(&"TLS is not spoken there"), "TLS is not spoken there");
+        assert_eq!(cause(&""), "");
+    }
 
     /// One of each kind: clears the screen, writes the clipboard, C1, breaks the line, turns the text, cannot be seen.
     const HARMFUL: &str = "a\u{1b}[2J\u{1b}]52;c;eA==\u{7}\u{9b}31m\r\n\u{7f}\u{85}\u{202e}\u{2066}\u{200b}\u{2028}b";

@@ -109,6 +109,8 @@ pub struct StoreCounts {
     pub binds: HashMap<BindState, u64>,
     /// Outbox rows in each state, rejected ones included.
     pub outbox: HashMap<OutboxState, u64>,
+    /// When the oldest row that is not rejected came in.
+    pub oldest_at: Option<Timestamp>,
 }
 
 impl StoreCounts {
@@ -200,6 +202,10 @@ impl Store {
                 nodes: count(connection, "SELECT state, count(*) FROM nodes GROUP BY state")?,
                 binds: count(connection, "SELECT bind_state, count(*) FROM nodes GROUP BY bind_state")?,
                 outbox: count(connection, "SELECT state, count(*) FROM outbox GROUP BY state")?,
+                oldest_at: connection
+                    .query_row("SELECT min(created_at) FROM outbox WHERE state <> 'rejected'", [], |row| row.get(0))
+                    .map_err(store_error)
+                    .map(|oldest: Option<i64>| oldest.and_then(|at| Timestamp::from_microsecond(at).ok()))?,
             })
         })
         .await

@@ -385,6 +385,7 @@ pub async fn check(
         }
         Verdict::WrongToken => {
             metrics.count_refused("wrong-token");
+            metrics.count_login_failure("token");
             if let Some(times) = guard.tokens.take_unsaid() {
                 wrong_tokens(peer.describe(), times);
             }

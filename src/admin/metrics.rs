@@ -1,11 +1,16 @@
 //! `GET /metrics`: Prometheus text. Counters are kept in `telemetry::metrics`; the gauges are set from the status when asked.
 
+use std::time::Duration;
+
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 
+use jiff::Timestamp;
+
 use super::routes::Api;
 use crate::hub::doors::StatusDoor;
+use crate::telemetry::metrics::Standing;
 
 /// OpenMetrics text, which Prometheus reads.
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -39,5 +44,15 @@ pub(super) async fn scrape<H: StatusDoor>(State(api): State<Api<H>>) -> Response
         metrics.set_controllers(state, count);
     }
     metrics.set_cloud_reachable(status.cloud.reachable.unwrap_or(false));
+    let now = Timestamp::now();
+    let age = |at: Option<Timestamp>| at.map(|at| Duration::try_from(now.duration_since(at)).unwrap_or_default());
+    metrics.set_standing(&Standing {
+        outbox_age: age(status.outbox.oldest_at),
+        sync_age: age(status.compared_at),
+        verdicts: status.verdicts,
+        paas: status.trust.paas,
+        paa_age: age(status.trust.fetched_at),
+    });
+    metrics.read_process(status.started_at);
     ([(header::CONTENT_TYPE, CONTENT_TYPE)], metrics.encode()).into_response()
 }

@@ -31,7 +31,7 @@ pub use crate::hub::log::LogQuery;
 pub use crate::hub::outbox::{Outbox, OutboxItem};
 pub use crate::hub::refusal::Refusal;
 pub use crate::hub::removal::RemoveResult;
-pub use crate::hub::status::{CloudStatus, NodeCounts, OutboxCounts, Status};
+pub use crate::hub::status::{CloudStatus, NodeCounts, OutboxCounts, Status, TrustStatus};
 pub use crate::hub::strangers::ForeignNode;
 pub use crate::hub::sync::{Difference, NodeComparison, NodeSync, SyncReport, SyncStep, Verdict};
 

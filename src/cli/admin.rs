@@ -21,12 +21,17 @@ pub struct AdminArgs {
 pub enum AdminCommand {
     /// Make a token for the admin API over TCP
     #[command(after_help = TOKEN_NOTE)]
-    Token,
+    Token {
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 pub(super) fn run(args: &AdminArgs) -> Result<ExitCode, CliError> {
     match args.action {
-        AdminCommand::Token => output::line(bearer::make().expose())?,
+        AdminCommand::Token { json: false } => output::line(bearer::make().expose())?,
+        AdminCommand::Token { json: true } => output::json(&serde_json::json!({ "token": bearer::make().expose() }))?,
     }
     Ok(ExitCode::Done)
 }

@@ -64,11 +64,14 @@ pub struct UpdatePaaArgs {
     /// The configuration
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// Print one JSON document
+    #[arg(long)]
+    pub json: bool,
 }
 
 impl AttestationCommand {
     pub(super) fn json(&self) -> bool {
-        matches!(self, Self::Verify(VerifyArgs { json: true, .. }))
+        matches!(self, Self::Verify(VerifyArgs { json: true, .. }) | Self::UpdatePaa(UpdatePaaArgs { json: true, .. }))
     }
 }
 
@@ -135,20 +138,31 @@ fn update_paa(global: &Global, args: &UpdatePaaArgs) -> Result<ExitCode, CliErro
         let found = paa::collect(Path::new(source)).map_err(anyhow::Error::new)?;
         let _acting = acting(&directory)?;
         let fetched = paa::store(&directory, source, found, now).map_err(anyhow::Error::new)?;
-        return fetched_line(&directory, &fetched);
+        return told(args.json, &directory, &fetched, None);
     }
     let _acting = acting(&config.state_dir)?;
     let mut refresh = Refresh::new(source, directory.clone(), &config.state_dir);
     block_on(async {
         let refreshed = refresh.attempt(now).await.map_err(anyhow::Error::new)?;
-        fetched_line(&directory, &refreshed.fetched)?;
-        let revocations = paa::revocation_dir(&config.state_dir);
-        output::line(&format!("{} revocation sets in {}", refreshed.revocations.sets, revocations.display()))?;
-        Ok(ExitCode::Done)
+        let revocations = (refreshed.revocations.sets, paa::revocation_dir(&config.state_dir));
+        told(args.json, &directory, &refreshed.fetched, Some(revocations))
     })
 }
 
-fn fetched_line(directory: &Path, fetched: &paa::Fetched) -> Result<ExitCode, CliError> {
+fn told(
+    json: bool,
+    directory: &Path,
+    fetched: &paa::Fetched,
+    revocations: Option<(usize, PathBuf)>,
+) -> Result<ExitCode, CliError> {
+    if json {
+        let sets = revocations.map(|(sets, _)| sets);
+        output::json(&serde_json::json!({ "paas": fetched.paas, "directory": directory, "revocation_sets": sets }))?;
+        return Ok(ExitCode::Done);
+    }
     output::line(&format!("{} PAA certificates in {}", fetched.paas, directory.display()))?;
+    if let Some((sets, directory)) = revocations {
+        output::line(&format!("{sets} revocation sets in {}", directory.display()))?;
+    }
     Ok(ExitCode::Done)
 }

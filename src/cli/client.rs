@@ -180,14 +180,14 @@ impl AdminClient {
                 Some(io::ErrorKind::NotFound) => "there is no such socket".to_owned(),
                 Some(io::ErrorKind::ConnectionRefused) => "nobody listens".to_owned(),
                 Some(io::ErrorKind::PermissionDenied) => "permission denied".to_owned(),
-                _ => cause.map_or_else(|| error.to_string(), ToString::to_string),
+                _ => cause.map_or_else(|| plain::cause(error), plain::cause),
             };
             return CliError::Unreachable { socket: self.socket.clone(), cause, denied };
         }
         if error.is_timeout() {
             return CliError::Gone { what: "did not come in time".to_owned(), late: true };
         }
-        broke_off(cause.map_or_else(|| error.to_string(), ToString::to_string))
+        broke_off(cause.map_or_else(|| plain::cause(error), plain::cause))
     }
 }
 
@@ -214,7 +214,7 @@ fn lines(response: Response) -> Lines {
         Ok(Some(line)) => Some((Ok(plain::shown_json(&line).into_owned()), reader)),
         Ok(None) => None,
         Err(error) => {
-            let cause = system_error(&error).map_or_else(|| error.to_string(), ToString::to_string);
+            let cause = system_error(&error).map_or_else(|| plain::cause(&error), plain::cause);
             Some((Err(broke_off(cause)), reader))
         }
     });

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -9,7 +10,7 @@ use super::Global;
 use super::exit::{CliError, ExitCode};
 use super::output;
 use crate::app;
-use crate::config::load::{self, ConfigMistakes, Loaded, Secrets, Sources};
+use crate::config::load::{self, ConfigMistakes, Loaded, Mistake, Secrets, Sources};
 use crate::keystore::LoadError;
 use crate::store::{FabricMismatch, OpenError};
 use crate::systemd;
@@ -41,6 +42,9 @@ pub struct CheckConfigArgs {
     /// The configuration [default: $MATTERBIND_CONFIG, else /etc/matterbind/matterbind.toml if it exists]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// Print one JSON document
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// The configuration as file, environment and flags make it.
@@ -168,10 +172,32 @@ pub(super) fn stop_on_signal() -> anyhow::Result<CancellationToken> {
 }
 
 pub(super) fn check_config(global: &Global, args: CheckConfigArgs) -> Result<ExitCode, CliError> {
-    let Loaded { config, notes } = load_config(global, args.config, None, Secrets::Judge)?;
+    let loaded = load_config(global, args.config, None, Secrets::Judge);
+    if args.json {
+        return check_config_json(loaded);
+    }
+    let Loaded { config, notes } = loaded?;
     for note in notes {
         output::note(&format!("note: {note}"));
     }
     output::line(load::effective(&config).trim_end())?;
     Ok(ExitCode::Done)
+}
+
+fn check_config_json(loaded: Result<Loaded, ConfigMistakes>) -> Result<ExitCode, CliError> {
+    let listed = |mistakes: &[Mistake]| {
+        let one =
+            |it: &Mistake| json!({ "key": it.key, "origin": it.origin, "problem": it.problem, "instead": it.instead });
+        mistakes.iter().map(one).collect::<Vec<_>>()
+    };
+    match loaded {
+        Ok(Loaded { config, notes }) => {
+            output::json(&json!({ "config": config, "notes": listed(&notes), "mistakes": [] }))?;
+            Ok(ExitCode::Done)
+        }
+        Err(ConfigMistakes(mistakes)) => {
+            output::json(&json!({ "config": null, "notes": [], "mistakes": listed(&mistakes) }))?;
+            Ok(ExitCode::Usage)
+        }
+    }
 }

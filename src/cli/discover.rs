@@ -103,9 +103,15 @@ fn where_it_is(node: &DiscoveredNode) -> String {
 
 fn table(nodes: &[DiscoveredNode], operational: bool) -> String {
     if operational {
-        let mut table = output::table(&["node", "address", "interfaces", "instance"]);
+        let mut table = output::table(&["node", "name", "address", "interfaces", "instance"]);
         for node in nodes {
-            table.add_row([or_dash(node.node_id), where_it_is(node), node.interfaces.join(" "), node.instance.clone()]);
+            table.add_row([
+                or_dash(node.node_id),
+                or_dash(node.name.as_ref()),
+                where_it_is(node),
+                node.interfaces.join(" "),
+                node.instance.clone(),
+            ]);
         }
         return output::table_text(&table);
     }
@@ -135,7 +141,10 @@ fn change_line(change: &DiscoverChange, paint: Paint) -> String {
     };
     let node = &change.node;
     let what = match node.node_id {
-        Some(id) => format!("node {id}"),
+        Some(id) => match &node.name {
+            Some(name) => format!("node {id} ({name})"),
+            None => format!("node {id}"),
+        },
         None => format!(
             "discriminator {} vendor {} product {} {}",
             text(node, "discriminator"),

@@ -92,6 +92,9 @@ pub struct BackupArgs {
     /// How.
     #[command(flatten)]
     pub encrypt: EncryptArgs,
+    /// Print one JSON document
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `fabric restore`
@@ -128,6 +131,9 @@ pub struct ExportRootArgs {
     /// Leave the key on the hub as well
     #[arg(long)]
     pub keep: bool,
+    /// Print one JSON document
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `fabric import-root`
@@ -148,6 +154,8 @@ impl FabricCommand {
         matches!(
             self,
             Self::Show { json: true }
+                | Self::Backup(BackupArgs { json: true, .. })
+                | Self::ExportRoot(ExportRootArgs { json: true, .. })
                 | Self::Restore(RestoreArgs { json: true, .. })
                 | Self::ImportRoot(ImportRootArgs { json: true, .. })
         )
@@ -189,22 +197,32 @@ fn show(global: &Global, json: bool) -> Result<ExitCode, CliError> {
 fn backup(global: &Global, args: &BackupArgs) -> Result<ExitCode, CliError> {
     let bytes = fetch(global, "backup", &args.encrypt)?.1;
     write_private(&args.file, &bytes)?;
-    output::line(&format!("Wrote {} ({} bytes). Keep it where this hub is not.", args.file.display(), bytes.len()))?;
-    Ok(ExitCode::Done)
+    let text = format!("Wrote {} ({} bytes). Keep it where this hub is not.", args.file.display(), bytes.len());
+    written(args.json, &serde_json::json!({ "file": args.file, "bytes": bytes.len() }), &text)
 }
 
 fn export_root(global: &Global, args: &ExportRootArgs) -> Result<ExitCode, CliError> {
     let (sha256, bytes) = fetch(global, "export-root", &args.encrypt)?;
     write_private(&args.file, &bytes)?;
+    let document = serde_json::json!({ "file": args.file, "bytes": bytes.len(), "root_key_online": args.keep });
     if args.keep {
-        output::line(&format!("Wrote {}. The root key is on the hub as well.", args.file.display()))?;
-        return Ok(ExitCode::Done);
+        let text = format!("Wrote {}. The root key is on the hub as well.", args.file.display());
+        return written(args.json, &document, &text);
     }
     // Only now: the file is durable.
     let client = global.client()?;
     let _: FabricInfo = block_on(client.post(&["fabric", "remove-root"], &RemoveRoot { sha256 }, PLAIN))?;
     let text = "Wrote {}. The root key is no longer on the hub; earlier backups may still hold it.";
-    output::line(&text.replace("{}", &args.file.display().to_string()))?;
+    written(args.json, &document, &text.replace("{}", &args.file.display().to_string()))
+}
+
+/// Tells that a file is there.
+fn written(json: bool, document: &serde_json::Value, text: &str) -> Result<ExitCode, CliError> {
+    if json {
+        output::json(document)?
+    } else {
+        output::line(text)?
+    }
     Ok(ExitCode::Done)
 }
 

@@ -1,13 +1,16 @@
-//! `matterbind completions` and `matterbind man`: written from the definitions of the commands.
+//! `matterbind completions`, `matterbind man` and `matterbind config-schema`: written from the definitions of the commands and of the
+//! configuration.
 
 use std::path::PathBuf;
 
 use clap::CommandFactory;
 use clap_complete::Shell;
+use clap_complete::env::Shells;
 
-use super::Cli;
 use super::exit::{CliError, ExitCode};
 use super::output;
+use super::{Cli, complete};
+use crate::config;
 
 /// `completions`
 #[derive(Debug, clap::Args)]
@@ -29,8 +32,26 @@ pub struct ManArgs {
 
 pub(super) fn completions(args: &CompletionsArgs) -> Result<ExitCode, CliError> {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "matterbind", &mut script);
+    let shells = Shells::builtins();
+    let shell = shells.completer(&args.shell.to_string());
+    let shell = shell.ok_or_else(|| CliError::Usage(format!("{} cannot ask a program", args.shell)))?;
+    // The script asks the program of that name, wherever it lies.
+    let written = shell.write_registration(complete::VARIABLE, "matterbind", "matterbind", "matterbind", &mut script);
+    written.map_err(|source| CliError::Io { what: "the script".to_owned(), source })?;
     output::line(String::from_utf8_lossy(&script).trim_end())?;
+    Ok(ExitCode::Done)
+}
+
+/// `config-schema`
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Editors that know TOML take it, for instance Even Better TOML and Taplo, by a first line in the file:
+  #:schema /usr/share/matterbind/config.schema.json")]
+pub struct SchemaArgs {}
+
+pub(super) fn config_schema() -> Result<ExitCode, CliError> {
+    let schema = serde_json::to_string_pretty(&config::schema()).map_err(anyhow::Error::new)?;
+    output::line(&schema)?;
     Ok(ExitCode::Done)
 }
 

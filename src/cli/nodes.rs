@@ -13,7 +13,7 @@ use super::client::{AdminClient, PLAIN, SLOW};
 use super::commission::bind_sentence;
 use super::exit::{CliError, ExitCode};
 use super::output::{self, Paint, Tone, local, or_dash};
-use super::{Global, block_on, numbers};
+use super::{Global, block_on, complete, numbers};
 use crate::admin::wire::{
     BindOrder, BindResult, CloseResult, ForeignNode, NodeAction, NodeCheck, NodeDetail, NodeRef, Nodes, RemoveResult,
     ShareResult,
@@ -58,6 +58,7 @@ pub struct NodeArgs {
 #[derive(Debug, clap::Args)]
 pub struct Which {
     /// Node id or unique name
+    #[arg(add = complete::nodes())]
     pub node: NodeRef,
     /// Print one JSON document
     #[arg(long)]
@@ -119,7 +120,7 @@ pub enum NodeCommand {
     /// Decommission them, unbind them in the cloud, delete their records
     Remove {
         /// Node ids or unique names
-        #[arg(required = true, value_name = "NODE")]
+        #[arg(required = true, value_name = "NODE", add = complete::nodes())]
         nodes: Vec<NodeRef>,
         /// Also if the device cannot be reached
         #[arg(long)]

@@ -60,22 +60,27 @@ pub(super) fn run(global: &Global, args: &OutboxArgs) -> Result<ExitCode, CliErr
 }
 
 fn table(outbox: &Outbox) -> String {
-    let mut table = output::table(&["id", "node", "what", "state", "tries", "next", "last answer"]);
+    let mut table = output::table(&["id", "node", "name", "what", "state", "tries", "next", "last answer"]);
+    let mut hints = Vec::new();
     for entry in &outbox.entries {
         let answer = match entry.last_code {
             Some(code) => format!("{code} {}", entry.last_message),
             None => or_dash(Some(&entry.last_message)),
         };
-        let hint = if entry.hint.is_empty() { String::new() } else { format!("; {}", entry.hint) };
+        if !entry.hint.is_empty() {
+            hints.push(format!("{}: {answer}; {}", entry.id, entry.hint));
+        }
         table.add_row([
             entry.id.to_string(),
             entry.node_id.to_string(),
+            or_dash(Some(&entry.name)),
             entry.kind.clone(),
             wire_word(&entry.state),
             entry.tries.to_string(),
             or_dash(entry.next_try_at.map(local)),
-            format!("{answer}{hint}"),
+            answer,
         ]);
     }
-    output::table_text(&table)
+    // Under the table, where there is room for a sentence.
+    [output::table_text(&table)].into_iter().chain(hints).collect::<Vec<_>>().join("\n")
 }

@@ -12,6 +12,8 @@ use crate::plain;
 
 /// A table is not squeezed into less.
 const MIN_WIDTH: u16 = 60;
+/// What stands for the rest of a cell.
+const REST: &str = "…";
 
 /// `--color`
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -135,10 +137,11 @@ pub fn note(text: &str) {
 pub fn table(head: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING);
-    // Wrapped cells are for people; and some terminals say that they have no columns at all.
+    // Cells are cut for people; and some terminals say that they have no columns at all.
     if io::stdout().is_terminal() && table.width().is_some_and(|width| width >= MIN_WIDTH) {
         table.set_content_arrangement(ContentArrangement::Dynamic);
     }
+    table.set_truncation_indicator(REST);
     table.set_header(head.iter().map(|word| word.to_uppercase()).collect::<Vec<_>>());
     if let Some(first) = table.column_mut(0) {
         first.set_padding((0, 1));
@@ -146,8 +149,14 @@ pub fn table(head: &[&str]) -> Table {
     table
 }
 
-/// The table as text without blanks at line ends.
+/// The table as text without blanks at line ends. Where it has to fit a terminal, each row has one line, or as many as its cells
+/// say themselves, and what has no room is cut.
 pub fn table_text(table: &Table) -> String {
+    let mut table = table.clone();
+    for row in table.row_iter_mut() {
+        let own = row.cell_iter().map(|cell| cell.content().lines().count()).max().unwrap_or(1).max(1);
+        row.max_height(own);
+    }
     table.to_string().lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
 }
 
@@ -177,5 +186,41 @@ pub fn duration(ms: u64) -> String {
         0..1000 => format!("{ms} ms"),
         1000..20_000 => format!("{:.1} s", ms as f64 / 1000.0),
         _ => format!("{} s", ms / 1000),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use unicode_width::UnicodeWidthStr;
+
+    #[test]
+    fn a_table_fits_its_terminal_whatever_the_names_are() {
+        let mut table = table(&["node", "name", "product", "state", "cloud", "seen"]);
+        for name in ["玄関ホールの読書灯と廊下の足元灯とその隣の部屋の天井灯", &"n".repeat(64), "Hall lamp"]
+        {
+            let product = "A maker with a long name and a Product With A Long Name Too";
+            let seen = "12 min ago";
+            table.add_row([
+                "2147483647",
+                name,
+                product,
+                "operational, sleepy: listens every 15s",
+                "bound, confirmed 3 h ago",
+                seen,
+            ]);
+        }
+        let whole = table_text(&table);
+        assert!(whole.contains(&"n".repeat(64)) && !whole.contains(REST), "a script gets everything:\n{whole}");
+        table.set_content_arrangement(ContentArrangement::Dynamic).set_width(80);
+        let text = table_text(&table);
+        assert_eq!(text.lines().count(), 4, "{text}");
+        for line in text.lines() {
+            assert!(line.width() <= 80, "{} columns:\n{text}", line.width());
+        }
+        assert!(text.contains(REST) && text.contains("2147483647"), "{text}");
+        // Lines that a cell has itself are kept.
+        table.add_row(["1", "a\nb", "", "", "", ""]);
+        assert_eq!(table_text(&table).lines().count(), 6);
     }
 }

@@ -6,7 +6,7 @@ use indicatif::ProgressBar;
 use super::client::{AdminClient, SLOW};
 use super::exit::{CliError, ExitCode};
 use super::output::{self, Paint, Tone};
-use super::{Global, block_on};
+use super::{Global, block_on, complete};
 use crate::admin::wire::{NodeRef, SyncLine, SyncQuery, SyncReport, SyncStep, Verdict};
 
 /// `sync`
@@ -16,7 +16,7 @@ use crate::admin::wire::{NodeRef, SyncLine, SyncQuery, SyncReport, SyncStep, Ver
 )]
 pub struct SyncArgs {
     /// Only this node: id or unique name
-    #[arg(long, value_name = "NODE")]
+    #[arg(long, value_name = "NODE", add = complete::nodes())]
     pub node: Option<NodeRef>,
     /// Change nothing; say what mending would do
     #[arg(long)]
@@ -94,7 +94,8 @@ fn text(report: &SyncReport, paint: Paint) -> String {
             | Verdict::CloudDiffers
             | Verdict::UnknownNode => Tone::Bad,
         };
-        lines.push(format!("node {}: {}", node.node_id, paint.tone(tone, node.verdict.as_str())));
+        let name = if node.name.is_empty() { String::new() } else { format!(" ({})", node.name) };
+        lines.push(format!("node {}{name}: {}", node.node_id, paint.tone(tone, node.verdict.as_str())));
         for difference in &node.differences {
             lines.push(format!(
                 "  {}: device {}, record {}, cloud {}",
@@ -137,6 +138,7 @@ mod tests {
     fn report(verdicts: &[Verdict]) -> SyncReport {
         let nodes = verdicts.iter().enumerate().map(|(at, verdict)| NodeSync {
             node_id: NodeId(1000 + at as u64),
+            name: String::new(),
             verdict: *verdict,
             differences: Vec::new(),
             mending: Vec::new(),

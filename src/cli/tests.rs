@@ -160,3 +160,27 @@ fn arguments_do_not_show_codes_in_debug() {
     let shown = format!("{:?}", Cli::try_parse_from(line).unwrap());
     assert!(!shown.contains("34970112332") && !shown.contains("0123456789ABCDEF"), "{shown}");
 }
+
+/// Whatever prints an answer prints it for a script too.
+#[test]
+fn every_command_that_prints_takes_json() {
+    // They run until they are stopped, or print another language.
+    const NONE: &[&str] = &["daemon", "cloud-sim", "completions", "man", "config-schema"];
+    fn without(command: &clap::Command, above: &str, found: &mut Vec<String>) {
+        let takes = command.get_arguments().any(|argument| argument.get_id() == "json");
+        for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
+            let name = format!("{above} {}", sub.get_name());
+            let has = takes || sub.get_arguments().any(|argument| argument.get_id() == "json");
+            if sub.has_subcommands() {
+                without(sub, &name, found);
+            } else if !has && !NONE.contains(&sub.get_name()) {
+                found.push(name);
+            }
+        }
+    }
+    let mut command = Cli::command();
+    command.build();
+    let mut found = Vec::new();
+    without(&command, "matterbind", &mut found);
+    assert!(found.is_empty(), "without --json: {found:?}");
+}

@@ -17,6 +17,7 @@ use super::health::HealthCell;
 use super::transport::{Transport, Unmetered};
 use crate::config::CloudConfig;
 use crate::outbox::ports::CloudError;
+use crate::plain;
 use crate::tls::Now;
 
 /// A resolver answers within this time, or is not there.
@@ -126,7 +127,7 @@ async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
             none if none.is_empty() => Err("the name has no address".to_owned()),
             addresses => Ok(addresses),
         },
-        Ok(Err(error)) => Err(error.to_string()),
+        Ok(Err(error)) => Err(plain::cause(&error)),
         Err(_) => Err(format!("the resolver did not answer within {} s", RESOLVE.as_secs())),
     }
 }
@@ -136,7 +137,7 @@ async fn connect(addresses: &[SocketAddr]) -> Result<SocketAddr, String> {
     for address in addresses.iter().take(ADDRESSES) {
         match timeout(CONNECT, TcpStream::connect(address)).await {
             Ok(Ok(_)) => return Ok(*address),
-            Ok(Err(error)) => why.push(format!("{address}: {error}")),
+            Ok(Err(error)) => why.push(format!("{address}: {}", plain::cause(&error))),
             Err(_) => why.push(format!("{address}: no answer within {} s", CONNECT.as_secs())),
         }
     }

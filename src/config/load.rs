@@ -8,6 +8,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use toml::de::{DeTable, DeValue};
 use toml::{Table, Value};
 
 use super::{
@@ -23,8 +24,10 @@ pub const DEFAULT_FILE: &str = "/etc/matterbind/matterbind.toml";
 const DROP_INS: &str = "conf.d";
 /// What every environment variable of ours begins with.
 const PREFIX: &str = "MATTERBIND_";
-/// Names the file; the one variable that is no key.
+/// Names the file; no key.
 const FILE_VARIABLE: &str = "MATTERBIND_CONFIG";
+/// Names the socket to the commands that talk to a daemon; it moves no daemon's.
+pub const SOCKET_VARIABLE: &str = "MATTERBIND_SOCKET";
 
 /// One mistake: where, what, and what to write instead.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -228,10 +231,13 @@ impl Layers {
         };
         match text.parse::<Table>() {
             Ok(mut table) => {
+                let lines = Lines::read(&text, &self.table);
                 let directory = path.parent().unwrap_or(Path::new(""));
                 let directory = std::path::absolute(directory.join(".")).unwrap_or_else(|_| directory.to_owned());
                 make_absolute(&mut table, &directory);
-                merge(&mut self.table, table, "", &path.display().to_string(), &mut self.origins);
+                let file = path.display().to_string();
+                merge(&mut self.table, table, "", &file, &mut self.origins);
+                self.origins.extend(lines.0.into_iter().map(|(key, line)| (key, format!("{file}:{line}"))));
             }
             Err(error) => {
                 self.fail(path, format!("is not TOML: {}", error.to_string().trim_end()), String::new());
@@ -246,9 +252,10 @@ impl Layers {
 
     fn add_environment(&mut self, sources: &Sources, sample: &Value) {
         for (name, text) in &sources.environment {
-            // The second arms a crash test; without the feature it is a mistake like any other.
-            let is_key = name != FILE_VARIABLE && !(cfg!(feature = "sim") && name == failpoint::VARIABLE);
-            let Some(key) = name.strip_prefix(PREFIX).filter(|_| is_key) else { continue };
+            // What arms a crash test is a mistake like any other without the feature.
+            let other = [FILE_VARIABLE, SOCKET_VARIABLE].contains(&name.as_str());
+            let arms = cfg!(feature = "sim") && name == failpoint::VARIABLE;
+            let Some(key) = name.strip_prefix(PREFIX).filter(|_| !other && !arms) else { continue };
             let path: Vec<String> = key.split("__").map(str::to_ascii_lowercase).collect();
             let known = path.iter().try_fold(sample, |value, part| value.get(part));
             let value = if known.is_some_and(Value::is_str) { Value::String(text.clone()) } else { read_value(text) };
@@ -271,6 +278,44 @@ impl Layers {
         }
         table.insert((*last).to_owned(), value);
         self.origins.insert(path.join("."), origin.to_owned());
+    }
+}
+
+/// On which line of a file each key stands.
+struct Lines(Vec<(String, usize)>);
+
+impl Lines {
+    /// `before` is what earlier files said: their lists of tables grow longer.
+    fn read(text: &str, before: &Table) -> Self {
+        let mut lines = Self(Vec::new());
+        if let Ok(table) = DeTable::parse(text) {
+            lines.table(table.get_ref(), Some(before), "", &|at| text[..at].matches('\n').count() + 1);
+        }
+        lines
+    }
+
+    fn table(&mut self, table: &DeTable<'_>, before: Option<&Table>, path: &str, line: &dyn Fn(usize) -> usize) {
+        for (key, value) in table {
+            let name: &str = key.get_ref();
+            let place = if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
+            let earlier = before.and_then(|before| before.get(name));
+            self.0.push((place.clone(), line(key.span().start)));
+            match value.get_ref() {
+                DeValue::Table(inner) => self.table(inner, earlier.and_then(Value::as_table), &place, line),
+                DeValue::Array(items) => {
+                    let tables = items.iter().all(|item| item.get_ref().is_table());
+                    let first = earlier.and_then(Value::as_array).filter(|_| tables).map_or(0, Vec::len);
+                    for (index, item) in items.iter().enumerate() {
+                        let place = format!("{place}[{}]", first + index);
+                        self.0.push((place.clone(), line(item.span().start)));
+                        if let DeValue::Table(inner) = item.get_ref() {
+                            self.table(inner, None, &place, line);
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
     }
 }
 

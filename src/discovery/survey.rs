@@ -12,6 +12,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::interfaces::{self, InterfaceState};
 use crate::config::NetworkConfig;
+use crate::plain;
 
 /// Where mDNS is spoken (RFC 6762 3).
 const MDNS_PORT: u16 = 5353;
@@ -85,7 +86,7 @@ pub async fn survey(config: &NetworkConfig) -> Survey {
             let echo = move || match echo(index, own, port) {
                 Ok(true) => EchoOutcome::Heard,
                 Ok(false) => EchoOutcome::Silent,
-                Err(error) => EchoOutcome::Failed(error.to_string()),
+                Err(error) => EchoOutcome::Failed(plain::cause(&error)),
             };
             let (answer, answered) = tokio::sync::oneshot::channel();
             let thread = std::thread::Builder::new().name("survey".to_owned());
@@ -97,7 +98,7 @@ pub async fn survey(config: &NetworkConfig) -> Survey {
     for (echo, answered) in asked {
         let outcome = match answered {
             Ok(answered) => answered.await.unwrap_or(EchoOutcome::Silent),
-            Err(error) => EchoOutcome::Failed(error.to_string()),
+            Err(error) => EchoOutcome::Failed(plain::cause(&error)),
         };
         echoes.push(Echo { outcome, ..echo });
     }

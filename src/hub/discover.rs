@@ -14,6 +14,7 @@ use super::refusal::Refusal;
 use super::world::{Lan, World};
 use crate::discovery::{DiscoveryEvent, Seen};
 use crate::node::{CommissionableNode, NodeId, OperationalNode, ScopedAddress};
+use crate::store::Store;
 
 /// The longest listing of `discover`.
 const LISTEN_MAX: Duration = Duration::from_secs(60);
@@ -71,6 +72,9 @@ pub struct DiscoveredNode {
     /// Node id, of an operational node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_id: Option<NodeId>,
+    /// Its name in the record, of an operational node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     /// Addresses, best first; link-local ones with their interface.
     pub addresses: Vec<String>,
     /// UDP port.
@@ -139,6 +143,11 @@ fn interfaces(addresses: &[ScopedAddress]) -> Vec<String> {
     names
 }
 
+/// What a node is called in the record; `None` without one, or while the store does not answer.
+async fn name_of(store: &Store, node: Option<NodeId>) -> Option<String> {
+    Some(store.node(node?).await.ok()??.name)
+}
+
 /// One line of `discover --watch --json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DiscoverChange {
@@ -166,13 +175,16 @@ impl<W: World> DiscoverDoor for Hub<W> {
         let listening = self.lan.ask();
         tokio::time::sleep(Duration::from_millis(query.timeout_ms).min(LISTEN_MAX)).await;
         drop(listening);
-        let nodes = if query.operational {
+        let mut nodes: Vec<DiscoveredNode> = if query.operational {
             let ours = self.credentials.compressed_fabric_id();
             let all = self.lan.operational_nodes();
             all.iter().filter(|node| node.compressed_fabric_id == ours).map(DiscoveredNode::from).collect()
         } else {
             listed(&self.lan.commissionable())
         };
+        for node in &mut nodes {
+            node.name = name_of(&self.store, node.node_id).await;
+        }
         Ok(Discovered { nodes })
     }
 
@@ -182,7 +194,7 @@ impl<W: World> DiscoverDoor for Hub<W> {
         let (sender, receiver) = mpsc::channel(WATCHED);
         let asking = self.lan.ask();
         let (ours, operational) = (self.credentials.compressed_fabric_id(), query.operational);
-        let stop = self.stop.clone();
+        let (stop, store) = (self.stop.clone(), self.store.clone());
         tokio::spawn(async move {
             let _asking = asking;
             for node in there.nodes {
@@ -204,13 +216,14 @@ impl<W: World> DiscoverDoor for Hub<W> {
                     Err(broadcast::error::RecvError::Lagged(_)) => continue,
                     Err(broadcast::error::RecvError::Closed) => return,
                 };
-                let node = match &seen {
+                let mut node = match &seen {
                     Seen::Commissionable(node) if !operational => DiscoveredNode::from(node),
                     Seen::Operational(node) if operational && node.compressed_fabric_id == ours => {
                         DiscoveredNode::from(node)
                     }
                     Seen::Commissionable(_) | Seen::Operational(_) => continue,
                 };
+                node.name = name_of(&store, node.node_id).await;
                 if sender.send(DiscoverChange { event, node }).await.is_err() {
                     return;
                 }

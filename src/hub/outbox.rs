@@ -39,6 +39,9 @@ pub struct OutboxItem {
     pub kind: String,
     /// The node it is about.
     pub node_id: NodeId,
+    /// Its name; empty where it has no record any more.
+    #[serde(default)]
+    pub name: String,
     /// Where it stands.
     pub state: OutboxState,
     /// How often the cloud was asked.
@@ -59,6 +62,7 @@ impl From<&OutboxEntry> for OutboxItem {
             id: entry.id.0,
             kind: entry.task.kind().to_owned(),
             node_id: entry.node_id,
+            name: String::new(),
             state: entry.state,
             tries: entry.tries,
             last_code: entry.last_code,
@@ -71,7 +75,11 @@ impl From<&OutboxEntry> for OutboxItem {
 
 impl<W: World> OutboxDoor for Hub<W> {
     async fn outbox(&self) -> Result<Outbox, Refusal> {
-        Ok(Outbox { entries: self.store.outbox_entries().await?.iter().map(Into::into).collect() })
+        let mut entries: Vec<OutboxItem> = self.store.outbox_entries().await?.iter().map(Into::into).collect();
+        for item in &mut entries {
+            item.name = self.store.node(item.node_id).await?.map(|record| record.name).unwrap_or_default();
+        }
+        Ok(Outbox { entries })
     }
 
     async fn outbox_retry(&self, id: i64) -> Result<Outbox, Refusal> {

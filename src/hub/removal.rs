@@ -162,6 +162,7 @@ impl<W: World> Hub<W> {
 
     async fn finish_removal(&self, node: NodeId, name: &str) -> Result<(), Refusal> {
         let deleted = self.store.finish_removal(node).await?;
+        self.syncing.forget(node);
         failpoint::reach("finish.after");
         if !deleted {
             return Ok(());

@@ -1,5 +1,6 @@
 //! How everything stands.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,6 +51,12 @@ pub struct Status {
     /// When device, record and cloud of all nodes were last compared; `null`: not since the start.
     #[serde(default)]
     pub compared_at: Option<Timestamp>,
+    /// How many nodes last came out how, by verdict.
+    #[serde(default)]
+    pub verdicts: BTreeMap<String, u64>,
+    /// The trust store.
+    #[serde(default)]
+    pub trust: TrustStatus,
     /// The hub's clock.
     #[serde(default)]
     pub clock: ClockStatus,
@@ -90,6 +97,18 @@ pub struct OutboxCounts {
     pub waiting_for_operator: u64,
     /// Rows that the cloud refused for ever.
     pub rejected: u64,
+    /// When the oldest row that is not refused for ever came in.
+    #[serde(default)]
+    pub oldest_at: Option<Timestamp>,
+}
+
+/// Whose devices are genuine.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TrustStatus {
+    /// PAA certificates that are trusted; none: every device is refused.
+    pub paas: u64,
+    /// When they were last fetched; `null`: a person put them there.
+    pub fetched_at: Option<Timestamp>,
 }
 
 /// How the cloud stands.
@@ -125,6 +144,8 @@ impl<W: World> StatusDoor for Hub<W> {
             outbox,
             cloud: self.cloud_status(),
             compared_at: self.syncing.compared_at(),
+            verdicts: self.syncing.verdicts(),
+            trust: self.judge.status(),
             clock: self.clock.status(),
             controllers: self.controller_counts().await,
             findings: self.doctor.troubles(),
@@ -150,7 +171,13 @@ impl<W: World> Hub<W> {
                 removing: nodes(NodeState::Removing),
                 foreign: self.foreign_nodes().await.map_or(0, |foreign| foreign.len() as u64),
             },
-            OutboxCounts { total, pending: total - waiting_for_operator - rejected, waiting_for_operator, rejected },
+            OutboxCounts {
+                total,
+                pending: total - waiting_for_operator - rejected,
+                waiting_for_operator,
+                rejected,
+                oldest_at: counts.oldest_at,
+            },
         )
     }
 
@@ -228,6 +255,8 @@ mod tests {
                 ..CloudStatus::default()
             },
             compared_at: Some(Timestamp::UNIX_EPOCH),
+            verdicts: BTreeMap::new(),
+            trust: TrustStatus::default(),
             clock: ClockStatus::default(),
             controllers: ControllerCounts::default(),
             findings: Vec::new(),

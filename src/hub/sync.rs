@@ -119,6 +119,24 @@ impl Syncing {
         }
     }
 
+    /// How many nodes last came out how.
+    pub(super) fn verdicts(&self) -> BTreeMap<String, u64> {
+        let mut counts = BTreeMap::new();
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        for node in last.iter().flat_map(|(_, report)| &report.nodes) {
+            *counts.entry(node.verdict.as_str().to_owned()).or_default() += 1;
+        }
+        counts
+    }
+
+    /// A node has gone.
+    pub(super) fn forget(&self, node: NodeId) {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, report)) = &mut *last {
+            report.nodes.retain(|known| known.node_id != node);
+        }
+    }
+
     /// When the cloud last showed the node as recorded, since the start.
     pub(super) fn confirmed_at(&self, node: NodeId) -> Option<Timestamp> {
         self.confirmed.lock().unwrap_or_else(PoisonError::into_inner).get(&node).copied()
@@ -237,6 +255,9 @@ impl<W: World> SyncDoor for Hub<W> {
         self.note_unheld_tags(&nodes, &mut report).await?;
         for record in self.store.nodes().await? {
             let asked_for = node.is_none_or(|node| node == record.node_id);
+            if let Some(row) = report.nodes.iter_mut().find(|row| row.node_id == record.node_id) {
+                row.name.clone_from(&record.name);
+            }
             if asked_for && record.state == NodeState::Removing {
                 report.nodes.push(removing(&record));
             }

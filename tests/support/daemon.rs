@@ -322,7 +322,7 @@ impl<'a> Hub<'a> {
 
     /// `logs -f --json`, from the beginning.
     pub fn follow(&self) -> Running {
-        self.spawn_cli(["logs", "-f", "--json"])
+        self.spawn_cli(["logs", "-f", "--since", "1970-01-02", "--json"])
     }
 
     /// What the daemon has written to stderr; the end of it.

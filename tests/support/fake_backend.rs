@@ -206,6 +206,8 @@ impl StatusDoor for Fake {
                 ..CloudStatus::default()
             },
             compared_at: None,
+            verdicts: Default::default(),
+            trust: Default::default(),
             clock: Default::default(),
             controllers: Default::default(),
             findings: vec![finding()],
@@ -327,6 +329,7 @@ impl OutboxDoor for Fake {
                 id: 12,
                 kind: "bind".to_owned(),
                 node_id: NodeId(1001),
+                name: "Hall lamp".to_owned(),
                 state: OutboxState::Pending,
                 tries: 3,
                 last_code: Some(5460),
@@ -413,6 +416,7 @@ impl SyncDoor for Fake {
         progress.report(2, 2);
         let row = |id, verdict| NodeSync {
             node_id: NodeId(id),
+            name: if id == 1000 { "Hall lamp".to_owned() } else { String::new() },
             verdict,
             differences: Vec::new(),
             mending: Vec::new(),
@@ -452,6 +456,7 @@ impl SyncDoor for Fake {
         };
         let row = |node: &NodeRecord| NodeSync {
             node_id: node.node_id,
+            name: node.name.clone(),
             verdict: verdict(node),
             differences: Vec::new(),
             mending: Vec::new(),

@@ -214,7 +214,7 @@ def message_ids(hub):
     failed = hub.journal("KIND=commissioning-failed")
     expect(failed and failed[-1].get("MESSAGE_ID"), failed)
     explained = hub.sh(f"journalctl -b -x --no-pager MESSAGE_ID={failed[-1]['MESSAGE_ID']}").text
-    expect("README.md has a table of the codes" in explained, explained)
+    expect("docs/troubleshooting.md has a table of the codes" in explained, explained)
 
 
 @check("14.8", "a node that is away fills no journal: at most five lines of the stack, and none names a file of the build machine")

@@ -66,6 +66,7 @@ pub(super) async fn log_in<H: LogDoor>(
         }
         LogIn::Wrong { unsaid } => {
             api.metrics.count_refused("wrong-log-in");
+            api.metrics.count_login_failure("form");
             if let Some(times) = unsaid {
                 api.hub.note_wrong_tokens(&peer.describe(), times);
             }
@@ -73,6 +74,7 @@ pub(super) async fn log_in<H: LogDoor>(
         }
         LogIn::TooMany => {
             api.metrics.count_refused("wrong-log-in");
+            api.metrics.count_login_failure("too-many");
             let text = "Too many wrong tokens are shown here. Try again in a few seconds.";
             gate(StatusCode::TOO_MANY_REQUESTS, &next, Some(text), channel, &peer)
         }

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use rustls::CertificateError as Certificate;
 
 use crate::outbox::ports::CloudError;
+use crate::plain;
 
 /// Connection, name or TLS failed: nothing left the hub. Anything later may have arrived.
 pub(super) fn judge(error: reqwest::Error, at: &str, now: Timestamp) -> CloudError {
@@ -17,9 +18,9 @@ pub(super) fn judge(error: reqwest::Error, at: &str, now: Timestamp) -> CloudErr
         return untrusted(found, at, now);
     }
     let why = match find_io(&error) {
-        Some(io) if io.kind() != io::ErrorKind::Other => io.to_string(),
+        Some(io) if io.kind() != io::ErrorKind::Other => plain::cause(io),
         _ if late => "no answer in time".to_owned(),
-        _ => innermost(&error).to_string(),
+        _ => plain::cause(innermost(&error)),
     };
     if not_sent {
         CloudError::NotSent { cause: format!("the cloud at {at} does not answer: {why}") }

@@ -320,3 +320,120 @@ fn files_beside_the_file_say_more() {
     let mistake = load(&sources).unwrap_err().0.remove(0);
     assert!(mistake.origin.ends_with("20-label.toml"), "{mistake}");
 }
+
+#[test]
+fn a_mistake_in_a_file_has_its_line_and_a_list_that_grows_keeps_them_apart() {
+    let product = |key: &str| {
+        format!(
+            "[[products]]\nvendor_id = 0xFFF1\nproduct_id = 1\nproduct_key = \"{key}\"\ndevice_key = \"serial-number\"\n\
+             binding_code = \"random\"\n"
+        )
+    };
+    let text = format!("# A comment.\n[log]\nlevel = \"loud\"\n\n[cloud]\nbase_url = 7\n\n{}", product("p11abc"));
+    let (directory, sources) = file(&text);
+    std::fs::create_dir(directory.path().join("conf.d")).unwrap();
+    std::fs::write(directory.path().join("conf.d/more.toml"), format!("\n\n{}", product("no key!"))).unwrap();
+    let mistakes = load(&sources).expect_err("mistakes").0;
+    let line_of = |key: &str| {
+        let mistake =
+            mistakes.iter().find(|mistake| mistake.key == key).unwrap_or_else(|| panic!("{key}: {mistakes:#?}"));
+        let (file, line) = mistake.origin.rsplit_once(':').unwrap_or_else(|| panic!("{mistake}"));
+        (file.rsplit('/').next().unwrap().to_owned(), line.parse::<usize>().unwrap())
+    };
+    assert_eq!(line_of("log.level"), ("matterbind.toml".to_owned(), 3));
+    assert_eq!(line_of("cloud.base_url"), ("matterbind.toml".to_owned(), 6));
+    // What is missing is missed where its section begins.
+    assert_eq!(line_of("cloud.email"), ("matterbind.toml".to_owned(), 5));
+    assert_eq!(line_of("products[1].product_key"), ("more.toml".to_owned(), 6));
+    assert_eq!(line_of("products[1].product_id"), ("more.toml".to_owned(), 5));
+}
+
+#[test]
+fn the_clients_variable_does_not_move_the_daemon() {
+    let (_directory, sources) = file("socket = \"/run/here/admin.sock\"");
+    let config = load(&with_env(sources, &[("MATTERBIND_SOCKET", "/tmp/elsewhere.sock")])).unwrap();
+    assert_eq!(config.socket, Path::new("/run/here/admin.sock"));
+}
+
+/// What is wrong with a value by a schema, as far as the configuration's uses JSON Schema.
+fn faults(root: &serde_json::Value, schema: &serde_json::Value, value: &serde_json::Value, at: &str) -> Vec<String> {
+    use serde_json::Value;
+    if let Some(name) = schema["$ref"].as_str() {
+        let named = root.pointer(name.trim_start_matches('#')).unwrap_or_else(|| panic!("{name} is not there"));
+        return faults(root, named, value, at);
+    }
+    for key in ["anyOf", "oneOf"] {
+        if let Some(choices) = schema[key].as_array() {
+            let fits = choices.iter().any(|choice| faults(root, choice, value, at).is_empty());
+            return if fits { Vec::new() } else { vec![format!("{at}: {value} is none of its choices")] };
+        }
+    }
+    let mut wrong = Vec::new();
+    let kinds: Vec<&str> = match &schema["type"] {
+        Value::String(kind) => vec![kind],
+        Value::Array(kinds) => kinds.iter().filter_map(Value::as_str).collect(),
+        _ => Vec::new(),
+    };
+    let is = |kind: &str| match kind {
+        "object" => value.is_object(),
+        "array" => value.is_array(),
+        "string" => value.is_string(),
+        "integer" => value.is_i64() || value.is_u64(),
+        "boolean" => value.is_boolean(),
+        "null" => value.is_null(),
+        other => panic!("{other} is not known here"),
+    };
+    if !kinds.is_empty() && !kinds.iter().any(|kind| is(kind)) {
+        wrong.push(format!("{at}: {value} is no {kinds:?}"));
+    }
+    let allowed = schema["enum"].as_array().cloned().or_else(|| Some(vec![schema.get("const")?.clone()]));
+    if allowed.is_some_and(|allowed| !allowed.contains(value)) {
+        wrong.push(format!("{at}: {value} is not among its values"));
+    }
+    for (key, inner) in value.as_object().into_iter().flatten() {
+        match &schema["properties"][key] {
+            Value::Null if schema["additionalProperties"] == false => wrong.push(format!("{at}.{key} is unknown")),
+            Value::Null => {}
+            property => wrong.extend(faults(root, property, inner, &format!("{at}.{key}"))),
+        }
+    }
+    for key in schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        if value.is_object() && value.get(key).is_none() {
+            wrong.push(format!("{at}.{key} is missing"));
+        }
+    }
+    for (index, item) in value.as_array().into_iter().flatten().enumerate() {
+        wrong.extend(faults(root, &schema["items"], item, &format!("{at}[{index}]")));
+    }
+    wrong
+}
+
+#[test]
+fn the_schema_takes_the_reference_and_refuses_what_the_daemon_refuses() {
+    let schema = crate::config::schema();
+    let judged = |text: &str| {
+        let table: Table = text.parse().unwrap();
+        faults(&schema, &schema, &serde_json::to_value(table).unwrap(), "")
+    };
+    for name in ["matterbind.toml", "matterbind.dev.toml"] {
+        let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("config").join(name)).unwrap();
+        assert_eq!(judged(&text), [""; 0], "{name}");
+    }
+    let sample = toml::to_string(&sample_config()).unwrap();
+    assert_eq!(judged(&sample), [""; 0], "{sample}");
+    for wrong in [
+        "no_such_key = 1",
+        "[network]\ninterface = [\"eth0\"]",
+        "[network]\ninterfaces = \"eth0\"",
+        "[commissioning]\nmax_concurrent = \"many\"",
+        "[attestation]\npolicy = \"sometimes\"",
+        "[log]\nformat = \"xml\"",
+        "[cloud]\nbase_url = \"https://iot-api.acceleronix.io\"",
+        "[access]\ngrants = [ { cat = 0x0002_0001 } ]",
+        "[[products]]\nvendor_id = 1\nproduct_id = 1\nproduct_key = \"a\"\ndevice_key = \"serial\"\nbinding_code = \"random\"",
+    ] {
+        assert!(!judged(wrong).is_empty(), "{wrong} passes");
+        let (_directory, sources) = file(wrong);
+        assert!(load(&sources).is_err(), "{wrong}: the daemon takes it");
+    }
+}

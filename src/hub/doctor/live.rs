@@ -10,10 +10,12 @@ use super::facts::{Cloud, Daemon, Facts, Network, Routes, Trust, Unroutable};
 use super::{Diagnosis, DoctorDoor, machine};
 use crate::config::AttestationPolicy;
 use crate::hub::Hub;
+use crate::hub::status::TrustStatus;
 use crate::hub::world::{CloudService, HubLink, Lan, World};
 use crate::keystore;
 use crate::node::NodeState;
 use crate::paa;
+use crate::plain;
 use crate::store::{Examiner, examine};
 
 /// Everything starts first, and what is found before that is no finding.
@@ -59,12 +61,10 @@ impl<W: World> DoctorDoor for Hub<W> {
 impl<W: World> Hub<W> {
     async fn look_around(&self, depth: Depth) -> Facts {
         let state_dir = self.config.state_dir.clone();
-        let (whole, dirs) = (depth == Depth::Whole, self.config.attestation.paa_dirs.clone());
+        let whole = depth == Depth::Whole;
         let disk = tokio::task::spawn_blocking(move || {
-            let fetched_at =
-                dirs.iter().filter_map(|dir| paa::last_fetched(dir)).map(|fetched| fetched.fetched_at).max();
             let sealed = keystore::is_sealed(&state_dir).ok();
-            (examine(&state_dir, Examiner::Daemon, whole), sealed, fetched_at, machine::process(), machine::firewall())
+            (examine(&state_dir, Examiner::Daemon, whole), sealed, machine::process(), machine::firewall())
         });
         let (survey, daemon, cloud, routes, disk) =
             tokio::join!(self.lan.survey(), self.own_facts(), self.cloud_facts(depth), self.routes(), disk);
@@ -79,9 +79,9 @@ impl<W: World> Hub<W> {
             ..Facts::default()
         };
         // It fails only where looking panicked; then nothing is said of the disk.
-        if let Ok((state, sealed, fetched_at, process, firewall)) = disk {
+        if let Ok((state, sealed, process, firewall)) = disk {
             (facts.state, facts.sealed, facts.process, facts.firewall) = (Some(state), sealed, Some(process), firewall);
-            facts.trust = Some(self.trust_facts(fetched_at));
+            facts.trust = Some(self.trust_facts());
         }
         facts
     }
@@ -107,10 +107,11 @@ impl<W: World> Hub<W> {
         Some(Cloud { health: Some(cloud.health()), look })
     }
 
-    fn trust_facts(&self, fetched_at: Option<Timestamp>) -> Trust {
+    fn trust_facts(&self) -> Trust {
+        let TrustStatus { paas, fetched_at } = self.judge.status();
         let config = &self.config.attestation;
         Trust {
-            paas: self.judge.trust().paa_count(),
+            paas: paas as usize,
             left_out: self.judge.left_out(),
             directories: paa::paa_dirs(config, &self.config.state_dir),
             fetched_at,
@@ -136,7 +137,7 @@ impl<W: World> Hub<W> {
             let open = ways.iter().any(|(_, way)| way.is_ok());
             if let Some((address, Err(why))) = ways.into_iter().next().filter(|_| !open) {
                 let (node_id, name) = (record.node_id, record.name.clone());
-                routes.without.push(Unroutable { node_id, name, address, why: why.to_string() });
+                routes.without.push(Unroutable { node_id, name, address, why: plain::cause(&why) });
             }
         }
         Some(routes)

@@ -53,6 +53,9 @@ pub struct SyncReport {
 pub struct NodeSync {
     /// The node.
     pub node_id: NodeId,
+    /// Its name; empty where there is no record.
+    #[serde(default)]
+    pub name: String,
     /// What came out.
     pub verdict: Verdict,
     /// Where the three disagree.
@@ -169,6 +172,7 @@ pub(super) fn removing(record: &NodeRecord) -> NodeSync {
     };
     NodeSync {
         node_id: record.node_id,
+        name: record.name.clone(),
         verdict: Verdict::Removing,
         differences: vec![state],
         mending: Vec::new(),
@@ -183,6 +187,7 @@ pub(super) fn unknown(node: NodeId, here: bool, in_cloud: bool) -> NodeSync {
         Difference { field: "node_id".to_owned(), device: shown(here), local: Value::Null, cloud: shown(in_cloud) };
     NodeSync {
         node_id: node,
+        name: String::new(),
         verdict: Verdict::UnknownNode,
         differences: vec![id],
         mending: Vec::new(),
@@ -193,6 +198,7 @@ pub(super) fn unknown(node: NodeId, here: bool, in_cloud: bool) -> NodeSync {
 pub(super) fn report(findings: &[Finding]) -> SyncReport {
     let nodes = findings.iter().map(|finding| NodeSync {
         node_id: finding.node_id,
+        name: String::new(),
         verdict: verdict(finding.comparison.verdict),
         differences: rows(finding),
         mending: mending(finding),
@@ -313,6 +319,7 @@ mod tests {
     fn a_report_is_kept_up_to_date_node_by_node() {
         let row = |id: u64, verdict| NodeSync {
             node_id: NodeId(id),
+            name: String::new(),
             verdict,
             differences: Vec::new(),
             mending: Vec::new(),

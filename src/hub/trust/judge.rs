@@ -11,6 +11,7 @@ use crate::attestation::{self, Evidence, TrustStore};
 use crate::commissioning::ports::AttestationJudge;
 use crate::config::{AttestationConfig, Config};
 use crate::hub::clock::Clock;
+use crate::hub::status::TrustStatus;
 use crate::journal::{Event, EventSink, Level};
 use crate::paa;
 use crate::store::JournalHandle;
@@ -29,6 +30,8 @@ struct Loaded {
     trust: Arc<TrustStore>,
     /// Files that are no PAA and no revocations.
     left_out: usize,
+    /// When what is there was last fetched.
+    fetched_at: Option<Timestamp>,
     /// When each directory last changed; files are put there by rename, which changes it.
     changed: Vec<Option<SystemTime>>,
 }
@@ -37,7 +40,7 @@ impl Judge {
     /// Loads the PAA directories and the revocation sets.
     pub(crate) fn load(config: &Config, journal: JournalHandle, clock: Arc<Clock>) -> Self {
         let judge = Self {
-            loaded: Mutex::new(Loaded { trust: Arc::default(), left_out: 0, changed: Vec::new() }),
+            loaded: Mutex::new(Loaded { trust: Arc::default(), left_out: 0, fetched_at: None, changed: Vec::new() }),
             policy: config.attestation.clone(),
             paa_dirs: paa::paa_dirs(&config.attestation, &config.state_dir),
             revocation_dir: paa::revocation_dir(&config.state_dir),
@@ -67,9 +70,22 @@ impl Judge {
                 let message = format!("left out of the trust store: {bad}");
                 self.journal.record(Event::new(Timestamp::now(), Level::Warn, "paa-quarantined", message));
             }
-            *loaded = Loaded { trust: Arc::new(fresh.trust), left_out: fresh.quarantined.len(), changed };
+            let fetched = self.paa_dirs.iter().filter_map(|directory| paa::last_fetched(directory));
+            *loaded = Loaded {
+                trust: Arc::new(fresh.trust),
+                left_out: fresh.quarantined.len(),
+                fetched_at: fetched.map(|fetched| fetched.fetched_at).max(),
+                changed,
+            };
         }
         Arc::clone(&loaded.trust)
+    }
+
+    /// How it stands, for `status`.
+    pub(in crate::hub) fn status(&self) -> TrustStatus {
+        let paas = self.trust().paa_count() as u64;
+        let fetched_at = self.loaded.lock().unwrap_or_else(PoisonError::into_inner).fetched_at;
+        TrustStatus { paas, fetched_at }
     }
 
     /// How many files were left out of it when it was loaded.

@@ -30,7 +30,9 @@ pub(in crate::hub) async fn follow<W: World>(hub: Arc<Hub<W>>) {
     let place = Place::of(hub.credentials.compressed_fabric_id());
     // A hub's day is a little longer or shorter than its neighbours', and after a power cut it waits for its turn.
     let every = place.period(config.paa_refresh);
-    let turn = if has_just_booted() { place.first(LOOK) } else { Duration::ZERO };
+    // But for a hub that has nothing yet: it refuses every device until it has asked.
+    let waits = has_just_booted() && hub.judge.status().paas > 0;
+    let turn = if waits { place.first(LOOK) } else { Duration::ZERO };
     tokio::select! {
         () = hub.stop.cancelled() => return,
         () = tokio::time::sleep(turn) => {}

@@ -71,7 +71,7 @@ fn way(look: &Look, findings: &mut Findings) -> Option<bool> {
     let at = &look.at;
     if let Some(Err(why)) = &look.resolved {
         let hint = "check the resolver (`resolvectl status`, /etc/resolv.conf) and cloud.base_url";
-        findings.error("cloud-name", format!("The name in {at} cannot be resolved: {why}."), hint);
+        findings.error("cloud-name", format!("There is no address for {at}: {why}."), hint);
     }
     if let Some(Err(why)) = &look.connected {
         let hint = "check the way to the internet (`ip route`), firewalls on it, and cloud.base_url";
