@@ -19,6 +19,8 @@ pub mod invite;
 
 /// A certificate that ends sooner is named wherever people look.
 pub const EXPIRES_SOON: SignedDuration = SignedDuration::from_hours(30 * 24);
+/// So long a new certificate may take from the hub to its controller.
+pub const ON_ITS_WAY: SignedDuration = SignedDuration::from_hours(24);
 /// The longest name.
 pub const NAME_MAX: usize = 64;
 
@@ -110,6 +112,15 @@ pub fn waits_for<'a>(leaving: &Controller, all: &'a [Controller], issued: impl F
     all.iter().filter(|other| other.state == ControllerState::Enrolled && shares_an_old_tag(other)).collect()
 }
 
+/// Until when those of its tags who were renewed may still use the certificate that they had before. A certificate is carried by
+/// hand sometimes, and nobody tells the hub when it has arrived.
+pub fn settles_at(leaving: &Controller, all: &[Controller]) -> Option<Timestamp> {
+    let shares_a_tag = |other: &&Controller| leaving.cats.iter().any(|cat| other.version(cat.identifier()).is_some());
+    let renewed =
+        all.iter().filter(|other| other.state == ControllerState::Enrolled && other.issued_at > other.enrolled_at);
+    renewed.filter(shares_a_tag).map(|other| other.issued_at + ON_ITS_WAY).max()
+}
+
 /// Whether a name can be used for a controller.
 pub fn is_name(name: &str) -> bool {
     (1..=NAME_MAX).contains(&name.chars().count()) && !name.chars().any(char::is_control) && name.trim() == name
@@ -158,6 +169,21 @@ mod tests {
         assert!(waits_for(&leaving, &all, |_| 1).is_empty());
         let none = controller(7, &[]);
         assert!(waits_for(&none, &all, |_| 9).is_empty());
+    }
+
+    #[test]
+    fn whoever_was_renewed_has_a_day_to_use_it() {
+        let leaving = Controller { state: ControllerState::Leaving, ..controller(1, &[0x0002_0001]) };
+        let renewed = |node, hours, cat| Controller {
+            issued_at: NOW + SignedDuration::from_hours(hours),
+            ..controller(node, &[cat])
+        };
+        let fresh = controller(4, &[0x0002_0002]);
+        let other_tag = renewed(5, 9, 0x0003_0002);
+        let gone = Controller { state: ControllerState::Removed, ..renewed(6, 9, 0x0002_0002) };
+        assert_eq!(settles_at(&leaving, &[leaving.clone(), fresh, other_tag, gone]), None);
+        let all = [leaving.clone(), renewed(2, 1, 0x0002_0002), renewed(3, 2, 0x0002_0002)];
+        assert_eq!(settles_at(&leaving, &all), Some(NOW + SignedDuration::from_hours(26)));
     }
 
     #[test]

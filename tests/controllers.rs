@@ -93,12 +93,23 @@ fn a_tag_is_good_until_its_holder_is_removed_and_a_backup_brings_nobody_back() {
     let mut renewed = Panel::new(&lab, hub.path(), "bridge-2");
     renewed.added = hub.ask(&["controller", "renew", "bridge", "--out", renewed.bundle(), "--csr", renewed.csr()]);
     assert_eq!((&renewed.added["node_id"], &renewed.added["cats"]), (&json!(ids[3]), &json!([0x0002_0002])));
+    for certificate in [&bridge, &renewed] {
+        assert_eq!(
+            certificate.ask(&light, &["onoff"])["onoff"]["ok"],
+            json!(true),
+            "both are good until it uses the new one"
+        );
+    }
+    // It does. While the node is told it is used, and stays reachable for the bridge and for the hub.
+    let removal = hub.spawn_cli(["controller", "remove", "panel", "--json"]);
+    let (toggled, check) = (renewed.ask(&light, &["toggle"]), hub.ask(&["node", "check", &light]));
+    assert_eq!((&toggled["toggle"]["ok"], &check["reachable"]), (&json!(true), &json!(true)), "{toggled:#} {check:#}");
+    let removed = removal.answer().json;
+    assert_eq!((&removed["state"], &removed["complete"]), (&json!("removed"), &json!(true)), "{removed:#}");
     let answers = panel.ask(&light, &["onoff", "toggle"]);
     assert!(refused(&answers["onoff"]) && refused(&answers["toggle"]), "{answers:#}");
     assert_eq!(renewed.ask(&light, &["toggle"])["toggle"]["ok"], json!(true));
     assert!(refused(&bridge.ask(&light, &["onoff"])["onoff"]), "the certificate before has the earlier version");
-    let removed = hub.ask(&["controller", "remove", "panel"]);
-    assert_eq!((&removed["state"], &removed["complete"]), (&json!("removed"), &json!(true)), "{removed:#}");
     let check = hub.ask(&["node", "check", &light]);
     assert_eq!((&check["reachable"], &check["differences"]), (&json!(true), &json!([])), "{check:#}");
     assert_eq!(viewer.ask(&light, &["onoff"])["onoff"]["ok"], json!(false), "another tag is as it was");

@@ -31,7 +31,7 @@ Examples:
   matterbind controller add bridge --new-key --cat 0x0002 --recipient age1…
   matterbind controller invite --cat 0x0002 --for 10m
   matterbind controller renew 'Wall panel' --csr panel2.csr
-  matterbind controller remove 'Wall panel'          once the others of its tags have renewed
+  matterbind controller remove 'Wall panel'          says who renews first; again, once they have
   matterbind controller remove 'Lost phone' --now    the others renew afterwards
 
 docs/controllers.md says what a bundle holds and how a controller uses it.";
@@ -174,9 +174,8 @@ pub(super) fn run(global: &Global, args: ControllerArgs) -> Result<ExitCode, Cli
             let key = Key::of(&renew.key)?;
             let order = RenewOrder { csr: key.csr, valid_s: seconds(renew.bundle.valid) };
             check_destination(&renew.bundle, &renew.controller)?;
-            // The last of those who are waited for lets the nodes be told.
             let path = ["controllers", &renew.controller, "renew"];
-            let bundle = bundle(block_on(client.post_bytes(&path, &order, SLOW))?)?;
+            let bundle = bundle(block_on(client.post_bytes(&path, &order, PLAIN))?)?;
             deliver(bundle, key.secret, &renew.bundle, args.json)
         }
         ControllerCommand::List { all } => {
@@ -389,6 +388,9 @@ fn show_text(it: &ControllerView) -> String {
     ];
     if !it.waits_for.is_empty() {
         rows.push(("waits for", names(&it.waits_for)));
+    }
+    if let Some(at) = it.settles_at {
+        rows.push(("shut out", format!("by itself {}, or when `controller remove` is said again", local(at))));
     }
     if !it.pending_nodes.is_empty() {
         let nodes: Vec<String> = it.pending_nodes.iter().map(ToString::to_string).collect();

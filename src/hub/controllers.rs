@@ -127,12 +127,11 @@ impl<W: World> ControllersDoor for Hub<W> {
             other => return Err(not_recorded(other, &renewed.name)),
         }
         drop(turn);
+        // Whoever waited for this goes on waiting: nobody knows yet that the new certificate is used.
         failpoint::reach("controller.renewed");
         let message =
             format!("{who} has renewed controller {} ({}) with {}", renewed.node_id, renewed.name, tags(&renewed.cats));
         self.tell_of(Level::Info, "controller-renewed", message, &renewed);
-        // Somebody may have waited for this.
-        self.settle_departures().await?;
         self.bundle(&renewed, Answer::First).await
     }
 
@@ -152,6 +151,8 @@ impl<W: World> ControllersDoor for Hub<W> {
         let found = self.find_controller(controller).await?;
         if !found.is_removed() {
             let first = found.state == ControllerState::Enrolled;
+            // Asked for again when nobody has to renew any more: the new certificates have arrived. That is kept, as `--now` is.
+            let at_once = at_once || self.settles_at(&found, &self.store.controllers().await?).is_some();
             let leaving = self
                 .store
                 .change_controller(found.node_id, move |controller| {

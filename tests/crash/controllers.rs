@@ -45,6 +45,8 @@ pub async fn shut_one_out(client: &AdminClient) -> Result<()> {
     }
     let order = json!({ "csr": request(9)? });
     client.post::<Value>(&["controllers", "bridge", "renew"], &order, SLOW).await?;
+    // The bridge uses it.
+    client.post::<Value>(&["controllers", "panel", "remove"], &json!({}), SLOW).await?;
     Ok(())
 }
 

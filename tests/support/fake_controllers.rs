@@ -30,6 +30,7 @@ fn view() -> ControllerView {
         expires_at: Some(at(86_400)),
         expires_soon: true,
         waits_for: vec![ControllerName { node_id: NodeId(1003), name: "Bridge".to_owned() }],
+        settles_at: Some(at(600)),
         pending_nodes: vec![NodeId(1001)],
     }
 }
@@ -105,6 +106,7 @@ impl ControllersDoor for Fake {
             complete: now,
             rotated: if now { vec![0x0002_0002] } else { Vec::new() },
             renew: known.waits_for,
+            settles_at: known.settles_at,
             nodes: Vec::new(),
             message: "others have to renew first".to_owned(),
         })

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::view::name_of;
 use super::{ControllerName, ControllerRemoval};
 use crate::access::PolicyError;
-use crate::controller::{ControllerState, Warned, waits_for};
+use crate::controller::{ControllerState, Warned, settles_at, waits_for};
 use crate::fabric::Cat;
 use crate::failpoint;
 use crate::hub::Hub;
@@ -21,8 +21,8 @@ use crate::node::NodeId;
 const LOOK: Duration = Duration::from_secs(3600);
 
 impl<W: World> Hub<W> {
-    /// Takes every departure as far as it can go: later versions are issued; where nobody else would be locked out, nodes ask
-    /// for them. Answers what was told to the nodes, if anything.
+    /// Takes every departure as far as it can go: later versions are issued; where everybody else has one and had the time to use
+    /// it, nodes ask for them. Answers what was told to the nodes, if anything.
     pub(super) async fn settle_departures(&self) -> Result<Option<AccessReport>, Refusal> {
         let turn = self.access.departures.lock().await;
         let all = self.store.controllers().await?;
@@ -30,7 +30,7 @@ impl<W: World> Hub<W> {
         if leaving.is_empty() {
             return Ok(None);
         }
-        let base = self.base();
+        let (base, now) = (self.base(), self.clock.now());
         let held: Vec<Cat> = leaving.iter().flat_map(|controller| controller.cats.clone()).collect();
         self.mutate(|overlay| held.iter().try_for_each(|cat| overlay.issue_later_than(base, *cat))).await?;
         failpoint::reach("controller.issues-later");
@@ -38,7 +38,11 @@ impl<W: World> Hub<W> {
         for controller in leaving {
             let overlay = self.access.overlay();
             let issued = |identifier: u16| overlay.issued(base, identifier).map_or(0, |cat| cat.version());
-            if controller.at_once || waits_for(controller, &all, issued).is_empty() {
+            let all_have_it = || {
+                let arrived = settles_at(controller, &all).is_none_or(|at| at <= now);
+                waits_for(controller, &all, issued).is_empty() && arrived
+            };
+            if controller.at_once || all_have_it() {
                 gone.push(controller);
             }
         }
@@ -84,10 +88,15 @@ impl<W: World> Hub<W> {
         let issued = |identifier: u16| overlay.issued(base, identifier).map_or(0, |cat| cat.version());
         let renew: Vec<ControllerName> = waits_for(found, &all, issued).into_iter().map(name_of).collect();
         let removed = found.is_removed();
+        let settles_at = self.settles_at(found, &all);
         let in_force = |cat: &Cat| overlay.current(*cat).value();
         let pending = overlay.pending();
         let complete = removed && pending.is_empty();
         let message = match (removed, complete) {
+            (false, _) if renew.is_empty() => format!(
+                "Everybody else of its tags has a later certificate. Do they use it? Then say this again: `matterbind controller remove {node}`. Else it is done by itself{}.",
+                settles_at.map_or_else(String::new, |at| format!(" at {at:.0}"))
+            ),
             (false, _) => {
                 let whoever =
                     if renew.len() == 1 { "One other holds its tag and has" } else { "Others hold its tags and have" };
@@ -103,6 +112,7 @@ impl<W: World> Hub<W> {
             complete,
             rotated: if removed { found.cats.iter().map(in_force).collect() } else { Vec::new() },
             renew,
+            settles_at,
             nodes: report.map(|report| report.nodes).unwrap_or_default(),
             message,
         })

@@ -34,7 +34,7 @@ pub trait ControllersDoor: Send + Sync + 'static {
         order: RenewOrder,
         who: String,
     ) -> impl Future<Output = Result<ControllerBundle, Refusal>> + Send;
-    /// Shuts it out: when everybody else has a later version, or at once.
+    /// Shuts it out: when everybody else has a later version and uses it, which whoever asks again says; or at once.
     fn remove_controller(
         &self,
         controller: &str,
@@ -162,6 +162,9 @@ pub struct ControllerView {
     /// Who has to renew before it is shut out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waits_for: Vec<ControllerName>,
+    /// When it is shut out by itself, unless that is asked for again before: everybody else was renewed, perhaps not long ago.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settles_at: Option<Timestamp>,
     /// Nodes that have not been told yet that it is removed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pending_nodes: Vec<NodeId>,
@@ -298,6 +301,9 @@ pub struct ControllerRemoval {
     pub rotated: Vec<u32>,
     /// Who has to renew: first, where it is `leaving`; else because they are shut out as well.
     pub renew: Vec<ControllerName>,
+    /// When it is shut out by itself, unless that is asked for again before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settles_at: Option<Timestamp>,
     /// Node by node, once they are told.
     pub nodes: Vec<AccessOutcome>,
     /// What happens next.

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{ControllerName, ControllerView, Controllers, InviteView};
-use crate::controller::{Controller, ControllerState, Warned, waits_for};
+use crate::controller::{Controller, ControllerState, Warned, settles_at, waits_for};
 use crate::fabric::Cat;
 use crate::hub::Hub;
 use crate::hub::refusal::Refusal;
@@ -111,8 +111,17 @@ impl<W: World> Hub<W> {
             expires_at: controller.expires_at,
             expires_soon: !controller.is_removed() && controller.warning(now) != Warned::No,
             waits_for: waits.into_iter().map(name_of).collect(),
+            settles_at: self.settles_at(controller, all),
             pending_nodes: if controller.is_removed() { overlay.pending() } else { Vec::new() },
         }
+    }
+
+    /// When it is shut out by itself, where nobody has to renew any more.
+    pub(super) fn settles_at(&self, controller: &Controller, all: &[Controller]) -> Option<Timestamp> {
+        let (overlay, base) = (self.access.overlay(), self.base());
+        let issued = |identifier: u16| overlay.issued(base, identifier).map_or(0, |cat| cat.version());
+        let waits = controller.state == ControllerState::Leaving && !controller.at_once;
+        if waits && waits_for(controller, all, issued).is_empty() { settles_at(controller, all) } else { None }
     }
 
     /// Each tag that is granted or held, and who holds it.

@@ -10,7 +10,7 @@ use p256::ecdsa::SigningKey;
 use super::Rig;
 use crate::commissioning::tests::home::{Device, Home};
 use crate::controller::invite::{InviteCode, InviteRefused};
-use crate::controller::{ControllerState, csr};
+use crate::controller::{ControllerState, ON_ITS_WAY, csr};
 use crate::fabric::{Cat, CatGrant, Privilege, granted_cats};
 use crate::hub::clock;
 use crate::hub::controllers::{
@@ -124,6 +124,9 @@ async fn nobody_is_enrolled_into_a_tag_that_was_just_raised() {
         for (other, fresh) in waits_for.iter().zip(10..) {
             rig.renew(&other.name, key + fresh).await.unwrap();
         }
+        if rig.controller("phone").await.state == ControllerState::Leaving {
+            rig.hub.remove_controller("phone", false, "somebody".to_owned()).await.unwrap();
+        }
         assert_eq!(rig.controller("phone").await.state, ControllerState::Removed);
     }
     assert_eq!(rig.asked_for(&device), [0x0002_000b]);
@@ -145,6 +148,12 @@ async fn an_orderly_removal_shuts_nobody_else_out() {
     assert_eq!(rig.renew("panel", 4).await.unwrap_err().code, "controller-leaving");
     let renewed = rig.renew("bridge", 5).await.unwrap();
     assert_eq!(rig.renew("bridge", 5).await.unwrap().noc, renewed.noc, "whoever asks again did not get the answer");
+    // The bridge may still use the certificate that it had.
+    let waits = rig.controller("panel").await;
+    assert_eq!((waits.state, waits.settles_at), (ControllerState::Leaving, Some(renewed.issued_at + ON_ITS_WAY)));
+    assert_eq!(rig.asked_for(&device), [0x0002_0001]);
+    let removal = rig.hub.remove_controller("panel", false, "somebody".to_owned()).await.unwrap();
+    assert!(removal.complete, "{removal:?}");
     assert_eq!(rig.asked_for(&device), [0x0002_0002]);
     for name in ["bridge", "phone"] {
         assert_eq!(rig.controller(name).await.certificate, "current");
