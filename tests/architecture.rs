@@ -57,8 +57,8 @@ const ALLOWED: &[(&str, &str, &str)] = &[
     // The outside.
     (
         "admin",
-        "backup commissioning config controller hub outbox telemetry",
-        "translates between HTTP and the hub's use cases",
+        "attestation backup commissioning config controller hub outbox telemetry",
+        "translates between HTTP and the hub's use cases, and draws what was found of a device",
     ),
     ("cli", "admin commissioning config telemetry", "a client of the admin API"),
     ("cli/attestation", "config dcl ownership paa", "offline verification needs no daemon"),
@@ -119,6 +119,7 @@ const PURE: &str = "secret node onboarding fabric controller bind clock plain rh
 const LONG: &[(&str, &str)] = &[
     ("src/attestation/tests.rs", "one table of findings, one test for each"),
     ("src/commissioning/tests/home.rs", "the one home of fakes: devices that behave, and the LAN that shows them"),
+    ("src/admin/routes.rs", "the one table of routes, and what answers them"),
     ("tests/support/fake_backend.rs", "one fake of every door"),
     ("tests/support/daemon.rs", "the one harness: processes of one hub and what they say"),
     ("tests/api.rs", "one server and one command line, met in every way that users meet them"),
