@@ -318,7 +318,7 @@ fn files_beside_the_file_say_more() {
     assert_eq!(config.products.iter().map(|product| product.product_id).collect::<Vec<_>>(), [1, 2]);
     write("20-label.toml", "[fabric]\nlabel = \"\"\n");
     let mistake = load(&sources).unwrap_err().0.remove(0);
-    assert!(mistake.origin.ends_with("20-label.toml"), "{mistake}");
+    assert!(mistake.origin.ends_with("20-label.toml:2"), "{mistake}");
 }
 
 #[test]
