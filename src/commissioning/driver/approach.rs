@@ -275,10 +275,11 @@ where
         }
     }
 
-    /// When an attempt with this code was interrupted, if its fail-safe may still run.
+    /// When an attempt with this code was interrupted, if its fail-safe may still run, or ran when the device was last tried.
     async fn interrupted(&self, order: &Order) -> Option<Timestamp> {
         let fingerprint = self.settings.fingerprints.fingerprint(&order.payload);
-        let since = Timestamp::now() - self.settings.limits.fail_safe;
+        let limits = &self.settings.limits;
+        let since = Timestamp::now() - limits.fail_safe - limits.step;
         self.store.interrupted_since(fingerprint, since).await.ok().flatten()
     }
 
