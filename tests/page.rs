@@ -1,6 +1,6 @@
 //! The page in a real browser, with a daemon behind it that only pretends: how it looks with no, one, twelve and a thousand devices,
 //! on a telephone and a desk, by day and by night; that everything has a label, a contrast and its turn by keyboard.
-//! Pictures of all that are in target/page.
+//! Pictures of all that are in target/page. What is done on it with real devices is in page_day.rs.
 
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
@@ -231,7 +231,7 @@ async fn everything_has_its_turn_by_keyboard() {
     let Some(mut shown) = Shown::start(true).await else { return };
     tokio::task::block_in_place(|| {
         shown.home(nodes(3));
-        for path in ["/"] {
+        for path in ["/", "/add", "/nodes/1000", "/outbox", "/log", "/controllers"] {
             shown.open(path);
             shown.browser.live();
             shown.browser.wait("!document.querySelector('[aria-busy], #scan[hidden]')");
@@ -254,6 +254,17 @@ async fn everything_has_its_turn_by_keyboard() {
                 assert_eq!(found, "", "{path}, turn {turn}");
             }
         }
+        // A dialog keeps the keyboard, and gives it back where it was.
+        shown.open("/nodes/1000");
+        shown.browser.live();
+        shown.browser.eval("document.querySelector('[data-opens=rename]').focus()");
+        shown.browser.key("Enter");
+        shown.browser.wait("document.getElementById('rename').open");
+        shown.browser.picture("rename-desk-dark");
+        shown.browser.key("Escape");
+        shown
+            .browser
+            .wait("!document.getElementById('rename').open && document.activeElement.dataset.opens === 'rename'");
         shown.browser.assert_content();
     });
 }
