@@ -74,6 +74,11 @@ impl Browser {
 
     /// One call of the protocol, and its answer.
     pub fn call(&mut self, method: &str, params: Value) -> Value {
+        self.try_call(method, params).unwrap_or_else(|error| panic!("{method}: {error}"))
+    }
+
+    /// The same, where the browser may refuse it.
+    fn try_call(&mut self, method: &str, params: Value) -> Result<Value, Value> {
         self.last += 1;
         let mut message = json!({ "id": self.last, "method": method, "params": params });
         if !self.session.is_empty() {
@@ -89,8 +94,8 @@ impl Browser {
                 self.from.recv_timeout(wait).unwrap_or_else(|_| panic!("the browser does not answer {method}"));
             self.note(&answer);
             if answer["id"] == self.last {
-                assert!(answer["error"].is_null(), "{method}: {}", answer["error"]);
-                return answer["result"].clone();
+                let error = &answer["error"];
+                return if error.is_null() { Ok(answer["result"].clone()) } else { Err(error.clone()) };
             }
         }
     }
@@ -121,7 +126,9 @@ impl Browser {
         let give_up = Instant::now() + PATIENCE;
         loop {
             let params = json!({ "expression": format!("Boolean({expression})"), "returnByValue": true });
-            if self.call("Runtime.evaluate", params)["result"]["value"] == true {
+            // Refused while one page gives way to the next.
+            let answer = self.try_call("Runtime.evaluate", params);
+            if answer.is_ok_and(|answer| answer["result"]["value"] == true) {
                 return;
             }
             if Instant::now() > give_up {
