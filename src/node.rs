@@ -92,6 +92,12 @@ impl fmt::Display for ScopedAddress {
     }
 }
 
+/// Reads `fe80::1%eth0`, or a plain address, as [`ScopedAddress`] is written: the address, and the name of its interface.
+pub fn read_scoped(text: &str) -> Option<(IpAddr, Option<&str>)> {
+    let (ip, interface) = text.split_once('%').map_or((text, None), |(ip, name)| (ip, Some(name)));
+    Some((ip.parse().ok()?, interface))
+}
+
 /// A commissionable node as its DNS-SD records describe it (Matter Core 4.3.1). One per service instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CommissionableNode {

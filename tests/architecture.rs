@@ -123,7 +123,6 @@ const LONG: &[(&str, &str)] = &[
     ("tests/support/fake_backend.rs", "one fake of every door"),
     ("tests/support/daemon.rs", "the one harness: processes of one hub and what they say"),
     ("tests/api.rs", "one server and one command line, met in every way that users meet them"),
-    ("tests/bad_days.rs", "one bad day after the other, on one set of helpers"),
 ];
 
 struct Source {

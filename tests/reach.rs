@@ -147,22 +147,23 @@ fn check(socket: &std::path::Path, id: &str) -> Value {
     serde_json::from_str(&document).unwrap_or_else(|_| panic!("no JSON: {answer}"))
 }
 
+/// A light beside the others, commissioned and bound; and its node id.
+fn bound_light(lab: &Lab, hub: &Hub<'_>, storage: &std::path::Path, number: u16) -> (VirtualDevice, String) {
+    let (port, discriminator) = ((5600 + number).to_string(), (400 + number).to_string());
+    let serial = format!("REACH2{number:02}");
+    let arguments = ["--port", &port, "--discriminator", &discriminator, "--serial-number", &serial];
+    let device = VirtualDevice::start(lab, &storage.join(&serial), &arguments);
+    let id = hub.commission_and_bind(&device.qr)["node_id"].to_string();
+    (device, id)
+}
+
 /// The stack has 64 sessions. Questions beyond them wait for their turn; none fails.
 #[test]
 fn two_hundred_and_fifty_checks_at_once_all_end_well() {
     let Some(lab) = Lab::new(Families::Both) else { return };
     let storage = tempfile::tempdir().unwrap();
     let hub = Hub::start(&lab, Options::default());
-    let devices: Vec<(VirtualDevice, String)> = (0..2)
-        .map(|number| {
-            let (port, discriminator) = ((5600 + number).to_string(), (400 + number).to_string());
-            let serial = format!("REACH2{number}");
-            let arguments = ["--port", &port, "--discriminator", &discriminator, "--serial-number", &serial];
-            let device = VirtualDevice::start(&lab, &storage.path().join(&serial), &arguments);
-            let id = hub.commission_and_bind(&device.qr)["node_id"].to_string();
-            (device, id)
-        })
-        .collect();
+    let devices: Vec<_> = (0..2).map(|number| bound_light(&lab, &hub, storage.path(), number)).collect();
     let (socket, began) = (hub.socket(), Instant::now());
     let answers: Vec<Value> = std::thread::scope(|scope| {
         let ask = |number: usize| {
@@ -204,15 +205,8 @@ fn a_device_that_stood_still_starts_no_storm() {
     let Some(lab) = Lab::new(Families::Both) else { return };
     let storage = tempfile::tempdir().unwrap();
     let hub = Hub::start(&lab, Options::default());
-    let start = |number: u16| {
-        let (port, discriminator) = ((5620 + number).to_string(), (420 + number).to_string());
-        let serial = format!("REACH3{number}");
-        let arguments = ["--port", &port, "--discriminator", &discriminator, "--serial-number", &serial];
-        let device = VirtualDevice::start(&lab, &storage.path().join(&serial), &arguments);
-        let id = hub.commission_and_bind(&device.qr)["node_id"].to_string();
-        (device, id)
-    };
-    let ((stalled, id), (_neighbour, other)) = (start(0), start(1));
+    let (stalled, id) = bound_light(&lab, &hub, storage.path(), 0);
+    let (_neighbour, other) = bound_light(&lab, &hub, storage.path(), 1);
     let (lines, sent) = (hub.whole_daemon_log().lines().count(), datagrams(&lab));
     stalled.stall(true);
     // Handshakes and reads that are broken off on our side while their answers wait on the other.

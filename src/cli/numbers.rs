@@ -50,11 +50,7 @@ pub fn address(text: &str) -> Result<SocketAddr, String> {
         }
         None => (text, MATTER_PORT),
     };
-    let (host, scope) = match host.split_once('%') {
-        Some((host, interface)) => (host, Some(interface)),
-        None => (host, None),
-    };
-    match (host.parse().map_err(|_| WRONG)?, scope) {
+    match crate::node::read_scoped(host).ok_or(WRONG)? {
         (IpAddr::V6(ip), Some(interface)) => Ok(SocketAddrV6::new(ip, port, 0, interface_index(interface)?).into()),
         (IpAddr::V4(_), Some(_)) => Err(WRONG.to_owned()),
         (IpAddr::V6(ip), None) if crate::node::is_unicast_link_local(ip) => {

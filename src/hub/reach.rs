@@ -22,7 +22,7 @@ use super::refusal::Refusal;
 use super::world::{Case, Lan, World};
 use crate::commissioning::error::Disposition;
 use crate::commissioning::ports::{Discovery, LinkError, MatterLink, OperationalSession};
-use crate::node::{NodeId, NodeRecord, OperationalIdentity, OperationalNode, SessionParameters};
+use crate::node::{NodeId, NodeRecord, OperationalIdentity, OperationalNode, SessionParameters, read_scoped};
 use crate::standing::OffFabric;
 
 pub(super) use prove::follow;
@@ -286,15 +286,15 @@ impl Interfaces {
 
     /// `fe80::1%eth0`, or a plain address.
     fn socket(&self, text: &str, port: u16) -> Option<SocketAddr> {
-        match text.split_once('%') {
-            None => {
-                let ip: IpAddr = text.parse().ok()?;
+        match read_scoped(text)? {
+            (ip, None) => {
                 let needs_interface = matches!(ip, IpAddr::V6(v6) if crate::node::is_unicast_link_local(v6));
                 (!needs_interface).then(|| SocketAddr::new(ip, port))
             }
-            Some((ip, interface)) => {
-                Some(std::net::SocketAddrV6::new(ip.parse().ok()?, port, 0, *self.index.get(interface)?).into())
+            (IpAddr::V6(ip), Some(interface)) => {
+                Some(std::net::SocketAddrV6::new(ip, port, 0, *self.index.get(interface)?).into())
             }
+            (IpAddr::V4(_), Some(_)) => None,
         }
     }
 }

@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use rusqlite::{Connection, OpenFlags};
-use rustix::fs::{Access, FlockOperation, StatVfsMountFlags, access, flock, statvfs};
+use rustix::fs::{Access, FlockOperation, access, flock, statvfs};
 use serde::Serialize;
 
-use super::open::{DATABASE_FILE, LOCK_FILE};
+use super::open::{DATABASE_FILE, LOCK_FILE, is_read_only};
 
 /// When the last backup was made, among the saved blobs.
 pub const LAST_BACKUP: &str = "last-backup-at";
@@ -80,13 +80,12 @@ pub fn examine(state_dir: &Path, examiner: Examiner, thorough: bool) -> Examined
         }
     }
     if let Ok(found) = statvfs(state_dir) {
-        seen.read_only = found.f_flag.contains(StatVfsMountFlags::RDONLY);
         seen.free = found.f_bavail.saturating_mul(found.f_frsize);
         seen.free_files = (found.f_files > 0).then_some(found.f_favail);
     }
+    seen.read_only = is_read_only(state_dir);
     if let Err(error) = access(state_dir, Access::WRITE_OK | Access::EXEC_OK) {
         seen.refused = format!("it cannot be written: {}", io::Error::from(error));
-        seen.read_only |= error == rustix::io::Errno::ROFS;
     }
     let size = |name| fs::metadata(state_dir.join(name)).ok().map(|found| found.len());
     seen.database = size(DATABASE_FILE);

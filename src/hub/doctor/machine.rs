@@ -11,6 +11,7 @@ use rustix::process::{Resource, getrlimit};
 use serde_json::Value;
 
 use super::facts::{DroppingChain, Firewall, Process, Unit, Versions};
+use crate::node::read_scoped;
 use crate::systemd;
 
 /// The service's unit.
@@ -64,8 +65,7 @@ pub fn way_to(socket: SocketAddr) -> io::Result<()> {
 
 /// `fe80::1%eth0` as it is kept in a record.
 pub fn remembered(address: &str, port: u16) -> Option<SocketAddr> {
-    let (ip, scope) = address.split_once('%').map_or((address, None), |(ip, scope)| (ip, Some(scope)));
-    match (ip.parse().ok()?, scope) {
+    match read_scoped(address)? {
         (IpAddr::V6(ip), Some(name)) => {
             let index = fs::read_to_string(Path::new("/sys/class/net").join(name).join("ifindex")).ok();
             // An interface that is gone has no number, and no way leads there.
