@@ -133,7 +133,7 @@ impl Syncing {
     pub(super) fn forget(&self, node: NodeId) {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, report)) = &mut *last {
-            report.nodes.retain(|known| known.node_id != node);
+            report.forget(node);
         }
     }
 

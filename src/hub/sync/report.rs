@@ -78,6 +78,16 @@ impl SyncReport {
                 Err(place) => self.nodes.insert(place, row),
             }
         }
+        self.judge();
+    }
+
+    /// The node has gone, and with it what was wrong with it.
+    pub(super) fn forget(&mut self, node: NodeId) {
+        self.nodes.retain(|known| known.node_id != node);
+        self.judge();
+    }
+
+    fn judge(&mut self) {
         self.in_sync = self.nodes.iter().all(|row| row.verdict.is_in_sync());
     }
 }
@@ -331,5 +341,7 @@ mod tests {
         assert_eq!((kept.in_sync, ids), (true, vec![1, 2, 3]));
         kept.update(SyncReport { in_sync: false, nodes: vec![row(1, Verdict::CloudMissing)] });
         assert!(!kept.in_sync && kept.nodes.len() == 3);
+        kept.forget(NodeId(1));
+        assert!(kept.in_sync && kept.nodes.len() == 2, "what was wrong has gone with its node");
     }
 }
