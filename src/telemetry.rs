@@ -1,4 +1,4 @@
-//! Diagnostics: who sees which record, where, in which form. `metrics` counts.
+//! Diagnostics: who sees which record, where, in which form. `metrics` counts, `exposition` is how it is told.
 //!
 //! Records of this process only; what an operator must be able to look up later is the admin log (`journal`).
 //! rs-matter's records come through the `log` bridge that `tracing-subscriber` installs. They are held to warnings: at
@@ -22,6 +22,7 @@ use crate::plain;
 use self::journald::Journald;
 use self::limiter::{Limiter, Place};
 
+pub mod exposition;
 mod journald;
 mod limiter;
 pub mod metrics;

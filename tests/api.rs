@@ -385,7 +385,20 @@ async fn page_and_metrics() {
     assert!(!get("/?q=attic").await.contains("Hall lamp"));
     let metrics = get("/metrics").await;
     assert!(metrics.contains("matterbind_nodes{state=\"operational\"} 1"), "{metrics}");
-    assert!(metrics.contains("matterbind_ready 1") && metrics.trim_end().ends_with("# EOF"));
+    assert!(
+        metrics.contains("matterbind_ready 1\n")
+            && metrics.contains("# TYPE matterbind_admin_requests_total counter\n")
+    );
+    // As Prometheus asks.
+    let accept = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.1";
+    let asked = http.get(format!("http://{}/metrics", running.tcp)).bearer_auth(TOKEN).header("accept", accept);
+    let answer = asked.send().await.unwrap();
+    assert!(answer.headers()["content-type"].to_str().unwrap().starts_with("application/openmetrics-text;"));
+    let metrics = answer.text().await.unwrap();
+    assert!(
+        metrics.contains("# TYPE matterbind_admin_requests counter\n") && metrics.ends_with("# EOF\n"),
+        "{metrics}"
+    );
 }
 
 #[tokio::test]

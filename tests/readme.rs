@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use matterbind::telemetry::exposition::Exposition;
 use matterbind::telemetry::metrics::{Metrics, Standing};
 
 /// Where a commissioning's codes are given.
@@ -67,14 +68,14 @@ fn every_metric_that_is_worth_an_alert_is_one() {
     metrics.set_nodes("operational", 1);
     metrics.set_outbox("pending", 1);
     metrics.set_standing(&Standing { verdicts: [("match".to_owned(), 1)].into(), ..Standing::default() });
-    let text = metrics.encode();
+    let text = metrics.encode(Exposition::Text);
     let document = read("docs/operations.md");
     let rows = document.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
     let names = rows.filter(|name| name.starts_with("matterbind_") || name.starts_with("process_"));
     let names: Vec<&str> = names.map(|name| name.split('{').next().unwrap()).collect();
     assert!(names.len() > 8, "{names:?}");
     for name in names {
-        let typed = format!("# TYPE {} ", name.trim_end_matches("_total"));
+        let typed = format!("# TYPE {name} ");
         assert!(text.contains(&typed), "{name} is no metric");
     }
 }

@@ -1,21 +1,21 @@
-//! `GET /metrics`: Prometheus text. Counters are kept in `telemetry::metrics`; the gauges are set from the status when asked.
+//! `GET /metrics`: Prometheus' text, in the format that is asked for. Counters are kept in `telemetry::metrics`; the gauges are set from the status when asked.
 
 use std::time::Duration;
 
 use axum::extract::State;
-use axum::http::header;
+use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 
 use jiff::Timestamp;
 
 use super::routes::Api;
 use crate::hub::doors::StatusDoor;
+use crate::telemetry::exposition::Exposition;
 use crate::telemetry::metrics::Standing;
 
-/// OpenMetrics text, which Prometheus reads.
-pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-
-pub(super) async fn scrape<H: StatusDoor>(State(api): State<Api<H>>) -> Response {
+pub(super) async fn scrape<H: StatusDoor>(State(api): State<Api<H>>, asked: HeaderMap) -> Response {
+    let accept = asked.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let format = Exposition::asked_by(accept);
     let status = api.hub.status().await;
     let metrics = &api.metrics;
     metrics.set_ready(status.ready);
@@ -54,5 +54,5 @@ pub(super) async fn scrape<H: StatusDoor>(State(api): State<Api<H>>) -> Response
         paa_age: age(status.trust.fetched_at),
     });
     metrics.read_process(status.started_at);
-    ([(header::CONTENT_TYPE, CONTENT_TYPE)], metrics.encode()).into_response()
+    ([(header::CONTENT_TYPE, format.content_type())], metrics.encode(format)).into_response()
 }

@@ -34,6 +34,7 @@ use crate::hub::turns::Answers;
 use crate::journal::Event;
 use crate::node::NodeId;
 use crate::plain;
+use crate::telemetry::exposition::Exposition;
 use crate::telemetry::metrics::Metrics;
 
 /// No request is larger: a setup code and a few keys.
@@ -182,7 +183,9 @@ fn table<H: Doors>() -> Vec<Route<H>> {
         Route::delete("/v1/sessions/{session}", "end_session", "Ends a log-in", end_session).answers::<SessionList>(),
         Route::get("/healthz", "healthz", "The daemon answers", async || "ok\n").sends("text/plain"),
         Route::get("/readyz", "readyz", "200 once it is ready, 503 before", readyz).sends("text/plain"),
-        Route::get("/metrics", "metrics", "OpenMetrics text", metrics::scrape).sends(metrics::CONTENT_TYPE),
+        Route::get("/metrics", "metrics", "Prometheus text, or OpenMetrics if that is asked for", metrics::scrape)
+            .sends(Exposition::Text.content_type())
+            .sends(Exposition::OpenMetrics.content_type()),
     ];
     routes.extend(controllers::routes());
     routes

@@ -16,6 +16,8 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 use rustix::process::{Resource, getrlimit};
 
+use super::exposition::Exposition;
+
 /// From an answer within the LAN to an attempt that runs into its deadline, seconds.
 const BUCKETS: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1.0, 2.5, 10.0, 30.0, 90.0];
 
@@ -295,42 +297,43 @@ impl Metrics {
         set(&process.most_files, getrlimit(Resource::Nofile).current);
     }
 
-    /// OpenMetrics text.
-    pub fn encode(&self) -> String {
+    /// All of them, as text.
+    pub fn encode(&self, format: Exposition) -> String {
         let mut text = String::new();
         encode(&mut text, &self.registry).expect("writing into a String does not fail");
-        text
+        format.of(text)
     }
+}
+
+/// Every metric after one event of its kind: of a family without any, nothing is printed.
+#[cfg(test)]
+pub(super) fn moved() -> Metrics {
+    let metrics = Metrics::default();
+    let took = Duration::from_secs(1);
+    metrics.count_attempt("commissioned", "", Some(took));
+    metrics.observe_step("pase", took);
+    metrics.count_cloud_call("bind", "200", took);
+    metrics.count_request("/v1/nodes", 200, took);
+    metrics.count_refused("forbidden");
+    metrics.set_nodes("operational", 1);
+    metrics.set_outbox("waiting", 1);
+    metrics.set_ready(true);
+    metrics.set_cloud_reachable(true);
+    metrics.count_login_failure("wrong-token");
+    metrics.set_controllers("enrolled", 1);
+    let age = Some(Duration::from_secs(1));
+    let verdicts = BTreeMap::from([("match".to_owned(), 1)]);
+    metrics.set_standing(&Standing { outbox_age: age, sync_age: age, verdicts, paas: 1, paa_age: age });
+    metrics
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Every metric after one event of its kind: of a family without any, nothing is printed.
-    fn moved() -> Metrics {
-        let metrics = Metrics::default();
-        let took = Duration::from_secs(1);
-        metrics.count_attempt("commissioned", "", Some(took));
-        metrics.observe_step("pase", took);
-        metrics.count_cloud_call("bind", "200", took);
-        metrics.count_request("/v1/nodes", 200, took);
-        metrics.count_refused("forbidden");
-        metrics.set_nodes("operational", 1);
-        metrics.set_outbox("waiting", 1);
-        metrics.set_ready(true);
-        metrics.set_cloud_reachable(true);
-        metrics.count_login_failure("wrong-token");
-        metrics.set_controllers("enrolled", 1);
-        let age = Some(Duration::from_secs(1));
-        let verdicts = BTreeMap::from([("match".to_owned(), 1)]);
-        metrics.set_standing(&Standing { outbox_age: age, sync_age: age, verdicts, paas: 1, paa_age: age });
-        metrics
-    }
-
     #[test]
     fn every_metric_is_moved_by_its_event_and_by_one() {
-        let text = moved().encode();
+        let text = moved().encode(Exposition::OpenMetrics);
         let names: Vec<&str> =
             text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
         let names: Vec<&str> = names.into_iter().filter(|name| !name.starts_with("process_")).collect();
@@ -343,12 +346,12 @@ mod tests {
         }
     }
 
-    /// What `promtool check metrics` looks for, in OpenMetrics: names, units, help, types.
+    /// What `promtool check metrics` looks for, where it is not to be had: names, units, help, types.
     #[test]
     fn names_and_units_are_as_prometheus_wants_them() {
         let metrics = moved();
         metrics.read_process(Timestamp::UNIX_EPOCH);
-        let text = metrics.encode();
+        let text = metrics.encode(Exposition::OpenMetrics);
         assert!(text.ends_with("# EOF\n"), "{text}");
         let meta = |kind: &str| -> BTreeMap<String, String> {
             let prefix = format!("# {kind} ");

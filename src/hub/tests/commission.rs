@@ -7,6 +7,7 @@ use crate::commissioning::tests::home::{Command, Fault};
 use crate::hub::commission::CommissionResult;
 use crate::hub::doors::{CommissionDoor, OutboxDoor, Progress};
 use crate::node::NodeState;
+use crate::telemetry::exposition::Exposition;
 
 #[tokio::test]
 async fn device_record_and_cloud_agree() {
@@ -18,7 +19,7 @@ async fn device_record_and_cloud_agree() {
     let [held] = &rig.account.holds()[..] else { panic!("one device is bound") };
     let info = held.matter_info.as_ref().unwrap();
     assert_eq!((info.node_id, info.discriminator), (Some(node.node_id.0), Some(3840)));
-    let metrics = rig.hub.metrics.encode();
+    let metrics = rig.hub.metrics.encode(Exposition::Text);
     for line in [
         "matterbind_commissioning_attempts_total{outcome=\"commissioned\",code=\"\"} 1",
         "matterbind_commissioning_seconds_count 1",
