@@ -145,6 +145,7 @@ fn record(node: u64) -> NodeRecord {
         last_seen_at: None,
         state: NodeState::Operational,
         bind: BindStatus::default(),
+        icd: None,
         replaces: None,
     }
 }

@@ -99,6 +99,7 @@ fn three_views(node: u64) -> (NodeRecord, DeviceView, CloudView) {
         last_seen_at: None,
         state: NodeState::Operational,
         bind: BindStatus { state: BindState::Bound, ..BindStatus::default() },
+        icd: None,
         replaces: None,
     };
     let held = CloudRecord {

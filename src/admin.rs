@@ -10,6 +10,7 @@ mod controllers;
 pub mod events;
 mod keys;
 pub mod metrics;
+mod networks;
 pub mod openapi;
 mod origin;
 pub mod page;

@@ -17,11 +17,14 @@ use crate::commissioning::attempt::Limits;
 use crate::commissioning::driver::{Commissioner, Settings};
 use crate::commissioning::fingerprint::FingerprintKey;
 use crate::commissioning::identity::Profile;
+use crate::commissioning::network::HomeNetworks;
+use crate::commissioning::path::Preparation;
 use crate::commissioning::together::Together;
 use crate::config::Config;
 use crate::hub::bind::DeviceCodes;
 use crate::hub::clock::Clock;
 use crate::hub::commission::attempts::Attempts;
+use crate::hub::networks::Networks;
 use crate::hub::reach::Reach;
 use crate::hub::succession::Predecessors;
 use crate::hub::trust::judge::Judge;
@@ -128,7 +131,7 @@ pub(crate) fn build<W: World>(
 ) -> anyhow::Result<Arc<Hub<W>>> {
     let Inside { store, journal, clock, fabric, metrics } = inside;
     let fabric::Opened { credentials, overlay, keystore, root_online } = fabric;
-    let Outside { link, lan, cloud } = outside;
+    let Outside { link, lan, radio, cloud } = outside;
     let hub_cats = credentials.bundle().hub_cats.clone();
     let profiles = profiles::from_config(&config.products)?;
     let judge = Arc::new(Judge::load(&config, journal.clone(), Arc::clone(&clock)));
@@ -137,12 +140,16 @@ pub(crate) fn build<W: World>(
     let asked = config.cloud.as_ref().map(|cloud| cloud.before_commissioning).zip(cloud.as_ref());
     let reach = Arc::new(Reach::new(Arc::clone(&link), lan.clone(), credentials.compressed_fabric_id()));
     let predecessors = Predecessors { store: store.clone(), reach: Arc::clone(&reach), journal: journal.clone() };
+    let networks = Arc::new(Networks::new(store.clone(), config.networks.clone()));
     let commissioner = Commissioner {
         link: Arc::clone(&link),
         discovery: Arc::new(lan.clone()),
         store: Arc::new(store.clone()),
         judge: Arc::clone(&judge),
         predecessor: predecessors.finder(),
+        radio: Arc::clone(&radio),
+        networks: Arc::clone(&networks) as Arc<dyn HomeNetworks>,
+        place: place(&config, &clock),
         preflight: asked.and_then(|(policy, cloud)| preflight::preflight(policy, cloud)),
         journal: Arc::new(journal.clone()),
         together: Together::default(),
@@ -181,6 +188,8 @@ pub(crate) fn build<W: World>(
         keys: keys::Keys::new(keystore, root_online),
         access: access::Access::new(overlay, hub_cats),
         labels: label::Labels::default(),
+        networks,
+        radio,
         front: OnceLock::new(),
         reach,
         removing: turns::Turns::default(),
@@ -219,6 +228,16 @@ fn settings(config: &Config, credentials: &Credentials, profiles: Vec<Profile>, 
         cloud: config.cloud.is_some(),
         home: home.unwrap_or_default(),
     }
+}
+
+/// Where the hub is, and what time it is there, as far as it can be believed.
+fn place(config: &Config, clock: &Arc<Clock>) -> Arc<dyn Fn() -> Preparation + Send + Sync> {
+    let (country, clock) = (config.commissioning.country.clone(), Arc::clone(clock));
+    Arc::new(move || {
+        let time = clock.believed().map(|now| (now, jiff::tz::TimeZone::system()));
+        let country = (!country.is_empty()).then(|| country.clone());
+        Preparation { country, time, terms: None }
+    })
 }
 
 /// Comes back only when the stack has ended without being asked to.

@@ -19,14 +19,19 @@ pub mod codes;
 pub struct CapabilityMask {
     /// Bit 0: reaches the cloud by itself.
     pub wan: bool,
+    /// Bit 1: Wi-Fi or Ethernet. A device on Thread has no bit for its network.
+    pub lan: bool,
     /// Bit 2: Bluetooth.
     pub ble: bool,
 }
 
 impl CapabilityMask {
-    /// The mask with LAN (bit 1) and Matter (bit 3), which every device on our fabric has.
+    /// A device of which nothing else is known than that it is on the network.
+    pub const ON_THE_LAN: Self = Self { wan: false, lan: true, ble: false };
+
+    /// The mask with Matter (bit 3), which every device on our fabric has.
     pub fn value(self) -> u8 {
-        u8::from(self.wan) | 1 << 1 | u8::from(self.ble) << 2 | 1 << 3
+        u8::from(self.wan) | u8::from(self.lan) << 1 | u8::from(self.ble) << 2 | 1 << 3
     }
 }
 
@@ -255,9 +260,9 @@ mod tests {
 
     #[test]
     fn the_mask_always_says_lan_and_matter() {
-        assert_eq!(CapabilityMask { wan: false, ble: false }.value(), 10);
-        assert_eq!(CapabilityMask { wan: true, ble: false }.value(), 11);
-        assert_eq!(CapabilityMask { wan: false, ble: true }.value(), 14);
-        assert_eq!(CapabilityMask { wan: true, ble: true }.value(), 15);
+        let mask = |wan, lan, ble| CapabilityMask { wan, lan, ble }.value();
+        assert_eq!((mask(false, true, false), mask(true, true, false)), (10, 11));
+        assert_eq!((mask(false, true, true), mask(true, true, true)), (14, 15));
+        assert_eq!((mask(false, false, false), mask(false, false, true)), (8, 12), "Thread has no bit");
     }
 }

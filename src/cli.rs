@@ -30,6 +30,7 @@ pub mod fabric;
 pub mod generate;
 pub mod logs;
 pub mod manifest;
+pub mod network;
 pub mod nodes;
 pub mod numbers;
 pub mod outbox;
@@ -120,6 +121,8 @@ pub enum Command {
     Access(access::AccessArgs),
     /// Other controllers: give them certificates, renew them, shut them out, invite apps
     Controller(controller::ControllerArgs),
+    /// Networks that devices are brought to over Bluetooth: set, list, forget
+    Network(network::NetworkArgs),
     /// The fabric's identity and keys: show, back up, restore
     Fabric(fabric::FabricArgs),
     /// Device attestation: verify evidence, refresh the trust store
@@ -215,6 +218,7 @@ fn dispatch(global: &Global, command: Command) -> Result<ExitCode, CliError> {
         Command::Doctor(args) => doctor::run(global, &args),
         Command::Access(args) => access::run(global, args),
         Command::Controller(args) => controller::run(global, args),
+        Command::Network(args) => network::run(global, args),
         Command::Fabric(args) => fabric::run(global, args),
         Command::Attestation(args) => attestation::run(global, args),
         Command::Admin(args) => admin::run(&args),
@@ -256,6 +260,7 @@ impl Command {
             Self::Doctor(args) => args.json,
             Self::Access(args) => args.json,
             Self::Controller(args) => args.json,
+            Self::Network(args) => args.json,
             Self::Fabric(args) => args.action.json(),
             Self::Attestation(args) => args.action.json(),
             #[cfg(feature = "sim")]

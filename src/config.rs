@@ -9,10 +9,13 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use home::{BluetoothConfig, HomeNetworkConfig};
+
 use crate::fabric::{Cat, CatGrant, Privilege};
 
 pub mod attribute_path;
 pub mod bearer;
+mod home;
 pub mod load;
 pub mod secret_file;
 pub mod validate;
@@ -27,6 +30,10 @@ pub struct Config {
     pub socket: PathBuf,
     /// Interfaces.
     pub network: NetworkConfig,
+    /// Bluetooth.
+    pub bluetooth: BluetoothConfig,
+    /// Networks that devices on Bluetooth are brought to, besides those that were set by command.
+    pub networks: Vec<HomeNetworkConfig>,
     /// Our fabric.
     pub fabric: FabricConfig,
     /// Deadlines and limits of an attempt.
@@ -53,6 +60,8 @@ impl Default for Config {
             state_dir: "/var/lib/matterbind".into(),
             socket: "/run/matterbind/admin.sock".into(),
             network: NetworkConfig::default(),
+            bluetooth: BluetoothConfig::default(),
+            networks: Vec::new(),
             fabric: FabricConfig::default(),
             commissioning: CommissioningConfig::default(),
             attestation: AttestationConfig::default(),
@@ -114,6 +123,8 @@ pub struct CommissioningConfig {
     pub fail_safe: Duration,
     /// Attempts at once; more wait their turn.
     pub max_concurrent: usize,
+    /// ISO 3166-1 country code that devices with a radio are told; empty: none.
+    pub country: String,
 }
 
 impl Default for CommissioningConfig {
@@ -124,6 +135,7 @@ impl Default for CommissioningConfig {
             step_timeout: Duration::from_secs(15),
             fail_safe: Duration::from_secs(60),
             max_concurrent: 8,
+            country: String::new(),
         }
     }
 }

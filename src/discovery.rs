@@ -69,7 +69,7 @@ use self::search::{Finding, Wanted};
 pub use self::survey::{Echo, EchoOutcome, Survey, survey};
 use crate::commissioning::ports::{DiscoverError, Discovery};
 use crate::config::NetworkConfig;
-use crate::node::{CommissionableNode, NodeId, OperationalNode};
+use crate::node::{Announced, CommissionableNode, NodeId, OperationalNode};
 use crate::onboarding::Discriminator;
 
 /// A subscriber that falls behind by more than this loses the oldest events; a snapshot tells the rest.
@@ -258,7 +258,10 @@ impl LanDiscovery {
             let now = Instant::now();
             let (wake, patience) = match wanted.judge(&self.shared.cache(), now) {
                 Finding::Found(node) => return Ok(node),
-                Finding::Ambiguous(candidates) => return Err(DiscoverError::Ambiguous { candidates }),
+                Finding::Ambiguous(candidates) => {
+                    let candidates = candidates.into_iter().map(Announced::Lan).collect();
+                    return Err(DiscoverError::Ambiguous { candidates });
+                }
                 Finding::WaitUntil(settled) => (settled, deadline + search::SETTLE * 2),
                 Finding::Nothing => (deadline, deadline),
             };
@@ -276,8 +279,8 @@ impl LanDiscovery {
             return DiscoverError::NotInCommissioningMode { node: Box::new(node) };
         }
         let open = |node: &CommissionableNode| node.txt.commissioning_mode != 0;
-        let others = self.commissionable().into_iter().filter(open).collect();
-        DiscoverError::NotFound { discriminator: wanted.discriminator, waited, others }
+        let others = self.commissionable().into_iter().filter(open).map(Announced::Lan).collect();
+        DiscoverError::NotFound { discriminator: wanted.discriminator, waited, others, bluetooth: None }
     }
 }
 

@@ -4,7 +4,8 @@
 //! `commission` takes devices in, `removal` takes them away, `inventory` asks one node, `access` writes who may do what,
 //! `controllers` gives others certificates, `keys` backs up, `sync` compares device, record and cloud, `trust` judges who joins, `succession` knows devices again after a reset, `strangers` are
 //! nodes of ours without a record, `binding` gives a node other keys, `recovery` settles what a crash interrupted,
-//! `label` tells nodes a changed name of the fabric, `health` asks every part whether it works, `doctor` looks at all around it,
+//! `networks` keeps what devices on Bluetooth are brought to, `doctor` looks at all around the hub,
+//! `label` tells nodes a changed name of the fabric, `health` asks every part whether it works,
 //! `clock` says whether the hub's clock can be believed, `presence` follows what the LAN shows, `probe` and `liveness` ask who is silent,
 //! `turns` keeps those who want the same node from getting in each other's way, and `reach` is the way to a node.
 
@@ -17,6 +18,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::access::Wanted;
 use crate::commissioning::driver::{Commissioner, Settings};
+use crate::commissioning::radio::Radio;
 use crate::config::Config;
 use crate::matter::credentials::Credentials;
 use crate::node::NodeId;
@@ -39,6 +41,7 @@ pub(crate) mod keys;
 pub(crate) mod label;
 mod liveness;
 pub(crate) mod log;
+pub(crate) mod networks;
 pub(crate) mod outbox;
 pub(crate) mod preflight;
 mod presence;
@@ -81,6 +84,9 @@ impl<W: World> Commissioning<W> {
             discovery: Arc::clone(&now.discovery),
             store: Arc::clone(&now.store),
             judge: Arc::clone(&now.judge),
+            radio: Arc::clone(&now.radio),
+            networks: Arc::clone(&now.networks),
+            place: Arc::clone(&now.place),
             preflight: now.preflight.clone(),
             predecessor: Arc::clone(&now.predecessor),
             journal: Arc::clone(&now.journal),
@@ -105,6 +111,8 @@ pub struct Hub<W: World> {
     pub(crate) keys: keys::Keys,
     pub(crate) access: access::Access,
     pub(crate) labels: label::Labels,
+    pub(crate) networks: Arc<networks::Networks>,
+    pub(crate) radio: Arc<dyn Radio>,
     /// Where apps on the network find this hub; set once it listens there.
     pub(crate) front: OnceLock<controllers::Front>,
     pub(crate) reach: Arc<reach::Reach<W>>,

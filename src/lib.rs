@@ -9,6 +9,7 @@ pub mod app;
 pub mod attestation;
 pub mod backup;
 pub mod bind;
+pub mod bluetooth;
 pub mod cli;
 pub mod clock;
 pub mod cloud;

@@ -2,10 +2,12 @@
 //!
 //! `stack` owns the one thread on which rs-matter runs; `link` is what the rest of the hub sees (the ports of
 //! `commissioning`). `session` opens sessions (`race`, `handshake`, `heard`, `places`); `socket` is the way in and out, where
-//! `datagram` reads what passes and `replies` holds back what must not leave; `pase` and `operational` carry their commands, `command` checks every
-//! status, `codec` reads and writes what they carry, `credentials` mints and signs, `x509` writes certificates for others. Not here: finding addresses
+//! `btp` speaks over Bluetooth, `datagram` reads what passes and `replies` holds back what must not leave; `pase` and `operational`
+//! carry their commands, `command` checks every status, `codec` reads and writes what they carry, `credentials` mints and signs,
+//! `x509` writes certificates for others. Not here: finding addresses
 //! (`discovery`: rs-matter's own mDNS is not used), judging attestation, the order of commissioning.
 
+pub(crate) mod btp;
 mod challenge;
 mod codec;
 mod command;

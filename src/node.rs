@@ -13,9 +13,11 @@ use crate::bind::{BindOptions, BindStatus};
 use crate::fabric::CatGrant;
 
 mod marks;
+mod peer;
 mod session;
 
 pub use marks::Marks;
+pub use peer::{Announced, BluetoothAddress, BluetoothNode, Peer};
 pub use session::SessionParameters;
 
 /// The range from which the hub allocates fabric and node ids: exact in every JSON reader (cloud-contract 6.3).
@@ -310,6 +312,16 @@ impl NodeState {
     }
 }
 
+/// Whether a device with long idle times tells this hub when it is awake (Matter Core 9.16).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum IcdRegistration {
+    /// It sends check-ins.
+    Registered,
+    /// It does not; it is heard of when it announces itself.
+    NotRegistered,
+}
+
 /// Attestation as it is kept with the node.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct AttestationSummary {
@@ -382,6 +394,9 @@ pub struct NodeRecord {
     pub state: NodeState,
     /// How its bind in the cloud stands.
     pub bind: BindStatus,
+    /// Whether the hub is registered with a device that supports long idle times; absent for all others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub icd: Option<IcdRegistration>,
     /// The node that this device was before it was reset and commissioned again; its name and place went over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replaces: Option<NodeId>,

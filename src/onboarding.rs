@@ -7,6 +7,7 @@ mod typed;
 
 use std::fmt;
 
+use rs_matter::pairing::DiscoveryCapabilities;
 use rs_matter::pairing::qr::{CommFlowType, QrPayload};
 use serde::{Deserialize, Serialize};
 use zeroize::ZeroizeOnDrop;
@@ -89,8 +90,27 @@ pub struct OnboardingPayload {
     pub vid_pid: Option<(u16, u16)>,
     /// The flow, where the code determines it.
     pub flow: Option<CommissioningFlow>,
-    /// Whether the device can be found on the IP network already; `None` where the code does not say.
-    pub on_network: Option<bool>,
+    /// Where the device may be before it is commissioned.
+    pub rendezvous: Rendezvous,
+}
+
+/// Discovery capabilities (Matter Core 5.1.3.1): where a device shows itself before it is commissioned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rendezvous {
+    /// On the IP network already.
+    pub on_network: bool,
+    /// By Bluetooth advertisements.
+    pub bluetooth: bool,
+}
+
+impl Rendezvous {
+    /// A manual code does not say.
+    pub const ANYWHERE: Self = Self { on_network: true, bluetooth: true };
+
+    /// Whether a device that is not found over Bluetooth is found nowhere.
+    pub fn needs_bluetooth(self) -> bool {
+        self.bluetooth && !self.on_network
+    }
 }
 
 /// Why a code was refused; nothing has been sent to any device.
@@ -149,6 +169,13 @@ impl PayloadError {
             Self::ReservedPasscode => "reserved-passcode",
             Self::PasscodeOutOfRange => "passcode-out-of-range",
         }
+    }
+}
+
+impl OnboardingPayload {
+    /// Whether the code itself says that the device has Bluetooth; a manual code says nothing.
+    pub fn says_bluetooth(&self) -> bool {
+        matches!(self.discriminator, Discriminator::Long(_)) && self.rendezvous.bluetooth
     }
 }
 
@@ -226,7 +253,10 @@ fn parse_qr(code: &str) -> Result<OnboardingPayload, PayloadError> {
         passcode: Passcode::new(qr.passcode()),
         vid_pid: (known(qr.vid()) || known(qr.pid())).then(|| (qr.vid(), qr.pid())),
         flow: Some(qr.comm_flow().into()),
-        on_network: Some(qr.discovery_capabilities().contains(rs_matter::pairing::DiscoveryCapabilities::IP)),
+        rendezvous: Rendezvous {
+            on_network: qr.discovery_capabilities().contains(DiscoveryCapabilities::IP),
+            bluetooth: qr.discovery_capabilities().contains(DiscoveryCapabilities::BLE),
+        },
     })
 }
 
@@ -257,7 +287,7 @@ fn parse_manual(code: &str) -> Result<OnboardingPayload, PayloadError> {
         passcode: Passcode::new(manual.passcode()),
         vid_pid: manual.vid_pid(),
         flow: manual.comm_flow().map(Into::into),
-        on_network: None,
+        rendezvous: Rendezvous::ANYWHERE,
     })
 }
 
@@ -290,7 +320,7 @@ mod tests {
         let payload = parse("MT:Y.K90AFN00KA0648G00").expect("the SDK's example code");
         assert!(matches!(payload.discriminator, Discriminator::Long(_)));
         assert_eq!(payload.vid_pid.map(|(vid, _)| vid), Some(0xFFF1));
-        assert_eq!(payload.on_network, Some(true));
+        assert!(payload.rendezvous.on_network);
     }
 
     #[test]

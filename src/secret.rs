@@ -78,7 +78,15 @@ secret! {
     /// A password or another secret that an operator put into a file.
     OperatorSecret, String, str
 }
-deserialize_secret!(BindingCode, AuthKey, AccessToken, RefreshToken, OperatorSecret);
+secret! {
+    /// The password of a Wi-Fi network of the home, or its 64 hexadecimal digits of PSK; empty for an open network.
+    WifiPassword, String, str
+}
+secret! {
+    /// The operational dataset of a Thread network of the home, TLV: it carries the network key.
+    ThreadDataset, Vec<u8>, [u8]
+}
+deserialize_secret!(BindingCode, AuthKey, AccessToken, RefreshToken, OperatorSecret, WifiPassword);
 
 #[cfg(test)]
 mod tests {

@@ -32,6 +32,7 @@ mod examine;
 mod fabric;
 mod journal;
 mod labels;
+mod networks;
 mod nodes;
 mod offline;
 mod open;
@@ -53,6 +54,7 @@ pub use fabric::{
     FabricMismatch, FabricRow, FabricStart, FabricState, NewFabric, fabric_start, random_fabric_id, random_hub_node_id,
 };
 pub use journal::{JournalFilter, JournalHandle, JournalLimits};
+pub use networks::StoredNetwork;
 pub use nodes::{AttemptRow, AttemptState};
 pub use offline::OfflineState;
 pub(crate) use open::is_read_only;

@@ -174,7 +174,7 @@ async fn every_path_of_the_description_answers() {
     assert!(paths.len() >= 18);
     for (path, operations) in paths {
         let real = path.replace("{node}", "1000").replace("{id}", "12");
-        let real = real.replace("{controller}", "1002").replace("{invite}", "123Z");
+        let real = real.replace("{controller}", "1002").replace("{invite}", "123Z").replace("{network}", "Home");
         for (method, operation) in operations.as_object().unwrap() {
             let method = reqwest::Method::from_bytes(method.to_uppercase().as_bytes()).unwrap();
             // The next test says more.

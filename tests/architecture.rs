@@ -46,6 +46,7 @@ const ALLOWED: &[(&str, &str, &str)] = &[
         "implements MatterLink, with keys from the key store; signs checked requests",
     ),
     ("discovery", "commissioning config", "implements Discovery on the configured interfaces"),
+    ("bluetooth", "commissioning config", "implements Radio on the configured adapter"),
     ("store", "commissioning controller outbox reconcile", "implements the three store ports; keeps controllers"),
     ("tls", "", "whom the hub trusts, and by which time"),
     ("cloud", "config outbox rhythm tls", "implements BindApi as configured; hubs renew their tokens one by one"),
@@ -64,6 +65,7 @@ const ALLOWED: &[(&str, &str, &str)] = &[
     ("cli/attestation", "config dcl ownership paa", "offline verification needs no daemon"),
     ("cli/admin", "config", "makes a token without a daemon"),
     ("cli/controller", "admin backup controller", "makes requests, encrypts bundles"),
+    ("cli/network", "admin config", "reads secrets from files and credentials as the daemon does"),
     ("cli/daemon", "app config keystore store systemd telemetry", "starts the daemon, whose stderr may be the journal"),
     ("cli/doctor", "admin config hub", "looks at what can be seen without a daemon"),
     ("cli/demo", "admin sim", "plays the whole product"),
@@ -74,6 +76,11 @@ const ALLOWED: &[(&str, &str, &str)] = &[
     ("systemd", "", "what the service manager is told"),
     ("sim", "", "the other side of every protocol"),
     ("sim/virtual_device", "matter", "rs-matter spins under any other waker, on the device's side too"),
+    (
+        "sim/virtual_device/wireless",
+        "bluetooth commissioning matter",
+        "the device's end of the air, and the pump of segments that both ends share",
+    ),
     ("sim/cloud/login", "cloud", "checks signatures by the same code that the test vectors pin"),
     ("main", "", "calls the command line"),
     (
@@ -89,6 +96,7 @@ const ALLOWED: &[(&str, &str, &str)] = &[
 const FENCES: &[(&str, &str, &str)] = &[
     ("rusqlite", "store", "SQL in one place"),
     ("mdns_sd", "discovery", "one mDNS actor"),
+    ("zbus", "bluetooth", "one place that speaks D-Bus"),
     ("axum", "admin sim", "servers"),
     ("hyper", "admin/connections", "one place that serves connections"),
     ("reqwest", "cloud dcl cli/client config/validate sim/cloud", "clients, and the URL type"),

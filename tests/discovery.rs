@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use matterbind::commissioning::ports::{DiscoverError, Discovery};
 use matterbind::config::NetworkConfig;
 use matterbind::discovery::{DiscoveryEvent, LanDiscovery, Seen};
-use matterbind::node::CommissionableNode;
+use matterbind::node::{Announced, CommissionableNode};
 use matterbind::onboarding::Discriminator;
 use tokio::sync::broadcast;
 
@@ -135,7 +135,7 @@ fn a_manual_code_never_picks_one_of_several() {
             let discovery = start();
             let ambiguous = find(&discovery, Discriminator::Short(15)).await;
             let Err(DiscoverError::Ambiguous { candidates }) = ambiguous else { panic!("{ambiguous:?}") };
-            let mut found: Vec<_> = candidates.iter().map(|node| node.txt.discriminator).collect();
+            let mut found: Vec<_> = candidates.iter().map(Announced::discriminator).collect();
             found.sort_unstable();
             assert_eq!(found, [3840, 3841]);
         }

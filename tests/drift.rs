@@ -14,7 +14,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use matterbind::bluetooth::Bluetooth;
 use matterbind::commissioning::ports::{MatterLink, OperationalSession};
+use matterbind::config::BluetoothConfig;
 use matterbind::fabric::{Cat, Privilege};
 use matterbind::keystore::Keystore;
 use matterbind::matter::credentials::reissue_hub_noc;
@@ -69,7 +71,11 @@ fn take_view_away(lab: &Lab, hub: &Hub<'_>, light: NodeId, address: SocketAddr) 
     reissue_hub_noc(&mut bundle, &[Cat::new(0x0001_0001).unwrap()]).unwrap();
     lab.in_hub(|| async move {
         let stack = Stack::start(&StackOptions::default(), &bundle).unwrap();
-        let link = Link::new(stack.clone(), Arc::new(Credentials::new(bundle).unwrap()));
+        let link = Link::new(
+            stack.clone(),
+            Arc::new(Credentials::new(bundle).unwrap()),
+            Arc::new(Bluetooth::open(&BluetoothConfig { adapter: "none".to_owned() })),
+        );
         let session = link.open_case(light, &[address], Duration::from_secs(15)).await.unwrap();
         let mut entries = session.read_acl().await.unwrap();
         entries.retain(|entry| entry.privilege != Privilege::View.wire());

@@ -12,9 +12,11 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use matterbind::bluetooth::Bluetooth;
 use matterbind::commissioning::ports::{
     AttributePath, LinkError, MatterLink, NoAnswer, OperationalSession, PaseSession,
 };
+use matterbind::config::BluetoothConfig;
 use matterbind::fabric::{AclEntry, AclLimits, Cat, CatGrant, Privilege, granted_cats, plan_acl};
 use matterbind::matter::credentials::reissue_hub_noc;
 use matterbind::matter::{CaseLink, Credentials, Link, PaseLink, Stack, StackOptions, mint};
@@ -106,7 +108,11 @@ fn hub() -> Link {
     let cat = Cat::new(ADMIN_CAT).unwrap();
     let bundle = mint(FabricId(123_456_789), NodeId(1000), &[cat], Timestamp::now()).unwrap();
     let stack = Stack::start(&StackOptions::default(), &bundle).unwrap();
-    Link::new(stack, Arc::new(Credentials::new(bundle).unwrap()))
+    Link::new(
+        stack,
+        Arc::new(Credentials::new(bundle).unwrap()),
+        Arc::new(Bluetooth::open(&BluetoothConfig { adapter: "none".to_owned() })),
+    )
 }
 
 fn passcode(qr: &str) -> Passcode {
@@ -134,9 +140,9 @@ async fn to_case(
     qr: &str,
     watch: &mut Stopwatch,
 ) -> (PaseLink, CaseLink) {
-    let pase = link.open_pase(&[address], &passcode(qr), BUDGET).await.unwrap();
+    let pase = link.open_pase(&[address.into()], &passcode(qr), BUDGET).await.unwrap();
     watch.lap("pase");
-    assert_eq!(pase.peer(), address);
+    assert_eq!(pase.peer(), address.into());
     assert_ne!(pase.attestation_challenge(), [0; 16]);
     pase.arm_fail_safe(Duration::from_secs(60)).await.unwrap();
     watch.lap("arm");
@@ -146,7 +152,7 @@ async fn to_case(
     assert!(described.fabrics.0 >= 5 && described.fabrics.1 == 0, "{described:?}");
     assert!(described.acl_limits.entries_per_fabric >= 4);
     watch.lap("describe");
-    pase.set_regulatory_config().await.unwrap();
+    pase.set_regulatory_config("XX").await.unwrap();
     watch.lap("regulatory");
     let evidence = pase.attestation([7; 32]).await.unwrap();
     assert_eq!(evidence.signature.len(), 64);
@@ -240,12 +246,12 @@ async fn a_light_is_commissioned_and_administered() {
     assert_eq!(renewed.read_acl().await.unwrap().len(), 3);
 
     // Commissioned, so its window is closed.
-    let closed = link.open_pase(&[address], &passcode(&qr), BUDGET).await.err();
+    let closed = link.open_pase(&[address.into()], &passcode(&qr), BUDGET).await.err();
     assert_eq!(closed, Some(LinkError::WindowClosed));
     // Opened again by us, with a passcode of our own.
     let fresh = Passcode::new(20_202_021u32);
     case.open_window(Duration::from_secs(180), 321, &fresh).await.unwrap();
-    let pase = link.open_pase(&[address], &fresh, BUDGET).await.unwrap();
+    let pase = link.open_pase(&[address.into()], &fresh, BUDGET).await.unwrap();
     drop(pase);
 
     let unknown = link.open_case(NodeId(4242), &[address], BUDGET).await.err();
@@ -265,10 +271,10 @@ async fn a_wrong_passcode_is_said_fast_and_leaves_the_window_open() {
     let link = hub();
     let begin = Instant::now();
     // The second address is the same device: it must not be tried after the device has answered.
-    let wrong = link.open_pase(&[address, address], &Passcode::new(20_202_021u32), BUDGET).await.err();
+    let wrong = link.open_pase(&[address.into(), address.into()], &Passcode::new(20_202_021u32), BUDGET).await.err();
     eprintln!("wrong passcode after {} ms", begin.elapsed().as_millis());
     assert_eq!(wrong, Some(LinkError::WrongPasscode));
-    let pase = link.open_pase(&[address], &passcode(&qr), BUDGET).await.unwrap();
+    let pase = link.open_pase(&[address.into()], &passcode(&qr), BUDGET).await.unwrap();
     pase.arm_fail_safe(Duration::from_secs(60)).await.unwrap();
     pase.arm_fail_safe(Duration::ZERO).await.unwrap();
 }
@@ -281,13 +287,13 @@ async fn nobody_there_is_unreachable_and_the_next_address_is_tried() {
     let silent = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let dead = silent.local_addr().unwrap();
     let begin = Instant::now();
-    let absent = link.open_pase(&[dead], &passcode(&qr), BUDGET).await.err();
+    let absent = link.open_pase(&[dead.into()], &passcode(&qr), BUDGET).await.err();
     eprintln!("PASE with nobody given up after {} ms", begin.elapsed().as_millis());
-    assert_eq!(absent, Some(LinkError::Unreachable { tried: vec![(dead, NoAnswer::Silent)] }));
+    assert_eq!(absent, Some(LinkError::Unreachable { tried: vec![(dead.into(), NoAnswer::Silent)] }));
     let absent = link.open_case(NodeId(1001), &[dead], BUDGET).await.err();
-    assert_eq!(absent, Some(LinkError::Unreachable { tried: vec![(dead, NoAnswer::Silent)] }));
-    let pase = link.open_pase(&[dead, address], &passcode(&qr), BUDGET).await.unwrap();
-    assert_eq!(pase.peer(), address);
+    assert_eq!(absent, Some(LinkError::Unreachable { tried: vec![(dead.into(), NoAnswer::Silent)] }));
+    let pase = link.open_pase(&[dead.into(), address.into()], &passcode(&qr), BUDGET).await.unwrap();
+    assert_eq!(pase.peer(), address.into());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

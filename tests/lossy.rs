@@ -11,10 +11,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use matterbind::bluetooth::Bluetooth;
 use matterbind::commissioning::ports::{LinkError, MatterLink, NoAnswer, OperationalSession, PaseSession};
+use matterbind::config::BluetoothConfig;
 use matterbind::fabric::Cat;
 use matterbind::matter::{CaseLink, Credentials, Link, Stack, StackOptions, mint};
-use matterbind::node::{FabricId, NodeId};
+use matterbind::node::{FabricId, NodeId, Peer};
 use matterbind::secret::Passcode;
 use matterbind::sim::virtual_device::{self, VirtualDeviceOptions};
 use tokio_util::sync::CancellationToken;
@@ -31,7 +33,11 @@ const BUDGET: Duration = Duration::from_secs(15);
 fn hub() -> Link {
     let bundle = mint(FabricId(77), NodeId(1000), &[Cat::new(ADMIN_CAT).unwrap()], Timestamp::now()).unwrap();
     let stack = Stack::start(&StackOptions::default(), &bundle).unwrap();
-    Link::new(stack, Arc::new(Credentials::new(bundle).unwrap()))
+    Link::new(
+        stack,
+        Arc::new(Credentials::new(bundle).unwrap()),
+        Arc::new(Bluetooth::open(&BluetoothConfig { adapter: "none".to_owned() })),
+    )
 }
 
 fn passcode() -> Passcode {
@@ -69,7 +75,7 @@ async fn device() -> Device {
 
 /// PASE to CommissioningComplete, without attestation and access control.
 async fn commission(link: &Link, node: NodeId, address: SocketAddr) -> Result<CaseLink, LinkError> {
-    let pase = link.open_pase(&[address], &passcode(), BUDGET).await?;
+    let pase = link.open_pase(&[address.into()], &passcode(), BUDGET).await?;
     pase.arm_fail_safe(Duration::from_secs(20)).await?;
     let csr = pase.request_csr([9; 32]).await?;
     let elements = rs_matter::tlv::TLVElement::new(&csr.elements).structure().unwrap();
@@ -97,7 +103,7 @@ async fn the_first_answer_may_be_lost() {
     let (link, device) = (hub(), device().await);
     let relay = Relay::start(device.address, first_answer_lost());
     let begin = Instant::now();
-    let pase = link.open_pase(&[relay.address], &passcode(), BUDGET).await.unwrap();
+    let pase = link.open_pase(&[relay.address.into()], &passcode(), BUDGET).await.unwrap();
     eprintln!("PASE without its first answer: {} ms", begin.elapsed().as_millis());
     relay.set_rule(first_answer_lost());
     let begin = Instant::now();
@@ -189,9 +195,10 @@ async fn dead_addresses_cost_a_moment_each() {
     addresses.insert(0, forbidden);
     addresses.push(device.address);
     let begin = Instant::now();
-    let pase = link.open_pase(&addresses, &passcode(), BUDGET).await.unwrap();
+    let peers: Vec<Peer> = addresses.iter().copied().map(Peer::Udp).collect();
+    let pase = link.open_pase(&peers, &passcode(), BUDGET).await.unwrap();
     eprintln!("PASE past six dead addresses: {} ms", begin.elapsed().as_millis());
-    assert_eq!(pase.peer(), device.address);
+    assert_eq!(pase.peer(), device.address.into());
     assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
     pase.arm_fail_safe(Duration::ZERO).await.unwrap();
     drop(pase);
@@ -206,7 +213,7 @@ async fn dead_addresses_cost_a_moment_each() {
     let Err(LinkError::Unreachable { tried }) = link.open_case(NodeId(6), &[forbidden], BUDGET).await else {
         panic!("nobody is there")
     };
-    assert!(matches!(&tried[..], [(address, NoAnswer::NoRoute(_))] if *address == forbidden), "{tried:?}");
+    assert!(matches!(&tried[..], [(address, NoAnswer::NoRoute(_))] if *address == forbidden.into()), "{tried:?}");
     assert!(begin.elapsed() < Duration::from_secs(2), "a send that fails is not waited for: {:?}", begin.elapsed());
 }
 
@@ -253,7 +260,7 @@ async fn many_at_once_wait_their_turn() {
 async fn two_ends_that_lost_their_session_do_not_answer_each_other_for_ever() {
     let (link, device) = (hub(), device().await);
     let relay = Relay::start(device.address, everything());
-    let pase = link.open_pase(&[relay.address], &passcode(), BUDGET).await.unwrap();
+    let pase = link.open_pase(&[relay.address.into()], &passcode(), BUDGET).await.unwrap();
     // Session 0x7777, counter 1, and some bytes that nobody can decrypt.
     let mut unknown = vec![0, 0x77, 0x77, 0, 1, 0, 0, 0];
     unknown.resize(80, 0xA5);

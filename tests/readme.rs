@@ -10,7 +10,12 @@ use matterbind::telemetry::exposition::Exposition;
 use matterbind::telemetry::metrics::{Metrics, Standing};
 
 /// Where a commissioning's codes are given.
-const SOURCES: &[&str] = &["src/commissioning/error.rs", "src/commissioning/identity.rs", "src/onboarding.rs"];
+const SOURCES: &[&str] = &[
+    "src/commissioning/error.rs",
+    "src/commissioning/network.rs",
+    "src/commissioning/identity.rs",
+    "src/onboarding.rs",
+];
 
 fn read(path: &str) -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()

@@ -14,7 +14,9 @@ mod support {
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use matterbind::bluetooth::Bluetooth;
 use matterbind::commissioning::ports::{AttributePath, LinkError, MatterLink, OperationalSession};
+use matterbind::config::BluetoothConfig;
 use matterbind::fabric::Cat;
 use matterbind::keystore::{KeyBundle, Keystore};
 use matterbind::matter::credentials::reissue_hub_noc;
@@ -42,7 +44,11 @@ fn controller(hub: &Hub<'_>, node: u64, tag: u32) -> KeyBundle {
 fn read_label(lab: &Lab, bundle: KeyBundle, light: NodeId, address: SocketAddr) -> Result<String, LinkError> {
     lab.in_hub(|| async move {
         let stack = Stack::start(&StackOptions::default(), &bundle).unwrap();
-        let link = Link::new(stack.clone(), Arc::new(Credentials::new(bundle).unwrap()));
+        let link = Link::new(
+            stack.clone(),
+            Arc::new(Credentials::new(bundle).unwrap()),
+            Arc::new(Bluetooth::open(&BluetoothConfig { adapter: "none".to_owned() })),
+        );
         let session = link.open_case(light, &[address], std::time::Duration::from_secs(15)).await?;
         let label = session.read_text(NODE_LABEL).await;
         drop(session);

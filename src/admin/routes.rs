@@ -24,7 +24,7 @@ use super::wire::{
     NodeDetail, NodeRef, Nodes, NodesQuery, Outbox, Refusal, RemoveRoot, SessionList, Status, SyncLine, SyncQuery,
     SyncReport,
 };
-use super::{controllers, events, keys, metrics, openapi, page};
+use super::{controllers, events, keys, metrics, networks, openapi, page};
 use crate::commissioning::error::Disposition;
 use crate::hub::doors::{
     BindingDoor, DoctorDoor, Doors, InventoryDoor, KeysDoor, LogDoor, OutboxDoor, RemovalDoor, StatusDoor,
@@ -188,6 +188,7 @@ fn table<H: Doors>() -> Vec<Route<H>> {
             .sends(Exposition::OpenMetrics.content_type()),
     ];
     routes.extend(controllers::routes());
+    routes.extend(networks::routes());
     routes
 }
 

@@ -11,6 +11,7 @@ use crate::hub::sync::Intent;
 use crate::node::{NodeId, NodeRecord};
 use crate::secret::OperatorSecret;
 
+pub use crate::commissioning::path::AcceptedTerms;
 pub use crate::hub::access::{AccessOutcome, AccessReport, AccessView, NodeAccess};
 pub use crate::hub::binding::{BindOrder, BindResult};
 pub use crate::hub::commission::{
@@ -21,17 +22,20 @@ pub use crate::hub::controllers::{
     ControllerRemoval, ControllerView, Controllers, EnrolRequest, ExpiringController, Holder, Invitation, InviteOrder,
     InviteView, RemoveOrder, RenewOrder, TagHolders,
 };
-pub use crate::hub::discover::{DiscoverChange, DiscoverChangeKind, DiscoverQuery, Discovered, DiscoveredNode};
+pub use crate::hub::discover::{
+    BluetoothSeen, DiscoverChange, DiscoverChangeKind, DiscoverQuery, Discovered, DiscoveredNode,
+};
 pub use crate::hub::doctor::{Diagnosis, Finding, Severity};
 pub use crate::hub::inventory::{
     CloseResult, NodeCheck, NodeDetail, NodeRef, NodeRefError, Nodes, NodesQuery, ShareResult,
 };
 pub use crate::hub::keys::FabricInfo;
 pub use crate::hub::log::LogQuery;
+pub use crate::hub::networks::{NetworkList, NetworkOrder, NetworkView};
 pub use crate::hub::outbox::{Outbox, OutboxItem};
 pub use crate::hub::refusal::Refusal;
 pub use crate::hub::removal::RemoveResult;
-pub use crate::hub::status::{CloudStatus, NodeCounts, OutboxCounts, Status, TrustStatus};
+pub use crate::hub::status::{BluetoothStatus, CloudStatus, NodeCounts, OutboxCounts, Status, TrustStatus};
 pub use crate::hub::strangers::ForeignNode;
 pub use crate::hub::sync::{Difference, NodeComparison, NodeSync, SyncReport, SyncStep, Verdict};
 

@@ -27,7 +27,7 @@ fn profile(product: &ProductProfile) -> anyhow::Result<Profile> {
             BindingCodeProfile::Write { write } => BindingCodeOrigin::Written(parse(write)?),
             BindingCodeProfile::Attribute { attribute } => BindingCodeOrigin::Attribute(parse(attribute)?),
         },
-        capabilities: CapabilityMask { wan: product.wan, ble: product.ble },
+        capabilities: CapabilityMask { wan: product.wan, lan: true, ble: product.ble },
         options: BindOptions { extra: product.extra.clone(), is_common_device: product.common },
     })
 }

@@ -6,8 +6,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::broadcast;
 
+use crate::bluetooth::Bluetooth;
 use crate::cloud::{self, CloudHealth, Look};
 use crate::commissioning::ports::LinkError;
+use crate::commissioning::radio::Radio;
 use crate::config::Config;
 use crate::discovery::{Asking, DiscoveryEvent, Health, LanDiscovery, Survey};
 use crate::hub::bind::StoredTokenStore;
@@ -39,7 +41,8 @@ pub(super) fn open(
     clock: &Arc<Clock>,
 ) -> anyhow::Result<Outside<Household>> {
     let stack = Stack::start(&StackOptions::default(), credentials.bundle())?;
-    let link = Arc::new(Link::new(stack, Arc::clone(credentials)));
+    let radio: Arc<dyn Radio> = Arc::new(Bluetooth::open(&config.bluetooth));
+    let link = Arc::new(Link::new(stack, Arc::clone(credentials), Arc::clone(&radio)));
     let lan = LanDiscovery::start(&config.network)?;
     let cloud = match &config.cloud {
         Some(cloud) => {
@@ -49,7 +52,7 @@ pub(super) fn open(
         }
         None => None,
     };
-    Ok(Outside { link, lan, cloud })
+    Ok(Outside { link, lan, radio, cloud })
 }
 
 impl HubLink for Link {

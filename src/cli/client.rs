@@ -19,6 +19,7 @@ use super::exit::CliError;
 use crate::admin::events::HEARTBEAT;
 use crate::admin::wire::Refusal;
 use crate::plain;
+use crate::secret::OperatorSecret;
 
 /// A plain answer takes no longer.
 pub const PLAIN: Duration = Duration::from_secs(30);
@@ -27,6 +28,20 @@ pub const SLOW: Duration = Duration::from_secs(180);
 
 /// An answer that comes line by line; fails when it breaks off.
 pub type Lines = BoxStream<'static, Result<String, CliError>>;
+
+/// The active dataset of a border router, from its REST interface (openthread/ot-br-posix).
+///
+/// # Errors
+/// It does not answer, or not with a dataset.
+pub async fn active_dataset(url: &str) -> Result<OperatorSecret, CliError> {
+    let failed =
+        |error: reqwest::Error| CliError::Usage(format!("the border router did not tell its dataset: {error}"));
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let http = reqwest::Client::builder().timeout(PLAIN).build().map_err(failed)?;
+    let asked = http.get(format!("{}/node/dataset/active", url.trim_end_matches('/'))).header("accept", "text/plain");
+    let text = asked.send().await.and_then(Response::error_for_status).map_err(failed)?.text().await.map_err(failed)?;
+    Ok(OperatorSecret::new(text.trim()))
+}
 
 /// A client of one daemon.
 #[derive(Debug, Clone)]

@@ -17,7 +17,8 @@ use super::output::{self, Paint, Tone};
 use super::progress::Progress;
 use super::{Global, block_on, manifest, numbers};
 use crate::admin::wire::{
-    AttestationOverride, CommissionEvent, CommissionLine, CommissionRequest, CommissionResult, Failure, Refusal,
+    AcceptedTerms, AttestationOverride, CommissionEvent, CommissionLine, CommissionRequest, CommissionResult, Failure,
+    Refusal,
 };
 use crate::bind::{BindState, BindStatus};
 use crate::onboarding::SetupCode;
@@ -83,6 +84,15 @@ pub struct CommissionArgs {
     /// How long to wait for the cloud
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = numbers::duration)]
     pub wait_bind: Duration,
+    /// Which network of the home a device on Bluetooth is brought to [default: the default one]
+    #[arg(long, value_name = "NAME")]
+    pub network: Option<String>,
+    /// How long a device on Bluetooth that could not join waits for `matterbind network set`
+    #[arg(long, value_name = "TIME", value_parser = numbers::duration)]
+    pub wait_network: Option<Duration>,
+    /// Which of the device's terms and conditions were accepted, as VERSION:BITS
+    #[arg(long, value_name = "VERSION:BITS", value_parser = numbers::terms)]
+    pub accept_terms: Option<AcceptedTerms>,
     /// Accept the device whatever attestation finds; the reason goes into the admin log
     #[arg(long, value_name = "REASON")]
     pub override_attestation: Option<String>,
@@ -141,6 +151,9 @@ impl CommissionArgs {
             address: self.address,
             no_bind: self.no_bind,
             wait_bind_ms: u64::try_from(self.wait_bind.as_millis()).unwrap_or(u64::MAX),
+            network: self.network.clone(),
+            wait_network_ms: self.wait_network.map_or(0, |wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)),
+            accept_terms: self.accept_terms,
             attestation_override: self
                 .override_attestation
                 .clone()

@@ -26,6 +26,12 @@ pub struct DiscoverArgs {
     /// Nodes of our fabric instead of devices to commission
     #[arg(long)]
     pub operational: bool,
+    /// Devices on Bluetooth only
+    #[arg(long, conflicts_with_all = ["lan", "operational", "watch"])]
+    pub ble: bool,
+    /// Devices on the LAN only
+    #[arg(long)]
+    pub lan: bool,
     /// Go on until interrupted
     #[arg(long)]
     pub watch: bool,
@@ -40,6 +46,8 @@ pub(super) fn run(global: &Global, args: &DiscoverArgs) -> Result<ExitCode, CliE
         timeout_ms: u64::try_from(args.timeout.as_millis()).unwrap_or(u64::MAX),
         operational: args.operational,
         watch: args.watch,
+        ble: args.ble,
+        lan: args.lan,
     };
     let paint = Paint::stdout(global.color);
     block_on(async {
@@ -56,6 +64,9 @@ pub(super) fn run(global: &Global, args: &DiscoverArgs) -> Result<ExitCode, CliE
             return Ok(ExitCode::Done);
         }
         let found: Discovered = client.get(&["discover"], &query, args.timeout + PLAIN).await?;
+        if let Some(why) = found.bluetooth.as_ref().filter(|_| !args.json) {
+            output::note(&format!("Nothing was heard over Bluetooth: {why}."));
+        }
         if args.json {
             output::json(&found)?;
         } else if found.nodes.is_empty() {
@@ -97,7 +108,10 @@ fn where_it_is(node: &DiscoveredNode) -> String {
     match node.addresses.first() {
         Some(first) if first.contains(':') => format!("[{first}]:{}", node.port),
         Some(first) => format!("{first}:{}", node.port),
-        None => "-".to_owned(),
+        None => match &node.bluetooth {
+            Some(bluetooth) => format!("Bluetooth, {} dBm", bluetooth.rssi),
+            None => "-".to_owned(),
+        },
     }
 }
 

@@ -69,6 +69,11 @@ impl ExitCode {
             | "cloud-not-configured"
             | "ambiguous-node"
             | "unknown-outbox-entry"
+            | "unknown-network"
+            | "invalid-ssid"
+            | "invalid-password"
+            | "invalid-dataset"
+            | "invalid-name"
             | "not-found"
             | "not-a-backup"
             | "wrong-passphrase"
@@ -84,7 +89,8 @@ impl ExitCode {
             "disk-full" | "state-read-only" | "store-failed" | "stack-failed" | "discovery-unavailable" => {
                 return Self::Internal;
             }
-            "device-not-found"
+            "bluetooth-unavailable"
+            | "device-not-found"
             | "device-unreachable"
             | "wrong-passcode"
             | "already-on-this-fabric"

@@ -3,6 +3,8 @@
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::time::Duration;
 
+use crate::admin::wire::AcceptedTerms;
+
 /// The port of Matter (Matter Core 4.3.1).
 const MATTER_PORT: u16 = 5540;
 
@@ -16,6 +18,17 @@ pub fn u16_any_base(text: &str) -> Result<u16, String> {
         None => text.parse(),
     };
     parsed.map_err(|_| "a number from 0 to 65535 is needed, decimal or hexadecimal like 0xFFF1".to_owned())
+}
+
+/// `VERSION:BITS`, both decimal or hexadecimal.
+///
+/// # Errors
+/// Something else.
+pub fn terms(text: &str) -> Result<AcceptedTerms, String> {
+    let wrong = || "version and bits are needed, for instance 1:0x1".to_owned();
+    let (version, bits) = text.split_once(':').ok_or_else(wrong)?;
+    let number = |text| u16_any_base(text).map_err(|_| wrong());
+    Ok(AcceptedTerms { version: number(version)?, bits: number(bits)? })
 }
 
 /// `3s`, `2m`, `500ms`; a bare number is seconds.

@@ -89,6 +89,12 @@ fn text(status: &Status, paint: Paint, now: Timestamp) -> String {
         let word = if controllers.total == 1 { "controller" } else { "controllers" };
         lines.push(format!("others   {} {word}{rest}", controllers.total));
     }
+    let bluetooth = &status.bluetooth;
+    match (&bluetooth.adapter, &bluetooth.missing) {
+        (Some(adapter), _) => lines.push(format!("radio    Bluetooth adapter {adapter}")),
+        (None, Some(missing)) => lines.push(format!("radio    no Bluetooth: {missing}")),
+        (None, None) => {}
+    }
     lines.push(format!("cloud    {}", cloud(&status.cloud, paint, now)));
     if status.clock.standing == "not-set" {
         let times = status.clock.says.zip(status.clock.at_least);

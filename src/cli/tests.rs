@@ -25,6 +25,7 @@ fn every_promised_command_is_there() {
         ("controller", "add list show renew remove invite withdraw"),
         ("fabric", "show backup restore export-root import-root"),
         ("attestation", "verify update-paa"),
+        ("network", "set list forget"),
         ("admin", "token"),
     ];
     for (group, expected) in promised {
@@ -69,6 +70,13 @@ fn every_promised_command_is_there() {
 #[case("logs -f --since 2h --node lamp --attempt 0193a1b2-0000-7000-8000-000000000000 --level warn --json")]
 #[case("status --json")]
 #[case("doctor --json --bundle x.tar --config y.toml")]
+#[case("network set wifi Home --password-file x --default")]
+#[case("network set thread --from-otbr http://otbr.local:8081 --name Thread")]
+#[case("network list --json")]
+#[case("network forget Home")]
+#[case("commission MT:ABC --network Home --wait-network 2m --accept-terms 3:0x1")]
+#[case("discover --ble --json")]
+#[case("discover --lan")]
 #[case("fabric show")]
 #[case("fabric backup x --passphrase-file y")]
 #[case("fabric backup x --recipient age1x")]

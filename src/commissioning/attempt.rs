@@ -96,6 +96,7 @@ pub struct Attempt {
     durations: [Duration; Step::ALL.len()],
     sleep: Duration,
     leftover: Duration,
+    joining: Duration,
 }
 
 impl Attempt {
@@ -110,7 +111,13 @@ impl Attempt {
             durations: [Duration::ZERO; Step::ALL.len()],
             sleep: Duration::ZERO,
             leftover: Duration::ZERO,
+            joining: Duration::ZERO,
         }
+    }
+
+    /// The device has to be brought onto its network, and may take so long for that.
+    pub fn handle_joining(&mut self, most: Duration) {
+        self.joining = most;
     }
 
     /// The device announces that it sleeps so long: every wait for it may take so much longer.
@@ -130,7 +137,7 @@ impl Attempt {
 
     /// For how long its fail-safe is armed.
     pub fn fail_safe(&self) -> Duration {
-        self.limits.fail_safe + self.sleep * SLEEPS_ARMED
+        self.limits.fail_safe + self.sleep * SLEEPS_ARMED + self.joining
     }
 
     /// The step under way.
@@ -230,13 +237,14 @@ impl Attempt {
     fn step_limit(&self) -> Duration {
         match self.step {
             Step::Discover => self.limits.discover + self.leftover,
+            Step::Network => self.limits.step + self.joining,
             Step::Operational => self.limits.meeting() + self.sleep,
             _ => self.limits.step + self.sleep,
         }
     }
 
     fn limit(&self) -> Duration {
-        self.limits.attempt + self.sleep * SLEEPS + self.leftover
+        self.limits.attempt + self.sleep * SLEEPS + self.leftover + self.joining
     }
 }
 
@@ -306,6 +314,19 @@ mod tests {
         attempt.handle_step(Step::Complete, after(start, 160));
         attempt.handle_device(DeviceEvent::CompleteSent, after(start, 160));
         assert_eq!(attempt.expired(), Expired::Attempt(LIMITS.attempt + sleep * SLEEPS));
+    }
+
+    #[test]
+    fn the_time_that_a_device_needs_for_its_network_counts_for_nothing_else() {
+        let (start, joining) = (Instant::now(), Duration::from_secs(70));
+        let mut attempt = Attempt::new(LIMITS, start);
+        attempt.handle_device(DeviceEvent::Armed, start);
+        attempt.handle_step(Step::AddNoc, start);
+        attempt.handle_joining(joining);
+        assert_eq!(attempt.expired(), Expired::Step(LIMITS.step));
+        attempt.handle_step(Step::Network, start);
+        assert_eq!(attempt.expired(), Expired::Step(LIMITS.step + joining));
+        assert_eq!(attempt.fail_safe(), LIMITS.fail_safe + joining, "it covers the join and the meeting");
     }
 
     #[test]

@@ -5,12 +5,11 @@
 //! and gives up after twenty. So each is tried in turn, and nobody more often than the limit says. Not here: finding them
 //! (`discovery`), the tries themselves (`driver`).
 
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use crate::node::CommissionableNode;
+use crate::node::{Announced, Peer};
 
 /// Refused tries by us that one device has to bear in one window (interface.md).
 pub const MOST_TRIES: usize = 3;
@@ -44,7 +43,7 @@ pub enum Standing {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate {
     /// As it announces itself.
-    pub node: CommissionableNode,
+    pub node: Announced,
     /// See there.
     pub standing: Standing,
 }
@@ -53,7 +52,7 @@ pub struct Candidate {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Next {
     /// Try the passcode on this one.
-    Try(Box<CommissionableNode>),
+    Try(Box<Announced>),
     /// Nothing before then, unless what is known changes.
     WaitUntil(Instant),
     /// Nobody is left.
@@ -74,7 +73,7 @@ pub enum Ending {
     /// Who fits is at work with somebody else.
     Busy,
     /// These fit, and have been tried as often as they may.
-    Forbidden(Vec<CommissionableNode>),
+    Forbidden(Vec<Announced>),
     /// This attempt of ours is bringing the device in.
     Taken(Uuid),
 }
@@ -101,7 +100,7 @@ pub enum Fruitless {
 #[derive(Debug, Clone)]
 struct Tried {
     instance: String,
-    sockets: Vec<SocketAddr>,
+    peers: Vec<Peer>,
     outcome: Fruitless,
     /// Since when the outcome is this one.
     since: Instant,
@@ -110,10 +109,10 @@ struct Tried {
 
 impl Tried {
     /// The same target: a record that names the addresses of a device that was tried is no other device.
-    fn is(&self, node: &CommissionableNode) -> bool {
-        let sockets = node.sockets();
-        self.instance == node.instance && self.sockets == sockets
-            || !sockets.is_empty() && sockets.iter().all(|socket| self.sockets.contains(socket))
+    fn is(&self, node: &Announced) -> bool {
+        let peers = node.peers();
+        self.instance == node.instance() && self.peers == peers
+            || !peers.is_empty() && peers.iter().all(|peer| self.peers.contains(peer))
     }
 
     fn due(&self) -> Option<Instant> {
@@ -152,11 +151,11 @@ impl Search {
     }
 
     /// A try ended without a session.
-    pub fn handle_fruitless(&mut self, node: &CommissionableNode, outcome: Fruitless, now: Instant) {
+    pub fn handle_fruitless(&mut self, node: &Announced, outcome: Fruitless, now: Instant) {
         let same = |tried: &Tried| std::mem::discriminant(&tried.outcome) == std::mem::discriminant(&outcome);
         let since = self.tried(node).filter(|tried| same(tried)).map_or(now, |tried| tried.since);
         self.tried.retain(|tried| !tried.is(node));
-        self.tried.push(Tried { instance: node.instance.clone(), sockets: node.sockets(), outcome, since, at: now });
+        self.tried.push(Tried { instance: node.instance(), peers: node.peers(), outcome, since, at: now });
     }
 
     /// What to do with what is known at `now`; `fitting` in the order in which they should be tried.
@@ -185,14 +184,14 @@ impl Search {
     }
 
     /// How long a try that began at `since` may go on without an answer.
-    pub fn patience(&self, fitting: &[Candidate], trying: &CommissionableNode, since: Instant) -> Option<Instant> {
+    pub fn patience(&self, fitting: &[Candidate], trying: &Announced, since: Instant) -> Option<Instant> {
         let other = |candidate: &Candidate| {
             candidate.standing == Standing::Free
-                && candidate.node.instance != trying.instance
-                && candidate.node.sockets() != trying.sockets()
+                && candidate.node.instance() != trying.instance()
+                && candidate.node.peers() != trying.peers()
                 && self.tried(&candidate.node).is_none()
         };
-        fitting.iter().any(other).then(|| since + PATIENCE + trying.txt.session().sleep())
+        fitting.iter().any(other).then(|| since + PATIENCE + trying.session().sleep())
     }
 
     /// When there is nothing left to wait for, as far as is known.
@@ -237,11 +236,11 @@ impl Search {
         }
     }
 
-    fn tried(&self, node: &CommissionableNode) -> Option<&Tried> {
+    fn tried(&self, node: &Announced) -> Option<&Tried> {
         self.tried.iter().find(|tried| tried.is(node))
     }
 
-    fn due(&self, node: &CommissionableNode) -> Option<Instant> {
+    fn due(&self, node: &Announced) -> Option<Instant> {
         self.tried(node).and_then(Tried::due)
     }
 }
@@ -252,22 +251,22 @@ pub struct Refusals(Vec<Tried>);
 
 impl Refusals {
     /// A device refused a passcode.
-    pub fn note(&mut self, node: &CommissionableNode, now: Instant) {
+    pub fn note(&mut self, node: &Announced, now: Instant) {
         self.0.retain(|refused| now < refused.at + WINDOW);
         let outcome = Fruitless::Refused;
-        self.0.push(Tried { instance: node.instance.clone(), sockets: node.sockets(), outcome, since: now, at: now });
+        self.0.push(Tried { instance: node.instance(), peers: node.peers(), outcome, since: now, at: now });
     }
 
     /// How many refused tries the device has borne in this window. A window that is opened again has another instance name;
     /// one that is still announced beside it may be the same device under two names.
-    pub fn borne(&self, node: &CommissionableNode, announced: &[CommissionableNode], now: Instant) -> usize {
-        let sockets = node.sockets();
+    pub fn borne(&self, node: &Announced, announced: &[Announced], now: Instant) -> usize {
+        let peers = node.peers();
         let counts = |refused: &&Tried| {
-            let same = refused.instance == node.instance && !node.instance.is_empty();
-            let shares = refused.sockets.iter().any(|socket| sockets.contains(socket));
+            let same = refused.instance == node.instance() && !node.instance().is_empty();
+            let shares = refused.peers.iter().any(|peer| peers.contains(peer));
             let lasts = refused.instance.is_empty()
-                || node.instance.is_empty()
-                || announced.iter().any(|other| other.instance == refused.instance);
+                || node.instance().is_empty()
+                || announced.iter().any(|other| other.instance() == refused.instance);
             now < refused.at + WINDOW && (same || shares && lasts)
         };
         self.0.iter().filter(counts).count()
@@ -279,24 +278,24 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
-    use crate::node::{CommissionableTxt, ScopedAddress};
+    use crate::node::{CommissionableNode, CommissionableTxt, ScopedAddress};
 
     const BUDGET: Duration = Duration::from_secs(30);
 
-    fn node(instance: &str, host: u8) -> CommissionableNode {
-        CommissionableNode {
+    fn node(instance: &str, host: u8) -> Announced {
+        Announced::Lan(CommissionableNode {
             instance: instance.to_owned(),
             addresses: vec![ScopedAddress { ip: Ipv4Addr::new(192, 0, 2, host).into(), scope: None }],
             port: 5540,
             txt: CommissionableTxt { discriminator: 3840, commissioning_mode: 1, ..CommissionableTxt::default() },
-        }
+        })
     }
 
-    fn free(node: CommissionableNode) -> Candidate {
+    fn free(node: Announced) -> Candidate {
         Candidate { node, standing: Standing::Free }
     }
 
-    fn attempt(node: &CommissionableNode) -> Next {
+    fn attempt(node: &Announced) -> Next {
         Next::Try(Box::new(node.clone()))
     }
 

@@ -5,6 +5,7 @@
 //! stops, the step under way ends first (or its deadline passes), then the fail-safe is expired.
 
 mod approach;
+mod joining;
 mod known;
 mod record;
 mod run;
@@ -30,13 +31,13 @@ use crate::commissioning::attempt::{Attempt, DeviceEvent, Limits, Undo};
 use crate::commissioning::error::CommissioningError;
 use crate::commissioning::fingerprint::FingerprintKey;
 use crate::commissioning::identity::{self, Eligible, GivenIdentity, Profile};
+use crate::commissioning::network::HomeNetworks;
 use crate::commissioning::path::{
-    AccessedCommissionee, ArmedCommissionee, AttestedCommissionee, CertifiedCommissionee, CommissionedNode,
-    PaseCommissionee, Shown,
+    AcceptedTerms, AccessedCommissionee, ArmedCommissionee, AttestedCommissionee, CertifiedCommissionee,
+    CommissionedNode, PaseCommissionee, Preparation, Shown,
 };
-use crate::commissioning::ports::{
-    AttestationJudge, Discovery, LinkError, MatterLink, NodeStore, PaseSession, ProvisionalNode,
-};
+use crate::commissioning::ports::{AttestationJudge, Discovery, MatterLink, NodeStore, PaseSession, ProvisionalNode};
+use crate::commissioning::radio::Radio;
 use crate::commissioning::step::Step;
 use crate::commissioning::together::Together;
 use crate::durable::StoreError;
@@ -100,6 +101,12 @@ pub struct Order {
     pub no_bind: bool,
     /// Let it pass whatever attestation finds.
     pub attestation_override: Option<AttestationOverride>,
+    /// Which network of the home a device on Bluetooth is brought to; the default one where none is named.
+    pub network: Option<String>,
+    /// How long a device on Bluetooth waits for other credentials where it could not join.
+    pub wait_network: Duration,
+    /// Which of the device's terms a person has accepted.
+    pub terms: Option<AcceptedTerms>,
 }
 
 /// A commissioned and recorded device.
@@ -153,6 +160,12 @@ pub struct Commissioner<L, D, S, J> {
     pub link: Arc<L>,
     /// The LAN.
     pub discovery: Arc<D>,
+    /// Bluetooth.
+    pub radio: Arc<dyn Radio>,
+    /// The networks of the home.
+    pub networks: Arc<dyn HomeNetworks>,
+    /// Where the hub is, and what time it is there.
+    pub place: Arc<dyn Fn() -> Preparation + Send + Sync>,
     /// The durable side.
     pub store: Arc<S>,
     /// Verification and policy.
@@ -228,7 +241,7 @@ where
         // The disk writes while the device is looked for and proves the passcode; nothing that it keeps is asked of it before.
         let ((), met) = tokio::try_join!(self.begin(order), self.approach(run, order, turn))?;
         let Met { found, pase, hold } = met;
-        let (peer, pase) = (pase.peer(), Arc::new(pase));
+        let pase = Arc::new(pase);
         (held.hold, held.pase) = (Some(hold), Some(Arc::clone(&pase)));
         let fail_safe = run.attempt.fail_safe();
         // Its answer may get lost.
@@ -237,7 +250,7 @@ where
         }
         let armed = run.step(Step::ArmFailSafe, PaseCommissionee::new(Arc::clone(&pase)).arm(fail_safe)).await?;
         let attested = self.attest(run, order, armed).await?;
-        let (certified, shown) = self.certify(run, order, &found, attested, peer).await?;
+        let (certified, shown) = self.certify(run, order, &found, attested, pase.peer().udp()).await?;
         run.keep_armed(pase.as_ref()).await?;
         let rooted = run.step(Step::AddRoot, certified.add_root()).await?;
         let added = run.step(Step::AddNoc, rooted.add_noc(self.settings.admin_cat.subject())).await;
@@ -245,20 +258,24 @@ where
             Ok(credentialed) => credentialed,
             Err(error) => return Err(self.named(error, &shown.description.basic).await),
         };
-        let node = credentialed.node();
+        let networked = self.bring_onto_network(run, order, &shown, pase.as_ref(), credentialed).await?;
+        let (node, sleep) = (networked.node(), run.attempt.sleep());
         let plan = plan_acl(self.settings.admin_cat, &self.settings.grants, shown.description.acl_limits);
-        let met = run.step(Step::Operational, credentialed.met(self.meet(node, peer, run.attempt.sleep()))).await;
+        let joined = networked.clone();
+        let meeting = self.meet(&joined, sleep);
+        let met = run.step(Step::Operational, networked.met(meeting)).await;
         let rearmed = run.keep_armed(pase.as_ref()).await;
         let (operational, ()) = (met?, rearmed?);
+        let peer = joining::met_at(operational.session());
         let accessing = async { operational.set_access(&plan?, &self.settings.label).await };
         let accessed = run.step(Step::Access, accessing).await?;
         let before = self.predecessor_of(run, &shown, pase.as_ref()).await?;
         let order = &succeeding(order, before.as_ref());
+        let draft = Draft { settings: &self.settings, order, found: &found, shown: &shown, node, met_at: Some(peer) };
         let bind = match found.discriminator {
-            Some(_) => self.bind_identity(run, order, &shown.description.basic, &accessed).await,
+            Some(_) => self.bind_identity(run, order, &draft, &accessed).await,
             None => Err(unknown_discriminator()),
         };
-        let draft = Draft { settings: &self.settings, order, found: &found, shown: &shown, node, peer };
         let replaces = before.map(|before| before.node_id);
         let record = NodeRecord { replaces, ..draft.record(accessed.fabric_index(), accessed.cats(), &bind) };
         let task = bind.ok().map(|eligible| bind_task(&record, eligible));
@@ -294,7 +311,8 @@ where
         order: &Order,
         armed: ArmedCommissionee<L::Pase>,
     ) -> Result<AttestedCommissionee<L::Pase>, CommissioningError> {
-        let described = run.step(Step::ReadInfo, armed.describe()).await?;
+        let place = Preparation { terms: order.terms, ..(self.place)() };
+        let described = run.step(Step::ReadInfo, armed.describe(&place)).await?;
         let overridden = order.attestation_override.as_ref();
         // The cloud answers while the device does: asking costs no time.
         let allowed = self.ask_cloud(order, &described.description().basic);
@@ -338,12 +356,12 @@ where
         order: &Order,
         found: &Found,
         attested: AttestedCommissionee<L::Pase>,
-        peer: SocketAddr,
+        met_at: Option<SocketAddr>,
     ) -> Result<(CertifiedCommissionee<L::Pase>, Shown), CommissioningError> {
         run.step(Step::Csr, async {
             let keyed = attested.request_csr().await?;
             let shown = keyed.shown();
-            let draft = Draft { settings: &self.settings, order, found, shown, node: NodeId(0), peer };
+            let draft = Draft { settings: &self.settings, order, found, shown, node: NodeId(0), met_at };
             let evidence = shown.judgement.to_json();
             let record = draft.provisional();
             let provisional = ProvisionalNode { attempt_id: order.attempt_id, record, task: None, evidence };
@@ -354,47 +372,13 @@ where
         .await
     }
 
-    /// CASE with the new node, at the address that PASE used and wherever it announces itself, until the step's time is over: a
-    /// handshake that was not answered or refused once proves nothing while the fail-safe holds. `sleep` is what the device's
-    /// own rhythm adds to the wait for it.
-    async fn meet(&self, node: NodeId, peer: SocketAddr, sleep: Duration) -> Result<L::Case, CommissioningError> {
-        let (budget, compressed) = (self.settings.limits.step / 2 + sleep, self.settings.compressed_fabric_id);
-        let give_up = now() + (self.settings.limits.meeting() + sleep).saturating_sub(OPERATIONAL_LOOKUP);
-        let mut addresses = vec![peer];
-        loop {
-            match self.link.open_case(node, &addresses, budget).await {
-                Err(
-                    error @ (LinkError::Unreachable { .. }
-                    | LinkError::SessionLost
-                    | LinkError::Busy
-                    | LinkError::NoSharedTrustRoots { .. }
-                    | LinkError::NotThatNode { .. }
-                    | LinkError::HandshakeRefused { .. }),
-                ) => {
-                    tracing::debug!(%error, "the new node was not met yet");
-                    if now() >= give_up {
-                        return Err(CommissioningError::Link { step: Step::Operational, source: error });
-                    }
-                    addresses = self.discovery.operational(compressed, node, OPERATIONAL_LOOKUP).await;
-                    if !addresses.contains(&peer) {
-                        addresses.push(peer);
-                    }
-                    tokio::time::sleep(MEET_AGAIN).await;
-                }
-                other => {
-                    return other.map_err(|source| CommissioningError::Link { step: Step::Operational, source });
-                }
-            }
-        }
-    }
-
     /// The identity in the cloud, or the bind status of a device that has none. Asked before CommissioningComplete, but
     /// no reason to fail: a device without one stays local.
     async fn bind_identity(
         &self,
         run: &Run<'_>,
         order: &Order,
-        basic: &BasicInformation,
+        draft: &Draft<'_>,
         accessed: &AccessedCommissionee<L::Case>,
     ) -> Result<Eligible, BindStatus> {
         if order.no_bind || !self.settings.cloud {
@@ -402,7 +386,8 @@ where
             return Err(BindStatus { message: message.to_owned(), ..BindStatus::default() });
         }
         let limit = self.settings.limits.step + run.attempt.sleep();
-        let resolving = identity::resolve(&order.identity, &self.settings.profiles, basic, accessed.session());
+        let (profiles, basic) = (&self.settings.profiles, &draft.shown.description.basic);
+        let resolving = identity::resolve(&order.identity, profiles, basic, draft.seen(), accessed.session());
         match tokio::time::timeout(limit, resolving).await {
             Ok(resolved) => resolved.map_err(|not_eligible| not_eligible.status()),
             Err(_) => Err(BindStatus {
@@ -429,7 +414,7 @@ where
         let completing = async {
             self.store.save_provisional(ready).await.map_err(at_store(Step::Complete))?;
             failpoint::reach("complete.saved");
-            accessed.complete(self.meet(ready.record.node_id, peer, sleep)).await
+            accessed.complete(self.meet_at(ready.record.node_id, Some(peer), sleep)).await
         };
         let completed = run.step(Step::Complete, completing).await?;
         run.device(DeviceEvent::CompleteConfirmed);

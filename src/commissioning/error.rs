@@ -9,6 +9,7 @@ use uuid::Uuid;
 use crate::attestation::finding::{Code, Finding};
 use crate::attestation::policy::Judgement;
 use crate::commissioning::identity::InvalidIdentity;
+use crate::commissioning::network::NetworkError;
 use crate::commissioning::path::NO_FAIL_SAFE;
 use crate::commissioning::ports::{DiscoverError, LinkError};
 use crate::commissioning::step::Step;
@@ -119,6 +120,17 @@ pub enum CommissioningError {
         /// SupportedFabrics.
         supported: u8,
     },
+    /// The device must be told that a person has accepted its terms.
+    #[error("the device requires that its terms and conditions are accepted, version {version} or later{}", accepted.map(|accepted| format!("; version {accepted} was accepted")).unwrap_or_default())]
+    TermsRequired {
+        /// TCMinRequiredVersion.
+        version: u16,
+        /// What the command says was accepted.
+        accepted: Option<u16>,
+    },
+    /// The device did not get onto its network.
+    #[error("{0}")]
+    Network(#[from] NetworkError),
     /// The cloud said beforehand that the device cannot be bound.
     #[error("the cloud would refuse this device: {reason}")]
     CloudRefuses {
@@ -158,7 +170,9 @@ impl CommissioningError {
             Self::AttestationRejected { .. } => Step::Attestation,
             Self::CsrRejected { .. } => Step::Csr,
             Self::Access(_) | Self::AccessMismatch { .. } => Step::Access,
-            Self::FabricTableFull { .. } | Self::CloudRefuses { .. } => Step::ReadInfo,
+            Self::FabricTableFull { .. } | Self::CloudRefuses { .. } | Self::TermsRequired { .. } => Step::ReadInfo,
+            Self::Network(NetworkError::NotShown { .. }) => Step::Operational,
+            Self::Network(_) => Step::Network,
         }
     }
 
@@ -172,6 +186,7 @@ impl CommissioningError {
                 DiscoverError::Ambiguous { .. } => "ambiguous-device",
                 DiscoverError::NotInCommissioningMode { .. } => "window-closed",
                 DiscoverError::Unavailable(_) => "discovery-unavailable",
+                DiscoverError::NoBluetooth(_) => "bluetooth-unavailable",
             },
             Self::Link { step, source } => link_code(*step, source),
             Self::StepTimeout { step: Step::Record, .. } => "store-failed",
@@ -186,6 +201,8 @@ impl CommissioningError {
             Self::Access(_) => "access-does-not-fit",
             Self::AccessMismatch { .. } => "access-mismatch",
             Self::FabricTableFull { .. } => "fabric-table-full",
+            Self::TermsRequired { .. } => "terms-required",
+            Self::Network(error) => error.code(),
             Self::CloudRefuses { .. } => "cloud-would-refuse",
             Self::Store { source, .. } => match source {
                 StoreError::DiskFull => "disk-full",
@@ -210,6 +227,8 @@ impl CommissioningError {
             | Self::FabricTableFull { .. }
             | Self::AlreadyOurs { .. }
             | Self::CloudRefuses { .. }
+            | Self::TermsRequired { .. }
+            | Self::Network(_)
             | Self::Discover(_) => Disposition::UserAction,
             Self::Link { step, source } => match source {
                 LinkError::WrongPasscode | LinkError::WindowClosed => Disposition::UserAction,
@@ -236,6 +255,11 @@ impl CommissioningError {
         if let Some(hint) = self.clock_hint() {
             return hint;
         }
+        match self {
+            Self::Network(error) => return error.hint().to_owned(),
+            Self::Discover(DiscoverError::NoBluetooth(why)) => return why.hint().to_owned(),
+            _ => {}
+        }
         match self.code() {
             "device-not-found" => {
                 "power the device, put it into pairing mode, and check that it is on this network; \
@@ -251,6 +275,14 @@ impl CommissioningError {
                  device is in pairing mode. Each wrong try counts, after twenty the device locks"
             }
             "device-unreachable" => "check that the device has power and is near enough, then try again",
+            "bluetooth-link-lost" => {
+                "the device has gone out of reach, lost its power, or the adapter was pulled: bring hub and device nearer to each other \
+                 and try again. The device rolls back by itself"
+            }
+            "terms-required" => {
+                "read the vendor's terms with whoever owns the device, then say which were accepted: \
+                 `matterbind commission --accept-terms VERSION:BITS`"
+            }
             "device-busy" => "another commissioner is at work on the device; wait a minute, then try again",
             "handshake-refused" => "packets may get lost on the way; try again nearer to the device, then reset it",
             "attestation-rejected" => {
@@ -317,6 +349,8 @@ fn link_code(step: Step, error: &LinkError) -> &'static str {
         LinkError::WindowClosed => "window-closed",
         LinkError::Busy => "device-busy",
         LinkError::Unreachable { .. } | LinkError::SessionLost => "device-unreachable",
+        LinkError::BluetoothLost => "bluetooth-link-lost",
+        LinkError::Networking { .. } => "network-refused",
         LinkError::NoSharedTrustRoots { .. } | LinkError::NotThatNode { .. } => "case-refused",
         LinkError::HandshakeRefused { .. } => "handshake-refused",
         LinkError::NocStatus { code: TABLE_FULL, .. } => "fabric-table-full",

@@ -95,7 +95,8 @@ pub fn random_binding_code() -> BindingCode {
     BindingCode::new(format!("{:016X}", rand::random::<u64>()))
 }
 
-/// Finds all three parts, asking the device where the profile says so.
+/// Finds all three parts, asking the device where the profile says so. What was `seen` of its capabilities counts where no profile
+/// tells them.
 ///
 /// # Errors
 /// A part that has no source, or whose source gave nothing usable: the node stays local.
@@ -103,6 +104,7 @@ pub async fn resolve(
     given: &GivenIdentity,
     profiles: &[Profile],
     basic: &BasicInformation,
+    seen: CapabilityMask,
     session: &impl OperationalSession,
 ) -> Result<Eligible, NotEligible> {
     let profile = profiles.iter().find(|p| p.vendor_id == basic.vendor_id && p.product_id == basic.product_id);
@@ -128,7 +130,8 @@ pub async fn resolve(
         (None, Some(profile)) => binding_code_from(profile.binding_code, session).await?,
         (None, None) => return Err(nothing_for("binding code")),
     };
-    let capabilities = profile.map_or(CapabilityMask { wan: false, ble: false }, |p| p.capabilities);
+    // Which network it is on is seen, whatever a profile says.
+    let capabilities = profile.map_or(seen, |p| CapabilityMask { lan: seen.lan, ..p.capabilities });
     let options = profile.map(|p| p.options.clone()).unwrap_or_default();
     Ok(Eligible {
         device: CloudDevice { product_key, device_key },

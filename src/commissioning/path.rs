@@ -17,6 +17,16 @@ use crate::fabric::{AclEntry, CatGrant, granted_cats};
 use crate::failpoint;
 use crate::node::NodeId;
 
+mod network;
+mod preparation;
+
+pub(in crate::commissioning) use network::ANSWER;
+pub use network::{
+    NetworkedCommissionee, OfflineCommissionee, ProvisionedCommissionee, Setback, Surveyed, SurveyedCommissionee,
+    Whereabouts,
+};
+pub use preparation::{AcceptedTerms, Preparation};
+
 /// The passcode is proved.
 pub struct PaseCommissionee<S> {
     session: Arc<S>,
@@ -68,8 +78,8 @@ pub struct RootedCommissionee<S> {
 }
 
 /// It has its certificate too, until the fail-safe expires.
-#[derive(Debug, Clone, Copy)]
-pub struct CredentialedCommissionee {
+pub struct CredentialedCommissionee<S> {
+    session: Arc<S>,
     node: NodeId,
     fabric_index: u8,
 }
@@ -122,20 +132,18 @@ impl<S: PaseSession> PaseCommissionee<S> {
 }
 
 impl<S: PaseSession> ArmedCommissionee<S> {
-    /// Reads what the device is, refuses one fabric too many before anything is installed, and sets the regulatory
-    /// configuration where the device needs it.
+    /// Reads what the device is, refuses what could not be brought to an end before anything is installed, and tells it what a
+    /// device must know of its place and time.
     ///
     /// # Errors
-    /// The link's, or a full fabric table.
-    pub async fn describe(self) -> Result<DescribedCommissionee<S>, CommissioningError> {
+    /// The link's, a full fabric table, or terms that nobody has accepted.
+    pub async fn describe(self, place: &Preparation) -> Result<DescribedCommissionee<S>, CommissioningError> {
         let description = self.session.describe().await.map_err(at(Step::ReadInfo))?;
         let (supported, commissioned) = description.fabrics;
         if supported > 0 && commissioned >= supported {
             return Err(CommissioningError::FabricTableFull { commissioned, supported });
         }
-        if description.needs_regulatory_config {
-            self.session.set_regulatory_config().await.map_err(at(Step::ReadInfo))?;
-        }
+        preparation::prepare(self.session.as_ref(), &description, place).await?;
         Ok(DescribedCommissionee { session: self.session, description })
     }
 }
@@ -245,36 +253,21 @@ impl<S: PaseSession> RootedCommissionee<S> {
     ///
     /// # Errors
     /// The link's.
-    pub async fn add_noc(self, case_admin_subject: u64) -> Result<CredentialedCommissionee, CommissioningError> {
+    pub async fn add_noc(self, case_admin_subject: u64) -> Result<CredentialedCommissionee<S>, CommissioningError> {
         failpoint::reach("add-noc.before");
         let added = self.session.add_noc(&self.noc, case_admin_subject).await;
         failpoint::reach("add-noc.after");
         let fabric_index = added.map_err(at(Step::AddNoc))?;
-        Ok(CredentialedCommissionee { node: self.noc.node_id, fabric_index })
-    }
-}
-
-impl CredentialedCommissionee {
-    /// Which node it is.
-    pub fn node(&self) -> NodeId {
-        self.node
-    }
-
-    /// It showed its certificate, in a CASE session that `meeting` has opened with it.
-    ///
-    /// # Errors
-    /// Those of `meeting`.
-    pub async fn met<C>(
-        self,
-        meeting: impl Future<Output = Result<C, CommissioningError>>,
-    ) -> Result<OperationalCommissionee<C>, CommissioningError> {
-        let session = Arc::new(meeting.await?);
-        failpoint::reach("case.opened");
-        Ok(OperationalCommissionee { session, fabric_index: self.fabric_index })
+        Ok(CredentialedCommissionee { session: self.session, node: self.noc.node_id, fabric_index })
     }
 }
 
 impl<C: OperationalSession> OperationalCommissionee<C> {
+    /// The session.
+    pub fn session(&self) -> &C {
+        &self.session
+    }
+
     /// Writes the access control list, reads it back and compares; then tells our fabric's label.
     ///
     /// # Errors

@@ -1,5 +1,7 @@
 //! What the driver needs from outside, and nothing more. `matter`, `discovery` and `store` implement these.
 
+mod failure;
+
 use std::future::Future;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -9,123 +11,15 @@ use uuid::Uuid;
 
 use crate::attestation::Evidence;
 use crate::attestation::policy::{AttestationOverride, Judgement};
+use crate::commissioning::network::{NetworkCredentials, NetworkInterface, SeenNetwork};
 use crate::durable::StoreError;
 use crate::fabric::{AclEntry, AclLimits};
-use crate::node::{BasicInformation, CommissionableNode, NodeId, NodeRecord};
+use crate::node::{BasicInformation, CommissionableNode, NodeId, NodeRecord, Peer};
 use crate::onboarding::Discriminator;
 use crate::outbox::ports::{OutboxId, OutboxTask};
 use crate::secret::Passcode;
 
-/// Why a command to a device did not do what it should. Ordered by what a person would do about it.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum LinkError {
-    /// SPAKE2+ confirmation failed: the device's passcode is another one. It has counted one of its twenty tries.
-    #[error("the device refused the passcode")]
-    WrongPasscode,
-    /// The device answered PASE with a status report before any passcode was proved: its window is closed.
-    #[error("the device does not accept a commissioner now")]
-    WindowClosed,
-    /// Another commissioner is at work, or the device asked us to wait.
-    #[error("the device is busy")]
-    Busy,
-    /// No session came about at any of the addresses, and nobody refused one.
-    #[error("no answer: {}", list(.tried))]
-    Unreachable {
-        /// Every address that was tried, in that order, and what became of it.
-        tried: Vec<(SocketAddr, NoAnswer)>,
-    },
-    /// NO_SHARED_TRUST_ROOTS in answer to this very handshake (Matter Core 4.14.2.2): what is at that address holds no
-    /// certificate of our fabric for this node. Whether it is our device is another question: addresses are given away.
-    #[error("what answers at {peer} is not on our fabric")]
-    NoSharedTrustRoots {
-        /// Who says so.
-        peer: SocketAddr,
-    },
-    /// The handshake was refused in another way (INVALID_PARAMETER and the like). A lost or repeated datagram is enough for
-    /// that, so it proves nothing about what the device holds; it was tried again in fresh handshakes.
-    #[error("the handshake was refused by {peer} with status {code}")]
-    HandshakeRefused {
-        /// By whom.
-        peer: SocketAddr,
-        /// The secure channel's ProtocolCode: 2 is INVALID_PARAMETER.
-        code: u16,
-    },
-    /// Somebody answers who cannot show the certificate of that node.
-    #[error("what answers at {peer} is another node")]
-    NotThatNode {
-        /// Who answers.
-        peer: SocketAddr,
-    },
-    /// The session was closed or has expired while a command was under way.
-    #[error("the session with the device is gone")]
-    SessionLost,
-    /// An Interaction Model status other than success (Matter Core 8.10).
-    #[error("the device answered {name} ({status:#04x}){}", cluster.map(|c| format!(", cluster status {c:#04x}")).unwrap_or_default())]
-    Status {
-        /// The status code.
-        status: u16,
-        /// Its name, for instance `ConstraintError`.
-        name: String,
-        /// The cluster's own status.
-        cluster: Option<u16>,
-    },
-    /// A CommissioningErrorEnum other than OK (Matter Core 11.10.5.1).
-    #[error("the device answered commissioning error {code}{}", quoted(.text))]
-    Commissioning {
-        /// 1 ValueOutsideRange, 2 InvalidAuthentication, 3 NoFailSafe, 4 BusyWithOtherAdmin, …
-        code: u8,
-        /// DebugText.
-        text: String,
-    },
-    /// A NodeOperationalCertStatusEnum other than OK (Matter Core 11.18.4.3).
-    #[error("the device answered certificate status {code}{}", quoted(.text))]
-    NocStatus {
-        /// 1 InvalidPublicKey, 3 InvalidNOC, 5 TableFull, 9 FabricConflict, 11 InvalidFabricIndex, …
-        code: u8,
-        /// DebugText.
-        text: String,
-    },
-    /// The answer does not decode or lacks what it must have.
-    #[error("the device's answer is malformed: {what}")]
-    Malformed {
-        /// Which part.
-        what: String,
-    },
-    /// The hub's own Matter stack failed: out of sessions, socket closed, stopped.
-    #[error("the hub's Matter stack failed: {what}")]
-    Stack {
-        /// What it says.
-        what: String,
-    },
-}
-
-/// Why an address gave no session.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum NoAnswer {
-    /// Not a single datagram came back.
-    #[error("is silent")]
-    Silent,
-    /// The handshake began and did not come to its end.
-    #[error("answered, but not to the end")]
-    Incomplete,
-    /// The hub has no way there: no route, no such interface.
-    #[error("cannot be reached from here ({0})")]
-    NoRoute(String),
-    /// The time was over before its turn came.
-    #[error("was not tried in time")]
-    NotTried,
-}
-
-fn list(tried: &[(SocketAddr, NoAnswer)]) -> String {
-    if tried.is_empty() {
-        return "no address of the device is known, or the time was over".to_owned();
-    }
-    tried.iter().map(|(address, why)| format!("{address} {why}")).collect::<Vec<_>>().join(", ")
-}
-
-fn quoted(text: &str) -> String {
-    if text.is_empty() { String::new() } else { format!(": {text:?}") }
-}
+pub use failure::{DiscoverError, LinkError, NoAnswer};
 
 /// What a device says of itself before it gets credentials.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -140,6 +34,47 @@ pub struct DeviceDescription {
     pub max_cumulative_fail_safe: Duration,
     /// SupportedFabrics and CommissionedFabrics.
     pub fabrics: (u8, u8),
+    /// What else decides how it is commissioned.
+    pub facts: Facts,
+}
+
+/// What decides how a device is commissioned, besides what it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// Its network interface.
+    pub network: NetworkInterface,
+    /// Breadcrumb (11.10.6.1): how far an earlier commissioner has got within the fail-safe that is armed.
+    pub breadcrumb: u64,
+    /// Terms and conditions, where it has any.
+    pub terms: Option<Terms>,
+    /// Whether it has the Time Synchronization cluster.
+    pub keeps_time: bool,
+    /// Whether it is an intermittently connected device that supports long idle times (9.16.4).
+    pub long_idle: bool,
+}
+
+/// The terms and conditions of General Commissioning (11.10.6.6).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Terms {
+    /// TCMinRequiredVersion.
+    pub minimum_version: u16,
+    /// TCAcknowledgementsRequired.
+    pub required: bool,
+}
+
+/// A moment and a zone, as Time Synchronization wants them (11.17).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocalTime {
+    /// Now.
+    pub utc: Timestamp,
+    /// Of the zone, without summer time, seconds.
+    pub offset_s: i32,
+    /// What summer time adds now, seconds.
+    pub summer_s: i32,
+    /// When it ends.
+    pub summer_until: Option<Timestamp>,
+    /// The zone's IANA name.
+    pub zone: Option<String>,
 }
 
 /// Everything that AttestationRequest and CertificateChainRequest give (11.18.6.1, 11.18.6.3).
@@ -177,14 +112,37 @@ pub struct IssuedNoc {
 pub trait PaseSession: Send + Sync + 'static {
     /// The attestation challenge of this session (4.14.1.2), 16 bytes.
     fn attestation_challenge(&self) -> [u8; 16];
-    /// The address that answered.
-    fn peer(&self) -> SocketAddr;
+    /// Where it answered.
+    fn peer(&self) -> Peer;
     /// ArmFailSafe; zero expires it at once, which rolls the device back.
     fn arm_fail_safe(&self, expiry: Duration) -> impl Future<Output = Result<(), LinkError>> + Send;
     /// Basic Information, General Commissioning, Access Control limits, fabric counts.
     fn describe(&self) -> impl Future<Output = Result<DeviceDescription, LinkError>> + Send;
-    /// SetRegulatoryConfig: IndoorOutdoor as the device is capable, country "XX".
-    fn set_regulatory_config(&self) -> impl Future<Output = Result<(), LinkError>> + Send;
+    /// SetRegulatoryConfig: IndoorOutdoor as the device is capable, and the country.
+    fn set_regulatory_config(&self, country: &str) -> impl Future<Output = Result<(), LinkError>> + Send;
+    /// SetTCAcknowledgements (11.10.7.8).
+    fn acknowledge_terms(&self, version: u16, bits: u16) -> impl Future<Output = Result<(), LinkError>> + Send;
+    /// SetUTCTime, SetTimeZone and SetDSTOffset, as far as the device has them (11.17.9).
+    fn set_time(&self, time: LocalTime) -> impl Future<Output = Result<(), LinkError>> + Send;
+    /// ScanNetworks (11.9.7.1), for the network of these credentials; within `limit`.
+    fn scan_networks(
+        &self,
+        wanted: &NetworkCredentials,
+        limit: Duration,
+    ) -> impl Future<Output = Result<Vec<SeenNetwork>, LinkError>> + Send;
+    /// AddOrUpdateWiFiNetwork or AddOrUpdateThreadNetwork (11.9.7.3, 11.9.7.4).
+    fn add_network(
+        &self,
+        credentials: &NetworkCredentials,
+        breadcrumb: u64,
+    ) -> impl Future<Output = Result<(), LinkError>> + Send;
+    /// ConnectNetwork (11.9.7.9); within `limit`.
+    fn connect_network(
+        &self,
+        id: &[u8],
+        limit: Duration,
+        breadcrumb: u64,
+    ) -> impl Future<Output = Result<(), LinkError>> + Send;
     /// AttestationRequest and both CertificateChainRequests.
     fn attestation(&self, nonce: [u8; 32]) -> impl Future<Output = Result<AttestationResponse, LinkError>> + Send;
     /// CSRRequest.
@@ -271,11 +229,11 @@ pub trait MatterLink: Send + Sync + 'static {
     /// See [`OperationalSession`].
     type Case: OperationalSession;
 
-    /// A new PASE session with the first address that answers. The device counts one try of the passcode at most, and none
+    /// A new PASE session with the first of the peers that answers. The device counts one try of the passcode at most, and none
     /// where no answer came. Ends within `budget`, as an error that says what became of each address.
     fn open_pase(
         &self,
-        addresses: &[SocketAddr],
+        peers: &[Peer],
         passcode: &Passcode,
         budget: Duration,
     ) -> impl Future<Output = Result<Self::Pase, LinkError>> + Send;
@@ -289,43 +247,6 @@ pub trait MatterLink: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Self::Case, LinkError>> + Send;
     /// Signs a NOC for the key in `csr` (PKCS#10, DER; its own signature is checked here).
     fn issue_noc(&self, node: NodeId, csr: &[u8]) -> impl Future<Output = Result<IssuedNoc, LinkError>> + Send;
-}
-
-/// A candidate, as a person can tell it from the others.
-fn described(node: &CommissionableNode) -> String {
-    let name = node.txt.device_name.as_deref().unwrap_or("unnamed");
-    let at = node.addresses.first().map(|address| format!(" at {address}")).unwrap_or_default();
-    format!("{name:?} with discriminator {}{at}", node.txt.discriminator)
-}
-
-/// A search for one device came to nothing.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum DiscoverError {
-    /// Nobody advertises it.
-    #[error("no commissionable device with {discriminator} within {:.0} s; {} other devices are commissionable now", waited.as_secs_f64(), others.len())]
-    NotFound {
-        /// What was looked for.
-        discriminator: Discriminator,
-        /// How long.
-        waited: Duration,
-        /// What else advertises itself.
-        others: Vec<CommissionableNode>,
-    },
-    /// Every device that fits the code has had to bear as many refused tries as it may.
-    #[error("{} devices fit this code, and none of them may be tried again now: {}", candidates.len(), candidates.iter().map(described).collect::<Vec<_>>().join("; "))]
-    Ambiguous {
-        /// All of them.
-        candidates: Vec<CommissionableNode>,
-    },
-    /// The device is there and says that its window is closed (`CM=0`).
-    #[error("the device advertises itself, but is not in commissioning mode")]
-    NotInCommissioningMode {
-        /// The device.
-        node: Box<CommissionableNode>,
-    },
-    /// mDNS does not run.
-    #[error("discovery does not run: {0}")]
-    Unavailable(String),
 }
 
 /// A search for the devices that fit one code; asks the LAN while it lives.

@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 pub enum Step {
     /// Understand the setup code (5.1).
     Parse,
-    /// Find the commissionable node on the LAN (5.4.2).
+    /// Find the commissionable node on the LAN or over Bluetooth (5.4.2).
     Discover,
     /// Prove the passcode (4.14.1).
     Pase,
@@ -27,6 +27,8 @@ pub enum Step {
     AddRoot,
     /// AddNOC (11.18.6.8).
     AddNoc,
+    /// Bring the node onto its network (11.9); only over Bluetooth.
+    Network,
     /// Find the node operationally and establish CASE (4.14.2).
     Operational,
     /// Write the access control list and read it back (9.10.5.3).
@@ -39,7 +41,7 @@ pub enum Step {
 
 impl Step {
     /// All steps in their order.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Parse,
         Self::Discover,
         Self::Pase,
@@ -49,6 +51,7 @@ impl Step {
         Self::Csr,
         Self::AddRoot,
         Self::AddNoc,
+        Self::Network,
         Self::Operational,
         Self::Access,
         Self::Complete,
@@ -67,6 +70,7 @@ impl Step {
             Self::Csr => "csr",
             Self::AddRoot => "add-root",
             Self::AddNoc => "add-noc",
+            Self::Network => "network",
             Self::Operational => "operational",
             Self::Access => "access",
             Self::Complete => "complete",
@@ -86,6 +90,7 @@ impl Step {
             Self::Csr => "asking for its key",
             Self::AddRoot => "installing our root",
             Self::AddNoc => "installing its certificate",
+            Self::Network => "bringing it onto its network",
             Self::Operational => "meeting it on our fabric",
             Self::Access => "setting who may do what",
             Self::Complete => "completing",

@@ -1,15 +1,14 @@
 //! What attempts that run side by side know of each other: who works on which device, and which passcodes were refused. Not
 //! here: what follows from it (`candidates`).
 
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use uuid::Uuid;
 
 use crate::commissioning::candidates::{MOST_TRIES, Refusals, Standing};
-use crate::node::CommissionableNode;
+use crate::node::{Announced, Peer};
 use crate::onboarding::OnboardingPayload;
 
 /// Shared by all attempts; clones are the same.
@@ -20,6 +19,17 @@ pub struct Together(Arc<Shared>);
 struct Shared {
     state: Mutex<State>,
     changes: watch::Sender<()>,
+    radio: Radio,
+}
+
+/// One radio is used by one attempt at a time.
+#[derive(Debug)]
+struct Radio(Arc<Semaphore>);
+
+impl Default for Radio {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(1)))
+    }
 }
 
 #[derive(Debug, Default)]
@@ -33,14 +43,14 @@ struct Claim {
     attempt: Uuid,
     payload: OnboardingPayload,
     instance: String,
-    sockets: Vec<SocketAddr>,
+    peers: Vec<Peer>,
     proved: bool,
 }
 
 impl Claim {
-    fn is_on(&self, node: &CommissionableNode) -> bool {
-        let same = self.instance == node.instance && !self.instance.is_empty();
-        same || node.sockets().iter().any(|socket| self.sockets.contains(socket))
+    fn is_on(&self, node: &Announced) -> bool {
+        let same = self.instance == node.instance() && !self.instance.is_empty();
+        same || node.peers().iter().any(|peer| self.peers.contains(peer))
     }
 }
 
@@ -57,8 +67,8 @@ impl Together {
         &self,
         attempt: Uuid,
         payload: &OnboardingPayload,
-        node: &CommissionableNode,
-        announced: &[CommissionableNode],
+        node: &Announced,
+        announced: &[Announced],
         now: Instant,
     ) -> Standing {
         let state = self.0.state();
@@ -78,7 +88,7 @@ impl Together {
     }
 
     /// Takes a device for an attempt, which works on one at a time; `None` where another attempt was faster.
-    pub fn claim(&self, attempt: Uuid, payload: &OnboardingPayload, node: &CommissionableNode) -> Option<Claimed> {
+    pub fn claim(&self, attempt: Uuid, payload: &OnboardingPayload, node: &Announced) -> Option<Claimed> {
         let mut state = self.0.state();
         if state.claims.iter().any(|claim| claim.attempt != attempt && claim.is_on(node)) {
             return None;
@@ -86,21 +96,31 @@ impl Together {
         state.claims.push(Claim {
             attempt,
             payload: payload.clone(),
-            instance: node.instance.clone(),
-            sockets: node.sockets(),
+            instance: node.instance(),
+            peers: node.peers(),
             proved: false,
         });
         Some(Claimed { shared: Arc::clone(&self.0), attempt })
     }
 
     /// How many refused tries of ours a device has borne.
-    pub fn borne(&self, node: &CommissionableNode, announced: &[CommissionableNode], now: Instant) -> usize {
+    pub fn borne(&self, node: &Announced, announced: &[Announced], now: Instant) -> usize {
         self.0.state().refusals.borne(node, announced, now)
     }
 
     /// A device refused a passcode.
-    pub fn refused(&self, node: &CommissionableNode, now: Instant) {
+    pub fn refused(&self, node: &Announced, now: Instant) {
         self.0.state().refusals.note(node, now);
+    }
+
+    /// The turn with the radio, if nobody has it.
+    pub fn try_radio(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.0.radio.0).try_acquire_owned().ok()
+    }
+
+    /// The next turn with the radio; `None` never, as nobody closes it.
+    pub async fn radio(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.0.radio.0).acquire_owned().await.ok()
     }
 
     /// What changes from now on.
@@ -136,8 +156,8 @@ impl Drop for Claimed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::{CommissionableTxt, ScopedAddress};
-    use crate::onboarding::{Discriminator, OnboardingPayload};
+    use crate::node::{CommissionableNode, CommissionableTxt, ScopedAddress};
+    use crate::onboarding::{Discriminator, OnboardingPayload, Rendezvous};
     use crate::secret::Passcode;
 
     fn payload(passcode: u32) -> OnboardingPayload {
@@ -146,17 +166,17 @@ mod tests {
             passcode: Passcode::new(passcode),
             vid_pid: None,
             flow: None,
-            on_network: None,
+            rendezvous: Rendezvous::ANYWHERE,
         }
     }
 
-    fn node(instance: &str) -> CommissionableNode {
-        CommissionableNode {
+    fn node(instance: &str) -> Announced {
+        Announced::Lan(CommissionableNode {
             instance: instance.to_owned(),
             addresses: vec![ScopedAddress { ip: std::net::Ipv4Addr::new(192, 0, 2, 1).into(), scope: None }],
             port: 5540,
             txt: CommissionableTxt::default(),
-        }
+        })
     }
 
     #[test]

@@ -480,6 +480,12 @@ pub(crate) fn sample_config() -> Config {
             grants: vec![CatGrant { cat, privilege: Privilege::Operate }],
             ..super::AccessConfig::default()
         },
+        networks: vec![super::HomeNetworkConfig {
+            name: Some("Home".to_owned()),
+            ssid: Some("Home".to_owned()),
+            password_file: Some("wifi-password".into()),
+            dataset_file: Some("thread-dataset".into()),
+        }],
         admin: AdminConfig::default(),
         ..Config::default()
     }

@@ -22,6 +22,8 @@ const MAX_LABEL_BYTES: usize = 32;
 const MAX_VENDOR_ID: u16 = 0xFFF4;
 /// `sun_path` with its closing zero.
 const MAX_SOCKET_PATH: usize = 107;
+/// An SSID, in bytes.
+const MAX_SSID: usize = 32;
 /// IFNAMSIZ without its closing zero.
 const MAX_INTERFACE_NAME: usize = 15;
 /// The Matter stack holds 64 sessions; an attempt needs two, a window shared with others some more.
@@ -39,6 +41,10 @@ pub(crate) fn example_of(key: &str) -> Option<&'static str> {
         "max_age" => "max_age = \"90d\"",
         "max_size" => "max_size = \"64MiB\"",
         "max_concurrent" => "max_concurrent = 8",
+        "country" => "country = \"DE\"",
+        "adapter" => "adapter = \"hci0\"",
+        "ssid" => "ssid = \"Home\"",
+        "dataset_file" => "dataset_file = \"/etc/matterbind/thread-dataset\"",
         "vendor_id" | "admin_vendor_id" => "0xFFF1",
         "product_id" => "0x8000",
         "cat" | "admin_cat" => "0x0001_0001 (identifier and version, the version not 0)",
@@ -75,6 +81,7 @@ pub(crate) struct Judgement {
 pub(crate) fn judge(config: &Config, secrets: Secrets) -> Judgement {
     let mut judge = Judge { secrets, mistakes: Vec::new(), notes: Vec::new() };
     judge.top_level(config);
+    judge.networks(config);
     judge.commissioning(config);
     judge.attestation(config);
     judge.access(config);
@@ -146,7 +153,30 @@ impl Judge {
         );
     }
 
+    fn networks(&mut self, config: &Config) {
+        for (i, network) in config.networks.iter().enumerate() {
+            let right = match (&network.ssid, &network.password_file, &network.dataset_file) {
+                (Some(ssid), _, None) => (1..=MAX_SSID).contains(&ssid.len()),
+                (None, None, Some(_)) => true,
+                _ => false,
+            };
+            self.demand(
+                right,
+                &format!("networks[{i}]"),
+                || "a network has either an ssid of 1 to 32 bytes, or a dataset_file".to_owned(),
+                "write ssid and password_file for Wi-Fi, dataset_file for Thread",
+            );
+        }
+    }
+
     fn commissioning(&mut self, config: &Config) {
+        let country = &config.commissioning.country;
+        self.demand(
+            country.is_empty() || country.len() == 2 && country.bytes().all(|letter| letter.is_ascii_uppercase()),
+            "commissioning.country",
+            || format!("{country:?} is no country code"),
+            "write two capital letters (ISO 3166-1), for instance \"DE\", or leave it empty",
+        );
         let times = &config.commissioning;
         self.within("commissioning.deadline", times.deadline, 5..=900);
         self.within("commissioning.discover_timeout", times.discover_timeout, 1..=900);

@@ -316,7 +316,7 @@ impl<W: World> Hub<W> {
         match code {
             Ok(binding_code) => {
                 let bitmask = record.capabilities_bitmask;
-                let none = CapabilityMask { wan: false, ble: false }.value();
+                let none = CapabilityMask::ON_THE_LAN.value();
                 let capabilities_bitmask = if bitmask == 0 { none } else { bitmask };
                 let options = record.bind_options.clone();
                 Some(Eligible { device, binding_code, capabilities_bitmask, options })

@@ -70,6 +70,11 @@ impl Clock {
         self.with(|sanity, _| sanity.standing() != Standing::NotSet)
     }
 
+    /// The time, where the clock may be told to others: it is not known to be wrong.
+    pub(crate) fn believed(&self) -> Option<Timestamp> {
+        self.with(|sanity, now| (sanity.standing() != Standing::NotSet).then_some(now.wall))
+    }
+
     pub(super) fn status(&self) -> ClockStatus {
         self.with(|sanity, now| ClockStatus {
             standing: sanity.standing().as_str().to_owned(),

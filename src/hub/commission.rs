@@ -72,6 +72,9 @@ impl Progress {
 /// The longest that a client may let an attempt wait for the cloud.
 const WAIT_BIND_MAX: Duration = Duration::from_secs(600);
 
+/// The longest that a device may wait for other credentials: what it grants its fail-safe in all.
+const WAIT_NETWORK_MAX: Duration = Duration::from_secs(600);
+
 impl<W: World> CommissionDoor for Hub<W> {
     /// A request for a device that is being taken in joins that attempt.
     async fn commission(&self, request: CommissionRequest, progress: Progress) -> Result<CommissionResult, Refusal> {
@@ -263,6 +266,9 @@ fn order(attempt_id: Uuid, request: CommissionRequest) -> Result<Order, Commissi
         room_id: request.room_id.filter(|id| !id.is_empty()),
         no_bind: request.no_bind,
         attestation_override: request.attestation_override,
+        network: request.network.filter(|name| !name.is_empty()),
+        wait_network: Duration::from_millis(request.wait_network_ms).min(WAIT_NETWORK_MAX),
+        terms: request.accept_terms,
     })
 }
 
@@ -284,6 +290,7 @@ fn timings(commissioned: &Commissioned) -> Timings {
         pase: sum(&[Step::Pase, Step::ArmFailSafe, Step::ReadInfo]),
         attestation: sum(&[Step::Attestation]),
         credentials: sum(&[Step::Csr, Step::AddRoot, Step::AddNoc]),
+        network: sum(&[Step::Network]),
         operational: sum(&[Step::Operational, Step::Complete]),
         access: sum(&[Step::Access]),
         record: sum(&[Step::Record]),

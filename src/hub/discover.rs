@@ -12,8 +12,9 @@ use utoipa::{IntoParams, ToSchema};
 use super::Hub;
 use super::refusal::Refusal;
 use super::world::{Lan, World};
+use crate::commissioning::error::Disposition;
 use crate::discovery::{DiscoveryEvent, Seen};
-use crate::node::{CommissionableNode, NodeId, OperationalNode, ScopedAddress};
+use crate::node::{BluetoothNode, CommissionableNode, CommissionableTxt, NodeId, OperationalNode, ScopedAddress};
 use crate::store::Store;
 
 /// The longest listing of `discover`.
@@ -42,11 +43,15 @@ pub struct DiscoverQuery {
     pub operational: bool,
     /// Go on, one change a line.
     pub watch: bool,
+    /// Devices on Bluetooth only.
+    pub ble: bool,
+    /// Devices on the LAN only.
+    pub lan: bool,
 }
 
 impl Default for DiscoverQuery {
     fn default() -> Self {
-        Self { timeout_ms: 3000, operational: false, watch: false }
+        Self { timeout_ms: 3000, operational: false, watch: false, ble: false, lan: false }
     }
 }
 
@@ -55,6 +60,9 @@ impl Default for DiscoverQuery {
 pub struct Discovered {
     /// What was seen.
     pub nodes: Vec<DiscoveredNode>,
+    /// Why nothing was heard over Bluetooth, where it was asked for and is not there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bluetooth: Option<String>,
 }
 
 /// One node as its DNS-SD records describe it: commissionable, or operational on our fabric.
@@ -81,6 +89,9 @@ pub struct DiscoveredNode {
     pub port: u16,
     /// Interfaces it was seen on.
     pub interfaces: Vec<String>,
+    /// What is known of a device on Bluetooth.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bluetooth: Option<BluetoothSeen>,
     /// Other instances with the same address and port: a device that came back under another name, or a liar.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub same_address_as: Vec<String>,
@@ -109,6 +120,36 @@ impl From<&OperationalNode> for DiscoveredNode {
             addresses: node.addresses.iter().map(ToString::to_string).collect(),
             port: node.port,
             interfaces: interfaces(&node.addresses),
+            ..Self::default()
+        }
+    }
+}
+
+/// A Bluetooth advertisement.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct BluetoothSeen {
+    /// The device's address, which it changes every few minutes.
+    pub address: String,
+    /// How strongly it is received, dBm.
+    pub rssi: i16,
+    /// Whether it has additional data to read, for instance a rotating id.
+    pub additional_data: bool,
+}
+
+impl From<&BluetoothNode> for DiscoveredNode {
+    fn from(node: &BluetoothNode) -> Self {
+        let txt = CommissionableTxt {
+            discriminator: node.discriminator,
+            commissioning_mode: 1,
+            vendor_id: (node.vendor_id != 0).then_some(node.vendor_id),
+            product_id: (node.product_id != 0).then_some(node.product_id),
+            ..CommissionableTxt::default()
+        };
+        let (rssi, additional_data) = (node.rssi, node.additional_data);
+        Self {
+            instance: node.instance(),
+            txt: decoded(&txt),
+            bluetooth: Some(BluetoothSeen { address: node.address.to_string(), rssi, additional_data }),
             ..Self::default()
         }
     }
@@ -172,10 +213,23 @@ pub enum DiscoverChangeKind {
 
 impl<W: World> DiscoverDoor for Hub<W> {
     async fn discover(&self, query: &DiscoverQuery) -> Result<Discovered, Refusal> {
-        let listening = self.lan.ask();
+        let looking = (!query.lan && !query.operational && !query.watch).then(|| self.radio.look());
+        let listening = (!query.ble).then(|| self.lan.ask());
         tokio::time::sleep(Duration::from_millis(query.timeout_ms).min(LISTEN_MAX)).await;
         drop(listening);
-        let mut nodes: Vec<DiscoveredNode> = if query.operational {
+        let heard = looking.map(|looking| looking.heard());
+        if let (true, Some(Err(why))) = (query.ble, &heard) {
+            let message = format!("Bluetooth cannot be used: {why}");
+            return Err(Refusal::new("bluetooth-unavailable", Disposition::UserAction, message, why.hint()));
+        }
+        let (over_bluetooth, bluetooth) = match heard {
+            Some(Ok(nodes)) => (nodes, None),
+            Some(Err(why)) => (Vec::new(), Some(why.to_string())),
+            None => (Vec::new(), None),
+        };
+        let mut nodes: Vec<DiscoveredNode> = if query.ble {
+            Vec::new()
+        } else if query.operational {
             let ours = self.credentials.compressed_fabric_id();
             let all = self.lan.operational_nodes();
             all.iter().filter(|node| node.compressed_fabric_id == ours).map(DiscoveredNode::from).collect()
@@ -185,7 +239,8 @@ impl<W: World> DiscoverDoor for Hub<W> {
         for node in &mut nodes {
             node.name = name_of(&self.store, node.node_id).await;
         }
-        Ok(Discovered { nodes })
+        nodes.extend(over_bluetooth.iter().map(DiscoveredNode::from));
+        Ok(Discovered { nodes, bluetooth })
     }
 
     async fn watch(&self, query: &DiscoverQuery) -> Result<mpsc::Receiver<DiscoverChange>, Refusal> {

@@ -9,6 +9,7 @@ pub use super::doctor::DoctorDoor;
 pub use super::inventory::InventoryDoor;
 pub use super::keys::KeysDoor;
 pub use super::log::LogDoor;
+pub use super::networks::NetworksDoor;
 pub use super::outbox::OutboxDoor;
 pub use super::removal::RemovalDoor;
 pub use super::status::StatusDoor;
@@ -26,6 +27,7 @@ pub trait Doors:
     + InventoryDoor
     + KeysDoor
     + LogDoor
+    + NetworksDoor
     + OutboxDoor
     + RemovalDoor
     + StatusDoor
@@ -44,6 +46,7 @@ impl<T> Doors for T where
         + InventoryDoor
         + KeysDoor
         + LogDoor
+        + NetworksDoor
         + OutboxDoor
         + RemovalDoor
         + StatusDoor

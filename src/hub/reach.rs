@@ -185,7 +185,7 @@ impl<W: World> Reach<W> {
         match &opened {
             Ok(session) => trail.handle_answer(session.peer(), addresses, now),
             Err(LinkError::Unreachable { tried }) => {
-                tried.iter().for_each(|(address, _)| trail.handle_failure(*address, now));
+                tried.iter().filter_map(|(peer, _)| peer.udp()).for_each(|at| trail.handle_failure(at, now));
             }
             Err(LinkError::NoSharedTrustRoots { peer } | LinkError::NotThatNode { peer }) => {
                 trail.handle_failure(*peer, now);

@@ -60,6 +60,9 @@ pub struct Status {
     /// The hub's clock.
     #[serde(default)]
     pub clock: ClockStatus,
+    /// The Bluetooth adapter, or why there is none.
+    #[serde(default)]
+    pub bluetooth: BluetoothStatus,
     /// Other controllers with certificates of our fabric.
     #[serde(default)]
     pub controllers: ControllerCounts,
@@ -147,13 +150,30 @@ impl<W: World> StatusDoor for Hub<W> {
             verdicts: self.syncing.verdicts(),
             trust: self.judge.status(),
             clock: self.clock.status(),
+            bluetooth: self.bluetooth_status().await,
             controllers: self.controller_counts().await,
             findings: self.doctor.troubles(),
         }
     }
 }
 
+/// How Bluetooth stands. A hub without it works as well, on the network.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct BluetoothStatus {
+    /// The adapter that is used when a device is looked for.
+    pub adapter: Option<String>,
+    /// What is missing, where there is none.
+    pub missing: Option<String>,
+}
+
 impl<W: World> Hub<W> {
+    async fn bluetooth_status(&self) -> BluetoothStatus {
+        match self.radio.adapter().await {
+            Ok(adapter) => BluetoothStatus { adapter: Some(adapter), missing: None },
+            Err(why) => BluetoothStatus { adapter: None, missing: Some(why.to_string()) },
+        }
+    }
+
     /// Nodes and rows by state; nothing where the store does not answer.
     pub(super) async fn counts(&self) -> (NodeCounts, OutboxCounts) {
         let Ok(counts) = self.store.counts().await else { return Default::default() };
@@ -258,6 +278,7 @@ mod tests {
             verdicts: BTreeMap::new(),
             trust: TrustStatus::default(),
             clock: ClockStatus::default(),
+            bluetooth: BluetoothStatus::default(),
             controllers: ControllerCounts::default(),
             findings: Vec::new(),
         };

@@ -18,7 +18,7 @@ use super::inventory::NodeRef;
 use super::reach::device_error;
 use super::refusal::Refusal;
 use super::world::{Case, Lan, World};
-use crate::bind::{BindOptions, BindState, BindStatus, CloudDevice, CloudRecord};
+use crate::bind::{BindOptions, BindState, BindStatus, CapabilityMask, CloudDevice, CloudRecord};
 use crate::commissioning::error::Disposition;
 use crate::commissioning::identity::{self, GivenIdentity};
 use crate::commissioning::ports::{LinkError, NodeStore, OperationalSession};
@@ -262,6 +262,7 @@ impl<W: World> Hub<W> {
             state: NodeState::Operational,
             bind_options: BindOptions::default(),
             bind: BindStatus::default(),
+            icd: None,
             replaces: None,
         })
     }
@@ -277,18 +278,21 @@ impl<W: World> Hub<W> {
             Ok(description) => description.basic,
             Err(_) => return,
         };
-        record.bind = match identity::resolve(&GivenIdentity::default(), &profiles, &basic, session).await {
-            Ok(eligible) => {
-                (record.product_key, record.device_key) =
-                    (Some(eligible.device.product_key), Some(eligible.device.device_key));
-                record.capabilities_bitmask = eligible.capabilities_bitmask;
-                record.bind_options = eligible.options;
-                let message =
-                    "the cloud does not hold it, and its discriminator is not known: commission it again".to_owned();
-                BindStatus { state: BindState::NotEligible, message, ..BindStatus::default() }
-            }
-            Err(not_eligible) => not_eligible.status(),
-        };
+        record.bind =
+            match identity::resolve(&GivenIdentity::default(), &profiles, &basic, CapabilityMask::ON_THE_LAN, session)
+                .await
+            {
+                Ok(eligible) => {
+                    (record.product_key, record.device_key) =
+                        (Some(eligible.device.product_key), Some(eligible.device.device_key));
+                    record.capabilities_bitmask = eligible.capabilities_bitmask;
+                    record.bind_options = eligible.options;
+                    let message = "the cloud does not hold it, and its discriminator is not known: commission it again"
+                        .to_owned();
+                    BindStatus { state: BindState::NotEligible, message, ..BindStatus::default() }
+                }
+                Err(not_eligible) => not_eligible.status(),
+            };
     }
 
     /// What the cloud shows on our fabric; `None` where there is no cloud, or it does not answer.

@@ -165,7 +165,12 @@ impl Rig {
         let fabric = app::fabric::open(&config, &store, &journal, &clock).await.unwrap();
         home.set_fabric(fabric.credentials.compressed_fabric_id());
         let inside = Inside { store, journal, clock, fabric, metrics: Arc::new(Metrics::default()) };
-        let outside = Outside { link: Arc::new(home.clone()), lan: home.clone(), cloud: Some(Arc::clone(&account)) };
+        let outside = Outside {
+            link: Arc::new(home.clone()),
+            lan: home.clone(),
+            radio: Arc::new(home.clone()),
+            cloud: Some(Arc::clone(&account)),
+        };
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let hub = app::build::<Fakes>(config, inside, outside, &tasks, &stop).unwrap();
         Self { hub, home, account, tasks, state }

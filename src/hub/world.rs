@@ -9,6 +9,7 @@ use tokio::sync::broadcast;
 
 use crate::cloud::{CloudHealth, Look};
 use crate::commissioning::ports::{Discovery, LinkError, MatterLink};
+use crate::commissioning::radio::Radio;
 use crate::discovery::{DiscoveryEvent, Health, Survey};
 use crate::keystore::KeyBundle;
 use crate::node::{CommissionableNode, NodeId, OperationalNode};
@@ -31,6 +32,8 @@ pub(crate) type Case<W> = <<W as World>::Link as MatterLink>::Case;
 pub(crate) struct Outside<W: World> {
     pub(crate) link: Arc<W::Link>,
     pub(crate) lan: W::Lan,
+    /// Bluetooth.
+    pub(crate) radio: Arc<dyn Radio>,
     /// `None` where the configuration names none.
     pub(crate) cloud: Option<Arc<W::Cloud>>,
 }

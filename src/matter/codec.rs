@@ -7,11 +7,14 @@ use std::time::Duration;
 use rs_matter::error::Error;
 use rs_matter::tlv::{TLVElement, TLVTag, TLVWrite};
 
-use crate::commissioning::ports::{DeviceDescription, FabricDescriptor, LinkError};
+use crate::commissioning::network::NetworkKind;
+use crate::commissioning::ports::{DeviceDescription, FabricDescriptor, Facts, LinkError};
 use crate::fabric::{AclEntry, AclLimits};
 use crate::matter::command::Report;
 use crate::node::BasicInformation;
 use crate::plain::clean;
+
+pub(super) mod network;
 
 /// Clusters (Matter Core 9 and 11; Identify is Application Clusters 1.2).
 pub(super) mod cluster {
@@ -20,8 +23,10 @@ pub(super) mod cluster {
     pub const BASIC_INFORMATION: u32 = 0x28;
     pub const GENERAL_COMMISSIONING: u32 = 0x30;
     pub const NETWORK_COMMISSIONING: u32 = 0x31;
+    pub const TIME_SYNCHRONIZATION: u32 = 0x38;
     pub const ADMINISTRATOR_COMMISSIONING: u32 = 0x3C;
     pub const OPERATIONAL_CREDENTIALS: u32 = 0x3E;
+    pub const ICD_MANAGEMENT: u32 = 0x46;
 }
 
 /// Global attribute FeatureMap (Matter Core 7.13).
@@ -31,7 +36,11 @@ pub(super) const ACL: u32 = 0;
 /// Operational Credentials' Fabrics (11.18.5.2).
 pub(super) const FABRICS: u32 = 1;
 /// Wi-Fi and Thread in Network Commissioning's FeatureMap (11.9.4).
-const RADIO_FEATURES: u32 = 0b11;
+const WIFI: u32 = 0b01;
+const THREAD: u32 = 0b10;
+const RADIO_FEATURES: u32 = WIFI | THREAD;
+/// LongIdleTimeSupport in ICD Management's FeatureMap (9.16.4).
+const LONG_IDLE_TIME: u32 = 0b100;
 /// MaxCumulativeFailsafeSeconds where a device does not say (11.10.5.2 recommends it).
 const DEFAULT_CUMULATIVE_FAIL_SAFE: Duration = Duration::from_secs(900);
 
@@ -174,6 +183,7 @@ pub(super) struct Gathered {
     features: u32,
     cumulative: Option<u16>,
     fabrics: (u8, u8),
+    facts: Facts,
 }
 
 impl Gathered {
@@ -203,9 +213,44 @@ impl Gathered {
             (cluster::GENERAL_COMMISSIONING, 1) => {
                 self.cumulative = data.structure().and_then(|info| info.find_ctx(1)?.u16()).ok();
             }
-            (cluster::NETWORK_COMMISSIONING, FEATURE_MAP) => self.features |= data.u32().unwrap_or_default(),
+            (cluster::GENERAL_COMMISSIONING, 0) => keep(&mut self.facts.breadcrumb, data.u64()),
+            (cluster::GENERAL_COMMISSIONING, 4) => keep(&mut self.facts.network.concurrent, data.bool()),
+            (cluster::GENERAL_COMMISSIONING, 6) => {
+                keep(&mut self.facts.terms.get_or_insert_default().minimum_version, data.u16());
+            }
+            (cluster::GENERAL_COMMISSIONING, 8) => {
+                keep(&mut self.facts.terms.get_or_insert_default().required, data.bool());
+            }
+            (cluster::NETWORK_COMMISSIONING, attribute) => self.take_network(attribute, report),
+            (cluster::ICD_MANAGEMENT, FEATURE_MAP) => {
+                self.facts.long_idle = data.u32().unwrap_or_default() & LONG_IDLE_TIME != 0;
+            }
+            (cluster::TIME_SYNCHRONIZATION, FEATURE_MAP) => self.facts.keeps_time = true,
             (cluster::OPERATIONAL_CREDENTIALS, 2) => keep(&mut self.fabrics.0, data.u8()),
             (cluster::OPERATIONAL_CREDENTIALS, 3) => keep(&mut self.fabrics.1, data.u8()),
+            _ => {}
+        }
+    }
+
+    fn take_network(&mut self, attribute: u32, report: &Report<'_>) {
+        let (data, interface) = (&report.data, &mut self.facts.network);
+        let seconds = |place: &mut Duration| keep(place, data.u8().map(|seconds| Duration::from_secs(seconds.into())));
+        match attribute {
+            1 if report.is_item => interface.connected = interface.connected.take().or(network::connected(data)),
+            1 => {
+                let items = data.array().ok();
+                interface.connected =
+                    items.iter().flat_map(|list| list.iter()).flatten().find_map(|item| network::connected(&item));
+            }
+            2 => seconds(&mut interface.scan_max),
+            3 => seconds(&mut interface.connect_max),
+            FEATURE_MAP => {
+                let features = data.u32().unwrap_or_default();
+                self.features |= features;
+                let kinds = [(WIFI, NetworkKind::Wifi), (THREAD, NetworkKind::Thread)];
+                interface.kinds =
+                    kinds.into_iter().filter(|(bit, _)| features & bit != 0).map(|(_, kind)| kind).collect();
+            }
             _ => {}
         }
     }
@@ -223,6 +268,7 @@ impl Gathered {
             needs_regulatory_config: self.features & RADIO_FEATURES != 0,
             max_cumulative_fail_safe: cumulative.unwrap_or(DEFAULT_CUMULATIVE_FAIL_SAFE),
             fabrics: self.fabrics,
+            facts: self.facts,
         })
     }
 }

@@ -3,21 +3,23 @@
 //! rs-matter's generated commands without response data drop the status that the device answered; these do not. Not here:
 //! what the fields mean (`matter::codec`), opening sessions (`matter::session`).
 
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
 use async_io::Timer;
-use futures_util::future::{Either, select};
 use rs_matter::error::{Error, ErrorCode};
 use rs_matter::im::client::{ImClient, InvokeSenderSlot, WriteSenderSlot};
-use rs_matter::im::{AttrData, AttrPath, AttrResp, CmdResp, IMStatusCode};
-use rs_matter::tlv::{TLVElement, TLVTag, TLVWrite};
+use rs_matter::im::{AttrData, AttrPath, AttrResp, CmdResp, IM_REVISION, IMStatusCode, InvokeResp, OpCode};
+use rs_matter::tlv::{FromTLV, TLVElement, TLVTag, TLVWrite};
 use rs_matter::transport::exchange::Exchange;
+use rs_matter::utils::storage::WriteBuf;
+use tokio_util::sync::CancellationToken;
 
 use crate::commissioning::ports::{AttributePath, LinkError, NoAnswer};
+use crate::matter::btp::Connection;
 use crate::matter::session::Session;
 use crate::matter::stack::Context;
+use crate::node::Peer;
 
 /// A backstop: callers have shorter deadlines of their own. MRP gives an unreachable peer up after about six seconds.
 const TRANSACTION: Duration = Duration::from_secs(30);
@@ -71,6 +73,19 @@ impl Session {
         self.transact(async move |exchange, peer| invoke(exchange, peer, path, &fields, &parse).await).await
     }
 
+    /// The same for a command that a device may take long for: rs-matter waits for an answer over Bluetooth for five seconds, so
+    /// here it is waited for again until `limit`.
+    pub(super) async fn invoke_slowly<T: Send + 'static>(
+        &self,
+        path: CommandPath,
+        limit: Duration,
+        fields: impl Fn(&mut WriteBuf<'_>) -> Result<(), Error> + Send + 'static,
+        parse: impl Fn(Option<&TLVElement<'_>>) -> Result<T, LinkError> + Send + 'static,
+    ) -> Result<T, LinkError> {
+        let slowly = async move |exchange, peer| invoke_slowly(exchange, peer, path, &fields, &parse).await;
+        self.transact_within(limit, slowly).await
+    }
+
     /// Reads attributes; `report` gets each value. A status for one of the paths is given to `status`.
     pub(super) async fn read<T: Clone + Send + 'static>(
         &self,
@@ -99,10 +114,20 @@ impl Session {
     /// meet (Matter Core 8.10, BUSY; 4.11, the secure channel's own).
     async fn transact<F, T>(&self, transaction: F) -> Result<T, LinkError>
     where
-        F: AsyncFn(Exchange<'static>, SocketAddr) -> Result<T, LinkError> + Send + 'static,
+        F: AsyncFn(Exchange<'static>, Peer) -> Result<T, LinkError> + Send + 'static,
+        T: Send + 'static,
+    {
+        self.transact_within(TRANSACTION, transaction).await
+    }
+
+    /// The same with another limit. Where the Bluetooth link under the session ends, nobody waits for the answer.
+    pub(super) async fn transact_within<F, T>(&self, limit: Duration, transaction: F) -> Result<T, LinkError>
+    where
+        F: AsyncFn(Exchange<'static>, Peer) -> Result<T, LinkError> + Send + 'static,
         T: Send + 'static,
     {
         let (id, peer) = (self.id, self.peer);
+        let lost = self.bluetooth.as_ref().map(Connection::lost);
         let job = move |context: Rc<Context>| async move {
             let patiently = async {
                 let mut pauses = BUSY_PAUSES.iter();
@@ -115,12 +140,22 @@ impl Session {
                     }
                 }
             };
-            match select(Box::pin(patiently), Timer::after(TRANSACTION)).await {
-                Either::Left((result, _)) => result,
-                Either::Right(_) => Err(unanswered(peer)),
+            tokio::select! {
+                biased;
+                result = patiently => result,
+                () = lost_link(lost.as_ref()) => Err(LinkError::BluetoothLost),
+                _ = Timer::after(limit) => Err(unanswered(peer)),
             }
         };
         self.stack.run(job).await
+    }
+}
+
+/// Comes back where there was a link, and it has ended.
+async fn lost_link(lost: Option<&CancellationToken>) {
+    match lost {
+        Some(lost) => lost.cancelled().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -135,7 +170,7 @@ pub(super) enum Missing {
 
 async fn invoke<T>(
     exchange: Exchange<'static>,
-    peer: SocketAddr,
+    peer: Peer,
     path: CommandPath,
     fields: &impl Fn(&mut InvokeSenderSlot<'static>) -> Result<(), Error>,
     parse: &impl Fn(Option<&TLVElement<'_>>) -> Result<T, LinkError>,
@@ -162,24 +197,91 @@ async fn invoke<T>(
         .map_err(failed)?;
     let result = match chunk.response().map_err(failed)? {
         None => parse(None),
-        Some(response) => match response.invoke_responses.as_ref().and_then(|all| all.iter().next()) {
-            Some(Ok(CmdResp::Cmd(command))) => parse(Some(&command.data)),
-            Some(Ok(CmdResp::Status(answer))) => match answer.status.status {
-                IMStatusCode::Success => parse(None),
-                status => Err(status_error(status, answer.status.cluster_status)),
-            },
-            Some(Err(error)) => Err(failed(error)),
-            None => Err(LinkError::Malformed { what: "an InvokeResponse without a response".to_owned() }),
-        },
+        Some(response) => invoke_response(&response, peer, parse),
     };
     // Gives rs-matter's one receive buffer back. The answer stands, whatever becomes of its acknowledgement.
     let _ = chunk.complete().await;
     result
 }
 
+fn invoke_response<T>(
+    response: &InvokeResp<'_>,
+    peer: Peer,
+    parse: &impl Fn(Option<&TLVElement<'_>>) -> Result<T, LinkError>,
+) -> Result<T, LinkError> {
+    match response.invoke_responses.as_ref().and_then(|all| all.iter().next()) {
+        Some(Ok(CmdResp::Cmd(command))) => parse(Some(&command.data)),
+        Some(Ok(CmdResp::Status(answer))) => match answer.status.status {
+            IMStatusCode::Success => parse(None),
+            status => Err(status_error(status, answer.status.cluster_status)),
+        },
+        Some(Err(error)) => Err(link_error(&error, peer)),
+        None => Err(LinkError::Malformed { what: "an InvokeResponse without a response".to_owned() }),
+    }
+}
+
+/// See [`Session::invoke_slowly`]. rs-matter's client gives up with its first timeout, so the message is written here.
+async fn invoke_slowly<T>(
+    mut exchange: Exchange<'static>,
+    peer: Peer,
+    path: CommandPath,
+    fields: &impl Fn(&mut WriteBuf<'_>) -> Result<(), Error>,
+    parse: &impl Fn(Option<&TLVElement<'_>>) -> Result<T, LinkError>,
+) -> Result<T, LinkError> {
+    let failed = |error: Error| link_error(&error, peer);
+    let request = |_: &Exchange<'_>, writer: &mut WriteBuf<'_>| {
+        invoke_request(writer, path, fields)?;
+        Ok(Some(OpCode::InvokeRequest.into()))
+    };
+    exchange.send_with(request).await.map_err(failed)?;
+    loop {
+        match exchange.recv_fetch().await {
+            Ok(_) => break,
+            Err(error) if error.code() == ErrorCode::RxTimeout => {}
+            Err(error) => return Err(failed(error)),
+        }
+    }
+    let result = {
+        let received = exchange.rx().map_err(failed)?;
+        match InvokeResp::from_tlv(&TLVElement::new(received.payload())) {
+            Ok(response) => invoke_response(&response, peer, parse),
+            Err(error) => Err(failed(error)),
+        }
+    };
+    // The answer stands, whatever becomes of its acknowledgement.
+    let _ = exchange.acknowledge().await;
+    result
+}
+
+/// InvokeRequestMessage with one command (Matter Core 10.7.9).
+fn invoke_request(
+    writer: &mut WriteBuf<'_>,
+    path: CommandPath,
+    fields: &impl Fn(&mut WriteBuf<'_>) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let tag = TLVTag::Context;
+    writer.start_struct(&TLVTag::Anonymous)?;
+    writer.bool(&tag(0), false)?;
+    writer.bool(&tag(1), false)?;
+    writer.start_array(&tag(2))?;
+    writer.start_struct(&TLVTag::Anonymous)?;
+    writer.start_list(&tag(0))?;
+    writer.u16(&tag(0), path.endpoint)?;
+    writer.u32(&tag(1), path.cluster)?;
+    writer.u32(&tag(2), path.command)?;
+    writer.end_container()?;
+    writer.start_struct(&tag(1))?;
+    fields(writer)?;
+    writer.end_container()?;
+    writer.end_container()?;
+    writer.end_container()?;
+    writer.u8(&tag(0xFF), IM_REVISION)?;
+    writer.end_container()
+}
+
 async fn read<T>(
     exchange: Exchange<'static>,
-    peer: SocketAddr,
+    peer: Peer,
     paths: &[AttrPath],
     fabric_filtered: bool,
     mut value: T,
@@ -223,7 +325,7 @@ fn report_of<'a>(data: &AttrData<'a>) -> Result<Report<'a>, LinkError> {
 
 async fn write(
     exchange: Exchange<'static>,
-    peer: SocketAddr,
+    peer: Peer,
     path: &AttrPath,
     value: &impl Fn(&mut WriteSenderSlot<'static>, &TLVTag) -> Result<(), Error>,
 ) -> Result<(), LinkError> {
@@ -286,13 +388,13 @@ pub(super) fn status_error(status: IMStatusCode, cluster: Option<u16>) -> LinkEr
 }
 
 /// The peer of a session stopped answering.
-pub(super) fn unanswered(peer: SocketAddr) -> LinkError {
+pub(super) fn unanswered(peer: Peer) -> LinkError {
     LinkError::Unreachable { tried: vec![(peer, NoAnswer::Silent)] }
 }
 
 /// An rs-matter error as the ports have it. A device's StatusResponse arrives as one of these, too: rs-matter folds the
 /// status into its own code.
-pub(super) fn link_error(error: &Error, peer: SocketAddr) -> LinkError {
+pub(super) fn link_error(error: &Error, peer: Peer) -> LinkError {
     use ErrorCode as E;
     match error.code() {
         E::TxTimeout | E::RxTimeout => unanswered(peer),

@@ -7,7 +7,6 @@
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
@@ -19,17 +18,17 @@ use rs_matter::error::{Error, ErrorCode};
 use rs_matter::sc::case::CaseInitiator;
 use rs_matter::sc::pase::PaseInitiator;
 use rs_matter::transport::exchange::Exchange;
-use rs_matter::transport::network::Address;
 use rs_matter::transport::session::ReservedSession;
 
 use crate::commissioning::ports::{LinkError, NoAnswer};
+use crate::matter::btp::address_of;
 use crate::matter::challenge::{PaseProgress, WatchedCrypto};
 use crate::matter::command::link_error;
 use crate::matter::datagram::Status;
 use crate::matter::heard::{Heard, Watched};
 use crate::matter::places::{Place, Turn};
 use crate::matter::stack::Context;
-use crate::node::NodeId;
+use crate::node::{NodeId, Peer};
 use crate::secret::Passcode;
 
 /// As long as MRP needs for its five transmissions.
@@ -87,7 +86,9 @@ impl Failure {
     /// PASE: whether the device has certainly not counted a try of its passcode.
     pub fn leaves_passcode_untried(&self) -> bool {
         match self {
-            Self::NoAnswer(NoAnswer::Silent | NoAnswer::NoRoute(_) | NoAnswer::NotTried)
+            Self::NoAnswer(
+                NoAnswer::Silent | NoAnswer::NoRoute(_) | NoAnswer::NoConnection(_) | NoAnswer::NotTried,
+            )
             | Self::Busy
             | Self::WindowClosed => true,
             Self::NoAnswer(NoAnswer::Incomplete)
@@ -111,7 +112,7 @@ pub(super) struct Progress {
 /// Runs one handshake, as soon as it is its turn.
 pub(super) async fn run(
     context: &Context,
-    peer: SocketAddr,
+    peer: Peer,
     goal: &Goal,
     progress: Rc<Progress>,
 ) -> Result<Ended, LinkError> {
@@ -162,7 +163,7 @@ enum End {
 /// with another order is an error and never a command to the wrong device.
 async fn establish<'a, F, H>(
     context: &'a Context,
-    peer: SocketAddr,
+    peer: Peer,
     turn: Turn,
     answered: &Cell<bool>,
     handshake: F,
@@ -173,7 +174,7 @@ where
 {
     make_room(context).await?;
     let drawing = WatchedCrypto::new(context.crypto);
-    let exchange = Exchange::initiate_plaintext(context.matter, &drawing, Address::Udp(peer))
+    let exchange = Exchange::initiate_plaintext(context.matter, &drawing, address_of(peer))
         .await
         .map_err(|error| link_error(&error, peer))?;
     // The last number drawn for a plaintext session is its initiator's node id.
@@ -275,7 +276,7 @@ fn unresponsive(heard: &Heard) -> Failure {
     Failure::NoAnswer(if heard.anything() { NoAnswer::Incomplete } else { NoAnswer::Silent })
 }
 
-fn pase_failed(error: &Error, progress: PaseProgress, heard: &Heard, peer: SocketAddr) -> Failure {
+fn pase_failed(error: &Error, progress: PaseProgress, heard: &Heard, peer: Peer) -> Failure {
     match (heard.refusal, progress) {
         (Some(Status { busy: true, .. }), _) => Failure::Busy,
         // cB is not what our passcode gives, or the device says the same of our cA.
@@ -295,7 +296,7 @@ fn broke_off(error: &Error) -> bool {
     error.is_peer_unresponsive() || gone.contains(&error.code())
 }
 
-fn case_failed(error: &Error, heard: &Heard, peer: SocketAddr) -> Failure {
+fn case_failed(error: &Error, heard: &Heard, peer: Peer) -> Failure {
     match (heard.refusal, error.code()) {
         (Some(Status { busy: true, .. }), _) => Failure::Busy,
         (Some(Status { code: NO_SHARED_TRUST_ROOTS, .. }), _) => Failure::NoRoots,
@@ -320,7 +321,7 @@ mod tests {
 
     #[test]
     fn refusals_are_told_apart_by_what_was_heard_and_how_far_pase_got() {
-        let peer = "192.0.2.1:5540".parse().unwrap();
+        let peer = Peer::Udp("192.0.2.1:5540".parse().unwrap());
         let (invalid, timeout) = (Error::from(ErrorCode::Invalid), Error::from(ErrorCode::TxTimeout));
         let said = |busy, code| Heard {
             last: Some(Instant::now()),

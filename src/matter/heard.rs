@@ -12,12 +12,12 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::Waker;
 use std::time::Instant;
 
 use crate::matter::datagram::{Datagram, Message, Status};
+use crate::node::Peer;
 
 /// So many acknowledgements are kept back before a peer has said anything else.
 const KEPT_BACK: u8 = 2;
@@ -52,7 +52,7 @@ pub struct Watchers(Rc<RefCell<All>>);
 #[derive(Default)]
 struct All {
     /// By the initiator's node id.
-    handshakes: HashMap<u64, (SocketAddr, Heard)>,
+    handshakes: HashMap<u64, (Peer, Heard)>,
     /// New sessions on which nothing but acknowledgements has come, and how many of those.
     new_sessions: HashMap<u16, u8>,
     /// Who waits for any of this: one task, as there is one root future.
@@ -61,7 +61,7 @@ struct All {
 
 impl Watchers {
     /// Begins to note what `peer` says to `initiator`.
-    pub fn watch(&self, peer: SocketAddr, initiator: u64) -> Watched {
+    pub fn watch(&self, peer: Peer, initiator: u64) -> Watched {
         self.0.borrow_mut().handshakes.insert(initiator, (peer, Heard::default()));
         Watched { initiator, all: self.clone() }
     }
@@ -87,7 +87,7 @@ impl Watchers {
     }
 
     /// A datagram has come; false where rs-matter must not see it.
-    pub fn handle_received(&self, peer: SocketAddr, datagram: &Datagram, now: Instant) -> bool {
+    pub fn handle_received(&self, peer: Peer, datagram: &Datagram, now: Instant) -> bool {
         let mut all = self.0.borrow_mut();
         let all = &mut *all;
         if datagram.unsecured.is_none() {
@@ -168,6 +168,10 @@ mod tests {
         Datagram::read(bytes, backend()).expect("a Matter datagram")
     }
 
+    fn at(text: &str) -> Peer {
+        Peer::Udp(text.parse().expect("an address"))
+    }
+
     fn heard(watched: &Watched) -> Heard {
         watched.heard(Waker::noop())
     }
@@ -175,7 +179,7 @@ mod tests {
     #[test]
     fn a_refusal_belongs_to_its_own_exchange() {
         let (watchers, now) = (Watchers::default(), Instant::now());
-        let (peer, other) = ("192.0.2.1:5540".parse().unwrap(), "192.0.2.2:5540".parse().unwrap());
+        let (peer, other) = (at("192.0.2.1:5540"), at("192.0.2.2:5540"));
         let watched = watchers.watch(peer, 77);
         let refusal = |initiator| read(&unsecured(0x40, true, 1, initiator, &INVALID_PARAMETER));
         assert!(watchers.handle_received(peer, &refusal(Some(76)), now));
@@ -190,7 +194,7 @@ mod tests {
     #[test]
     fn two_acknowledgements_wait_for_the_answer_and_the_third_does_not() {
         let (watchers, now) = (Watchers::default(), Instant::now());
-        let peer = "192.0.2.1:5540".parse().unwrap();
+        let peer = at("192.0.2.1:5540");
         let acknowledgement = |counter| read(&unsecured(0x10, false, counter, Some(77), &[]));
         let watched = watchers.watch(peer, 77);
         let passed = [5, 6, 7].map(|counter| watchers.handle_received(peer, &acknowledgement(counter), now));

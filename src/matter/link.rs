@@ -5,13 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::commissioning::ports::{IssuedNoc, LinkError, MatterLink};
+use crate::commissioning::radio::Radio;
+use crate::matter::btp;
 use crate::matter::credentials::{CredentialError, Credentials};
 use crate::matter::handshake::Goal;
 use crate::matter::operational::CaseLink;
 use crate::matter::pase::PaseLink;
 use crate::matter::session;
 use crate::matter::stack::Stack;
-use crate::node::NodeId;
+use crate::node::{NodeId, Peer};
 use crate::secret::Passcode;
 
 /// See [`MatterLink`]. Clones share the stack.
@@ -19,12 +21,13 @@ use crate::secret::Passcode;
 pub struct Link {
     stack: Stack,
     credentials: Arc<Credentials>,
+    radio: Arc<dyn Radio>,
 }
 
 impl Link {
     /// A link over a running stack that was started with the same bundle.
-    pub fn new(stack: Stack, credentials: Arc<Credentials>) -> Self {
-        Self { stack, credentials }
+    pub fn new(stack: Stack, credentials: Arc<Credentials>, radio: Arc<dyn Radio>) -> Self {
+        Self { stack, credentials, radio }
     }
 
     /// The stack.
@@ -42,31 +45,37 @@ impl MatterLink for Link {
     type Pase = PaseLink;
     type Case = CaseLink;
 
-    async fn open_pase(
-        &self,
-        addresses: &[SocketAddr],
-        passcode: &Passcode,
-        budget: Duration,
-    ) -> Result<PaseLink, LinkError> {
+    async fn open_pase(&self, peers: &[Peer], passcode: &Passcode, budget: Duration) -> Result<PaseLink, LinkError> {
         let (stack, credentials) = (self.stack.clone(), Arc::clone(&self.credentials));
-        let (addresses, passcode) = (addresses.to_vec(), passcode.clone());
+        let (peers, passcode) = (peers.to_vec(), passcode.clone());
+        // A device is either on the network or on Bluetooth; one that shows itself on both is two candidates.
+        let connection = match peers.first() {
+            Some(Peer::Bluetooth(address)) => Some(btp::connect(&stack, self.radio.as_ref(), *address, budget).await?),
+            Some(Peer::Udp(_)) | None => None,
+        };
         self.stack
             .run(move |context| async move {
-                let opened = session::open(&context, &addresses, budget, Goal::Pase(passcode)).await?;
+                let opening = session::open(&context, &peers, budget, Goal::Pase(passcode));
+                let opened = match &connection {
+                    None => opening.await?,
+                    Some(connection) => connection.or_lost(opening).await?,
+                };
                 let challenge = opened
                     .challenge
                     .ok_or_else(|| LinkError::Stack { what: "PASE gave no attestation challenge".to_owned() })?;
-                Ok(PaseLink { session: opened.session(stack), challenge, credentials })
+                Ok(PaseLink { session: opened.session(stack, connection), challenge, credentials })
             })
             .await
     }
 
     async fn open_case(&self, node: NodeId, addresses: &[SocketAddr], budget: Duration) -> Result<CaseLink, LinkError> {
-        let (stack, addresses) = (self.stack.clone(), addresses.to_vec());
+        let (stack, peers) = (self.stack.clone(), addresses.iter().copied().map(Peer::Udp).collect::<Vec<_>>());
         self.stack
             .run(move |context| async move {
-                let opened = session::open(&context, &addresses, budget, Goal::Case(node)).await?;
-                Ok(CaseLink { session: opened.session(stack) })
+                let opened = session::open(&context, &peers, budget, Goal::Case(node)).await?;
+                let no_address = || LinkError::Stack { what: "CASE over Bluetooth".to_owned() };
+                let at = opened.peer.udp().ok_or_else(no_address)?;
+                Ok(CaseLink { session: opened.session(stack, None), at })
             })
             .await
     }

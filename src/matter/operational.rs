@@ -25,11 +25,12 @@ const ACL_BYTES: usize = 1_000;
 /// See [`OperationalSession`].
 pub struct CaseLink {
     pub(super) session: Session,
+    pub(super) at: SocketAddr,
 }
 
 impl OperationalSession for CaseLink {
     fn peer(&self) -> SocketAddr {
-        self.session.peer
+        self.at
     }
 
     async fn commissioning_complete(&self) -> Result<(), LinkError> {

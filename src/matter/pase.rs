@@ -1,19 +1,22 @@
 //! A commissionee whose passcode was proved, and the commands that it takes before it is on our fabric (Matter Core 5.5).
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rs_matter::tlv::TLVWrite;
 use zeroize::Zeroizing;
 
+use crate::commissioning::network::{NetworkCredentials, SeenNetwork};
 use crate::commissioning::ports::{
-    AttestationResponse, CsrResponse, DeviceDescription, IssuedNoc, LinkError, PaseSession,
+    AttestationResponse, CsrResponse, DeviceDescription, IssuedNoc, LinkError, LocalTime, PaseSession,
 };
 use crate::matter::codec::{self, cluster, tag};
 use crate::matter::command::{CommandPath, Missing, root};
 use crate::matter::credentials::Credentials;
 use crate::matter::session::Session;
+use crate::node::Peer;
+
+mod network;
 
 /// See [`PaseSession`].
 pub struct PaseLink {
@@ -27,7 +30,7 @@ impl PaseSession for PaseLink {
         self.challenge
     }
 
-    fn peer(&self) -> SocketAddr {
+    fn peer(&self) -> Peer {
         self.session.peer
     }
 
@@ -44,7 +47,7 @@ impl PaseSession for PaseLink {
     }
 
     /// SetRegulatoryConfig `{0: location, 1: country, 2: breadcrumb}` (11.10.7.4).
-    async fn set_regulatory_config(&self) -> Result<(), LinkError> {
+    async fn set_regulatory_config(&self, country: &str) -> Result<(), LinkError> {
         // LocationCapability: a device that is built for indoors or outdoors only takes nothing else.
         let capability = self
             .session
@@ -59,9 +62,36 @@ impl PaseSession for PaseLink {
                 Missing::Tolerate,
             )
             .await?;
-        let fields = move |writer: &mut _| regulatory_fields(writer, capability);
+        let country = country.to_owned();
+        let fields = move |writer: &mut _| regulatory_fields(writer, capability, &country);
         let path = CommandPath::root(cluster::GENERAL_COMMISSIONING, 2);
         self.session.invoke(path, fields, codec::commissioning_response).await
+    }
+
+    /// SetTCAcknowledgements `{0: version, 1: bits}` (11.10.7.8).
+    async fn acknowledge_terms(&self, version: u16, bits: u16) -> Result<(), LinkError> {
+        let fields = move |writer: &mut rs_matter::im::client::InvokeSenderSlot<'static>| {
+            writer.u16(&tag(0), version)?;
+            writer.u16(&tag(1), bits)
+        };
+        let path = CommandPath::root(cluster::GENERAL_COMMISSIONING, 6);
+        self.session.invoke(path, fields, codec::commissioning_response).await
+    }
+
+    async fn set_time(&self, time: LocalTime) -> Result<(), LinkError> {
+        self.tell_time(time).await
+    }
+
+    async fn scan_networks(&self, wanted: &NetworkCredentials, limit: Duration) -> Result<Vec<SeenNetwork>, LinkError> {
+        self.scan(wanted, limit).await
+    }
+
+    async fn add_network(&self, credentials: &NetworkCredentials, breadcrumb: u64) -> Result<(), LinkError> {
+        self.add(credentials, breadcrumb).await
+    }
+
+    async fn connect_network(&self, id: &[u8], limit: Duration, breadcrumb: u64) -> Result<(), LinkError> {
+        self.join(id, limit, breadcrumb).await
     }
 
     async fn attestation(&self, nonce: [u8; 32]) -> Result<AttestationResponse, LinkError> {
@@ -111,9 +141,9 @@ fn arm_fields(writer: &mut impl TLVWrite, seconds: u16) -> Result<(), rs_matter:
     writer.u64(&tag(1), 0)
 }
 
-fn regulatory_fields(writer: &mut impl TLVWrite, location: u8) -> Result<(), rs_matter::error::Error> {
+fn regulatory_fields(writer: &mut impl TLVWrite, location: u8, country: &str) -> Result<(), rs_matter::error::Error> {
     writer.u8(&tag(0), location)?;
-    writer.utf8(&tag(1), "XX")?;
+    writer.utf8(&tag(1), country)?;
     writer.u64(&tag(2), 0)
 }
 
@@ -131,12 +161,14 @@ impl PaseLink {
     }
 }
 
-/// One read for all that is asked of a device before it gets credentials. Seven paths: nine must be supported (2.11.2.1).
+/// One read for all that is asked of a device before it gets credentials. Nine paths: as many must be supported (2.11.2.1).
 pub(super) async fn describe(session: &Session) -> Result<DeviceDescription, LinkError> {
     let paths = vec![
         root(cluster::BASIC_INFORMATION, None),
-        root(cluster::GENERAL_COMMISSIONING, Some(1)),
-        root(cluster::NETWORK_COMMISSIONING, Some(codec::FEATURE_MAP)),
+        root(cluster::GENERAL_COMMISSIONING, None),
+        root(cluster::NETWORK_COMMISSIONING, None),
+        root(cluster::ICD_MANAGEMENT, Some(codec::FEATURE_MAP)),
+        root(cluster::TIME_SYNCHRONIZATION, Some(codec::FEATURE_MAP)),
         root(cluster::ACCESS_CONTROL, Some(2)),
         root(cluster::ACCESS_CONTROL, Some(4)),
         root(cluster::OPERATIONAL_CREDENTIALS, Some(2)),

@@ -5,7 +5,6 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +14,7 @@ use futures_util::future::{Either, select};
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 
 use crate::commissioning::ports::LinkError;
+use crate::node::Peer;
 
 /// Places that the hub gives itself; the rest is for who opens a session to it.
 const OURS: usize = 60;
@@ -26,7 +26,7 @@ const QUEUE: Duration = Duration::from_secs(60);
 /// Both queues.
 pub(crate) struct Places {
     sessions: Arc<Semaphore>,
-    addresses: RefCell<HashMap<SocketAddr, Arc<Semaphore>>>,
+    addresses: RefCell<HashMap<Peer, Arc<Semaphore>>>,
 }
 
 impl Default for Places {
@@ -45,7 +45,7 @@ pub(crate) struct Place(OwnedSemaphorePermit);
 
 impl Places {
     /// Waits until nobody else begins a handshake with this address.
-    pub async fn turn(&self, peer: SocketAddr) -> Result<Turn, LinkError> {
+    pub async fn turn(&self, peer: Peer) -> Result<Turn, LinkError> {
         let queue = {
             let mut addresses = self.addresses.borrow_mut();
             addresses.retain(|_, queue| Arc::strong_count(queue) > 1);
@@ -108,7 +108,8 @@ mod tests {
     #[test]
     fn one_at_a_time_begins_at_an_address() {
         let places = Places::default();
-        let (one, other) = ("192.0.2.1:5540".parse().unwrap(), "192.0.2.2:5540".parse().unwrap());
+        let at = |text: &str| Peer::Udp(text.parse().unwrap());
+        let (one, other) = (at("192.0.2.1:5540"), at("192.0.2.2:5540"));
         let first = places.turn(one).now_or_never().expect("nobody else is there").unwrap();
         let mut second = Box::pin(places.turn(one));
         assert!(second.as_mut().now_or_never().is_none());

@@ -5,7 +5,6 @@
 //! be the end; and what proves something must not be waited over. Not here: commands (`matter::command`).
 
 use std::future::poll_fn;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
@@ -16,11 +15,13 @@ use futures_util::FutureExt;
 use rs_matter::transport::exchange::Exchange;
 
 use crate::commissioning::ports::{LinkError, NoAnswer};
+use crate::matter::btp::Connection;
 use crate::matter::handshake::{self, Ended, Failure, Goal, Progress};
 use crate::matter::places::Place;
 use crate::matter::race::Race;
 use crate::matter::socket::canonical;
 use crate::matter::stack::{Context, Stack};
+use crate::node::Peer;
 
 /// The first pause before fresh handshakes; it doubles.
 const PAUSE: Duration = Duration::from_millis(300);
@@ -33,7 +34,9 @@ const WORTHWHILE: Duration = Duration::from_millis(500);
 pub(super) struct Session {
     pub stack: Stack,
     pub id: u32,
-    pub peer: SocketAddr,
+    pub peer: Peer,
+    /// The Bluetooth connection under it; it ends with the session.
+    pub bluetooth: Option<Connection>,
     /// Its place among the sessions of the stack.
     pub _place: Place,
 }
@@ -48,15 +51,15 @@ impl Drop for Session {
 /// A session that was opened.
 pub(super) struct Opened {
     pub id: u32,
-    pub peer: SocketAddr,
+    pub peer: Peer,
     pub place: Place,
     /// PASE: the attestation challenge.
     pub challenge: Option<[u8; 16]>,
 }
 
 impl Opened {
-    pub fn session(self, stack: Stack) -> Session {
-        Session { stack, id: self.id, peer: self.peer, _place: self.place }
+    pub fn session(self, stack: Stack, bluetooth: Option<Connection>) -> Session {
+        Session { stack, id: self.id, peer: self.peer, bluetooth, _place: self.place }
     }
 }
 
@@ -64,19 +67,22 @@ impl Opened {
 /// time in which at least one handshake has its turn, and not the queue before it (see `places`).
 pub(super) async fn open(
     context: &Context,
-    addresses: &[SocketAddr],
+    addresses: &[Peer],
     budget: Duration,
     goal: Goal,
 ) -> Result<Opened, LinkError> {
     let mut left = budget;
     let mut broke_off = false;
-    let mut open: Vec<SocketAddr> = Vec::new();
-    for address in addresses.iter().map(|address| canonical(*address)) {
+    let mut open: Vec<Peer> = Vec::new();
+    for address in addresses.iter().map(|peer| match peer {
+        Peer::Udp(address) => Peer::Udp(canonical(*address)),
+        Peer::Bluetooth(_) => *peer,
+    }) {
         if !open.contains(&address) {
             open.push(address);
         }
     }
-    let mut found: Vec<(SocketAddr, Failure)> = Vec::new();
+    let mut found: Vec<(Peer, Failure)> = Vec::new();
     let mut round = 0;
     loop {
         match race(context, &open, &mut left, &goal).await? {
@@ -107,16 +113,16 @@ pub(super) async fn open(
 enum Raced {
     Won {
         id: u32,
-        peer: SocketAddr,
+        peer: Peer,
         place: Place,
         challenge: Option<[u8; 16]>,
     },
     /// What became of each address.
-    Lost(Vec<(SocketAddr, Failure)>),
+    Lost(Vec<(Peer, Failure)>),
 }
 
 struct Runner<'a> {
-    peer: SocketAddr,
+    peer: Peer,
     progress: Rc<Progress>,
     was_heard: bool,
     work: Pin<Box<dyn Future<Output = Result<Ended, LinkError>> + 'a>>,
@@ -126,15 +132,10 @@ struct Runner<'a> {
 ///
 /// PASE is carried on with the first address that answers: a device counts the tries of its passcode, and two handshakes
 /// with one device get in each other's way. Only where it says no before any passcode was needed, the others go on.
-async fn race(
-    context: &Context,
-    addresses: &[SocketAddr],
-    left: &mut Duration,
-    goal: &Goal,
-) -> Result<Raced, LinkError> {
+async fn race(context: &Context, addresses: &[Peer], left: &mut Duration, goal: &Goal) -> Result<Raced, LinkError> {
     let mut race = Race::new(addresses.len(), Instant::now());
     let mut running: Vec<Runner<'_>> = Vec::new();
-    let mut failures: Vec<(SocketAddr, Failure)> = Vec::new();
+    let mut failures: Vec<(Peer, Failure)> = Vec::new();
     let mut timer = Timer::never();
     let mut began: Option<Instant> = None;
     let mut over = Timer::never();
@@ -228,7 +229,7 @@ enum Next {
     /// Fresh handshakes with these addresses.
     Again {
         after: Duration,
-        at: Vec<SocketAddr>,
+        at: Vec<Peer>,
     },
     End(LinkError),
 }
@@ -243,7 +244,7 @@ struct Standing {
 }
 
 /// `found` has what became of every address, the latest that is known.
-fn next(goal: &Goal, found: &[(SocketAddr, Failure)], Standing { round, broke_off, left }: Standing) -> Next {
+fn next(goal: &Goal, found: &[(Peer, Failure)], Standing { round, broke_off, left }: Standing) -> Next {
     let again = round + 1 < ROUNDS;
     let is_untried = |failure: &Failure| *failure == Failure::NoAnswer(NoAnswer::NotTried);
     let is_worth_it = |failure: &Failure| match failure {
@@ -252,7 +253,10 @@ fn next(goal: &Goal, found: &[(SocketAddr, Failure)], Standing { round, broke_of
         Failure::NoAnswer(NoAnswer::Incomplete) => again || !goal.is_pase(),
         Failure::Refused { .. } => again,
         Failure::WindowClosed => again && broke_off,
-        Failure::NoAnswer(NoAnswer::NoRoute(_)) | Failure::NoRoots | Failure::OtherNode | Failure::Final(_) => false,
+        Failure::NoAnswer(NoAnswer::NoRoute(_) | NoAnswer::NoConnection(_))
+        | Failure::NoRoots
+        | Failure::OtherNode
+        | Failure::Final(_) => false,
     };
     let settles = |failure: &Failure| match failure {
         Failure::NoRoots | Failure::OtherNode | Failure::Final(_) => true,
@@ -260,7 +264,7 @@ fn next(goal: &Goal, found: &[(SocketAddr, Failure)], Standing { round, broke_of
         Failure::WindowClosed => !broke_off && !found.iter().any(|(_, failure)| is_untried(failure)),
         Failure::NoAnswer(_) | Failure::Busy | Failure::Refused { .. } => false,
     };
-    let at: Vec<SocketAddr> = found.iter().filter(|(_, failure)| is_worth_it(failure)).map(|(peer, _)| *peer).collect();
+    let at: Vec<Peer> = found.iter().filter(|(_, failure)| is_worth_it(failure)).map(|(peer, _)| *peer).collect();
     let after = PAUSE * 2_u32.pow(round.min(3));
     if at.is_empty() || left < after + WORTHWHILE || found.iter().any(|(_, failure)| settles(failure)) {
         return Next::End(conclusion(found, broke_off));
@@ -269,7 +273,7 @@ fn next(goal: &Goal, found: &[(SocketAddr, Failure)], Standing { round, broke_of
 }
 
 /// The strongest of what is known: what proves something before what does not.
-fn conclusion(found: &[(SocketAddr, Failure)], broke_off: bool) -> LinkError {
+fn conclusion(found: &[(Peer, Failure)], broke_off: bool) -> LinkError {
     let rank = |failure: &Failure| match failure {
         Failure::Final(_) => 0,
         Failure::Busy => 1,
@@ -282,8 +286,12 @@ fn conclusion(found: &[(SocketAddr, Failure)], broke_off: bool) -> LinkError {
     match found.iter().min_by_key(|(_, failure)| rank(failure)) {
         Some((_, Failure::Final(error))) => error.clone(),
         Some((_, Failure::Busy)) => LinkError::Busy,
-        Some((peer, Failure::NoRoots)) => LinkError::NoSharedTrustRoots { peer: *peer },
-        Some((peer, Failure::OtherNode)) => LinkError::NotThatNode { peer: *peer },
+        Some((Peer::Udp(peer), Failure::NoRoots)) => LinkError::NoSharedTrustRoots { peer: *peer },
+        Some((Peer::Udp(peer), Failure::OtherNode)) => LinkError::NotThatNode { peer: *peer },
+        // Both are answers to CASE, which is never opened over Bluetooth.
+        Some((peer @ Peer::Bluetooth(_), Failure::NoRoots | Failure::OtherNode)) => {
+            LinkError::HandshakeRefused { peer: *peer, code: 1 }
+        }
         Some((peer, Failure::Refused { code })) => LinkError::HandshakeRefused { peer: *peer, code: *code },
         Some((_, Failure::WindowClosed)) if broke_off => LinkError::Busy,
         Some((_, Failure::WindowClosed)) => LinkError::WindowClosed,
@@ -305,8 +313,12 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(15);
 
-    fn at(n: u8) -> SocketAddr {
-        SocketAddr::from(([192, 0, 2, n], 5540))
+    fn at(n: u8) -> Peer {
+        Peer::Udp(address(n))
+    }
+
+    fn address(n: u8) -> std::net::SocketAddr {
+        ([192, 0, 2, n], 5540).into()
     }
 
     fn decide(goal: &Goal, found: &[Failure], round: u32, left: Duration) -> Next {
@@ -333,11 +345,11 @@ mod tests {
         );
         assert_eq!(
             decide(&case, &[silent(), Failure::NoRoots], 0, LONG),
-            Next::End(LinkError::NoSharedTrustRoots { peer: at(2) })
+            Next::End(LinkError::NoSharedTrustRoots { peer: address(2) })
         );
         assert_eq!(
             decide(&case, &[Failure::OtherNode, refused()], 0, LONG),
-            Next::End(LinkError::NotThatNode { peer: at(1) })
+            Next::End(LinkError::NotThatNode { peer: address(1) })
         );
         let Next::End(error) = decide(&case, &[silent(), no_route()], 0, Duration::from_millis(700)) else {
             panic!("no time is left")

@@ -18,7 +18,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::matter::datagram::Datagram;
 use crate::matter::heard::Watchers;
 use crate::matter::replies::Replies;
-use crate::node::is_unicast_link_local;
+use crate::node::{Peer, is_unicast_link_local};
 
 /// Binds `port` (0: any free one) for IPv6 and IPv4, or for IPv4 alone where the host has no IPv6.
 ///
@@ -135,7 +135,7 @@ impl<C: Crypto> NetworkReceive for &MatterSocket<C> {
                     // What is no Matter message is left to rs-matter, which drops it.
                     if let Some(datagram) = Datagram::read(&buffer[..length], &self.crypto) {
                         self.replies.borrow_mut().handle_received(peer, &datagram);
-                        if !self.watchers.handle_received(peer, &datagram, Instant::now()) {
+                        if !self.watchers.handle_received(Peer::Udp(peer), &datagram, Instant::now()) {
                             continue;
                         }
                     }

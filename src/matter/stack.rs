@@ -26,11 +26,13 @@ use rs_matter::dm::devices::test::{TEST_DEV_ATT, TEST_DEV_COMM};
 use rs_matter::error::{Error, ErrorCode};
 use rs_matter::respond::Responder;
 use rs_matter::transport::exchange::Exchange;
+use rs_matter::transport::network::{Address, ChainedNetwork};
 use rs_matter::{MATTER_PORT, Matter};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::commissioning::ports::LinkError;
 use crate::keystore::KeyBundle;
+use crate::matter::btp::Bluetooth;
 use crate::matter::credentials::{ADMIN_VENDOR_ID, Backend, backend};
 use crate::matter::heard::Watchers;
 use crate::matter::places::Places;
@@ -84,6 +86,7 @@ pub(crate) struct Context {
     pub fabric: NonZeroU8,
     pub watchers: Watchers,
     pub places: Places,
+    pub bluetooth: Bluetooth,
     /// An idle exchange for every session in use: rs-matter evicts the least recently used session when its table of 64
     /// is full, but never one that has an exchange.
     pub pins: RefCell<HashMap<u32, Exchange<'static>>>,
@@ -215,6 +218,16 @@ impl Stack {
         answered.await.map_err(|_| self.gone())?
     }
 
+    /// Runs an async closure on the thread for as long as it takes, without waiting for it.
+    pub(crate) fn spawn<F, Fut>(&self, job: F)
+    where
+        F: FnOnce(Rc<Context>) -> Fut + Send + 'static,
+        Fut: Future<Output = ()> + 'static,
+    {
+        // Where the thread has ended there is nobody left to run it.
+        let _ = self.jobs.send(Box::new(move |context| Box::pin(job(context))));
+    }
+
     /// Runs something short on the thread without waiting for it.
     pub(crate) fn post(&self, job: impl FnOnce(&Context) + Send + 'static) {
         // Where the thread has ended there is nothing left to do it to.
@@ -253,6 +266,7 @@ fn thread_main(
         Box::leak(Box::new(Matter::new(&OURSELVES, TEST_DEV_COMM, &TEST_DEV_ATT, MATTER_PORT)));
     let crypto: &'static Backend = Box::leak(Box::new(backend()));
     let watchers = Watchers::default();
+    let bluetooth = Bluetooth::new(watchers.clone());
     let ready = install(matter, crypto, bundle).map_err(|error| error.to_string()).and_then(|fabric| {
         let socket = MatterSocket::new(socket, watchers.clone(), crypto).map_err(|error| error.to_string())?;
         Ok((fabric, socket))
@@ -265,12 +279,21 @@ fn thread_main(
         }
     };
     let _ = started.send(Ok(()));
-    let context =
-        Rc::new(Context { matter, crypto, fabric, watchers, places: Places::default(), pins: RefCell::default() });
+    let context = Rc::new(Context {
+        matter,
+        crypto,
+        fabric,
+        watchers,
+        places: Places::default(),
+        bluetooth: bluetooth.clone(),
+        pins: RefCell::default(),
+    });
+    // What is for a Bluetooth address goes there, everything else to the socket.
+    let network = || ChainedNetwork::new(Address::is_btp, bluetooth.network(crypto), &socket);
     let root = async {
         let responder = Responder::new_busy(matter, 0);
         tokio::select! {
-            result = matter.run(crypto, &socket, &socket, &socket) => Err(ended("transport", result)),
+            result = matter.run(crypto, network(), network(), &socket) => Err(ended("transport", result)),
             result = responder.run::<2>() => Err(ended("responder", result)),
             () = poll_jobs(context, jobs) => Ok(()),
             () = shared.stop.cancelled() => Ok(()),

@@ -41,6 +41,7 @@ pub(crate) fn record(node: u64) -> NodeRecord {
         last_seen_at: None,
         state: NodeState::Operational,
         bind: BindStatus { state: BindState::Bound, code: Some(200), ..BindStatus::default() },
+        icd: None,
         replaces: None,
     }
 }

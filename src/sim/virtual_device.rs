@@ -11,9 +11,11 @@ mod interface;
 mod light;
 mod node;
 mod storage;
+mod wireless;
 
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use rs_matter::BasicCommData;
 use rs_matter::error::ErrorCode;
@@ -24,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::evidence::DeviceEvidence;
 use crate::onboarding::{MAX_DISCRIMINATOR, PayloadError, check_passcode};
-use crate::secret::Passcode;
+use crate::secret::{Passcode, WifiPassword};
 
 /// Stack of the device's thread: without optimisation rs-matter's futures are large. Only touched pages count.
 const STACK_BYTES: usize = 8 << 20;
@@ -58,8 +60,50 @@ pub struct VirtualDeviceOptions {
     pub interfaces: Vec<String>,
     /// What it shows at attestation; by default evidence that fits vendor and product.
     pub evidence: Option<DeviceEvidence>,
+    /// The device is out of its box: on Bluetooth, and on no network before it has joined one.
+    pub radio: Option<RadioOptions>,
     /// Basic Information SpecificationVersion, for instance 0x0104_0000; by default rs-matter's.
     pub specification_version: Option<u32>,
+}
+
+/// The air around a device: where it advertises, which network is there, and what goes wrong.
+#[derive(Debug, Clone)]
+pub struct RadioOptions {
+    /// The directory that is the air (`bluetooth::air`).
+    pub air: PathBuf,
+    /// The network that is within reach, with its password; nothing where its access point is off.
+    pub wifi: Option<(String, WifiPassword)>,
+    /// How long ScanNetworks takes.
+    pub scan: Duration,
+    /// How long ConnectNetwork takes.
+    pub connect: Duration,
+    /// Bluetooth is dropped at ConnectNetwork, as by a device with one radio.
+    pub drops_at_connect: bool,
+    /// What SupportsConcurrentConnection says.
+    pub concurrent: bool,
+    /// It joins and gets no address: it never shows itself on the network.
+    pub no_address: bool,
+    /// So many indications after the connection, one is lost.
+    pub loses: Option<u32>,
+    /// So many indications after the connection, one overtakes the one before it.
+    pub swaps: Option<u32>,
+}
+
+impl RadioOptions {
+    /// Nothing goes wrong.
+    pub fn new(air: impl Into<PathBuf>) -> Self {
+        Self {
+            air: air.into(),
+            wifi: None,
+            scan: Duration::from_millis(100),
+            connect: Duration::from_millis(200),
+            drops_at_connect: false,
+            concurrent: true,
+            no_address: false,
+            loses: None,
+            swaps: None,
+        }
+    }
 }
 
 impl VirtualDeviceOptions {
@@ -79,6 +123,7 @@ impl VirtualDeviceOptions {
             device_name: "Virtual Light".to_owned(),
             interfaces: Vec::new(),
             evidence: None,
+            radio: None,
             specification_version: None,
         }
     }
@@ -113,7 +158,7 @@ impl VirtualDeviceOptions {
         let data = self.commissioning_data();
         let manual_code = data.compute_pairing_code().to_string();
         let payload = QrPayload::<NoOptionalData>::new(
-            DiscoveryCapabilities::IP,
+            if self.radio.is_some() { DiscoveryCapabilities::BLE } else { DiscoveryCapabilities::IP },
             CommFlowType::Standard,
             data,
             self.vendor_id,

@@ -36,6 +36,7 @@ pub(super) const MIGRATIONS: &[M<'static>] = &[
     M::up(include_str!("migrations/002_removal_told.sql")),
     M::up(include_str!("migrations/003_setup_codes.sql")).foreign_key_check(),
     M::up(include_str!("migrations/004_controllers.sql")),
+    M::up(include_str!("migrations/005_networks.sql")),
 ];
 
 /// The schema that this binary writes.

@@ -56,10 +56,7 @@ impl Store {
     /// The store fails.
     pub async fn load_secret(&self, name: &str) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
         let kept = self.load_blob(name).await?.map(Zeroizing::new);
-        Ok(kept.and_then(|bytes| match bytes.strip_prefix(MARK) {
-            Some(sealed) => self.seal.get()?.open(sealed),
-            None => Some(bytes),
-        }))
+        Ok(kept.and_then(|bytes| self.unsealed(&bytes)))
     }
 
     /// Saves bytes under `name`, sealed where there is a seal.
@@ -70,7 +67,16 @@ impl Store {
         self.save_blob(name, &self.sealed(plain)?).await
     }
 
-    fn sealed(&self, plain: &[u8]) -> Result<Zeroizing<Vec<u8>>, StoreError> {
+    /// What [`Self::sealed`] made; `None` where it was sealed by another.
+    pub(super) fn unsealed(&self, kept: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+        match kept.strip_prefix(MARK) {
+            Some(sealed) => self.seal.get()?.open(sealed),
+            None => Some(Zeroizing::new(kept.to_vec())),
+        }
+    }
+
+    /// What the disk gets of a secret.
+    pub(super) fn sealed(&self, plain: &[u8]) -> Result<Zeroizing<Vec<u8>>, StoreError> {
         match self.seal.get() {
             Some(seal) => Ok(Zeroizing::new([MARK, &seal.seal(plain)?].concat())),
             None => Ok(Zeroizing::new(plain.to_vec())),

@@ -56,6 +56,7 @@ fn record(node: u64) -> NodeRecord {
         last_seen_at: None,
         state: NodeState::Operational,
         bind: BindStatus { state: BindState::Pending, ..BindStatus::default() },
+        icd: None,
         replaces: None,
     }
 }

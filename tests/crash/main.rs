@@ -36,6 +36,9 @@ const MORE: &[(&str, Play)] = &[
     ("http.after:3", Play::Commission),
     ("http.after:4", Play::Commission),
     ("record.in-transaction", Play::Recover),
+    // a device out of its box, on its network and not completed
+    ("case.opened", Play::Unbox),
+    ("complete.sent", Play::Unbox),
     ("sending.saved:2", Play::Rename),
     ("http.after:5", Play::Rename),
     ("settle.in-transaction:2", Play::Rename),
@@ -78,6 +81,7 @@ const MORE: &[(&str, Play)] = &[
 
 fn play_of(point: &str) -> Play {
     match point.split_once('.').map_or(point, |(group, _)| group) {
+        "network" => Play::Unbox,
         "recover" => Play::Recover,
         "abandon" => Play::Abandon,
         "rename" => Play::Rename,

@@ -23,6 +23,8 @@ pub enum Play {
     Recover,
     /// The same, after a crash that left a device behind that rolls back.
     Abandon,
+    /// A device out of its box is brought onto its network, commissioned and bound.
+    Unbox,
     /// And renamed.
     Rename,
     /// And removed.
@@ -39,7 +41,8 @@ pub enum Play {
     Succeed,
 }
 
-const ALL: [Play; 10] = [
+const ALL: [Play; 11] = [
+    Play::Unbox,
     Play::Commission,
     Play::Recover,
     Play::Abandon,
@@ -61,6 +64,7 @@ impl Play {
             Self::Commission => "commission",
             Self::Recover => "recover",
             Self::Abandon => "abandon",
+            Self::Unbox => "unbox",
             Self::Rename => "rename",
             Self::Remove => "remove",
             Self::Rotate => "rotate",
@@ -92,7 +96,7 @@ impl Play {
     /// How often the cloud has bound and unbound in the end.
     fn effects(self) -> (u64, u64) {
         match self {
-            Self::Commission | Self::Recover | Self::Abandon | Self::Rename | Self::Restore => (1, 0),
+            Self::Commission | Self::Recover | Self::Abandon | Self::Unbox | Self::Rename | Self::Restore => (1, 0),
             Self::Remove => (1, 1),
             // The cloud has no update.
             Self::Rotate | Self::ShutOut | Self::Succeed => (2, 1),
@@ -104,7 +108,7 @@ impl Play {
 
 /// Plays one point; answers how often it was reached.
 pub async fn play(point: &str, play: Play, directory: &Path) -> Result<u32> {
-    let mut rig = Rig::new(directory).await?;
+    let mut rig = Rig::new(directory, play == Play::Unbox).await?;
     let mut story = Story { play: Play::Commission, was_bound: false, keys: None, before: None };
     if play.is_about_a_bound_node() {
         story.undisturbed(&mut rig).await?;
@@ -202,19 +206,22 @@ impl Story {
     /// From wherever things stand to the end.
     async fn go_on(&mut self, client: &AdminClient, rig: &Rig) -> Result<()> {
         if !self.was_bound {
-            // What an attempt left on the device that the crash cut short is ours to end: the next one succeeds by itself.
-            if nodes(client).await?.is_empty()
+            // What an attempt left on the device that the crash cut short is ours to end: the next one succeeds by itself. Only
+            // a device on Bluetooth cannot be told before its fail-safe has run out, for it shows itself to nobody until then.
+            while nodes(client).await?.is_empty()
                 && !commission(client, &rig.code).await?
                 && nodes(client).await?.is_empty()
             {
-                return Err("the attempt after the crash was refused".into());
+                if self.play != Play::Unbox {
+                    return Err("the attempt after the crash was refused".into());
+                }
             }
             until(client, async |client| Ok(outbox(client).await?.entries.is_empty())).await?;
             self.was_bound = true;
             self.before = nodes(client).await?.first().map(|node| node.node_id);
         }
         match self.play {
-            Play::Commission | Play::Recover | Play::Abandon | Play::Restore => {
+            Play::Commission | Play::Recover | Play::Abandon | Play::Unbox | Play::Restore => {
                 check_bound(client, rig, NAMES[0], self.play).await
             }
             Play::Rename => {

@@ -28,6 +28,8 @@ pub const SERIAL: &str = "CRASH0001";
 pub const DISCRIMINATOR: u16 = 3840;
 /// Where the light keeps its state.
 const DEVICE: &str = "device";
+/// The password of the home's network.
+const WIFI: &str = "correct horse battery";
 const BACKUP: &str = "hub.age";
 const IDENTITY: &str = "identity";
 /// How the device is called at first, and after the rename.
@@ -45,14 +47,17 @@ pub struct Rig {
 }
 
 impl Rig {
-    pub async fn new(directory: &Path) -> Result<Self> {
+    /// `boxed`: the device is only on Bluetooth.
+    pub async fn new(directory: &Path, boxed: bool) -> Result<Self> {
         let stop = CancellationToken::new();
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         write_config(directory, &format!("http://{}", listener.local_addr()?))?;
         let cloud = SimCloud::new(Scenario::default());
         let (serving, ended) = (cloud.clone(), stop.clone());
         tokio::spawn(async move { serving.serve(listener, ended).await });
-        let (device, device_output, code) = start_device(directory).await?;
+        std::fs::create_dir_all(directory.join("air"))?;
+        std::fs::write(directory.join("wifi-password"), WIFI)?;
+        let (device, device_output, code) = start_device(directory, boxed).await?;
         let directory = directory.to_owned();
         let _stop = stop.drop_guard();
         Ok(Self { directory, cloud, code, device, _device_output: device_output, _stop, starts: 0 })
@@ -62,7 +67,7 @@ impl Rig {
     pub async fn reset_device(&mut self) -> Result<()> {
         self.device.kill().await?;
         std::fs::remove_dir_all(self.directory.join(DEVICE))?;
-        (self.device, self._device_output, self.code) = start_device(&self.directory).await?;
+        (self.device, self._device_output, self.code) = start_device(&self.directory, false).await?;
         Ok(())
     }
 
@@ -252,13 +257,16 @@ pub async fn until_commissionable(client: &AdminClient) -> Result<()> {
 }
 
 /// The light, its output, and its code.
-async fn start_device(directory: &Path) -> Result<(Child, Lines<BufReader<ChildStdout>>, String)> {
+/// `boxed`: it is only on Bluetooth.
+async fn start_device(directory: &Path, boxed: bool) -> Result<(Child, Lines<BufReader<ChildStdout>>, String)> {
+    let radio = [format!("--ble={}", directory.join("air").display()), format!("--wifi=Home:{WIFI}")];
     let mut device = Command::new(env!("CARGO_BIN_EXE_matterbind"))
         .args(["virtual-device", "--json", "--interface=lo", "--passcode=20202021"])
         .arg(format!("--discriminator={DISCRIMINATOR}"))
         .arg(format!("--vendor-id={VENDOR_ID}"))
         .arg(format!("--product-id={PRODUCT_ID}"))
         .arg(format!("--serial-number={SERIAL}"))
+        .args(radio.iter().filter(|_| boxed))
         .arg(format!("--storage={}", directory.join(DEVICE).display()))
         .env_remove("RUST_BACKTRACE")
         .stdin(Stdio::null())
@@ -287,6 +295,13 @@ network = {{ interfaces = ["lo"], loopback = true }}
 access = {{ grants = [ {{ cat = 0x0002_0001, privilege = "Operate" }} ] }}
 # Short, because a device that a dead daemon left armed is waited for.
 commissioning = {{ fail_safe = "3s", discover_timeout = "2s" }}
+
+[bluetooth]
+adapter = "air:air"
+
+[[networks]]
+ssid = "Home"
+password_file = "wifi-password"
 
 [attestation]
 paa_dirs = ["paa"]

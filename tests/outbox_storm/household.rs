@@ -93,6 +93,7 @@ pub fn record(node: u64, commissioned_at: Timestamp) -> NodeRecord {
         last_seen_at: None,
         state: NodeState::Operational,
         bind: BindStatus { state: BindState::Pending, ..BindStatus::default() },
+        icd: None,
         replaces: None,
     }
 }

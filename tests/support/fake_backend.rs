@@ -124,6 +124,7 @@ pub fn node(id: u64, name: &str, state: NodeState, bind: BindState) -> NodeRecor
             bound_at: bound.then(|| at(1)),
             confirmed_at: bound.then(|| at(2)),
         },
+        icd: None,
         replaces: None,
     }
 }
@@ -147,8 +148,12 @@ impl Fake {
         progress.report(CommissionEvent::StepStarted { step: Step::Discover });
         if code == ABSENT {
             let waited = std::time::Duration::from_secs(30);
-            let error =
-                DiscoverError::NotFound { discriminator: Discriminator::Long(3840), waited, others: Vec::new() };
+            let error = DiscoverError::NotFound {
+                discriminator: Discriminator::Long(3840),
+                waited,
+                others: Vec::new(),
+                bluetooth: None,
+            };
             return CommissionResult::Failed(Failure::new(attempt_id, &CommissioningError::Discover(error)));
         }
         for step in &Step::ALL[1..] {
@@ -211,6 +216,7 @@ impl StatusDoor for Fake {
             clock: Default::default(),
             controllers: Default::default(),
             findings: vec![finding()],
+            bluetooth: Default::default(),
         }
     }
 }
@@ -354,7 +360,7 @@ impl DiscoverDoor for Fake {
         if query.operational {
             return Ok(Discovered::default());
         }
-        Ok(Discovered { nodes: vec![commissionable()] })
+        Ok(Discovered { nodes: vec![commissionable()], bluetooth: None })
     }
 
     async fn watch(&self, _: &DiscoverQuery) -> Result<mpsc::Receiver<DiscoverChange>, Refusal> {

@@ -1,14 +1,14 @@
-//! The pretended daemon's access, and its other controllers: one that is enrolled, and one open invitation.
+//! The pretended daemon's access, its networks, and its other controllers: one that is enrolled, and one open invitation.
 
 use matterbind::admin::wire::{
     AccessOutcome, AccessReport, AccessView, BundleNode, CertificateForms, ControllerBundle, ControllerName,
     ControllerOrder, ControllerRemoval, ControllerView, Controllers, EnrolRequest, Invitation, InviteOrder, InviteView,
-    NodeAccess, Refusal, RenewOrder,
+    NetworkList, NetworkOrder, NetworkView, NodeAccess, Refusal, RenewOrder,
 };
 use matterbind::commissioning::error::Disposition;
 use matterbind::controller::ControllerState;
 use matterbind::fabric::CatGrant;
-use matterbind::hub::doors::{AccessDoor, ControllersDoor};
+use matterbind::hub::doors::{AccessDoor, ControllersDoor, NetworksDoor};
 use matterbind::node::{NodeId, NodeState};
 use matterbind::secret::{IpkEpochKey, OperatorSecret};
 
@@ -176,5 +176,30 @@ impl AccessDoor for Fake {
     async fn rotate_cat(&self, identifier: u16) -> Result<AccessReport, Refusal> {
         let rotated = Some(u32::from(identifier) << 16 | 2);
         Ok(AccessReport { rotated, ..self.apply_access(None).await? })
+    }
+}
+
+impl NetworksDoor for Fake {
+    async fn networks(&self) -> Result<NetworkList, Refusal> {
+        let home = NetworkView {
+            name: "Home".to_owned(),
+            kind: "wifi".to_owned(),
+            id: "Home".to_owned(),
+            default: true,
+            configured: false,
+            set_at: Some(at(0)),
+        };
+        Ok(NetworkList { networks: vec![home] })
+    }
+
+    async fn set_network(&self, _: NetworkOrder, _: String) -> Result<NetworkList, Refusal> {
+        NetworksDoor::networks(self).await
+    }
+
+    async fn forget_network(&self, name: &str, _: String) -> Result<NetworkList, Refusal> {
+        match name {
+            "Home" => Ok(NetworkList::default()),
+            _ => Err(Refusal::bad_request("the hub knows no such network")),
+        }
     }
 }

@@ -19,10 +19,11 @@ use crate::commissioning::ports::{
     AttestationJudge, CandidateSearch, DiscoverError, Discovery, LinkError, MatterLink, NoAnswer, NodeStore,
     PaseSession,
 };
+use crate::commissioning::radio::{BluetoothUnavailable, Looking};
 use crate::commissioning::step::Step;
 use crate::commissioning::together::Claimed;
-use crate::node::{CommissionableNode, CommissionableTxt, NodeRecord, ScopedAddress};
-use crate::onboarding::Discriminator;
+use crate::node::{Announced, BluetoothNode, CommissionableNode, CommissionableTxt, NodeRecord, Peer, ScopedAddress};
+use crate::onboarding::{Discriminator, OnboardingPayload};
 
 /// How long a device that announces its commissioning window may refuse in one try.
 const WINDOW_OPENS: Duration = Duration::from_secs(1);
@@ -48,7 +49,7 @@ pub type Turn<'a> = BoxFuture<'a, Result<OwnedSemaphorePermit, CommissioningErro
 
 /// A device as it was found.
 pub(super) struct Found {
-    pub(super) node: CommissionableNode,
+    pub(super) node: Announced,
     /// All twelve bits of its discriminator, where somebody told them.
     pub(super) discriminator: Option<u16>,
 }
@@ -64,6 +65,61 @@ pub(super) struct Met<P> {
 pub(super) struct Hold {
     _claimed: Claimed,
     _turn: OwnedSemaphorePermit,
+    _radio: Option<OwnedSemaphorePermit>,
+}
+
+/// Everywhere that one code is looked for.
+struct Places<S> {
+    lan: S,
+    /// Where the code may be for a device on Bluetooth.
+    bluetooth: Option<Looking>,
+    wanted: OnboardingPayload,
+}
+
+impl<S: CandidateSearch> Places<S> {
+    /// Who fits over Bluetooth, the strongest first.
+    fn over_bluetooth(&self) -> Vec<Announced> {
+        let heard = self.bluetooth.as_ref().and_then(|looking| looking.heard().ok()).unwrap_or_default();
+        let told = |code: u16, seen: u16| code == 0 || seen == 0 || code == seen;
+        let fits = |node: &BluetoothNode| {
+            self.wanted.discriminator.matches(node.discriminator)
+                && self.wanted.vid_pid.is_none_or(|(vid, pid)| told(vid, node.vendor_id) && told(pid, node.product_id))
+        };
+        let mut fitting: Vec<_> = heard.into_iter().filter(fits).collect();
+        fitting.sort_by_key(|node| std::cmp::Reverse(node.rssi));
+        fitting.into_iter().map(Announced::Bluetooth).collect()
+    }
+
+    fn announced(&self) -> Vec<Announced> {
+        let heard = self.bluetooth.as_ref().and_then(|looking| looking.heard().ok()).unwrap_or_default();
+        let lan = self.lan.announced().into_iter().map(Announced::Lan);
+        lan.chain(heard.into_iter().map(Announced::Bluetooth)).collect()
+    }
+
+    /// Why nobody can be heard over Bluetooth.
+    fn unavailable(&self) -> Option<BluetoothUnavailable> {
+        self.bluetooth.as_ref().and_then(|looking| looking.heard().err())
+    }
+
+    async fn changed(&mut self) {
+        let Self { lan, bluetooth, .. } = self;
+        let radio = async {
+            match bluetooth {
+                Some(looking) => looking.changed().await,
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            () = lan.changed() => {}
+            () = radio => {}
+        }
+    }
+
+    fn doubt(&self, node: &Announced) {
+        if let Some(node) = node.lan() {
+            self.lan.doubt(node);
+        }
+    }
 }
 
 impl<L, D, S, J> Commissioner<L, D, S, J>
@@ -80,13 +136,20 @@ where
         order: &Order,
         turn: Turn<'_>,
     ) -> Result<Met<L::Pase>, CommissioningError> {
-        let mut lan = self.discovery.search(order.payload.discriminator, order.payload.vid_pid);
+        let wanted = order.payload.clone();
+        let looks_for_bluetooth = wanted.rendezvous.bluetooth && order.address.is_none();
+        let mut lan = Places {
+            lan: self.discovery.search(wanted.discriminator, wanted.vid_pid),
+            bluetooth: looks_for_bluetooth.then(|| self.radio.look()),
+            wanted,
+        };
         let budget = run.attempt.discover_budget(now()).saturating_sub(MARGIN);
         let began = now();
         let mut search = Search::new(began, budget);
         let mut others = self.together.changes();
         let mut first = Some(turn);
         let mut held = None;
+        let mut radio = None;
         let mut ours = pin!(self.ours(order));
         let mut asking_ours = true;
         let mut leftover_ended = false;
@@ -96,6 +159,11 @@ where
                 loop {
                     others.mark_unchanged();
                     let fitting = self.fitting(&lan, order)?;
+                    if let (true, true, Some(why)) =
+                        (fitting.is_empty(), order.payload.rendezvous.needs_bluetooth(), lan.unavailable())
+                    {
+                        return Err(DiscoverError::NoBluetooth(why).into());
+                    }
                     let until = match search.poll(&fitting, now()) {
                         Next::Try(node) => return Ok(node),
                         Next::Over(ending) => return Err(self.over(ending, order, &lan, &search, unanswered.take())),
@@ -128,8 +196,25 @@ where
                     continue;
                 }
             }
+            if matches!(*node, Announced::Bluetooth(_)) && radio.is_none() {
+                radio = self.together.try_radio();
+                if radio.is_none() {
+                    let message =
+                        "another device is being brought in over Bluetooth: this one waits until that has ended";
+                    (run.progress)(Progress::Note(message.to_owned()));
+                    let asked = now();
+                    radio = tokio::select! {
+                        radio = self.together.radio() => radio,
+                        () = run.stop.cancelled() => return Err(CommissioningError::Stopped { step: Step::Discover }),
+                    };
+                    let waited = now() - asked;
+                    run.attempt.handle_wait(waited);
+                    search.handle_wait(waited);
+                    continue;
+                }
+            }
             let Some(claimed) = self.together.claim(order.attempt_id, &order.payload, &node) else { continue };
-            run.attempt.handle_sleep(node.txt.session().sleep());
+            run.attempt.handle_sleep(node.session().sleep());
             let tried = self.try_one(run, order, &node, &mut lan, &search).await;
             let leftover = match &tried {
                 Ok(pase) if !leftover_ended => self.end_leftover(run, order, pase).await,
@@ -142,7 +227,8 @@ where
                     claimed.prove();
                     let discriminator = self.told(order, &node, &mut lan).await;
                     let turn = held.take().expect("a turn was taken before the first try");
-                    let hold = Hold { _claimed: claimed, _turn: turn };
+                    let radio = radio.filter(|_| matches!(*node, Announced::Bluetooth(_)));
+                    let hold = Hold { _claimed: claimed, _turn: turn, _radio: radio };
                     let found = Found { node: *node, discriminator };
                     return Ok(Met { found, pase, hold });
                 }
@@ -171,15 +257,15 @@ where
     }
 
     /// Who fits, and who of them may be tried; at an address that a person gave only who is there.
-    fn fitting(&self, lan: &D::Search, order: &Order) -> Result<Vec<Candidate>, CommissioningError> {
-        let fitting = match order.address {
-            None => lan.fitting()?,
-            Some(address) => vec![named_by_address(address, lan)],
+    fn fitting(&self, lan: &Places<D::Search>, order: &Order) -> Result<Vec<Candidate>, CommissioningError> {
+        let fitting: Vec<Announced> = match order.address {
+            None => lan.lan.fitting()?.into_iter().map(Announced::Lan).chain(lan.over_bluetooth()).collect(),
+            Some(address) => vec![Announced::Lan(named_by_address(address, &lan.lan))],
         };
         let announced = lan.announced();
         let now = now();
         let standing =
-            |node: &CommissionableNode| self.together.standing(order.attempt_id, &order.payload, node, &announced, now);
+            |node: &Announced| self.together.standing(order.attempt_id, &order.payload, node, &announced, now);
         let mut fitting: Vec<_> =
             fitting.into_iter().map(|node| Candidate { standing: standing(&node), node }).collect();
         // Where several codes fit several devices, the refusals are shared out: none has more to bear than it must.
@@ -192,14 +278,14 @@ where
         &self,
         run: &mut Run<'_>,
         order: &Order,
-        node: &CommissionableNode,
-        lan: &mut D::Search,
+        node: &Announced,
+        lan: &mut Places<D::Search>,
         search: &Search,
     ) -> Result<L::Pase, CommissioningError> {
-        let sockets = node.sockets();
+        let peers = node.peers();
         let since = now();
         let trying = async {
-            let mut proving = pin!(self.prove(order, &sockets, node.txt.session().sleep()));
+            let mut proving = pin!(self.prove(order, &peers, node.session().sleep()));
             loop {
                 let patience = search.patience(&self.fitting(lan, order)?, node, since);
                 let given_up = async {
@@ -224,11 +310,11 @@ where
 
     /// PASE. An announced window that turns out closed is asked again for a moment: a device that was just reset announces
     /// before it lets anybody in, and no try of the passcode is counted until it does.
-    async fn prove(&self, order: &Order, sockets: &[SocketAddr], sleep: Duration) -> Result<L::Pase, LinkError> {
+    async fn prove(&self, order: &Order, peers: &[Peer], sleep: Duration) -> Result<L::Pase, LinkError> {
         let give_up = now() + if order.address.is_some() { Duration::ZERO } else { WINDOW_OPENS };
         let budget = self.settings.limits.step.saturating_sub(MARGIN) + sleep;
         loop {
-            match self.link.open_pase(sockets, &order.payload.passcode, budget).await {
+            match self.link.open_pase(peers, &order.payload.passcode, budget).await {
                 Err(LinkError::WindowClosed) if now() < give_up => tokio::time::sleep(WINDOW_POLL).await,
                 opened => return opened,
             }
@@ -248,7 +334,7 @@ where
             }
             CommissioningError::Link { source, step } => match source {
                 LinkError::WrongPasscode => Ok(Fruitless::Refused),
-                LinkError::SessionLost => Ok(Fruitless::Silent { waited_out: true }),
+                LinkError::SessionLost | LinkError::BluetoothLost => Ok(Fruitless::Silent { waited_out: true }),
                 LinkError::WindowClosed => Ok(Fruitless::Closed),
                 LinkError::Busy => Ok(Fruitless::Busy { until: self.free_again(run, order).await }),
                 source => Err(CommissioningError::Link { step, source }),
@@ -305,7 +391,7 @@ where
         &self,
         ending: Ending,
         order: &Order,
-        lan: &D::Search,
+        lan: &Places<D::Search>,
         search: &Search,
         unanswered: Option<LinkError>,
     ) -> CommissioningError {
@@ -317,11 +403,12 @@ where
             Ending::Silent => at_pase(unanswered.unwrap_or(LinkError::Unreachable { tried: Vec::new() })),
             Ending::Forbidden(candidates) => DiscoverError::Ambiguous { candidates }.into(),
             Ending::Taken(attempt) => CommissioningError::BeingCommissioned { attempt },
-            Ending::NotFound => match lan.closed() {
+            Ending::NotFound => match lan.lan.closed() {
                 Some(node) => DiscoverError::NotInCommissioningMode { node: Box::new(node) }.into(),
                 None => {
                     let (discriminator, waited) = (order.payload.discriminator, search.took(now()));
-                    DiscoverError::NotFound { discriminator, waited, others: lan.announced() }.into()
+                    let (others, bluetooth) = (lan.announced(), lan.unavailable());
+                    DiscoverError::NotFound { discriminator, waited, others, bluetooth }.into()
                 }
             },
         }
@@ -329,15 +416,15 @@ where
 
     /// All twelve bits of the discriminator: from the device's own announcement, or from a code that has them. A device that a
     /// person found by its address may not have been heard yet.
-    async fn told(&self, order: &Order, node: &CommissionableNode, lan: &mut D::Search) -> Option<u16> {
+    async fn told(&self, order: &Order, node: &Announced, lan: &mut Places<D::Search>) -> Option<u16> {
         let address = match (order.address, order.payload.discriminator) {
-            (None, _) => return Some(node.txt.discriminator),
+            (None, _) => return Some(node.discriminator()),
             (Some(_), Discriminator::Long(long)) => return Some(long),
             (Some(address), Discriminator::Short(_)) => address,
         };
         let heard = async {
             loop {
-                if let Some(told) = announced_at(address, order, &*lan) {
+                if let Some(told) = announced_at(address, order, &lan.lan) {
                     return told;
                 }
                 lan.changed().await;
@@ -403,6 +490,6 @@ fn named_by_address(address: SocketAddr, lan: &impl CandidateSearch) -> Commissi
     }
 }
 
-fn place(node: &CommissionableNode) -> String {
-    node.sockets().first().map(ToString::to_string).unwrap_or_else(|| node.instance.clone())
+fn place(node: &Announced) -> String {
+    node.peers().first().map(ToString::to_string).unwrap_or_else(|| node.instance())
 }

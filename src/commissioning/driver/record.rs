@@ -8,13 +8,11 @@ use super::approach::Found;
 use super::{Order, Settings};
 use crate::bind::{BindRequest, BindState, BindStatus, CapabilityMask, MatterInfo, name_in_cloud};
 use crate::commissioning::identity::{Eligible, GivenIdentity};
+use crate::commissioning::network::NetworkKind;
 use crate::commissioning::path::Shown;
 use crate::fabric::CatGrant;
-use crate::node::{CommissionableNode, NodeId, NodeRecord, NodeState};
+use crate::node::{Announced, IcdRegistration, NodeId, NodeRecord, NodeState};
 use crate::outbox::ports::OutboxTask;
-
-/// What every device on our fabric can do.
-const LAN_AND_MATTER: CapabilityMask = CapabilityMask { wan: false, ble: false };
 
 /// What a record is made of.
 pub(super) struct Draft<'a> {
@@ -23,13 +21,22 @@ pub(super) struct Draft<'a> {
     pub(super) found: &'a Found,
     pub(super) shown: &'a Shown,
     pub(super) node: NodeId,
-    pub(super) peer: SocketAddr,
+    /// Where it was met on the network; nowhere yet before it was brought there.
+    pub(super) met_at: Option<SocketAddr>,
 }
 
 impl Draft<'_> {
     /// The record before the device has its certificate; the store gives it its node id.
     pub(super) fn provisional(&self) -> NodeRecord {
         NodeRecord { state: NodeState::Provisional, ..self.record(0, &[], &Err(BindStatus::default())) }
+    }
+
+    /// What the way to it tells of its capabilities.
+    pub(super) fn seen(&self) -> CapabilityMask {
+        let kinds = &self.shown.description.facts.network.kinds;
+        let lan = kinds.is_empty() || kinds.contains(&NetworkKind::Wifi);
+        let ble = matches!(self.found.node, Announced::Bluetooth(_)) || self.order.payload.says_bluetooth();
+        CapabilityMask { wan: false, lan, ble }
     }
 
     /// The record as it stays.
@@ -39,7 +46,7 @@ impl Draft<'_> {
         cats: &[CatGrant],
         bind: &Result<Eligible, BindStatus>,
     ) -> NodeRecord {
-        let Draft { settings, order, found, shown, node, peer } = *self;
+        let Draft { settings, order, found, shown, node, met_at } = *self;
         let basic = &shown.description.basic;
         let eligible = bind.as_ref().ok();
         let now = Timestamp::now();
@@ -61,12 +68,13 @@ impl Draft<'_> {
             name: name_for(order, &basic.product_name, node),
             family_id: order.family_id.clone().or_else(|| settings.home.0.clone()),
             room_id: order.room_id.clone().or_else(|| settings.home.1.clone()),
-            capabilities_bitmask: eligible.map_or(LAN_AND_MATTER.value(), |e| e.capabilities_bitmask),
+            capabilities_bitmask: eligible.map_or(self.seen().value(), |e| e.capabilities_bitmask),
             bind_options: eligible.map(|e| e.options.clone()).unwrap_or_default(),
             attestation: shown.judgement.summary(),
-            addresses: addresses(&found.node, peer),
-            port: peer.port(),
-            rhythm: found.node.txt.rhythm(),
+            addresses: addresses(&found.node, met_at),
+            port: met_at.map_or(0, |at| at.port()),
+            rhythm: found.node.lan().map(|node| node.txt.rhythm()).unwrap_or_default(),
+            icd: shown.description.facts.long_idle.then_some(IcdRegistration::NotRegistered),
             also_known_as: Vec::new(),
             commissioned_at: now,
             last_seen_at: Some(now),
@@ -95,12 +103,27 @@ pub fn bind_task(record: &NodeRecord, eligible: Eligible) -> OutboxTask {
 }
 
 /// All addresses, the one that answered first.
-fn addresses(found: &CommissionableNode, peer: SocketAddr) -> Vec<String> {
+fn addresses(found: &Announced, met_at: Option<SocketAddr>) -> Vec<String> {
+    let Announced::Lan(found) = found else {
+        return met_at.map(written).into_iter().collect();
+    };
     let (answered, others): (Vec<_>, Vec<_>) =
-        found.addresses.iter().partition(|address| address.socket(found.port) == peer);
+        found.addresses.iter().partition(|address| Some(address.socket(found.port)) == met_at);
     let mut all: Vec<String> = answered.into_iter().chain(others).map(ToString::to_string).collect();
     all.dedup();
     all
+}
+
+/// An address as a record keeps it: a link-local one with the name of its interface.
+fn written(at: SocketAddr) -> String {
+    match at {
+        SocketAddr::V6(v6) if v6.scope_id() != 0 => {
+            let names = if_addrs::get_if_addrs().unwrap_or_default();
+            let named = names.into_iter().find(|one| one.index == Some(v6.scope_id()));
+            named.map_or_else(|| v6.ip().to_string(), |one| format!("{}%{}", v6.ip(), one.name))
+        }
+        _ => at.ip().to_string(),
+    }
 }
 
 fn name_for(order: &Order, product_name: &str, node: NodeId) -> String {

@@ -8,7 +8,7 @@ use tracing::Instrument;
 use super::{Progress, ProgressFn};
 use crate::commissioning::attempt::{Attempt, DeviceEvent, Expired};
 use crate::commissioning::error::CommissioningError;
-use crate::commissioning::ports::PaseSession;
+use crate::commissioning::ports::{LinkError, PaseSession};
 use crate::commissioning::step::Step;
 
 /// See the module.
@@ -59,8 +59,13 @@ impl Run<'_> {
     pub(super) async fn keep_armed(&mut self, session: &impl PaseSession) -> Result<(), CommissioningError> {
         if self.attempt.rearm_due(now()) {
             let (step, expiry) = (self.attempt.step(), self.attempt.fail_safe());
-            session.arm_fail_safe(expiry).await.map_err(|source| CommissioningError::Link { step, source })?;
-            self.device(DeviceEvent::Armed);
+            match session.arm_fail_safe(expiry).await {
+                Ok(()) => self.device(DeviceEvent::Armed),
+                // A device that has one radio has left it; before it went, its fail-safe was armed for all that follows. For any
+                // other the next command says that it is gone.
+                Err(LinkError::BluetoothLost) => {}
+                Err(source) => return Err(CommissioningError::Link { step, source }),
+            }
         }
         Ok(())
     }

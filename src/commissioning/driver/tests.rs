@@ -6,9 +6,12 @@ use std::sync::Mutex;
 use super::*;
 use crate::attestation::policy::{Judgement, Outcome, Verdict};
 use crate::attestation::{Evidence, Report};
+use crate::commissioning::network::{HomeNetwork, NetworkCredentials, NetworkError, NetworkKind};
+use crate::commissioning::radio::BluetoothUnavailable;
 use crate::commissioning::tests::home::{Command, Device, Fault, Home, PRODUCT, VENDOR};
 use crate::onboarding::{Discriminator, SetupCode};
 use crate::outbox::ports::OutboxTask;
+use crate::secret::WifiPassword;
 
 const CODE: &str = "34970112332";
 const PASSCODE: u32 = 20_202_021;
@@ -56,8 +59,8 @@ enum Row {
 fn expected(step: Step, failure: Failure) -> Option<(&'static str, Undone, Row)> {
     use Failure::{Deadline, Refused, Silent, Stopped, StoreFull, Wrong};
     use Step::{
-        Access, AddNoc, AddRoot, ArmFailSafe, Attestation, Complete, Csr, Discover, Operational, Parse, Pase, ReadInfo,
-        Record,
+        Access, AddNoc, AddRoot, ArmFailSafe, Attestation, Complete, Csr, Discover, Network, Operational, Parse, Pase,
+        ReadInfo, Record,
     };
     let failed = |code, undone| Some((code, undone, Row::Failed));
     match (step, failure) {
@@ -65,7 +68,7 @@ fn expected(step: Step, failure: Failure) -> Option<(&'static str, Undone, Row)>
         (Parse, Refused | Silent | Wrong | Deadline | Stopped)
         | (Discover | Record, Refused | Wrong)
         | (
-            Discover | Pase | ArmFailSafe | ReadInfo | Attestation | AddRoot | AddNoc | Operational | Access,
+            Discover | Pase | ArmFailSafe | ReadInfo | Attestation | AddRoot | AddNoc | Network | Operational | Access,
             StoreFull,
         ) => None,
         // It never got as far as the disk.
@@ -85,18 +88,22 @@ fn expected(step: Step, failure: Failure) -> Option<(&'static str, Undone, Row)>
             failed("device-error", Undone::Expired)
         }
         (AddNoc, Refused) => failed("certificate-refused", Undone::Expired),
+        (Network, Refused) => failed("wifi-password-wrong", Undone::Expired),
+        (Network, Wrong) => failed("network-not-found", Undone::Expired),
         (Operational, Refused | Wrong) => failed("case-refused", Undone::Expired),
         (ArmFailSafe | ReadInfo | AddRoot | AddNoc, Wrong) => failed("malformed-answer", Undone::Expired),
         (Attestation, Wrong) => failed("attestation-rejected", Undone::Expired),
         (Csr, Wrong) => failed("csr-rejected", Undone::Expired),
         (Access, Wrong) => failed("access-mismatch", Undone::Expired),
-        (ArmFailSafe | ReadInfo | Attestation | Csr | AddRoot | AddNoc | Operational | Access | Complete, Silent) => {
-            failed("device-unreachable", Undone::Expired)
-        }
-        (ArmFailSafe | ReadInfo | Attestation | Csr | AddRoot | AddNoc | Operational | Access | Complete, Deadline) => {
-            failed("deadline-exceeded", Undone::Expired)
-        }
-        (ReadInfo | Attestation | Csr | AddRoot | AddNoc | Operational | Access | Complete, Stopped) => {
+        (
+            ArmFailSafe | ReadInfo | Attestation | Csr | AddRoot | AddNoc | Network | Operational | Access | Complete,
+            Silent,
+        ) => failed("device-unreachable", Undone::Expired),
+        (
+            ArmFailSafe | ReadInfo | Attestation | Csr | AddRoot | AddNoc | Network | Operational | Access | Complete,
+            Deadline,
+        ) => failed("deadline-exceeded", Undone::Expired),
+        (ReadInfo | Attestation | Csr | AddRoot | AddNoc | Network | Operational | Access | Complete, Stopped) => {
             failed("daemon-stopping", Undone::Expired)
         }
         (Csr | Complete, StoreFull) => failed("disk-full", Undone::Expired),
@@ -121,10 +128,31 @@ fn command(step: Step, failure: Failure) -> Option<Command> {
         Step::Csr => Some(Command::Csr),
         Step::AddRoot => Some(Command::AddRoot),
         Step::AddNoc => Some(Command::AddNoc),
+        Step::Network => Some(if failure == Failure::Wrong { Command::Scan } else { Command::Connect }),
         Step::Operational => Some(Command::Case),
         Step::Access if failure == Failure::Wrong => Some(Command::ReadAcl),
         Step::Access => Some(Command::WriteAcl),
         Step::Complete => Some(Command::Complete),
+    }
+}
+
+/// The one network of the home.
+#[derive(Default)]
+struct Networks(tokio::sync::watch::Sender<()>);
+
+impl HomeNetworks for Networks {
+    fn network<'a>(
+        &'a self,
+        _: Option<&'a str>,
+        _: &'a [NetworkKind],
+    ) -> BoxFuture<'a, Result<HomeNetwork, NetworkError>> {
+        let password = WifiPassword::new("correct horse");
+        let credentials = NetworkCredentials::Wifi { ssid: b"Home".to_vec(), password };
+        Box::pin(async { Ok(HomeNetwork { name: "Home".to_owned(), credentials }) })
+    }
+
+    fn changes(&self) -> tokio::sync::watch::Receiver<()> {
+        self.0.subscribe()
     }
 }
 
@@ -285,7 +313,10 @@ fn world(failure: Option<(Step, Failure)>) -> World {
     }
     let (home, log) = (Home::new(), Arc::new(Log::default()));
     let absent = matches!(failure, Some((Step::Discover, Failure::Silent | Failure::Deadline)));
-    let device = (!absent).then(|| home.plug_in(7, LONG, PASSCODE));
+    // Only what is on Bluetooth is brought onto a network.
+    let boxed = matches!(failure, Some((Step::Network, _)));
+    let bring = |host| if boxed { home.unbox(host, LONG, PASSCODE) } else { home.plug_in(host, LONG, PASSCODE) };
+    let device = (!absent).then(|| bring(7));
     if let (Some((step, failure)), Some(device)) = (failure, &device)
         && let Some(command) = command(step, failure)
     {
@@ -313,6 +344,9 @@ fn world(failure: Option<(Step, Failure)>) -> World {
         discovery: Arc::new(home.clone()),
         store: Arc::new(Shelf { fault: failure, state: Mutex::default() }),
         judge: Arc::new(Lenient),
+        radio: Arc::new(home.clone()),
+        networks: Arc::new(Networks::default()),
+        place: Arc::new(Preparation::default),
         preflight: None,
         predecessor: Arc::new(|_| Box::pin(async { None })),
         journal: Arc::clone(&log) as Arc<dyn EventSink>,
@@ -337,8 +371,13 @@ impl World {
             room_id: None,
             no_bind: false,
             attestation_override: None,
+            network: None,
+            wait_network: Duration::ZERO,
+            terms: None,
         };
-        let last = before.and_then(|before| Step::ALL.into_iter().take_while(|step| *step != before).last());
+        // A device that was met on its network is not brought onto one.
+        let steps = Step::ALL.into_iter().filter(|step| *step != Step::Network || before == Some(Step::Network));
+        let last = before.and_then(|before| steps.take_while(|step| *step != before).last());
         let stop = &self.commissioner.stop;
         if last == Some(Step::Parse) {
             stop.cancel();
@@ -385,6 +424,29 @@ async fn every_step_survives_every_failure() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_device_out_of_its_box_is_brought_onto_the_network_in_between() {
+    use Command::{AddNetwork, AddNoc, Arm, Case, Connect, Scan};
+    let world = world(Some((Step::Network, Failure::Stopped)));
+    let commissioned = world.attempt(None).await.unwrap();
+    let device = world.device.as_ref().unwrap();
+    let asked = device.asked();
+    let from = asked.iter().position(|command| *command == AddNoc).unwrap();
+    assert_eq!(asked[from..from + 6], [AddNoc, Arm, Scan, AddNetwork, Connect, Case]);
+    assert_eq!(device.node(), Some(commissioned.record.node_id));
+    assert_eq!((commissioned.record.addresses, commissioned.record.port), (vec!["192.0.2.7".to_owned()], 5540));
+    assert_eq!(commissioned.record.capabilities_bitmask, 14, "Bluetooth, Wi-Fi and Matter");
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_bluetooth_a_device_is_looked_for_on_the_network_and_the_answer_says_so() {
+    let world = world(Some((Step::Discover, Failure::Silent)));
+    world.home.without_bluetooth(BluetoothUnavailable::NoBlueZ);
+    let error = world.attempt(None).await.err().unwrap();
+    assert_eq!(error.code(), "device-not-found");
+    assert!(error.to_string().contains("BlueZ (bluetoothd) is not running"), "{error}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -6,18 +6,22 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use tokio::sync::{broadcast, watch};
 
+use crate::commissioning::network::{NetworkCredentials, NetworkInterface, NetworkKind, SeenNetwork};
 use crate::commissioning::path::BUSY_WITH_OTHER_ADMIN;
 use crate::commissioning::ports::{
     AttestationResponse, AttributePath, CandidateSearch, CsrResponse, DeviceDescription, DiscoverError, Discovery,
-    FabricDescriptor, IssuedNoc, LinkError, MatterLink, NoAnswer, OperationalSession, PaseSession,
+    FabricDescriptor, Facts, IssuedNoc, LinkError, LocalTime, MatterLink, NoAnswer, OperationalSession, PaseSession,
 };
+use crate::commissioning::radio::{BluetoothUnavailable, Gatt, Looking, Radio};
 use crate::discovery::{DiscoveryEvent, Seen};
 use crate::fabric::{AclEntry, AclLimits};
 use crate::node::{
-    BasicInformation, CommissionableNode, CommissionableTxt, NodeId, OperationalNode, OperationalTxt, ScopedAddress,
+    BasicInformation, BluetoothAddress, BluetoothNode, CommissionableNode, CommissionableTxt, NodeId, OperationalNode,
+    OperationalTxt, Peer, ScopedAddress,
 };
 use crate::onboarding::Discriminator;
 use crate::secret::Passcode;
@@ -41,6 +45,9 @@ pub(crate) enum Command {
     Csr,
     AddRoot,
     AddNoc,
+    Scan,
+    AddNetwork,
+    Connect,
     Case,
     WriteAcl,
     ReadAcl,
@@ -69,6 +76,9 @@ struct Membership {
 
 struct State {
     address: SocketAddr,
+    /// It is out of its box, and on no network before it has joined one.
+    bluetooth: Option<BluetoothAddress>,
+    joined: bool,
     window: bool,
     armed: bool,
     /// Until the fail-safe expires.
@@ -136,7 +146,7 @@ impl Device {
         let fault = {
             let mut state = self.state();
             if state.off {
-                return Err(LinkError::Unreachable { tried: vec![(state.address, NoAnswer::Silent)] });
+                return Err(LinkError::Unreachable { tried: vec![(state.address.into(), NoAnswer::Silent)] });
             }
             state.asked.push(command);
             state.faults.iter().find(|(on, _)| *on == command).map(|(_, fault)| *fault)
@@ -152,6 +162,9 @@ impl Device {
                     LinkError::Commissioning { code: BUSY_WITH_OTHER_ADMIN, text: String::new() }
                 }
                 Command::Complete => LinkError::Commissioning { code: 2, text: String::new() },
+                Command::Scan | Command::AddNetwork | Command::Connect => {
+                    LinkError::Networking { status: 7, text: String::new() }
+                }
                 Command::AddNoc | Command::Label | Command::RemoveFabric => {
                     LinkError::NocStatus { code: 3, text: String::new() }
                 }
@@ -184,18 +197,33 @@ impl Device {
             specification_version: Some(0x0104_0000),
             ..BasicInformation::default()
         };
+        let fabrics = u8::from(self.state().ours.is_some());
         DeviceDescription {
             basic,
             acl_limits: AclLimits::default(),
             needs_regulatory_config: false,
             max_cumulative_fail_safe: Duration::from_secs(900),
-            fabrics: (5, u8::from(self.state().ours.is_some())),
+            fabrics: (5, fabrics),
+            facts: Facts { network: self.interface(), ..Facts::default() },
         }
+    }
+
+    fn interface(&self) -> NetworkInterface {
+        let kinds = if self.state().bluetooth.is_some() { vec![NetworkKind::Wifi] } else { Vec::new() };
+        NetworkInterface { kinds, ..NetworkInterface::default() }
+    }
+
+    /// How it advertises itself over Bluetooth.
+    fn advertisement(&self) -> Option<BluetoothNode> {
+        let state = self.state();
+        let address = state.bluetooth.filter(|_| state.window && !state.off)?;
+        let (vendor_id, product_id, discriminator) = (VENDOR, PRODUCT, self.discriminator);
+        Some(BluetoothNode { address, discriminator, vendor_id, product_id, additional_data: false, rssi: -60 })
     }
 
     fn commissionable(&self) -> Option<CommissionableNode> {
         let state = self.state();
-        (state.window && !state.off).then(|| CommissionableNode {
+        (state.window && !state.off && state.bluetooth.is_none()).then(|| CommissionableNode {
             instance: format!("{:016X}", self.discriminator),
             addresses: state.addresses(),
             port: state.address.port(),
@@ -211,7 +239,8 @@ impl Device {
 
     fn operational(&self, compressed_fabric_id: u64) -> Option<OperationalNode> {
         let state = self.state();
-        let Membership { node, .. } = state.ours.or(state.added).filter(|_| !state.off)?;
+        let on_network = !state.off && (state.bluetooth.is_none() || state.joined);
+        let Membership { node, .. } = state.ours.or(state.added).filter(|_| on_network)?;
         Some(OperationalNode {
             compressed_fabric_id,
             node_id: node,
@@ -247,8 +276,9 @@ impl PaseSession for Pase {
         CHALLENGE
     }
 
-    fn peer(&self) -> SocketAddr {
-        self.0.address()
+    fn peer(&self) -> Peer {
+        let bluetooth = self.0.state().bluetooth;
+        bluetooth.map_or_else(|| Peer::Udp(self.0.address()), Peer::Bluetooth)
     }
 
     async fn arm_fail_safe(&self, expiry: Duration) -> Result<(), LinkError> {
@@ -270,8 +300,30 @@ impl PaseSession for Pase {
         if self.0.hear(Command::Describe).await? { Ok(self.0.description()) } else { Err(malformed()) }
     }
 
-    async fn set_regulatory_config(&self) -> Result<(), LinkError> {
+    async fn set_regulatory_config(&self, _: &str) -> Result<(), LinkError> {
         Ok(())
+    }
+
+    async fn acknowledge_terms(&self, _: u16, _: u16) -> Result<(), LinkError> {
+        Ok(())
+    }
+
+    async fn set_time(&self, _: LocalTime) -> Result<(), LinkError> {
+        Ok(())
+    }
+
+    async fn scan_networks(&self, wanted: &NetworkCredentials, _: Duration) -> Result<Vec<SeenNetwork>, LinkError> {
+        let rightly = self.0.hear(Command::Scan).await?;
+        let seen = if rightly { wanted.id().to_vec() } else { b"neighbours".to_vec() };
+        Ok(vec![SeenNetwork { name: String::from_utf8_lossy(&seen).into_owned(), id: seen, rssi: -50 }])
+    }
+
+    async fn add_network(&self, _: &NetworkCredentials, _: u64) -> Result<(), LinkError> {
+        self.0.do_it(Command::AddNetwork, |_| {}).await
+    }
+
+    async fn connect_network(&self, _: &[u8], _: Duration, _: u64) -> Result<(), LinkError> {
+        self.0.do_it(Command::Connect, |state| state.joined = true).await
     }
 
     async fn attestation(&self, nonce: [u8; 32]) -> Result<AttestationResponse, LinkError> {
@@ -387,13 +439,15 @@ struct Inside {
     fabric: Mutex<u64>,
     changes: watch::Sender<()>,
     events: broadcast::Sender<DiscoveryEvent>,
+    no_bluetooth: Mutex<Option<BluetoothUnavailable>>,
 }
 
 impl Home {
     /// Nobody lives in it yet.
     pub(crate) fn new() -> Self {
         let (changes, events) = (watch::Sender::new(()), broadcast::Sender::new(64));
-        Self(Arc::new(Inside { devices: Mutex::default(), fabric: Mutex::default(), changes, events }))
+        let (devices, fabric, no_bluetooth) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Self(Arc::new(Inside { devices, fabric, changes, events, no_bluetooth }))
     }
 
     pub(crate) fn set_fabric(&self, compressed_fabric_id: u64) {
@@ -409,6 +463,8 @@ impl Home {
         let address = at_host(host);
         let state = State {
             address,
+            bluetooth: None,
+            joined: false,
             window: true,
             armed: false,
             added: None,
@@ -462,7 +518,34 @@ impl Home {
     }
 
     fn at(&self, address: SocketAddr) -> Option<Arc<Device>> {
-        self.devices().into_iter().find(|device| device.address() == address && !device.state().off)
+        let there = |device: &Arc<Device>| {
+            let state = device.state();
+            state.address == address && !state.off && (state.bluetooth.is_none() || state.joined)
+        };
+        self.devices().into_iter().find(there)
+    }
+
+    fn spoken_to_at(&self, peer: Peer) -> Option<Arc<Device>> {
+        match peer {
+            Peer::Udp(address) => self.at(address),
+            Peer::Bluetooth(address) => {
+                let is_it = |device: &Arc<Device>| device.state().bluetooth == Some(address) && !device.state().off;
+                self.devices().into_iter().find(is_it)
+            }
+        }
+    }
+
+    /// A device out of its box that is only on Bluetooth; 192.0.2.`host` is the address that it will get.
+    pub(crate) fn unbox(&self, host: u8, discriminator: u16, passcode: u32) -> Arc<Device> {
+        let device = self.plug_in(host, discriminator, passcode);
+        device.state().bluetooth = Some(BluetoothAddress([0, 0, 0, 0, 0, host]));
+        self.changed(&device);
+        device
+    }
+
+    /// Bluetooth is not there, for this reason.
+    pub(crate) fn without_bluetooth(&self, why: BluetoothUnavailable) {
+        *self.0.no_bluetooth.lock().unwrap() = Some(why);
     }
 
     pub(crate) fn subscribe(&self) -> broadcast::Receiver<DiscoveryEvent> {
@@ -483,9 +566,9 @@ impl MatterLink for Home {
     type Pase = Pase;
     type Case = Case;
 
-    async fn open_pase(&self, addresses: &[SocketAddr], passcode: &Passcode, _: Duration) -> Result<Pase, LinkError> {
-        let silent = addresses.iter().map(|address| (*address, NoAnswer::Silent)).collect();
-        let Some(device) = addresses.iter().find_map(|address| self.at(*address)) else {
+    async fn open_pase(&self, peers: &[Peer], passcode: &Passcode, _: Duration) -> Result<Pase, LinkError> {
+        let silent = peers.iter().map(|peer| (*peer, NoAnswer::Silent)).collect();
+        let Some(device) = peers.iter().find_map(|peer| self.spoken_to_at(*peer)) else {
             return Err(LinkError::Unreachable { tried: silent });
         };
         if !device.hear(Command::Pase).await? {
@@ -499,7 +582,7 @@ impl MatterLink for Home {
     }
 
     async fn open_case(&self, node: NodeId, addresses: &[SocketAddr], _: Duration) -> Result<Case, LinkError> {
-        let silent = addresses.iter().map(|address| (*address, NoAnswer::Silent)).collect();
+        let silent = addresses.iter().map(|address| ((*address).into(), NoAnswer::Silent)).collect();
         let mut refused = LinkError::Unreachable { tried: silent };
         for device in addresses.iter().filter_map(|address| self.at(*address)) {
             let peer = device.address();
@@ -518,6 +601,27 @@ impl MatterLink for Home {
 
     async fn issue_noc(&self, node: NodeId, _: &[u8]) -> Result<IssuedNoc, LinkError> {
         Ok(IssuedNoc { node_id: node, noc: Vec::new() })
+    }
+}
+
+impl Radio for Home {
+    fn look(&self) -> Looking {
+        if let Some(why) = self.0.no_bluetooth.lock().unwrap().clone() {
+            return Looking::unavailable(why);
+        }
+        let heard: Vec<_> = self.devices().iter().filter_map(|device| device.advertisement()).collect();
+        let sender = watch::Sender::new(Ok(heard));
+        let heard = sender.subscribe();
+        Looking::new(heard, Arc::new(sender))
+    }
+
+    fn connect(&self, address: BluetoothAddress) -> BoxFuture<'static, Result<Gatt, LinkError>> {
+        unreachable!("a home's own link opens PASE, at {address} too")
+    }
+
+    fn adapter(&self) -> BoxFuture<'static, Result<String, BluetoothUnavailable>> {
+        let missing = self.0.no_bluetooth.lock().unwrap().clone();
+        Box::pin(async move { missing.map_or(Ok("home0".to_owned()), Err) })
     }
 }
 

@@ -10,6 +10,7 @@ use crate::attestation::finding::Finding;
 use crate::attestation::policy::AttestationOverride;
 use crate::bind::{BindState, BindStatus};
 use crate::commissioning::error::{CommissioningError, Disposition};
+use crate::commissioning::path::AcceptedTerms;
 use crate::commissioning::step::Step;
 use crate::node::{NodeId, NodeRecord};
 use crate::onboarding::SetupCode;
@@ -58,6 +59,15 @@ pub struct CommissionRequest {
     /// How long the result may wait for the cloud, milliseconds.
     #[serde(default)]
     pub wait_bind_ms: u64,
+    /// Which network of the home a device on Bluetooth is brought to; else the default one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<String>,
+    /// How long a device on Bluetooth that could not join waits for other credentials, milliseconds.
+    #[serde(default)]
+    pub wait_network_ms: u64,
+    /// Which of the device's terms and conditions a person has accepted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accept_terms: Option<AcceptedTerms>,
     /// Accept whatever attestation finds, for this attempt; goes into the admin log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attestation_override: Option<AttestationOverride>,
@@ -201,6 +211,8 @@ pub struct Timings {
     pub credentials: u64,
     /// Finding it on our fabric, CASE.
     pub operational: u64,
+    /// Onto its network, where it was on Bluetooth.
+    pub network: u64,
     /// Writing and reading the access list.
     pub access: u64,
     /// The transaction.

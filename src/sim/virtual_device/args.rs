@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use qrcode::QrCode;
@@ -9,9 +10,9 @@ use qrcode::render::unicode::Dense1x2;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::{DeviceEvidence, ReadyInfo, VirtualDeviceOptions, run};
+use super::{DeviceEvidence, RadioOptions, ReadyInfo, VirtualDeviceOptions, run};
 use crate::onboarding::{MAX_DISCRIMINATOR, check_passcode};
-use crate::secret::Passcode;
+use crate::secret::{Passcode, WifiPassword};
 
 /// A Matter on/off light to try things on.
 #[derive(Debug, Clone, clap::Args)]
@@ -55,6 +56,30 @@ pub struct VirtualDeviceArgs {
     /// Certification declaration, DER
     #[arg(long, value_name = "FILE", requires = "dac")]
     cd: Option<PathBuf>,
+    /// Out of its box: on Bluetooth, here in the air of this directory (`bluetooth.adapter = "air:DIR"`), and on no network
+    #[arg(long, value_name = "DIR")]
+    ble: Option<PathBuf>,
+    /// The network within its reach, SSID:PASSWORD; without it the access point is off
+    #[arg(long, value_name = "SSID:PASSWORD", requires = "ble", value_parser = wifi)]
+    wifi: Option<(String, WifiPassword)>,
+    /// How long it takes to join
+    #[arg(long, value_name = "TIME", requires = "ble", value_parser = humantime::parse_duration, default_value = "200ms")]
+    connect_time: Duration,
+    /// It has one radio, and says so: Bluetooth is dropped when it joins
+    #[arg(long, requires = "ble")]
+    one_radio: bool,
+    /// It drops Bluetooth when it joins, and says that it would not
+    #[arg(long, requires = "ble")]
+    drops_ble: bool,
+    /// It joins and gets no address
+    #[arg(long, requires = "ble")]
+    no_dhcp: bool,
+    /// The indication of this number is lost
+    #[arg(long, value_name = "N", requires = "ble")]
+    lose: Option<u32>,
+    /// The indication of this number overtakes the one before it
+    #[arg(long, value_name = "N", requires = "ble")]
+    swap: Option<u32>,
     /// Name in the advertisement and as product name, at most 32 bytes
     #[arg(long, default_value = "Virtual Light")]
     name: String,
@@ -77,6 +102,11 @@ fn passcode(typed: &str) -> Result<Passcode, String> {
     let value = number::<u32>(typed)?;
     check_passcode(value).map_err(|error| error.to_string())?;
     Ok(Passcode::new(value))
+}
+
+fn wifi(typed: &str) -> Result<(String, WifiPassword), String> {
+    let (ssid, password) = typed.split_once(':').ok_or("SSID:PASSWORD is needed")?;
+    Ok((ssid.to_owned(), WifiPassword::new(password)))
 }
 
 fn discriminator(typed: &str) -> Result<u16, String> {
@@ -108,7 +138,22 @@ impl VirtualDeviceArgs {
             device_name: self.name.clone(),
             interfaces: self.interface.clone(),
             evidence: self.evidence()?,
+            radio: self.radio(),
             specification_version: None,
+        })
+    }
+
+    fn radio(&self) -> Option<RadioOptions> {
+        let air = self.ble.as_ref()?;
+        Some(RadioOptions {
+            wifi: self.wifi.clone(),
+            connect: self.connect_time,
+            drops_at_connect: self.one_radio || self.drops_ble,
+            concurrent: !self.one_radio,
+            no_address: self.no_dhcp,
+            loses: self.lose,
+            swaps: self.swap,
+            ..RadioOptions::new(air)
         })
     }
 

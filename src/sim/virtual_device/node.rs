@@ -34,11 +34,11 @@ use tokio_util::sync::CancellationToken;
 use super::advertise::Advertiser;
 use super::light::Light;
 use super::storage::{HOST_KEY, Storage};
-use super::{DeviceEvidence, ReadyInfo, VirtualDeviceError, VirtualDeviceOptions, interface};
+use super::{DeviceEvidence, ReadyInfo, VirtualDeviceError, VirtualDeviceOptions, interface, wireless};
 use crate::sim::evidence::generate;
 
 /// The endpoint with the light.
-const LIGHT_ENDPOINT: u16 = 1;
+pub(super) const LIGHT_ENDPOINT: u16 = 1;
 
 /// The Groups cluster that the device type also asks for needs a feature of rs-matter that this build leaves out.
 const NODE: Node<'static> = Node {
@@ -70,11 +70,12 @@ pub(super) async fn run(
     let socket = Udp(bind(options.port).map_err(|source| VirtualDeviceError::Port { port: options.port, source })?);
     let port = socket.0.local_addr().map_err(VirtualDeviceError::Network)?.port();
     let advertiser = Advertiser::open(host_name(&storage).map_err(kept)?, &interfaces)?;
+    if let Some(radio) = &options.radio {
+        let parts = wireless::Parts { storage, socket, port, advertiser, codes: (qr_code, manual_code) };
+        return wireless::run(options, radio, parts, ready, shutdown).await;
+    }
 
-    let evidence = match &options.evidence {
-        Some(given) => given.clone(),
-        None => DeviceEvidence::try_from(&generate(options.vendor_id, options.product_id))?,
-    };
+    let evidence = evidence(options)?;
     let crypto = RustCrypto::new(StdRng::from_rng(&mut rand::rng()), evidence.dac_priv_key());
     let details = basic_information(options);
     let matter = Box::new(Matter::new(&details, options.commissioning_data(), &evidence, port));
@@ -113,11 +114,11 @@ pub(super) async fn run(
 /// Sigma1 with "no shared trust roots", so with its usual four a device that has left a fabric, or stands where another one
 /// did, is soon busy for everybody. To be reported upstream: `CaseResponder::handle` goes on after `handle_casesigma1`
 /// has completed the exchange.
-const HANDLERS: usize = 16;
+pub(super) const HANDLERS: usize = 16;
 
 /// Keeps the device reachable for a commissioner as long as it belongs to nobody.
-struct Window {
-    had_fabrics: Cell<bool>,
+pub(super) struct Window {
+    pub(super) had_fabrics: Cell<bool>,
 }
 
 impl Window {
@@ -125,7 +126,7 @@ impl Window {
     ///
     /// A window that was never used, or that closed after too many wrong passcodes, stays closed until a restart, as on
     /// any device that has to be power-cycled then (Matter Core 5.4.2.3).
-    fn check(&self, matter: &Matter<'_>, open: impl Fn() -> Result<(), Error>) {
+    pub(super) fn check(&self, matter: &Matter<'_>, open: impl Fn() -> Result<(), Error>) {
         let has_fabrics = matter.has_fabrics();
         let left_the_last = self.had_fabrics.replace(has_fabrics) && !has_fabrics;
         if matter.comm_window_state().is_open() || has_fabrics {
@@ -139,7 +140,7 @@ impl Window {
     }
 }
 
-fn basic_information(options: &VirtualDeviceOptions) -> BasicInfoConfig<'_> {
+pub(super) fn basic_information(options: &VirtualDeviceOptions) -> BasicInfoConfig<'_> {
     BasicInfoConfig {
         vid: options.vendor_id,
         pid: options.product_id,
@@ -156,6 +157,13 @@ fn basic_information(options: &VirtualDeviceOptions) -> BasicInfoConfig<'_> {
         specification_version: options.specification_version.unwrap_or(DEFAULT_MATTER_SPEC_VERSION),
         device_type: Some(DEV_TYPE_ON_OFF_LIGHT.dtype),
         ..BasicInfoConfig::new()
+    }
+}
+
+pub(super) fn evidence(options: &VirtualDeviceOptions) -> Result<DeviceEvidence, VirtualDeviceError> {
+    match &options.evidence {
+        Some(given) => Ok(given.clone()),
+        None => DeviceEvidence::try_from(&generate(options.vendor_id, options.product_id)),
     }
 }
 
@@ -182,7 +190,7 @@ fn data_model<'a, H: OnOffHooks, L: LevelControlHooks>(
 }
 
 /// A stable host name like the MAC address that a real device would use (Matter Core 4.3.1.1): 16 hexadecimal digits.
-fn host_name(storage: &Storage) -> io::Result<String> {
+pub(super) fn host_name(storage: &Storage) -> io::Result<String> {
     if let Some(kept) = storage.read(HOST_KEY)?.and_then(|kept| String::from_utf8(kept).ok()) {
         return Ok(kept);
     }
@@ -192,7 +200,7 @@ fn host_name(storage: &Storage) -> io::Result<String> {
 }
 
 /// One socket for both families; IPv4 alone where the host has no IPv6.
-fn bind(port: u16) -> io::Result<UdpSocket> {
+pub(super) fn bind(port: u16) -> io::Result<UdpSocket> {
     let open = |family, address: SocketAddr| {
         let socket = Socket::new(family, Type::DGRAM, Some(Protocol::UDP))?;
         if address.is_ipv6() {
@@ -210,7 +218,7 @@ fn bind(port: u16) -> io::Result<UdpSocket> {
     }
 }
 
-struct Udp(UdpSocket);
+pub(super) struct Udp(pub(super) UdpSocket);
 
 impl NetworkSend for &Udp {
     async fn send_to(&mut self, data: &[u8], address: Address) -> Result<(), Error> {

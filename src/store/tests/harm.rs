@@ -98,6 +98,7 @@ async fn every_version_that_the_migrations_make_is_brought_forward() {
 #[case::v2(include_str!("../fixtures/v2.sql"))]
 #[case::v3(include_str!("../fixtures/v3.sql"))]
 #[case::v4(include_str!("../fixtures/v4.sql"))]
+#[case::v5(include_str!("../fixtures/v5.sql"))]
 #[tokio::test]
 async fn every_old_version_opens(#[case] dump: &str) {
     let dir = tempfile::tempdir().unwrap();
@@ -118,4 +119,7 @@ async fn every_old_version_opens(#[case] dump: &str) {
     let names: Vec<String> = store.controllers().await.unwrap().into_iter().map(|it| it.name).collect();
     assert!(names.is_empty() || names == ["panel"], "{names:?}");
     assert_eq!(store.invites().await.unwrap().len(), names.len());
+    // What schema 5 has brought.
+    let networks: Vec<String> = store.networks().await.unwrap().into_iter().map(|it| it.name).collect();
+    assert!(networks.is_empty() || networks == ["Home"], "{networks:?}");
 }

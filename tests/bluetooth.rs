@@ -1,0 +1,228 @@
+//! Out of the box: a device that is only on Bluetooth, through the whole path, on air without radio (`bluetooth::air`). The daemon,
+//! BTP, the device with its Network Commissioning cluster and the network are the product's own; what is missing is BlueZ.
+//!
+//! ```text
+//! hub namespace: matterbind daemon ─ cloud-sim       devices' namespace: virtual-device --ble
+//!                       ╰── a directory: GATT writes and indications ──╯
+//!                       mb0 ═══════ veth: only once it has joined ═══════ mb0
+//! ```
+
+#![allow(clippy::unwrap_used, reason = "a test may")]
+
+#[allow(dead_code, reason = "shared by several test binaries, none of which uses all of it")]
+mod support {
+    pub mod daemon;
+    pub mod lab;
+}
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use support::daemon::{Answer, Hub, Options, VirtualDevice};
+use support::lab::{Families, Lab};
+
+const PASSWORD: &str = "correct horse battery";
+
+/// A hub with an adapter, and the air that it hears.
+struct Rig<'a> {
+    hub: Hub<'a>,
+    air: PathBuf,
+    _directory: tempfile::TempDir,
+    lab: &'a Lab,
+}
+
+impl<'a> Rig<'a> {
+    fn new(lab: &'a Lab) -> Self {
+        Self::with(lab, "")
+    }
+
+    fn with(lab: &'a Lab, commissioning: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let air = directory.path().join("air");
+        fs::create_dir(&air).unwrap();
+        let more = format!("[bluetooth]\nadapter = \"air:{}\"\n", air.display());
+        let commissioning = format!("{}\n{commissioning}", Options::default().commissioning);
+        let hub = Hub::start(lab, Options { more, commissioning, ..Options::default() });
+        Self { hub, air, _directory: directory, lab }
+    }
+
+    fn set_wifi(&self, password: &str) {
+        set_wifi(&self.hub, password);
+    }
+
+    fn device(&self, storage: &Path, more: &[&str]) -> VirtualDevice {
+        let wifi = format!("Home:{PASSWORD}");
+        let air = self.air.display().to_string();
+        let own = ["--ble", &air, "--wifi", &wifi];
+        VirtualDevice::start(self.lab, storage, &[&own[..], more].concat())
+    }
+}
+
+fn set_wifi(hub: &Hub<'_>, password: &str) {
+    let file = hub.path().join("wifi-password");
+    fs::write(&file, password).unwrap();
+    let set = hub.cli(["network", "set", "wifi", "Home", "--json", "--password-file", file.to_str().unwrap()]);
+    assert_eq!(set.code, 0, "{}", set.stderr);
+    assert_eq!(set.json["networks"][0]["name"], "Home");
+    assert!(!set.stdout.contains(password), "what joins a network is never shown");
+}
+
+/// The time between two lines of the daemon's log is too coarse; the attempt's own timings are not.
+fn timing(result: &Value, part: &str) -> u64 {
+    result["timings_ms"][part].as_u64().unwrap()
+}
+
+fn found(answer: &Answer) -> usize {
+    answer.json["nodes"].as_array().unwrap().iter().filter(|node| node["bluetooth"].is_object()).count()
+}
+
+#[test]
+fn a_device_out_of_its_box_is_found_brought_onto_the_network_and_bound() {
+    let Some(lab) = Lab::new(Families::Both) else { return };
+    let rig = Rig::new(&lab);
+    rig.set_wifi(PASSWORD);
+    let storage = tempfile::tempdir().unwrap();
+    let device = rig.device(storage.path(), &[]);
+    let both = rig.hub.cli(["discover", "--json", "--timeout", "1s"]);
+    assert_eq!(found(&both), 1, "{:#}", both.json);
+    assert_eq!(both.json["nodes"][0]["discriminator"], 3840);
+    assert_eq!(found(&rig.hub.cli(["discover", "--lan", "--json", "--timeout", "1s"])), 0);
+
+    let (exit, result) = rig.hub.commission(&device.qr, &["--wait-bind", "60s"]);
+    assert_eq!(exit, 0, "{result:#}\n{}", rig.hub.daemon_log());
+    let node = &result["node"];
+    eprintln!("out of the box: {}", result["timings_ms"]);
+    assert_eq!(result["bind"]["state"], "bound");
+    assert_eq!((&node["discriminator"], &node["state"]), (&json!(3840), &json!("operational")));
+    assert!(node["addresses"].as_array().is_some_and(|all| !all.is_empty()), "{node:#}");
+    assert!(timing(&result, "network") >= 200, "joining takes the device 200 ms: {result:#}");
+    assert_eq!(rig.hub.synced("match")["in_sync"], true);
+    assert_eq!(found(&rig.hub.cli(["discover", "--ble", "--json", "--timeout", "1s"])), 0, "its box is closed");
+    let log = rig.hub.whole_daemon_log();
+    assert!(!log.contains(PASSWORD));
+    // A restart finds it on the network.
+    drop(device);
+    let _device = rig.device(storage.path(), &[]);
+    assert_eq!(rig.hub.ask(&["node", "check", &node["node_id"].to_string()])["reachable"], true);
+}
+
+#[test]
+fn a_device_with_one_radio_is_met_as_soon_as_it_is_on_the_network() {
+    let Some(lab) = Lab::new(Families::Both) else { return };
+    let rig = Rig::new(&lab);
+    rig.set_wifi(PASSWORD);
+    for (way, discriminator) in [("--one-radio", "21"), ("--drops-ble", "22")] {
+        let storage = tempfile::tempdir().unwrap();
+        let device = rig.device(storage.path(), &[way, "--connect-time", "1s", "--discriminator", discriminator]);
+        let (exit, result) = rig.hub.commission(&device.qr, &["--no-bind"]);
+        assert_eq!(exit, 0, "{way}: {result:#}\n{}", rig.hub.daemon_log());
+        eprintln!("{way}: {}", result["timings_ms"]);
+        assert!(timing(&result, "operational") < 5_000, "{way}: lost link to CASE: {result:#}");
+    }
+}
+
+#[test]
+fn a_wrong_password_is_said_and_mended_while_the_device_waits() {
+    let Some(lab) = Lab::new(Families::Both) else { return };
+    let rig = Rig::new(&lab);
+    rig.set_wifi("a wrong password");
+    let storage = tempfile::tempdir().unwrap();
+    let device = rig.device(storage.path(), &[]);
+    let failure = rig.hub.commission_fails(&device.qr, &[], "network", "wifi-password-wrong", 4);
+    assert!(!failure.to_string().contains("a wrong password"), "{failure:#}");
+    // It has rolled back, and can be tried again; this time the attempt waits for the right one.
+    let mut attempt = rig.hub.spawn_cli(["commission", &device.qr, "--events", "--no-bind", "--wait-network", "60s"]);
+    attempt.wait_for("a note that it waits", |line| {
+        line["message"].as_str().is_some_and(|message| message.contains("waits up to"))
+    });
+    rig.set_wifi(PASSWORD);
+    let (exit, result) = attempt.result();
+    assert_eq!((exit, &result["outcome"]), (0, &json!("commissioned")), "{result:#}\n{}", rig.hub.daemon_log());
+}
+
+#[test]
+fn what_keeps_a_device_from_its_network_has_a_name() {
+    let Some(lab) = Lab::new(Families::Both) else { return };
+    let rig = Rig::with(&lab, "fail_safe = \"20s\"\nstep_timeout = \"8s\"");
+    let storage = |_: &str| tempfile::tempdir().unwrap();
+    let (first, second, third) = (storage("a"), storage("b"), storage("c"));
+    let device = rig.device(first.path(), &["--discriminator", "1"]);
+    let failure = rig.hub.commission_fails(&device.qr, &[], "network", "network-not-configured", 4);
+    assert!(failure["hint"].as_str().unwrap().contains("network set wifi"), "{failure:#}");
+    rig.set_wifi(PASSWORD);
+    rig.hub.commission_fails(&device.qr, &["--network", "Elsewhere"], "network", "unknown-network", 2);
+    drop(device);
+    // The access point is off.
+    let air = rig.air.display().to_string();
+    let device = VirtualDevice::start(&lab, second.path(), &["--ble", &air, "--discriminator", "2"]);
+    let failure = rig.hub.commission_fails(&device.qr, &[], "network", "network-not-found", 4);
+    assert!(failure["message"].as_str().unwrap().contains("neighbours"), "it lists what it sees: {failure:#}");
+    drop(device);
+    // DHCP is silent.
+    let device = rig.device(third.path(), &["--no-dhcp", "--discriminator", "3"]);
+    let began = Instant::now();
+    rig.hub.commission_fails(&device.qr, &[], "operational", "not-seen-on-network", 4);
+    eprintln!("DHCP is silent: told after {} ms", began.elapsed().as_millis());
+    // Nothing is left behind of any of them.
+    assert_eq!(rig.hub.nodes(), Vec::<Value>::new());
+}
+
+#[test]
+fn a_wrong_passcode_is_told_within_five_seconds_and_the_window_stays_open() {
+    let Some(lab) = Lab::new(Families::Both) else { return };
+    let rig = Rig::new(&lab);
+    rig.set_wifi(PASSWORD);
+    let storage = tempfile::tempdir().unwrap();
+    let device = rig.device(storage.path(), &["--passcode", "20202022"]);
+    let began = Instant::now();
+    // The manual code of the same discriminator with another passcode.
+    let failure = rig.hub.commission_fails("34970112332", &[], "pase", "wrong-passcode", 4);
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(7), "{took:?}: {failure:#}");
+    let (exit, result) = rig.hub.commission(&device.qr, &["--no-bind"]);
+    assert_eq!(exit, 0, "{result:#}\n{}", rig.hub.daemon_log());
+}
+
+#[test]
+fn segments_that_are_lost_or_overtake_each_other_end_in_a_documented_way() {
+    let Some(lab) = Lab::new(Families::Both) else { return };
+    let rig = Rig::with(&lab, "fail_safe = \"15s\"\nstep_timeout = \"8s\"");
+    rig.set_wifi(PASSWORD);
+    for trouble in ["--lose", "--swap"] {
+        for (number, at) in ["4", "12", "20"].into_iter().enumerate() {
+            let storage = tempfile::tempdir().unwrap();
+            let discriminator = (100 + number).to_string();
+            let device = rig.device(storage.path(), &[trouble, at, "--discriminator", &discriminator]);
+            let (exit, result) = rig.hub.commission(&device.qr, &["--no-bind"]);
+            let code = result["code"].as_str().unwrap_or("commissioned");
+            eprintln!("{trouble} {at}: {} {code}", result["step"]);
+            let documented = ["bluetooth-link-lost", "device-unreachable", "commissioned", "device-busy"];
+            assert!(documented.contains(&code), "{trouble} {at}: {exit} {result:#}\n{}", rig.hub.daemon_log());
+        }
+    }
+}
+
+#[test]
+fn a_hub_without_bluetooth_says_so_at_once_and_works_on_the_network() {
+    let Some(lab) = Lab::new(Families::Both) else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let air = directory.path().join("air");
+    fs::create_dir(&air).unwrap();
+    let more = "[bluetooth]\nadapter = \"none\"\n".to_owned();
+    let hub = Hub::start(&lab, Options { more, ..Options::default() });
+    set_wifi(&hub, PASSWORD);
+    let air = air.display().to_string();
+    let boxed = VirtualDevice::start(&lab, &directory.path().join("a"), &["--ble", &air, "--discriminator", "77"]);
+    let began = Instant::now();
+    let failure = hub.commission_fails(&boxed.qr, &[], "discover", "bluetooth-unavailable", 4);
+    assert!(began.elapsed() < Duration::from_secs(5), "{failure:#}");
+    assert!(failure["message"].as_str().unwrap().contains("switched off in the configuration"), "{failure:#}");
+    let status = hub.cli(["status"]);
+    assert!(status.stdout.contains("no Bluetooth: Bluetooth is switched off"), "{}", status.stdout);
+    let device = VirtualDevice::start(&lab, &directory.path().join("b"), &["--discriminator", "78"]);
+    let (exit, result) = hub.commission(&device.manual, &["--no-bind"]);
+    assert_eq!(exit, 0, "{result:#}");
+}
