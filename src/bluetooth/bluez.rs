@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -27,8 +28,10 @@ const C1: &str = "18ee2ef5-263d-4559-959f-4f9c429f9d11";
 const C2: &str = "18ee2ef5-263d-4559-959f-4f9c429f9d12";
 /// How often BlueZ's objects are looked at while somebody looks.
 const LOOK: Duration = Duration::from_millis(500);
-/// Answers of the bus and of BlueZ about itself.
+/// Answers of the bus and of BlueZ about itself, where somebody wants to know how it stands.
 const ANSWER: Duration = Duration::from_secs(3);
+/// The same where somebody wants to use it: a slow hub needs so long for a BlueZ that has just started.
+const PATIENT_ANSWER: Duration = Duration::from_secs(15);
 /// A device whose connection fails at once is asked again so often: the first tries often fail.
 const CONNECTS: u32 = 4;
 const CONNECT_AGAIN: Duration = Duration::from_millis(500);
@@ -41,6 +44,37 @@ const FAREWELL: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone)]
 pub(super) struct Bluez {
     wanted: Option<String>,
+    ours: Ours,
+}
+
+/// The devices, by their paths, to which this process has a connection or makes one.
+#[derive(Debug, Clone, Default)]
+struct Ours(Arc<Mutex<Vec<String>>>);
+
+impl Ours {
+    fn take(&self, device: &str) -> Taken {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(device.to_owned());
+        Taken { ours: self.clone(), device: device.to_owned() }
+    }
+
+    fn has(&self, device: &str) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().any(|taken| taken == device)
+    }
+}
+
+/// It is ours while this lives.
+struct Taken {
+    ours: Ours,
+    device: String,
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        let mut all = self.ours.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = all.iter().position(|taken| *taken == self.device) {
+            all.swap_remove(at);
+        }
+    }
 }
 
 /// Why something was not done.
@@ -100,7 +134,7 @@ struct Ready {
 
 impl Bluez {
     pub(super) fn new(wanted: Option<String>) -> Self {
-        Self { wanted }
+        Self { wanted, ours: Ours::default() }
     }
 
     /// The adapter's name, or what is missing.
@@ -110,7 +144,8 @@ impl Bluez {
 
     /// Finds the adapter, and powers it where somebody wants to use it now.
     async fn ready(&self, power: bool) -> Result<Ready, BluetoothUnavailable> {
-        match tokio::time::timeout(ANSWER, self.find(power)).await {
+        let patience = if power { PATIENT_ANSWER } else { ANSWER };
+        match tokio::time::timeout(patience, self.find(power)).await {
             Ok(found) => found,
             Err(_) => Err(BluetoothUnavailable::Failed("it does not answer".to_owned())),
         }
@@ -161,7 +196,7 @@ impl Bluez {
             Ok(ready) => ready,
             Err(why) => return why,
         };
-        ready.release_leftovers().await;
+        ready.release_leftovers(&self.ours).await;
         match ready.scan(heard).await {
             Ok(never) => match never {},
             Err(error) => unavailable(&error),
@@ -172,14 +207,8 @@ impl Bluez {
     pub(super) async fn connect(&self, address: BluetoothAddress) -> Result<Gatt, Failed> {
         let ready = self.ready(true).await.map_err(|why| Failed(why.to_string()))?;
         let device = format!("{}/dev_{}", ready.path, address.to_string().replace(':', "_"));
-        let connection = Link { bus: ready.bus, device };
-        match connection.open().await {
-            Ok(gatt) => Ok(gatt),
-            Err(error) => {
-                connection.close().await;
-                Err(error)
-            }
-        }
+        let taken = Some(self.ours.take(&device));
+        Link { bus: ready.bus, device, taken }.open().await
     }
 }
 
@@ -194,8 +223,8 @@ async fn managed(bus: &Connection) -> Result<ManagedObjects, zbus::Error> {
 impl Ready {
     async fn scan(&self, heard: &watch::Sender<Heard>) -> Result<Never, zbus::Error> {
         let adapter = Proxy::new(&self.bus, BLUEZ, self.path.clone(), ADAPTER).await?;
-        let filter: HashMap<&str, Value<'_>> =
-            [("Transport", "le".into()), ("DuplicateData", true.into()), ("UUIDs", vec![SERVICE].into())].into();
+        // No filter by UUID: BlueZ looks for that in a list which Matter's advertisement does not have, and not in service data.
+        let filter: HashMap<&str, Value<'_>> = [("Transport", "le".into()), ("DuplicateData", true.into())].into();
         adapter.call_method("SetDiscoveryFilter", &(filter,)).await?;
         adapter.call_method("StartDiscovery", &()).await?;
         loop {
@@ -208,15 +237,16 @@ impl Ready {
     }
 
     /// A hub that was killed may have left a device connected, which then advertises no more.
-    async fn release_leftovers(&self) {
+    async fn release_leftovers(&self, ours: &Ours) {
         for (path, interfaces) in &self.objects {
             let Some(device) = interfaces.get(DEVICE) else { continue };
             let is = |name: &str| device.get(name).and_then(|value| bool::try_from(value).ok()).unwrap_or(false);
-            let ours = path.as_str().starts_with(&self.path)
+            let left_over = path.as_str().starts_with(&self.path)
+                && !ours.has(path.as_str())
                 && is("Connected")
                 && !is("Paired")
                 && service_data(device).is_some();
-            if ours && let Ok(proxy) = Proxy::new(&self.bus, BLUEZ, path.clone(), DEVICE).await {
+            if left_over && let Ok(proxy) = Proxy::new(&self.bus, BLUEZ, path.clone(), DEVICE).await {
                 let left = tokio::time::timeout(FAREWELL, proxy.call_method("Disconnect", &())).await;
                 tracing::info!(device = %path, ended = left.is_ok(), "a Bluetooth connection was left over");
             }
@@ -241,14 +271,30 @@ fn seen<K: std::borrow::Borrow<str> + std::hash::Hash + Eq>(
     advertised(address, &service_data(device)?, rssi)
 }
 
-/// A connection to a device, on a connection to the bus of its own.
+/// A connection to a device, on a connection to the bus of its own. Whoever drops it ends it, in the middle of connecting too.
 struct Link {
     bus: Connection,
     device: String,
+    taken: Option<Taken>,
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        let (bus, device, taken) = (self.bus.clone(), std::mem::take(&mut self.device), self.taken.take());
+        // Where the runtime has ended, the process ends, and the next start releases what is left.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        runtime.spawn(async move {
+            if let Ok(proxy) = Proxy::new(&bus, BLUEZ, device.as_str(), DEVICE).await {
+                let ended = tokio::time::timeout(FAREWELL, proxy.call_method("Disconnect", &())).await;
+                tracing::debug!(device, ended = ended.is_ok(), "disconnected");
+            }
+            drop(taken);
+        });
+    }
 }
 
 impl Link {
-    async fn open(&self) -> Result<Gatt, Failed> {
+    async fn open(self) -> Result<Gatt, Failed> {
         let device = Proxy::new(&self.bus, BLUEZ, self.device.clone(), DEVICE).await?;
         let properties = properties(&self.bus, &self.device).await?;
         // Subscribed before anything can change.
@@ -270,7 +316,6 @@ impl Link {
         let from = Proxy::new(&self.bus, BLUEZ, c2, CHARACTERISTIC).await?;
         let (writes, mut outgoing) = mpsc::channel::<Vec<u8>>(SEGMENTS);
         let (incoming, indications) = mpsc::channel(SEGMENTS);
-        let link = Self { bus: self.bus.clone(), device: self.device.clone() };
         tokio::spawn(async move {
             let send = async {
                 let mut subscribed = false;
@@ -314,7 +359,7 @@ impl Link {
                 () = gone => tracing::debug!("the Bluetooth connection was lost"),
                 () = incoming.closed() => {}
             }
-            link.close().await;
+            drop(self);
         });
         Ok(Gatt { mtu, writes, indications })
     }
@@ -337,13 +382,6 @@ impl Link {
         }
         let missing = || Failed("the device does not offer Matter's service".to_owned());
         Ok((c1.ok_or_else(missing)?, c2.ok_or_else(missing)?, mtu))
-    }
-
-    async fn close(&self) {
-        if let Ok(device) = Proxy::new(&self.bus, BLUEZ, self.device.clone(), DEVICE).await {
-            let ended = tokio::time::timeout(FAREWELL, device.call_method("Disconnect", &())).await;
-            tracing::debug!(device = self.device, ended = ended.is_ok(), "disconnected");
-        }
     }
 }
 
