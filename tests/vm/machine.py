@@ -85,7 +85,7 @@ class Machine:
         self.qmp.say("set_link", name="n0", up=cable)
         self.port = connect(self.work / "agent")
         self.received = b""
-        self.read_line(120)
+        self.read_line(120 * self.patience)
         self.sh("mountpoint -q /share || mount -t 9p -o trans=virtio,version=9p2000.L,ro share /share").ok()
         return time.monotonic() - self.started
 
