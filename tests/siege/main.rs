@@ -11,6 +11,8 @@
 //! ```sh
 //! MATTERBIND_SIEGE_MINUTES=10 cargo test --test siege -- --ignored --nocapture
 //! ```
+//!
+//! `MATTERBIND_SIEGE_BIN` names the daemon to besiege, for instance the hub's release binary; cloud and the rest stay this build's.
 
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
@@ -48,8 +50,9 @@ const TCP: &str = "10.77.0.1:8480";
 
 /// Starts the daemon with the unit's limit of descriptors.
 fn program(directory: &Path) -> std::path::PathBuf {
+    let binary = std::env::var("MATTERBIND_SIEGE_BIN").unwrap_or_else(|_| MATTERBIND.to_owned());
     let script = directory.join("daemon.sh");
-    fs::write(&script, format!("#!/bin/sh -e\nulimit -n {}\nexec {MATTERBIND} \"$@\"\n", unit("LimitNOFILE"))).unwrap();
+    fs::write(&script, format!("#!/bin/sh -e\nulimit -n {}\nexec {binary} \"$@\"\n", unit("LimitNOFILE"))).unwrap();
     fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
     script
 }
