@@ -31,8 +31,13 @@ const ADMIN_CAT: u32 = 0x0001_0001;
 const BUDGET: Duration = Duration::from_secs(15);
 
 fn hub() -> Link {
+    hub_at(0)
+}
+
+/// At this UDP port; 0 is any.
+fn hub_at(port: u16) -> Link {
     let bundle = mint(FabricId(77), NodeId(1000), &[Cat::new(ADMIN_CAT).unwrap()], Timestamp::now()).unwrap();
-    let stack = Stack::start(&StackOptions::default(), &bundle).unwrap();
+    let stack = Stack::start(&StackOptions { port }, &bundle).unwrap();
     Link::new(
         stack,
         Arc::new(Credentials::new(bundle).unwrap()),
@@ -274,4 +279,41 @@ async fn two_ends_that_lost_their_session_do_not_answer_each_other_for_ever() {
     assert!((1..=20).contains(&passed), "{passed}");
     // And the two still talk.
     pase.arm_fail_safe(Duration::ZERO).await.unwrap();
+}
+
+/// Handshakes of strangers, a thousand a second: none is answered, and no device becomes silent.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strangers_who_want_a_session_make_no_device_silent() {
+    let port = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+    let (link, device) = (hub_at(port), device().await);
+    let stranger = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let (stop, told) = (CancellationToken::new(), stranger.try_clone().unwrap());
+    let stopped = stop.clone();
+    let sending = std::thread::spawn(move || {
+        for counter in 1_u32.. {
+            if stopped.is_cancelled() {
+                return;
+            }
+            // Unsecured, from a node that is made up for this one; the exchange's initiator asks for an acknowledgement.
+            let mut opening = vec![0x04, 0, 0, 0];
+            opening.extend(counter.to_le_bytes());
+            opening.extend(u64::from(counter).to_le_bytes());
+            let opcode = [0x20, 0x30][counter as usize % 2];
+            opening.extend([5, opcode]);
+            opening.extend([counter.to_le_bytes()[0], counter.to_le_bytes()[1], 0, 0]);
+            opening.extend([0x15, 0x25, 2, 9, 0, 0x18]);
+            told.send_to(&opening, (Ipv4Addr::LOCALHOST, port)).unwrap();
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    });
+    for node in 1..=5 {
+        let begin = Instant::now();
+        let case = commission(&link, NodeId(3000 + node), device.address).await.unwrap();
+        eprintln!("commissioned in {} ms among strangers", begin.elapsed().as_millis());
+        case.remove_fabric(case.current_fabric_index().await.unwrap()).await.unwrap();
+    }
+    stop.cancel();
+    sending.join().unwrap();
+    stranger.set_nonblocking(true).unwrap();
+    assert!(stranger.recv(&mut [0; 64]).is_err(), "a stranger was answered");
 }

@@ -47,8 +47,8 @@ pub enum Message {
     Acknowledgement,
     /// A StatusReport of the secure channel (4.11.1, appendix D).
     Status(Status),
-    /// PBKDFParamRequest or Sigma1, with the id that its sender gave to the session to be.
-    Opening { session: u16 },
+    /// PBKDFParamRequest or Sigma1, with the id that its sender gave to the session to be, where it can be read.
+    Opening { session: Option<u16> },
     /// Anything else.
     Other,
 }
@@ -99,6 +99,11 @@ impl Datagram {
         }
     }
 
+    /// Whether it asks its receiver for a session.
+    pub fn is_opening(&self) -> bool {
+        matches!(self.unsecured, Some(Unsecured { message: Message::Opening { .. }, .. }))
+    }
+
     /// The StatusReport that it is.
     pub fn status(&self) -> Option<Status> {
         match self.unsecured.as_ref()?.message {
@@ -118,7 +123,7 @@ fn message(header: &PacketHdr, payload: &[u8]) -> Message {
         // Both carry the initiator's session id in tag 2 (4.14.1.2, 4.14.2.3).
         Ok(OpCode::PBKDFParamRequest | OpCode::CASESigma1) => {
             let session = TLVElement::new(payload).structure().and_then(|fields| fields.find_ctx(2)?.u16());
-            session.map_or(Message::Other, |session| Message::Opening { session })
+            Message::Opening { session: session.ok() }
         }
         Ok(_) | Err(_) => Message::Other,
     }
@@ -184,6 +189,10 @@ pub(super) mod tests {
     fn an_opening_tells_its_session() {
         // Structure; tag 1 an octet string of one byte; tag 2 the number 0x0102.
         let seen = read(&unsecured(0x30, true, 1, None, &[0x15, 0x30, 1, 1, 0, 0x25, 2, 2, 1, 0x18])).unwrap();
-        assert_eq!(seen.unsecured.unwrap().message, Message::Opening { session: 0x0102 });
+        assert!(seen.is_opening());
+        assert_eq!(seen.unsecured.unwrap().message, Message::Opening { session: Some(0x0102) });
+        // A stranger need not spell it right.
+        let nested = read(&unsecured(0x30, true, 1, None, &[0x15; 1200])).unwrap();
+        assert_eq!(nested.unsecured.unwrap().message, Message::Opening { session: None });
     }
 }
