@@ -199,7 +199,7 @@ mod tests {
 
     #[test]
     fn nobody_opens_a_session_with_an_administrator() {
-        let (watchers, peer) = (Watchers::default(), "192.0.2.1:5540".parse().unwrap());
+        let (watchers, peer) = (Watchers::default(), at("192.0.2.1:5540"));
         let _watched = watchers.watch(peer, 77);
         for opening in [
             unsecured(0x20, true, 1, None, &[0x15, 0x25, 2, 9, 0, 0x18]),
