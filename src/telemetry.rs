@@ -27,8 +27,9 @@ mod journald;
 mod limiter;
 pub mod metrics;
 
-/// Libraries that print what they send or receive, and the most that they may print whatever the filter says.
-const CAPPED: [(&str, LevelFilter); 8] = [
+/// Libraries that print what they send or receive, or what we say ourselves, and the most that they may print whatever the filter
+/// says.
+const CAPPED: [(&str, LevelFilter); 9] = [
     ("rs_matter", LevelFilter::WARN),
     ("rustls", LevelFilter::INFO),
     ("hyper", LevelFilter::INFO),
@@ -37,6 +38,8 @@ const CAPPED: [(&str, LevelFilter); 8] = [
     ("reqwest", LevelFilter::INFO),
     ("mdns_sd", LevelFilter::INFO),
     ("age", LevelFilter::INFO),
+    // The store says itself what was brought up to date.
+    ("rusqlite_migration", LevelFilter::WARN),
 ];
 
 /// Whose lines others can cause: what reads from the network.

@@ -298,6 +298,22 @@ fn ask(stream: &mut TcpStream, token: &str) -> String {
     answer
 }
 
+/// A program of the house that opens 1,200 connections to the Unix socket and says nothing on them: whoever has something to ask
+/// has his answer before the watchdog, which asks there too, would give up. One listener's queue and places take that many.
+#[test]
+fn a_silent_crowd_on_the_socket_is_let_go_before_the_watchdog_barks() {
+    let daemon = Daemon::start(tempfile::tempdir().unwrap(), "");
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit).unwrap();
+    let socket = daemon.at("admin.sock");
+    let crowd: Vec<_> = (0..1200).map(|_| std::os::unix::net::UnixStream::connect(&socket).unwrap()).collect();
+    let (_, took) = asked(&socket, "/healthz");
+    println!("answered after {took:?} behind {} silent connections", crowd.len());
+    // Letting 256 go every ten seconds takes forty.
+    assert!(took < Duration::from_secs(20), "{took:?}");
+}
+
 /// 1,015 connections from 40 addresses that say nothing, or half a word: the Unix socket answers all the while, and the network
 /// again as soon as they have been let go.
 #[test]

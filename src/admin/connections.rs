@@ -1,8 +1,8 @@
 //! Serves the connections of one listener: how many there may be at once, how long each may keep us waiting, how they end.
 //!
-//! A client that says nothing, or half a request, is let go; on the network there are few connections in all and fewer for one
-//! peer, so that the process's descriptors suffice for the Unix socket whatever happens there. Not here: what is answered
-//! (`routes`), whom (`auth`).
+//! A client that says nothing, or half a request, is let go, and sooner where others wait; on the network there are few
+//! connections in all and fewer for one peer, so that the process's descriptors suffice for the Unix socket whatever happens
+//! there. Not here: what is answered (`routes`), whom (`auth`).
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -33,6 +33,9 @@ use crate::telemetry::metrics::Metrics;
 
 /// From the first to the last byte of a request's head, and between two requests.
 const HEAD: Duration = Duration::from_secs(10);
+/// The same on a listener where others wait, once half of its places are taken: who says nothing is let go before whoever
+/// waits behind it, and that may be the watchdog's own question.
+const HURRIED: Duration = Duration::from_millis(500);
 /// After a listener has failed, for instance because no descriptor is left.
 const PAUSE: Duration = Duration::from_millis(100);
 /// Local clients at once. More wait in the listener's queue.
@@ -169,6 +172,8 @@ impl Serving {
             let place = early.or_else(|| Arc::clone(&places).try_acquire_owned().ok());
             match (place, peers.enter(&peer)) {
                 (Some(place), Some(seat)) => {
+                    let crowded = waits && places.available_permits() < listener.places().0 / 2;
+                    let head = if crowded { HURRIED } else { HEAD };
                     let (opening, serving) = (listener.open(stream), self.clone());
                     self.open.spawn(async move {
                         let opened = tokio::select! {
@@ -176,7 +181,7 @@ impl Serving {
                             () = serving.stop.cancelled() => return,
                         };
                         match opened {
-                            Ok(stream) => serving.connection(stream, peer, L::CHANNEL, (place, seat)).await,
+                            Ok(stream) => serving.connection(stream, peer, (L::CHANNEL, head), (place, seat)).await,
                             Err(_) => serving.metrics.count_refused("tls-handshake"),
                         }
                     });
@@ -186,8 +191,13 @@ impl Serving {
         }
     }
 
-    async fn connection<S>(self, stream: S, peer: Peer, channel: Channel, _place: (OwnedSemaphorePermit, Seat))
-    where
+    async fn connection<S>(
+        self,
+        stream: S,
+        peer: Peer,
+        (channel, head): (Channel, Duration),
+        _place: (OwnedSemaphorePermit, Seat),
+    ) where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let router = self.router;
@@ -202,7 +212,7 @@ impl Serving {
             }
         });
         let mut builder = http1::Builder::new();
-        builder.timer(TokioTimer::new()).header_read_timeout(HEAD);
+        builder.timer(TokioTimer::new()).header_read_timeout(head);
         let connection = builder.serve_connection(TokioIo::new(stream), service);
         tokio::pin!(connection);
         tokio::select! {

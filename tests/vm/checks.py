@@ -326,6 +326,27 @@ def killed(hub):
     return survives(hub, "kill -KILL $PID", None)
 
 
+MANY_CONNECTIONS = r"""
+ulimit -n 4096
+setsid runuser -u anna -- perl -MSocket -e '
+    for (1 .. 1200) { socket(my $s, AF_UNIX, SOCK_STREAM, 0) or last; connect($s, sockaddr_un("/run/matterbind/admin.sock")) or last; push @s, $s }
+    $| = 1; print scalar(@s), "\n"; sleep 75' > /run/crowd 2>&1 < /dev/null &
+sleep 5
+"""
+
+
+@check("14.3", "a member with 1,200 connections, for longer than two beats: nothing is restarted, and the daemon answers")
+def many_connections(hub):
+    restarts, pid = hub.show("NRestarts"), hub.show("MainPID")
+    hub.sh(MANY_CONNECTIONS).ok()
+    files = hub.sh(f"ls /proc/{pid}/fd | wc -l").text.strip()
+    time.sleep(70)
+    hub.m.until("the crowd to be gone", "! pgrep -u anna perl", 60)
+    expect((hub.show("NRestarts"), hub.show("MainPID")) == (restarts, pid), hub.sh("systemctl status matterbind --no-pager").text)
+    hub.m.until("the node", "matterbind node check Hall", 120)
+    return f"{hub.sh('cat /run/crowd').text.strip()} connected, {files} descriptors open"
+
+
 # Network and time.
 
 @check("14.4", "a boot without a network does not wait for one: ready in under 3 s of its start, and devices work as soon as the "
