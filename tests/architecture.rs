@@ -85,7 +85,7 @@ const ALLOWED: &[(&str, &str, &str)] = &[
     ("main", "", "calls the command line"),
     (
         "hub",
-        "access attestation backup clock cloud commissioning config controller dcl discovery keystore matter outbox ownership paa \
+        "access attestation backup bluetooth clock cloud commissioning config controller dcl discovery keystore matter outbox ownership paa \
          reconcile rhythm store systemd telemetry",
         "the use cases, on every adapter that they need",
     ),

@@ -16,6 +16,8 @@ mod support {
 }
 
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -103,9 +105,13 @@ fn a_device_out_of_its_box_is_found_brought_onto_the_network_and_bound() {
     assert_eq!(found(&rig.hub.cli(["discover", "--ble", "--json", "--timeout", "1s"])), 0, "its box is closed");
     let log = rig.hub.whole_daemon_log();
     assert!(!log.contains(PASSWORD));
-    // A restart finds it on the network.
+    // A restart finds it on the network, at another port: it is asked once the hub has heard of that.
     drop(device);
     let _device = rig.device(storage.path(), &[]);
+    let give_up = Instant::now() + Duration::from_secs(30);
+    while rig.hub.ask(&["discover", "--operational", "--timeout", "1s"])["nodes"][0]["port"] == node["port"] {
+        assert!(Instant::now() < give_up, "its new port is not heard of");
+    }
     assert_eq!(rig.hub.ask(&["node", "check", &node["node_id"].to_string()])["reachable"], true);
 }
 
@@ -202,6 +208,57 @@ fn segments_that_are_lost_or_overtake_each_other_end_in_a_documented_way() {
             let documented = ["bluetooth-link-lost", "device-unreachable", "commissioned", "device-busy"];
             assert!(documented.contains(&code), "{trouble} {at}: {exit} {result:#}\n{}", rig.hub.daemon_log());
         }
+    }
+}
+
+/// Threadhome, with a key that nobody has: timestamp, channel, extended PAN id, mesh-local prefix, key, name, PAN id.
+const DATASET: &str = "0e080000000000010000000300000f020811111111222222220708fdd0a1b2c3d4e5f6\
+                       051000112233445566778899aabbccddeeff030a546872656164686f6d6501021234";
+const THREAD_KEY: &str = "00112233445566778899aabbccddeeff";
+
+#[test]
+fn the_dataset_of_a_border_router_is_taken_and_never_shown() {
+    let Some(lab) = Lab::new(Families::Both) else { return };
+    let rig = Rig::new(&lab);
+    let (asked, requests) = std::sync::mpsc::channel();
+    let (bound, listens) = std::sync::mpsc::channel();
+    // The command line asks, and it is where this test is.
+    std::thread::spawn(move || {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        bound.send(listener.local_addr().unwrap()).unwrap();
+        for answer in [("200 OK", DATASET), ("404 Not Found", "")] {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = String::new();
+            let mut lines = BufReader::new(stream.try_clone().unwrap());
+            while !request.ends_with("\r\n\r\n") {
+                lines.read_line(&mut request).unwrap();
+            }
+            asked.send(request).unwrap();
+            let (status, body) = answer;
+            let length = body.len();
+            write!(stream, "HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}")
+                .unwrap();
+        }
+    });
+    let url = format!("http://{}/", listens.recv_timeout(Duration::from_secs(10)).unwrap());
+    let set = ["network", "set", "thread", "--json", "--from-otbr", &url];
+    let answer = rig.hub.cli(set);
+    assert_eq!(answer.code, 0, "{}", answer.stderr);
+    let request = requests.recv_timeout(Duration::from_secs(10)).unwrap().to_lowercase();
+    assert!(
+        request.starts_with("get /node/dataset/active http/1.1") && request.contains("accept: text/plain"),
+        "{request}"
+    );
+    let network = &answer.json["networks"][0];
+    assert_eq!((&network["name"], &network["kind"]), (&json!("Threadhome"), &json!("thread")));
+    assert_eq!(network["id"], "1111111122222222");
+    // A border router without a network changes nothing.
+    let refused = rig.hub.cli(set);
+    assert_eq!((refused.code, refused.stderr.contains("404")), (2, true), "{}", refused.stderr);
+    let list = rig.hub.cli(["network", "list", "--json"]);
+    assert_eq!(list.json["networks"].as_array().unwrap().len(), 1);
+    for text in [&answer.stdout, &list.stdout, &rig.hub.whole_daemon_log()] {
+        assert!(!text.to_lowercase().contains(THREAD_KEY), "the key is shown");
     }
 }
 

@@ -45,6 +45,14 @@ pub enum BluetoothUnavailable {
 }
 
 impl BluetoothUnavailable {
+    /// Whether there is Bluetooth, and something is wrong with it; a hub without any lacks nothing.
+    pub fn is_amiss(&self) -> bool {
+        match self {
+            Self::SwitchedOff | Self::NoBus(_) | Self::NoBlueZ | Self::NoAdapter { wanted: None } => false,
+            Self::NoAdapter { wanted: Some(_) } | Self::Denied(_) | Self::Off { .. } | Self::Failed(_) => true,
+        }
+    }
+
     /// What to do now.
     pub fn hint(&self) -> &'static str {
         match self {

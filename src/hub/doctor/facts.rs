@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::cloud::{CloudHealth, Look};
+use crate::commissioning::radio::BluetoothUnavailable;
 use crate::discovery::Survey;
 use crate::hub::clock::ClockStatus;
 use crate::node::NodeId;
@@ -24,6 +25,8 @@ pub struct Facts {
     pub absent: Option<Absent>,
     /// The network.
     pub network: Option<Network>,
+    /// Bluetooth.
+    pub radio: Option<Radio>,
     /// What guards this machine's ports.
     pub firewall: Firewall,
     /// Addresses of nodes to which this machine knows no way.
@@ -83,6 +86,31 @@ pub struct Network {
     pub configured: Vec<String>,
     /// What is there.
     pub survey: Survey,
+}
+
+/// Bluetooth, or why there is none.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Radio {
+    /// The adapter that is used when a device is looked for.
+    pub adapter: Option<String>,
+    /// What is missing.
+    pub missing: String,
+    /// What to do about it.
+    pub hint: String,
+    /// Whether something is wrong, and not only not there.
+    pub amiss: bool,
+}
+
+impl From<Result<String, BluetoothUnavailable>> for Radio {
+    fn from(adapter: Result<String, BluetoothUnavailable>) -> Self {
+        match adapter {
+            Ok(name) => Self { adapter: Some(name), ..Self::default() },
+            Err(why) => {
+                let (hint, amiss) = (why.hint().to_owned(), why.is_amiss());
+                Self { adapter: None, missing: why.to_string(), hint, amiss }
+            }
+        }
+    }
 }
 
 /// What guards this machine's ports, as far as it shows itself.

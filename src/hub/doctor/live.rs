@@ -66,13 +66,16 @@ impl<W: World> Hub<W> {
             let sealed = keystore::is_sealed(&state_dir).ok();
             (examine(&state_dir, Examiner::Daemon, whole), sealed, machine::process(), machine::firewall())
         });
-        let (survey, daemon, cloud, routes, disk) =
-            tokio::join!(self.lan.survey(), self.own_facts(), self.cloud_facts(depth), self.routes(), disk);
+        // Nobody is told of it by `status`, which has a line of its own.
+        let radio = async { if whole { Some(self.radio.adapter().await.into()) } else { None } };
+        let (survey, daemon, cloud, routes, radio, disk) =
+            tokio::join!(self.lan.survey(), self.own_facts(), self.cloud_facts(depth), self.routes(), radio, disk);
         let mut facts = Facts {
             at: Timestamp::now(),
             daemon: Some(daemon),
             network: Some(Network { configured: self.config.network.interfaces.clone(), survey }),
             routes,
+            radio,
             clock: Some(self.clock.status()),
             cloud: Some(cloud),
             versions: Some(machine::versions()),

@@ -6,8 +6,10 @@ use jiff::Timestamp;
 
 use super::facts::{Cloud, Facts, Network, Trust};
 use super::machine;
+use crate::bluetooth::Bluetooth;
 use crate::clock::WRITTEN;
 use crate::cloud;
+use crate::commissioning::radio::Radio as _;
 use crate::config::{AttestationPolicy, Config};
 use crate::discovery;
 use crate::hub::clock::ClockStatus;
@@ -27,11 +29,13 @@ pub async fn facts(config: &Config) -> Facts {
         }
         None => None,
     };
+    let radio = Bluetooth::open(&config.bluetooth).adapter().await;
     let now = Timestamp::now();
     let standing = if now < WRITTEN { "not-set" } else { "unconfirmed" };
     let mut facts = Facts {
         at: now,
         network: Some(Network { configured: config.network.interfaces.clone(), survey }),
+        radio: Some(radio.into()),
         firewall: machine::firewall(),
         clock: Some(ClockStatus { standing: standing.to_owned(), says: Some(now), at_least: Some(WRITTEN) }),
         cloud: Some(cloud),

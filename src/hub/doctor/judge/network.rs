@@ -4,7 +4,7 @@ use std::net::Ipv6Addr;
 
 use super::{Findings, listed, sentence};
 use crate::discovery::{Echo, EchoOutcome, InterfaceState};
-use crate::hub::doctor::facts::{Facts, Firewall, Network};
+use crate::hub::doctor::facts::{Facts, Firewall, Network, Radio};
 
 const PORTS: &str = "UDP 5353 (mDNS) and UDP 5540 (Matter)";
 
@@ -26,6 +26,7 @@ pub(super) fn judge(facts: &Facts, findings: &mut Findings) {
         }
     }
     firewall(facts, findings);
+    radio(facts.radio.as_ref(), findings);
     if let Some(port) = facts.daemon.as_ref().and_then(|daemon| daemon.matter_port) {
         findings.well("matter-port", format!("Devices answer to UDP port {port}."));
     }
@@ -190,6 +191,16 @@ fn firewall(facts: &Facts, findings: &mut Findings) {
         findings.warning("firewall-drops", seen, hint);
     } else if !managers.is_empty() {
         findings.note("firewall", format!("A firewall is switched on: {}.", listed(managers)), hint);
+    }
+}
+
+fn radio(radio: Option<&Radio>, findings: &mut Findings) {
+    let Some(Radio { adapter, missing, hint, amiss }) = radio else { return };
+    let seen = || format!("No device can be brought in over Bluetooth: {}", sentence(missing));
+    match adapter {
+        Some(adapter) => findings.well("bluetooth", format!("Devices on Bluetooth are found by {adapter}.")),
+        None if *amiss => findings.warning("bluetooth-unavailable", seen(), hint),
+        None => findings.note("no-bluetooth", seen(), hint),
     }
 }
 

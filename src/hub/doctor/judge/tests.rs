@@ -6,9 +6,12 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::*;
 use crate::cloud::{Answered, CloudHealth, Look};
+use crate::commissioning::radio::BluetoothUnavailable;
 use crate::discovery::{Echo, EchoOutcome, InterfaceState, Survey};
 use crate::hub::clock::ClockStatus;
-use crate::hub::doctor::facts::{Cloud, DroppingChain, Firewall, Network, Process, Routes, Trust, Unit, Unroutable};
+use crate::hub::doctor::facts::{
+    Cloud, DroppingChain, Firewall, Network, Process, Radio, Routes, Trust, Unit, Unroutable,
+};
 use crate::node::NodeId;
 use crate::store::{Examined, Integrity};
 
@@ -58,6 +61,7 @@ fn well() -> Facts {
             configured: Vec::new(),
             survey: Survey { interfaces: vec![interface("eth0")], echoes },
         }),
+        radio: Some(Radio { adapter: Some("hci0".to_owned()), ..Radio::default() }),
         firewall: Firewall::default(),
         routes: Some(Routes { tried: 3, without: Vec::new() }),
         clock: Some(ClockStatus { standing: "confirmed".to_owned(), says: Some(now()), at_least: Some(ago(1)) }),
@@ -157,6 +161,14 @@ fn each_broken_set_up_has_its_name() {
         }),
         ("matter-port-blocked", Warning, |f| {
             f.network.as_mut().unwrap().survey.echoes[1].outcome = EchoOutcome::Silent
+        }),
+        ("no-bluetooth", Note, |f| f.radio = Some(Err(BluetoothUnavailable::NoBlueZ).into())),
+        ("no-bluetooth", Note, |f| f.radio = Some(Err(BluetoothUnavailable::NoAdapter { wanted: None }).into())),
+        ("bluetooth-unavailable", Warning, |f| {
+            f.radio = Some(Err(BluetoothUnavailable::Denied("rejected send message".to_owned())).into());
+        }),
+        ("bluetooth-unavailable", Warning, |f| {
+            f.radio = Some(Err(BluetoothUnavailable::Off { adapter: "hci0".to_owned(), blocked: true }).into());
         }),
         ("firewall", Note, |f| f.firewall.managers.push("ufw".to_owned())),
         ("firewall-drops", Warning, |f| {
