@@ -2,6 +2,7 @@
 //! already; one that was met over Bluetooth is surveyed, told the credentials, and sent. What can be mended by other credentials
 //! gives the device back in the state from which it can be tried again, while its fail-safe lasts.
 
+use std::future::pending;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -172,8 +173,8 @@ impl<S: PaseSession> SurveyedCommissionee<S> {
 }
 
 impl<S: PaseSession> ProvisionedCommissionee<S> {
-    /// ConnectNetwork. A device with one radio drops Bluetooth instead of answering, and one that `appeared` on the network
-    /// needs no answer: both are looked for there.
+    /// ConnectNetwork. A device with one radio drops Bluetooth instead of answering: once it has `appeared` on the network no
+    /// answer is waited for. The answer of any other decides, for it may be on another network of the home already.
     ///
     /// # Errors
     /// Why the device could not join.
@@ -185,6 +186,7 @@ impl<S: PaseSession> ProvisionedCommissionee<S> {
         let Self { offline, network } = self;
         let limit = interface.connect_max + ANSWER;
         let id = network.credentials.id();
+        let appeared = async { if interface.concurrent { pending().await } else { appeared.await } };
         let answer = tokio::select! {
             biased;
             answer = offline.session.connect_network(id, limit, breadcrumb::NETWORK_JOINED) => answer,
