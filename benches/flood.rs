@@ -6,8 +6,8 @@
 //! ```
 //!
 //! The liar says 500 packets of records a second for eight seconds, three times: devices, nodes, names with nothing behind them.
-//! Each device is switched on
-//! when it is looked for; 0.75 s of what is printed is its responder, which asks first whether its name is free (RFC 6762 8.1).
+//! Each device is switched on when it is looked for; 0.75 s of what is printed is its responder, which asks first whether its
+//! name is free (RFC 6762 8.1).
 //! Goals: found within 2 s during the flood and after it.
 
 #[path = "../tests/support"]

@@ -14,14 +14,13 @@ use super::refusal::Refusal;
 use super::world::World;
 use crate::commissioning::error::Disposition;
 use crate::commissioning::network::{HomeNetwork, HomeNetworks, NetworkCredentials, NetworkError, NetworkKind};
+use crate::config::validate::MAX_SSID;
 use crate::config::{HomeNetworkConfig, secret_file};
 use crate::durable::StoreError;
 use crate::journal::{Event, EventSink, Level};
 use crate::secret::{OperatorSecret, ThreadDataset, WifiPassword};
 use crate::store::{Store, StoredNetwork};
 
-/// SSID (IEEE 802.11).
-const MAX_SSID: usize = 32;
 /// A name that fits a line.
 const MAX_NAME: usize = 64;
 /// Credentials of AddOrUpdateWiFiNetwork (11.9.7.3), and a Thread dataset.
