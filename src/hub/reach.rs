@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::{Either, select};
 use tokio::sync::Notify;
+use tokio::sync::broadcast::error::RecvError;
 
 use self::rank::{Trail, Whereabouts};
 use super::Hub;
@@ -121,20 +122,37 @@ impl<W: World> Reach<W> {
         budget: Duration,
     ) -> Result<Case<W>, LinkError> {
         let node = record.node_id;
-        let deadline = Instant::now() + budget + self.rhythm(record).sleep();
+        let begun = Instant::now();
+        let deadline = begun + budget + self.rhythm(record).sleep();
         let mut announced = self.announced(node).map(|seen| seen.sockets()).unwrap_or_default();
+        let is_told = !announced.is_empty();
         announced.extend(more);
         let known = self.rank(record, &announced);
-        if !announced.is_empty() {
-            return self.try_all(node, &known, deadline).await;
-        }
         let remembered = std::pin::pin!(self.try_all(node, &known, deadline));
-        let elsewhere = std::pin::pin!(self.look_elsewhere(record, &known, deadline));
-        match select(remembered, elsewhere).await {
-            Either::Left((Ok(session), _)) | Either::Right((Ok(session), _)) => Ok(session),
-            // What mDNS tells now counts for more than what was remembered; and it has nothing to say where it knows nothing.
-            Either::Left((Err(error), elsewhere)) => elsewhere.await.map_err(|other| stronger(other, error)),
-            Either::Right((Err(error), remembered)) => remembered.await.map_err(|other| stronger(error, other)),
+        // A node that comes back in this very moment may be elsewhere.
+        let news = std::pin::pin!(self.news(record, &known));
+        let (fresh, failed) = match select(remembered, news).await {
+            Either::Left((Ok(session), _)) => return Ok(session),
+            Either::Left((Err(error), news)) => {
+                let is_silent = matches!(error, LinkError::Unreachable { .. });
+                let patience =
+                    if is_told && !is_silent { Duration::ZERO } else { LOOKUP.saturating_sub(begun.elapsed()) };
+                match tokio::time::timeout(patience, news).await {
+                    Ok(fresh) => (fresh, Either::Left(error)),
+                    Err(_) => return Err(error),
+                }
+            }
+            Either::Right((fresh, remembered)) => (fresh, Either::Right(remembered)),
+        };
+        let there = std::pin::pin!(self.try_all(node, &fresh, deadline));
+        // What mDNS tells now counts for more than what was remembered.
+        match failed {
+            Either::Left(error) => there.await.map_err(|other| stronger(other, error)),
+            Either::Right(remembered) => match select(remembered, there).await {
+                Either::Left((Ok(session), _)) | Either::Right((Ok(session), _)) => Ok(session),
+                Either::Left((Err(error), there)) => there.await.map_err(|other| stronger(other, error)),
+                Either::Right((Err(error), remembered)) => remembered.await.map_err(|other| stronger(error, other)),
+            },
         }
     }
 
@@ -157,20 +175,31 @@ impl<W: World> Reach<W> {
         self.try_all(node, &announced, deadline).await
     }
 
-    /// Waits for the node's announcement and tries what is new in it.
-    async fn look_elsewhere(
-        &self,
-        record: &NodeRecord,
-        known: &[SocketAddr],
-        deadline: Instant,
-    ) -> Result<Case<W>, LinkError> {
+    /// Where mDNS tells the node to be besides what is `known`: now, or as soon as it does. Whoever asks says how long. Nothing
+    /// where mDNS was asked and does not know it.
+    async fn news(&self, record: &NodeRecord, known: &[SocketAddr]) -> Vec<SocketAddr> {
         let OperationalIdentity { compressed_fabric_id, node_id } = self.ours(record.node_id);
-        let budget = LOOKUP.min(deadline.saturating_duration_since(Instant::now()));
-        let mut announced = self.lan.operational(compressed_fabric_id, node_id, budget).await;
-        announced.retain(|address| !known.contains(address));
-        let fresh = self.rank(record, &announced);
-        let fresh: Vec<_> = fresh.into_iter().filter(|address| announced.contains(address)).collect();
-        self.try_all(node_id, &fresh, deadline).await
+        let mut changes = self.lan.subscribe();
+        let mut announced = match self.announced(node_id) {
+            Some(seen) => seen.sockets(),
+            None => self.lan.operational(compressed_fabric_id, node_id, LOOKUP).await,
+        };
+        loop {
+            if announced.is_empty() {
+                return announced;
+            }
+            announced.retain(|address| !known.contains(address));
+            let mut fresh = self.rank(record, &announced);
+            fresh.retain(|address| announced.contains(address));
+            if !fresh.is_empty() {
+                return fresh;
+            }
+            if matches!(changes.recv().await, Err(RecvError::Closed)) {
+                std::future::pending::<()>().await;
+            }
+            // While it is away, nothing is news.
+            announced = self.announced(node_id).map_or_else(|| known.to_vec(), |seen| seen.sockets());
+        }
     }
 
     async fn try_all(&self, node: NodeId, addresses: &[SocketAddr], deadline: Instant) -> Result<Case<W>, LinkError> {

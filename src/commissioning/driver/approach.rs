@@ -10,6 +10,7 @@ use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::known::{Known, LOOKS_LIKE_OURS, Ours};
 use super::run::{Run, now};
 use super::{Commissioner, Order, Progress};
 use crate::commissioning::candidates::{Candidate, Ending, Fruitless, Next, Search};
@@ -22,7 +23,7 @@ use crate::commissioning::ports::{
 use crate::commissioning::radio::{BluetoothUnavailable, Looking};
 use crate::commissioning::step::Step;
 use crate::commissioning::together::Claimed;
-use crate::node::{Announced, BluetoothNode, CommissionableNode, CommissionableTxt, NodeRecord, Peer, ScopedAddress};
+use crate::node::{Announced, BluetoothNode, CommissionableNode, CommissionableTxt, Peer, ScopedAddress};
 use crate::onboarding::{Discriminator, OnboardingPayload};
 
 /// How long a device that announces its commissioning window may refuse in one try.
@@ -33,11 +34,6 @@ const WINDOW_POLL: Duration = Duration::from_millis(300);
 const BUSY_POLL: Duration = Duration::from_secs(2);
 /// How long a device may take to roll back an earlier attempt of ours.
 const LEFTOVER: Duration = Duration::from_secs(5);
-/// How long a node of ours may take to say that the code is its own.
-const OURS: Duration = Duration::from_secs(3);
-/// A device that is not known by its code, but by what the code tells of it, is asked only after a device in its box had the time
-/// to be heard.
-const LOOKS_LIKE_OURS: Duration = Duration::from_secs(3);
 /// How long the announcement of a device that was found by its address is waited for.
 const HEARD: Duration = Duration::from_secs(2);
 /// What a try must leave of its step, so that its own answer comes before the step's deadline.
@@ -150,8 +146,7 @@ where
         let mut first = Some(turn);
         let mut held = None;
         let mut radio = None;
-        let mut ours = pin!(self.ours(order));
-        let mut asking_ours = true;
+        let mut ours = Ours::of(self.ours(order));
         let mut leftover_ended = false;
         let mut unanswered = None;
         loop {
@@ -169,15 +164,18 @@ where
                         Next::Over(ending) => return Err(self.over(ending, order, &lan, &search, unanswered.take())),
                         Next::WaitUntil(until) => until,
                     };
-                    // A device in its box that has the same discriminator goes before a node that only looks like it.
-                    let sure = fitting.is_empty() || now() - began < LOOKS_LIKE_OURS;
+                    // A device in its box goes before a node that only looks like it, and so does one that has had the time
+                    // to show itself before a node of the same code elsewhere.
+                    let early = now() - began < LOOKS_LIKE_OURS;
+                    let is_it = |known: &mut Known| {
+                        let all_there = fitting.iter().all(|candidate| known.is_at(&candidate.node));
+                        all_there || known.by_code && early
+                    };
+                    if let Some(known) = ours.told.take_if(is_it) {
+                        return Err(CommissioningError::AlreadyOurs { step: Step::Discover, node: known.record });
+                    }
                     tokio::select! {
-                        known = &mut ours, if asking_ours && sure => {
-                            asking_ours = false;
-                            if let Some(node) = known {
-                                return Err(CommissioningError::AlreadyOurs { step: Step::Discover, node });
-                            }
-                        }
+                        () = ours.come() => {}
                         () = lan.changed() => {}
                         _ = others.changed() => {}
                         () = tokio::time::sleep_until(until.into()) => {}
@@ -215,7 +213,7 @@ where
             }
             let Some(claimed) = self.together.claim(order.attempt_id, &order.payload, &node) else { continue };
             run.attempt.handle_sleep(node.session().sleep());
-            let tried = self.try_one(run, order, &node, &mut lan, &search).await;
+            let tried = self.try_one(run, order, &node, &mut lan, &search, &mut ours).await;
             let leftover = match &tried {
                 Ok(pase) if !leftover_ended => self.end_leftover(run, order, pase).await,
                 _ => None,
@@ -273,7 +271,8 @@ where
         Ok(fitting)
     }
 
-    /// One try. Another device that fits cuts the wait for one that does not answer short.
+    /// One try. Another device that fits cuts the wait for one that does not answer short; and so does a node of ours that has
+    /// the code and answers in its place: what is tried then is what it announced while it was in its box.
     async fn try_one(
         &self,
         run: &mut Run<'_>,
@@ -281,12 +280,16 @@ where
         node: &Announced,
         lan: &mut Places<D::Search>,
         search: &Search,
+        ours: &mut Ours<'_>,
     ) -> Result<L::Pase, CommissioningError> {
         let peers = node.peers();
         let since = now();
         let trying = async {
             let mut proving = pin!(self.prove(order, &peers, node.session().sleep()));
             loop {
+                if let Some(known) = ours.told.take_if(|known| known.is_at(node)) {
+                    return Err(CommissioningError::AlreadyOurs { step: Step::Discover, node: known.record });
+                }
                 let patience = search.patience(&self.fitting(lan, order)?, node, since);
                 let given_up = async {
                     match patience {
@@ -302,6 +305,7 @@ where
                         return Err(CommissioningError::StepTimeout { step: Step::Pase, after: now() - since });
                     }
                     () = lan.changed() => {}
+                    () = ours.come() => {}
                 }
             }
         };
@@ -431,39 +435,6 @@ where
             }
         };
         tokio::time::timeout(HEARD, heard).await.ok()
-    }
-
-    /// The node of ours that this code belongs to, if it answers as ours now. Comes to an end only with an answer.
-    async fn ours(&self, order: &Order) -> Option<Box<NodeRecord>> {
-        let fingerprint = self.settings.fingerprints.fingerprint(&order.payload);
-        let fits = |record: &NodeRecord| {
-            record.discriminator.is_none_or(|discriminator| order.payload.discriminator.matches(discriminator))
-        };
-        let known = self.store.nodes_of_code(fingerprint).await.unwrap_or_default();
-        for record in known.into_iter().filter(fits) {
-            if self.answers_as_ours(&record).await {
-                return Some(Box::new(record));
-            }
-        }
-        // Nodes that were recorded before codes were remembered.
-        let Discriminator::Long(_) = order.payload.discriminator else { return None };
-        tokio::time::sleep(LOOKS_LIKE_OURS).await;
-        let like =
-            |record: &NodeRecord| fits(record) && order.payload.vid_pid == Some((record.vendor_id, record.product_id));
-        let known = self.store.nodes_without_code().await.unwrap_or_default();
-        for record in known.into_iter().filter(like) {
-            if self.answers_as_ours(&record).await {
-                return Some(Box::new(record));
-            }
-        }
-        None
-    }
-
-    async fn answers_as_ours(&self, record: &NodeRecord) -> bool {
-        let compressed = self.settings.compressed_fabric_id;
-        let addresses = self.discovery.operational(compressed, record.node_id, OURS / 3).await;
-        let patience = OURS + record.rhythm.session().sleep();
-        !addresses.is_empty() && self.link.open_case(record.node_id, &addresses, patience).await.is_ok()
     }
 }
 

@@ -118,6 +118,11 @@ impl Device {
         self.state().faults.push((command, fault));
     }
 
+    /// It announces a window: the one of its box where it is on our fabric already.
+    pub(crate) fn announce_window(&self) {
+        self.state().window = true;
+    }
+
     /// It works as it should again.
     pub(crate) fn heal(&self) {
         self.state().faults.clear();

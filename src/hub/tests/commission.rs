@@ -46,6 +46,17 @@ async fn a_device_of_ours_is_not_taken_in_again() {
 }
 
 #[tokio::test]
+async fn what_a_device_announced_in_its_box_does_not_hide_that_it_is_ours() {
+    let rig = Rig::start(|_| {}).await;
+    let (device, node) = rig.with_device().await;
+    device.announce_window();
+    device.fail(Command::Pase, Fault::Silent);
+    let CommissionResult::Failed(failure) = rig.commission("34970112332").await else { panic!("it is ours already") };
+    assert_eq!(failure.code, "already-on-this-fabric");
+    assert_eq!(failure.node.map(|node| node.node_id), Some(node.node_id));
+}
+
+#[tokio::test]
 async fn a_failed_attempt_leaves_nothing_behind() {
     let rig = Rig::start(|_| {}).await;
     let device = rig.home.plug_in(7, 3840, 20_202_021);
