@@ -18,6 +18,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::matter::datagram::Datagram;
 use crate::matter::heard::Watchers;
 use crate::matter::replies::Replies;
+use crate::matter::waker::Activity;
 use crate::node::{Peer, is_unicast_link_local};
 
 /// Binds `port` (0: any free one) for IPv6 and IPv4, or for IPv4 alone where the host has no IPv6.
@@ -69,15 +70,17 @@ pub struct MatterSocket<C> {
     dual: bool,
     watchers: Watchers,
     replies: RefCell<Replies>,
+    activity: Activity,
     crypto: C,
 }
 
 impl<C> MatterSocket<C> {
     /// # Errors
     /// The reactor does not take the socket.
-    pub fn new(socket: UdpSocket, watchers: Watchers, crypto: C) -> io::Result<Self> {
+    pub fn new(socket: UdpSocket, watchers: Watchers, activity: Activity, crypto: C) -> io::Result<Self> {
         let dual = socket.local_addr()?.is_ipv6();
-        Ok(Self { socket: Async::new_nonblocking(socket)?, dual, watchers, replies: RefCell::default(), crypto })
+        let (socket, replies) = (Async::new_nonblocking(socket)?, RefCell::default());
+        Ok(Self { socket, dual, watchers, replies, activity, crypto })
     }
 }
 
@@ -99,6 +102,7 @@ fn is_lasting(error: &io::Error) -> bool {
 
 impl<C: Crypto> NetworkSend for &MatterSocket<C> {
     async fn send_to(&mut self, data: &[u8], address: Address) -> Result<(), Error> {
+        self.activity.note();
         let peer = address.udp().ok_or(ErrorCode::NoNetworkInterface)?;
         let datagram = Datagram::read(data, &self.crypto);
         if let Some(datagram) = &datagram {
@@ -131,6 +135,7 @@ impl<C: Crypto> NetworkReceive for &MatterSocket<C> {
         loop {
             match self.socket.recv_from(buffer).await {
                 Ok((length, peer)) => {
+                    self.activity.note();
                     let peer = canonical(peer);
                     // What is no Matter message is left to rs-matter, which drops it.
                     if let Some(datagram) = Datagram::read(&buffer[..length], &self.crypto) {

@@ -37,7 +37,7 @@ use crate::matter::credentials::{ADMIN_VENDOR_ID, Backend, backend};
 use crate::matter::heard::Watchers;
 use crate::matter::places::Places;
 use crate::matter::socket::{MatterSocket, bind};
-use crate::matter::waker::stable;
+use crate::matter::waker::{Activity, calm};
 
 /// rs-matter's handshakes keep certificates and points on the stack, in debug builds several copies of each.
 const THREAD_STACK: usize = 4 << 20;
@@ -267,8 +267,10 @@ fn thread_main(
     let crypto: &'static Backend = Box::leak(Box::new(backend()));
     let watchers = Watchers::default();
     let bluetooth = Bluetooth::new(watchers.clone());
+    let activity = Activity::new();
     let ready = install(matter, crypto, bundle).map_err(|error| error.to_string()).and_then(|fabric| {
-        let socket = MatterSocket::new(socket, watchers.clone(), crypto).map_err(|error| error.to_string())?;
+        let socket =
+            MatterSocket::new(socket, watchers.clone(), activity.clone(), crypto).map_err(|error| error.to_string())?;
         Ok((fabric, socket))
     });
     let (fabric, socket) = match ready {
@@ -295,11 +297,11 @@ fn thread_main(
         tokio::select! {
             result = matter.run(crypto, network(), network(), &socket) => Err(ended("transport", result)),
             result = responder.run::<2>() => Err(ended("responder", result)),
-            () = poll_jobs(context, jobs) => Ok(()),
+            () = poll_jobs(context, jobs, activity.clone()) => Ok(()),
             () = shared.stop.cancelled() => Ok(()),
         }
     };
-    async_io::block_on(stable(root))
+    async_io::block_on(calm(root, activity.clone()))
 }
 
 fn ended(what: &str, result: Result<(), Error>) -> String {
@@ -330,7 +332,7 @@ fn renew(context: &Context, bundle: &KeyBundle) -> Result<(), Error> {
 }
 
 /// Polls a changing set of jobs with the caller's own waker; ends when no handle is left and no job runs.
-async fn poll_jobs(context: Rc<Context>, mut incoming: mpsc::UnboundedReceiver<Job>) {
+async fn poll_jobs(context: Rc<Context>, mut incoming: mpsc::UnboundedReceiver<Job>, activity: Activity) {
     let mut running: Vec<LocalFuture> = Vec::new();
     let mut open = true;
     poll_fn(move |task| {
@@ -342,6 +344,10 @@ async fn poll_jobs(context: Rc<Context>, mut incoming: mpsc::UnboundedReceiver<J
             }
         }
         running.retain_mut(|job| job.as_mut().poll(task).is_pending());
+        // A job that is done at once, as the watchdog's question, waits for nobody's alarm.
+        if !running.is_empty() {
+            activity.note();
+        }
         if !open && running.is_empty() { Poll::Ready(()) } else { Poll::Pending }
     })
     .await;

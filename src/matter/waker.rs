@@ -3,24 +3,87 @@
 //! `Waker::will_wake` compares vtable addresses. The vtables of executors are promoted constants of generic functions, and
 //! an optimising build may hold several copies of one, so that `waker.clone().will_wake(&waker)` is false. rs-matter's
 //! `Signal` then believes that another task waits and wakes it, which is itself: the thread spins at 100 % CPU. With this
-//! waker around the root future it idles. Not here: which futures run (`matter::stack`).
+//! waker around the root future it idles.
+//!
+//! rs-matter's transport also looks every 50 and every 100 ms whether a received message or a dropped exchange was forgotten.
+//! Where nothing was sent, received or asked for a while there is none, and alarms do not wake the thread any more: it looks
+//! once a second. Not here: which futures run (`matter::stack`).
 
+use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, RawWaker, RawWakerVTable, Waker};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::task::{Context, RawWaker, RawWakerVTable, Wake, Waker};
+use std::thread::ThreadId;
+use std::time::{Duration, Instant};
+
+/// So long after the last message rs-matter's own timers still have something to do: acknowledgements leave within 200 ms,
+/// messages that nobody accepts go after half a second.
+const SETTLED: Duration = Duration::from_secs(1);
+/// How often the thread looks then.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// When something happened last, as far as timers care.
+#[derive(Clone)]
+pub struct Activity(Rc<Cell<Instant>>);
+
+impl Activity {
+    /// Something happens now.
+    pub fn new() -> Self {
+        Self(Rc::new(Cell::new(Instant::now())))
+    }
+
+    /// The same.
+    pub fn note(&self) {
+        self.0.set(Instant::now());
+    }
+
+    fn is_over(&self) -> bool {
+        self.0.get().elapsed() > SETTLED
+    }
+}
+
+/// The thread in which embassy's alarms ring; learnt from one.
+static ALARMS: OnceLock<ThreadId> = OnceLock::new();
+
+struct LearnsItsThread;
+
+impl Wake for LearnsItsThread {
+    fn wake(self: Arc<Self>) {
+        let _ = ALARMS.set(std::thread::current().id());
+    }
+}
+
+/// Sets an alarm that tells in which thread it rings.
+fn learn_alarms() {
+    let waker = Waker::from(Arc::new(LearnsItsThread));
+    let mut alarm = pin!(embassy_time::Timer::after_millis(1));
+    if alarm.as_mut().poll(&mut Context::from_waker(&waker)).is_ready() {
+        tracing::debug!("an alarm was late at once; the Matter thread idles as often as rs-matter likes");
+    }
+}
 
 /// The executor's own waker, renewed at every poll.
-struct Shared(Mutex<Option<Waker>>);
+#[derive(Default)]
+struct Shared {
+    waker: Mutex<Option<Waker>>,
+    /// Alarms have nothing to say.
+    calm: AtomicBool,
+}
 
 impl Shared {
     fn set(&self, waker: &Waker) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(waker.clone());
+        *self.waker.lock().unwrap_or_else(PoisonError::into_inner) = Some(waker.clone());
     }
 
     fn wake(&self) {
+        if self.calm.load(Ordering::Acquire) && ALARMS.get() == Some(&std::thread::current().id()) {
+            return;
+        }
         // The lock is released before waking: waking may poll, and polling sets.
-        let waker = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let waker = self.waker.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(waker) = waker {
             waker.wake();
         }
@@ -48,16 +111,41 @@ unsafe fn release(pointer: *const ()) {
     drop(unsafe { Arc::from_raw(pointer.cast::<Shared>()) });
 }
 
+/// Runs `future` with the one waker; once `activity` is over, alarms are heard once a second.
+pub async fn calm<F: Future>(future: F, activity: Activity) -> F::Output {
+    learn_alarms();
+    let mut look = pin!(async_io::Timer::interval(LOOK));
+    run(future, move |shared, context| {
+        let calm = activity.is_over();
+        shared.calm.store(calm, Ordering::Release);
+        if calm {
+            // Ticks that went by count as one.
+            while futures_util::Stream::poll_next(look.as_mut(), context).is_ready() {}
+        }
+    })
+    .await
+}
+
 /// Runs `future` with the one waker.
 pub async fn stable<F: Future>(future: F) -> F::Output {
+    run(future, |_, _| {}).await
+}
+
+async fn run<F: Future>(future: F, mut after: impl FnMut(&Shared, &mut Context<'_>)) -> F::Output {
     let mut future = pin!(future);
-    let shared = Arc::new(Shared(Mutex::new(None)));
+    let shared = Arc::new(Shared::default());
     let pointer = Arc::into_raw(Arc::clone(&shared)).cast::<()>();
     // SAFETY: see the vtable's functions; this waker owns the strong count that `into_raw` gave up.
     let waker = unsafe { Waker::from_raw(RawWaker::new(pointer, &VTABLE)) };
     poll_fn(move |context| {
         shared.set(context.waker());
-        future.as_mut().poll(&mut Context::from_waker(&waker))
+        // What rings while it is polled must be heard.
+        shared.calm.store(false, Ordering::Release);
+        let polled = future.as_mut().poll(&mut Context::from_waker(&waker));
+        if polled.is_pending() {
+            after(&shared, context);
+        }
+        polled
     })
     .await
 }
@@ -74,6 +162,41 @@ mod tests {
             Poll::Ready(clone.will_wake(context.waker()) && context.waker().will_wake(&clone))
         })));
         assert!(same);
+    }
+
+    #[test]
+    fn alarms_are_heard_once_a_second_where_nothing_happens() {
+        // As rs-matter does it.
+        let polls = Cell::new(0u32);
+        let alarms = async {
+            loop {
+                embassy_time::Timer::after_millis(10).await;
+                polls.set(polls.get() + 1);
+            }
+        };
+        let activity = Activity::new();
+        let run = async {
+            let stack = calm(alarms, activity.clone());
+            futures_util::future::select(pin!(stack), pin!(async_io::Timer::after(SETTLED))).await;
+            let busy = polls.replace(0);
+            (busy, activity)
+        };
+        let (busy, activity) = async_io::block_on(run);
+        assert!(busy > 10, "{busy}");
+        activity.0.set(Instant::now() - SETTLED * 2);
+        let alarms = async {
+            loop {
+                embassy_time::Timer::after_millis(10).await;
+                polls.set(polls.get() + 1);
+            }
+        };
+        let run = async {
+            let stack = calm(alarms, activity.clone());
+            futures_util::future::select(pin!(stack), pin!(async_io::Timer::after(LOOK * 3))).await;
+            polls.get()
+        };
+        let calm = async_io::block_on(run);
+        assert!((1..=6).contains(&calm), "{calm}");
     }
 
     #[test]
