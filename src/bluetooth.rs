@@ -21,6 +21,7 @@ use crate::node::{BluetoothAddress, BluetoothNode, Peer};
 #[cfg(feature = "sim")]
 pub mod air;
 mod bluez;
+mod turns;
 
 /// `bluetooth.adapter` for hubs that shall not use theirs.
 const NONE: &str = "none";

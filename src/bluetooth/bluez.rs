@@ -12,8 +12,9 @@ use tokio::sync::{mpsc, watch};
 use zbus::fdo::{DBusProxy, ManagedObjects, ObjectManagerProxy, PropertiesProxy};
 use zbus::names::BusName;
 use zbus::zvariant::{OwnedValue, Value};
-use zbus::{Connection, Proxy};
+use zbus::{Connection, DBusError, Proxy};
 
+use super::turns::Turns;
 use super::{SEGMENTS, advertised, tell};
 use crate::commissioning::radio::{BluetoothUnavailable, Gatt, Heard};
 use crate::node::{BluetoothAddress, BluetoothNode};
@@ -45,6 +46,7 @@ const FAREWELL: Duration = Duration::from_secs(2);
 pub(super) struct Bluez {
     wanted: Option<String>,
     ours: Ours,
+    turns: Turns,
 }
 
 /// The devices, by their paths, to which this process has a connection or makes one.
@@ -103,12 +105,18 @@ impl From<zbus::fdo::Error> for Failed {
 fn said(error: &zbus::Error) -> String {
     match error {
         zbus::Error::MethodError(name, detail, _) => detail.clone().unwrap_or_else(|| name.to_string()),
+        zbus::Error::FDO(error) => error.description().unwrap_or(error.name().as_str()).to_owned(),
         other => other.to_string(),
     }
 }
 
 fn unavailable(error: &zbus::Error) -> BluetoothUnavailable {
-    let zbus::Error::MethodError(name, _, _) = error else { return BluetoothUnavailable::Failed(said(error)) };
+    let name = match error {
+        zbus::Error::MethodError(name, _, _) => name.to_string(),
+        // The same, as the proxies of the bus's own interfaces say it.
+        zbus::Error::FDO(error) => error.name().to_string(),
+        _ => return BluetoothUnavailable::Failed(said(error)),
+    };
     match name.as_str() {
         "org.freedesktop.DBus.Error.AccessDenied" => BluetoothUnavailable::Denied(said(error)),
         "org.freedesktop.DBus.Error.ServiceUnknown" | "org.freedesktop.DBus.Error.NameHasNoOwner" => {
@@ -134,7 +142,7 @@ struct Ready {
 
 impl Bluez {
     pub(super) fn new(wanted: Option<String>) -> Self {
-        Self { wanted, ours: Ours::default() }
+        Self { wanted, ours: Ours::default(), turns: Turns::default() }
     }
 
     /// The adapter's name, or what is missing.
@@ -197,7 +205,7 @@ impl Bluez {
             Err(why) => return why,
         };
         ready.release_leftovers(&self.ours).await;
-        match ready.scan(heard).await {
+        match ready.scan(&self.turns, heard).await {
             Ok(never) => match never {},
             Err(error) => unavailable(&error),
         }
@@ -208,7 +216,7 @@ impl Bluez {
         let ready = self.ready(true).await.map_err(|why| Failed(why.to_string()))?;
         let device = format!("{}/dev_{}", ready.path, address.to_string().replace(':', "_"));
         let taken = Some(self.ours.take(&device));
-        Link { bus: ready.bus, device, taken }.open().await
+        Link { bus: ready.bus, device, taken }.open(&self.turns).await
     }
 }
 
@@ -221,12 +229,24 @@ async fn managed(bus: &Connection) -> Result<ManagedObjects, zbus::Error> {
 }
 
 impl Ready {
-    async fn scan(&self, heard: &watch::Sender<Heard>) -> Result<Never, zbus::Error> {
+    async fn scan(&self, turns: &Turns, heard: &watch::Sender<Heard>) -> Result<Never, zbus::Error> {
         let adapter = Proxy::new(&self.bus, BLUEZ, self.path.clone(), ADAPTER).await?;
         // No filter by UUID: BlueZ looks for that in a list which Matter's advertisement does not have, and not in service data.
         let filter: HashMap<&str, Value<'_>> = [("Transport", "le".into()), ("DuplicateData", true.into())].into();
         adapter.call_method("SetDiscoveryFilter", &(filter,)).await?;
-        adapter.call_method("StartDiscovery", &()).await?;
+        loop {
+            let turn = turns.scan().await;
+            adapter.call_method("StartDiscovery", &()).await?;
+            tokio::select! {
+                failed = self.look(heard) => return failed,
+                () = turns.is_over() => {}
+            }
+            adapter.call_method("StopDiscovery", &()).await?;
+            drop(turn);
+        }
+    }
+
+    async fn look(&self, heard: &watch::Sender<Heard>) -> Result<Never, zbus::Error> {
         loop {
             let objects = managed(&self.bus).await?;
             let mine = objects.iter().filter(|(path, _)| path.as_str().starts_with(&self.path));
@@ -294,7 +314,8 @@ impl Drop for Link {
 }
 
 impl Link {
-    async fn open(self) -> Result<Gatt, Failed> {
+    async fn open(self, turns: &Turns) -> Result<Gatt, Failed> {
+        let turn = turns.connect().await;
         let device = Proxy::new(&self.bus, BLUEZ, self.device.clone(), DEVICE).await?;
         let properties = properties(&self.bus, &self.device).await?;
         // Subscribed before anything can change.
@@ -307,6 +328,7 @@ impl Link {
             tries += 1;
             tokio::time::sleep(CONNECT_AGAIN).await;
         }
+        drop(turn);
         while !device.get_property::<bool>("ServicesResolved").await? {
             tokio::time::sleep(RESOLVE).await;
         }
@@ -391,4 +413,22 @@ async fn properties(bus: &Connection, path: &str) -> Result<PropertiesProxy<'sta
 
 async fn properties_of(bus: &Connection, path: &str) -> Result<zbus::fdo::PropertiesChangedStream, zbus::Error> {
     properties(bus, path).await?.receive_properties_changed().await
+}
+
+#[cfg(test)]
+mod tests {
+    use zbus::fdo;
+
+    use super::*;
+
+    #[test]
+    fn a_refusal_of_the_bus_is_told_from_a_bluez_that_fails() {
+        let why = |error: fdo::Error| unavailable(&zbus::Error::FDO(Box::new(error)));
+        let refused = why(fdo::Error::AccessDenied("Rejected send message".to_owned()));
+        assert_eq!(refused, BluetoothUnavailable::Denied("Rejected send message".to_owned()));
+        assert_eq!(why(fdo::Error::ServiceUnknown(String::new())), BluetoothUnavailable::NoBlueZ);
+        assert_eq!(why(fdo::Error::NameHasNoOwner(String::new())), BluetoothUnavailable::NoBlueZ);
+        let failed = why(fdo::Error::NoReply("too late".to_owned()));
+        assert_eq!(failed, BluetoothUnavailable::Failed("too late".to_owned()));
+    }
 }
