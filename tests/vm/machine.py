@@ -15,6 +15,8 @@ from pathlib import Path
 
 # The hub's other end of the cable, where devices and cloud are.
 HOST = "10.77.1.1"
+# Where disks are kept.
+CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "matterbind"
 
 
 class Failed(Exception):
@@ -68,7 +70,7 @@ class Machine:
             "qemu-system-x86_64", "-M", "q35,usb=off,vmport=off", *accelerator, "-m", "1024", "-smp", "2", "-nodefaults",
             "-display", "none", "-no-reboot", "-rtc", rtc, "-serial", f"file:{self.work}/serial.log",
             "-kernel", self.image / "vmlinuz", "-initrd", self.image / "initrd",
-            "-append", "console=ttyS0 quiet panic=-1 net.ifnames=0 systemd.show_status=false root=/dev/vda rw",
+            "-append", "console=ttyS0 quiet panic=-1 mitigations=off net.ifnames=0 systemd.show_status=false root=/dev/vda rw",
             "-drive", f"file={self.disk},if=virtio,format=qcow2", "-device", "virtio-rng-pci",
             "-netdev", "tap,id=n0,ifname=tap0,script=no,downscript=no", "-device", "virtio-net-pci,netdev=n0",
             "-fsdev", f"local,id=f0,path={self.share},security_model=none,readonly=on",
@@ -150,10 +152,14 @@ class Machine:
             except TimeoutError:
                 raise Failed(f"the machine does not answer within {timeout:.0f} s") from None
             if not read:
-                raise Failed(f"the machine went off: {(self.work / 'serial.log').read_text(errors='replace')[-800:]}")
+                raise Failed(f"the machine went off: {self.serial()[-800:]}")
             self.received += read
         line, self.received = self.received.split(b"\n", 1)
         return line.decode()
+
+    def serial(self):
+        """What the kernel said on its console."""
+        return (self.work / "serial.log").read_text(errors="replace")
 
     def until(self, what, command, timeout=60):
         """Asks again until the command ends with 0."""
@@ -256,3 +262,13 @@ def wait_for(what, holds, timeout, pause=0.05):
 
 def missing(*programs):
     return [program for program in programs if shutil.which(program) is None]
+
+
+def need(programs):
+    """Installs Debian's packages of those programs that are missing."""
+    absent = missing(*programs)
+    if absent:
+        packages = [programs[program] for program in absent]
+        subprocess.run(["apt-get", "update", "-q"], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(["apt-get", "install", "-qy", "--no-install-recommends", *packages], check=True,
+                       stdout=subprocess.DEVNULL, env=dict(os.environ, DEBIAN_FRONTEND="noninteractive"))
