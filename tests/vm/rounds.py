@@ -8,7 +8,7 @@ import json
 import shlex
 import time
 
-from boxed import PASSWORD, SSID
+from boxed import DATASET
 from machine import Failed
 
 ROUNDS = []
@@ -70,7 +70,7 @@ def thread(boxed, _):
     boxed.fresh(CONNECT_S=2, NET="thread")
     boxed.set_thread()
     times = bound(boxed.commission())
-    boxed.light_said("AddOrUpdateThreadNetwork 107 bytes, extended PAN id 1122334455667788")
+    boxed.light_said(f"AddOrUpdateThreadNetwork {len(DATASET) // 2} bytes, extended PAN id 1122334455667788")
     return times
 
 
