@@ -13,6 +13,8 @@ use crate::admin::wire::{NetworkList, NetworkOrder};
 use crate::config::secret_file;
 use crate::secret::{OperatorSecret, WifiPassword};
 
+mod otbr;
+
 /// A password or a dataset in hexadecimal.
 const MAX_SECRET: u64 = 1024;
 
@@ -22,6 +24,7 @@ Examples:
   pass show wifi | matterbind network set wifi Guests
   ot-ctl dataset active -x | matterbind network set thread
   matterbind network set thread --from-otbr http://otbr.local:8081
+  sudo matterbind network set thread --from-otbr       the border router on this machine, over D-Bus
   matterbind commission MT:... --network Guests
 
 What joins a network goes in and never comes out: no command, no backup in the clear, no log shows it.";
@@ -78,8 +81,9 @@ pub enum SetCommand {
         /// A file or systemd credential with the dataset
         #[arg(long, value_name = "FILE")]
         dataset_file: Option<PathBuf>,
-        /// Take the active dataset from a border router's REST interface
-        #[arg(long, value_name = "URL", conflicts_with = "dataset_file")]
+        /// Take the active dataset from a border router's REST interface, or without URL over D-Bus from the one on this machine
+        #[arg(long, value_name = "URL|dbus[:INTERFACE]", conflicts_with = "dataset_file", num_args = 0..=1,
+              default_missing_value = otbr::DBUS)]
         from_otbr: Option<String>,
         /// How it is called
         #[command(flatten)]
@@ -130,7 +134,10 @@ fn order(kind: SetCommand) -> Result<NetworkOrder, CliError> {
         }
         SetCommand::Thread { dataset_file, from_otbr, naming: Naming { name, default } } => {
             let dataset = match (from_otbr, dataset_file) {
-                (Some(url), _) => block_on(client::active_dataset(&url))?,
+                (Some(from), _) => match otbr::interface(&from) {
+                    Some(interface) => block_on(otbr::active_dataset(interface))?,
+                    None => block_on(client::active_dataset(&from))?,
+                },
                 (None, Some(file)) => read_file(&file)?,
                 (None, None) => read_secret("Dataset (hexadecimal): ")?,
             };

@@ -72,6 +72,8 @@ fn every_promised_command_is_there() {
 #[case("doctor --json --bundle x.tar --config y.toml")]
 #[case("network set wifi Home --password-file x --default")]
 #[case("network set thread --from-otbr http://otbr.local:8081 --name Thread")]
+#[case("network set thread --from-otbr --name Thread")]
+#[case("network set thread --from-otbr dbus:wpan1")]
 #[case("network list --json")]
 #[case("network forget Home")]
 #[case("commission MT:ABC --network Home --wait-network 2m --accept-terms 3:0x1")]
