@@ -7,6 +7,7 @@
 mod approach;
 mod joining;
 mod known;
+mod leftover;
 mod record;
 mod run;
 

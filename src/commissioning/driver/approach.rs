@@ -1,13 +1,12 @@
 //! Finds the device that a code is for and proves the passcode to it: every device that fits is tried in turn, as
-//! `candidates` decides. Not here: what is done with the device then (`driver`).
+//! `candidates` decides. Not here: what an attempt that broke off has left (`leftover`), what is done with the device then (`driver`).
 
 use std::future::pending;
 use std::net::SocketAddr;
 use std::pin::pin;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use jiff::Timestamp;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::known::{Known, LOOKS_LIKE_OURS, Ours};
@@ -15,10 +14,8 @@ use super::run::{Run, now};
 use super::{Commissioner, Order, Progress};
 use crate::commissioning::candidates::{Candidate, Ending, Fruitless, Next, Search};
 use crate::commissioning::error::CommissioningError;
-use crate::commissioning::path::BUSY_WITH_OTHER_ADMIN;
 use crate::commissioning::ports::{
     AttestationJudge, CandidateSearch, DiscoverError, Discovery, LinkError, MatterLink, NoAnswer, NodeStore,
-    PaseSession,
 };
 use crate::commissioning::radio::{BluetoothUnavailable, Looking};
 use crate::commissioning::step::Step;
@@ -30,10 +27,6 @@ use crate::onboarding::{Discriminator, OnboardingPayload};
 const WINDOW_OPENS: Duration = Duration::from_secs(1);
 /// How often it is asked then.
 const WINDOW_POLL: Duration = Duration::from_millis(300);
-/// When a device that is at work with somebody else is asked again.
-const BUSY_POLL: Duration = Duration::from_secs(2);
-/// How long a device may take to roll back an earlier attempt of ours.
-const LEFTOVER: Duration = Duration::from_secs(5);
 /// How long the announcement of a device that was found by its address is waited for.
 const HEARD: Duration = Duration::from_secs(2);
 /// What a try must leave of its step, so that its own answer comes before the step's deadline.
@@ -92,6 +85,11 @@ impl<S: CandidateSearch> Places<S> {
         lan.chain(heard.into_iter().map(Announced::Bluetooth)).collect()
     }
 
+    /// Whether a device on Bluetooth would be heard.
+    fn may_hear_bluetooth(&self) -> bool {
+        self.bluetooth.is_some() && self.unavailable().is_none()
+    }
+
     /// Why nobody can be heard over Bluetooth.
     fn unavailable(&self) -> Option<BluetoothUnavailable> {
         self.bluetooth.as_ref().and_then(|looking| looking.heard().err())
@@ -139,7 +137,8 @@ where
             bluetooth: looks_for_bluetooth.then(|| self.radio.look()),
             wanted,
         };
-        let budget = run.attempt.discover_budget(now()).saturating_sub(MARGIN);
+        let hidden = if lan.may_hear_bluetooth() { self.hidden(run, order).await } else { Duration::ZERO };
+        let budget = run.attempt.discover_budget(now()).saturating_sub(MARGIN) + hidden;
         let began = now();
         let mut search = Search::new(began, budget);
         let mut others = self.together.changes();
@@ -345,50 +344,6 @@ where
             },
             error => Err(error),
         }
-    }
-
-    /// An attempt of ours that was interrupted may have left the device with a fail-safe that runs and with the beginnings of
-    /// credentials, which would stand in this attempt's way. It is told to roll back now, or its end is waited for. `None`:
-    /// there was no such attempt; otherwise when the device is to be asked anew, for it ends this session as it rolls back.
-    async fn end_leftover(&self, run: &mut Run<'_>, order: &Order, pase: &L::Pase) -> Option<Instant> {
-        self.interrupted(order).await?;
-        match tokio::time::timeout(LEFTOVER, pase.arm_fail_safe(Duration::ZERO)).await {
-            // It has our credentials, so that only their fabric may end it.
-            Ok(Err(LinkError::Commissioning { code: BUSY_WITH_OTHER_ADMIN, .. })) => {
-                Some(self.free_again(run, order).await)
-            }
-            Ok(_) | Err(_) => {
-                let note = "an attempt of this hub was interrupted; the device is told to roll back first";
-                (run.progress)(Progress::Note(note.to_owned()));
-                Some(now() + BUSY_POLL)
-            }
-        }
-    }
-
-    /// When an attempt with this code was interrupted, if its fail-safe may still run, or ran when the device was last tried.
-    async fn interrupted(&self, order: &Order) -> Option<Timestamp> {
-        let fingerprint = self.settings.fingerprints.fingerprint(&order.payload);
-        let limits = &self.settings.limits;
-        let since = Timestamp::now() - limits.fail_safe - limits.step;
-        self.store.interrupted_since(fingerprint, since).await.ok().flatten()
-    }
-
-    /// When a busy device may be free: at once where somebody else is at work, who may be done any time.
-    async fn free_again(&self, run: &mut Run<'_>, order: &Order) -> Instant {
-        self.rolled_back(run, order).await.unwrap_or_else(|| now() + BUSY_POLL)
-    }
-
-    /// When the fail-safe of an attempt of ours that was interrupted has run out, if there was one.
-    async fn rolled_back(&self, run: &mut Run<'_>, order: &Order) -> Option<Instant> {
-        let passed = Timestamp::now().duration_since(self.interrupted(order).await?).unsigned_abs();
-        let left = self.settings.limits.fail_safe.saturating_sub(passed);
-        (run.progress)(Progress::Note(format!(
-            "the device still holds the fail-safe of an attempt of this hub that was interrupted; it is free in {} s",
-            left.as_secs()
-        )));
-        let until = left + BUSY_POLL;
-        run.attempt.handle_leftover(until);
-        Some(now() + until)
     }
 
     fn over(

@@ -484,3 +484,5 @@ async fn a_fail_safe_of_ours_that_may_not_be_ended_is_waited_for() {
     let waited = began.elapsed();
     assert!(waited >= world.commissioner.settings.limits.fail_safe - Duration::from_secs(1), "{waited:?}");
 }
+
+mod network;
