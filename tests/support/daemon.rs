@@ -563,6 +563,11 @@ impl VirtualDevice {
         self.process.kill();
     }
 
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.process.child.id()
+    }
+
     /// Stops its process (`true`), which then answers nothing, or lets it go on.
     pub fn stall(&self, stalled: bool) {
         let signal = if stalled { rustix::process::Signal::STOP } else { rustix::process::Signal::CONT };
