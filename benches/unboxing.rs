@@ -11,6 +11,8 @@
 //! left of the whole is the hub's, with everything that neither of the three can be blamed for (BTP's pacing, the kernel, other
 //! processes of the machine). Goal for that rest: 100 ms. The hub's own processor time is printed beside it.
 
+#![allow(clippy::unwrap_used, reason = "the harness of the tests may")]
+
 #[path = "../tests/support"]
 #[allow(dead_code, reason = "shared with the tests, which use more of it")]
 mod support {

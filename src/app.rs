@@ -30,7 +30,7 @@ use crate::hub::succession::Predecessors;
 use crate::hub::trust::judge::Judge;
 use crate::hub::world::{HubLink, Outside, World};
 use crate::hub::{
-    Commissioning, Hub, access, doctor, health, keys, label, preflight, probe, recovery, strangers, sync, turns,
+    Commissioning, Hub, access, doctor, health, icd, keys, label, preflight, probe, recovery, strangers, sync, turns,
 };
 use crate::journal::{Event, EventSink, Level};
 use crate::matter::credentials::Credentials;
@@ -200,6 +200,7 @@ pub(crate) fn build<W: World>(
         clock,
         syncing: sync::Syncing::default(),
         probes: probe::Probes::default(),
+        icd: icd::Icd::default(),
         health: health::Health::default(),
         doctor: doctor::Doctor::default(),
         metrics,

@@ -45,6 +45,7 @@ pub mod fuzz;
 mod guard;
 mod health;
 pub(crate) mod interfaces;
+mod own;
 #[cfg(feature = "sim")]
 pub mod register;
 mod schedule;
@@ -99,6 +100,8 @@ pub struct LanDiscovery {
 enum Command {
     /// The instance does not answer although its records are valid.
     Confirm(Kind, String),
+    /// The hub announces itself as this instance of its fabric, at this port.
+    Announce(String, u16),
     /// Whoever hears the answer knows that actor and mDNS run.
     Ping(oneshot::Sender<()>),
 }
@@ -172,6 +175,13 @@ impl LanDiscovery {
     pub fn confirm(&self, node: &OperationalNode) {
         // An actor that has gone confirms nothing.
         let _ = self.commands.send(Command::Confirm(Kind::Operational, node.instance()));
+    }
+
+    /// From now on the hub announces itself as this node of the fabric, where it can be reached at `port`.
+    pub fn announce_hub(&self, compressed_fabric_id: u64, hub: NodeId, port: u16) {
+        let instance = format!("{compressed_fabric_id:016X}-{:016X}", hub.0);
+        // An actor that has gone announces nothing.
+        let _ = self.commands.send(Command::Announce(instance, port));
     }
 
     /// The devices that a code may be for, one after the other; the LAN is asked for more while the answer lives.

@@ -6,7 +6,7 @@
 //! nodes of ours without a record, `binding` gives a node other keys, `recovery` settles what a crash interrupted,
 //! `networks` keeps what devices on Bluetooth are brought to, `doctor` looks at all around the hub,
 //! `label` tells nodes a changed name of the fabric, `health` asks every part whether it works,
-//! `clock` says whether the hub's clock can be believed, `presence` follows what the LAN shows, `probe` and `liveness` ask who is silent,
+//! `clock` says whether the hub's clock can be believed, `presence` follows what the LAN shows, `probe` and `liveness` ask who is silent, `icd` lives by the check-ins of those that sleep long,
 //! `turns` keeps those who want the same node from getting in each other's way, and `reach` is the way to a node.
 
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
@@ -36,6 +36,7 @@ pub(crate) mod discover;
 pub mod doctor;
 pub mod doors;
 pub(crate) mod health;
+pub(crate) mod icd;
 pub(crate) mod inventory;
 pub(crate) mod keys;
 pub(crate) mod label;
@@ -125,6 +126,7 @@ pub struct Hub<W: World> {
     pub(crate) clock: Arc<clock::Clock>,
     pub(crate) syncing: sync::Syncing,
     pub(crate) probes: probe::Probes<W>,
+    pub(crate) icd: icd::Icd,
     pub(crate) health: health::Health,
     pub(crate) doctor: doctor::Doctor,
     pub(crate) metrics: Arc<Metrics>,
@@ -140,6 +142,7 @@ impl<W: World> Hub<W> {
         tasks.spawn(label::follow(Arc::clone(self)));
         tasks.spawn(controllers::follow(Arc::clone(self)));
         tasks.spawn(probe::watch(Arc::clone(self)));
+        tasks.spawn(icd::follow(Arc::clone(self)));
         tasks.spawn(reach::follow(Arc::clone(self)));
         tasks.spawn(sync::follow(Arc::clone(self)));
         tasks.spawn(refresh::follow(Arc::clone(self)));

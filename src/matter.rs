@@ -4,11 +4,12 @@
 //! `commissioning`). `session` opens sessions (`race`, `handshake`, `heard`, `places`); `socket` is the way in and out, where
 //! `btp` speaks over Bluetooth, `datagram` reads what passes and `replies` holds back what must not leave; `pase` and `operational`
 //! carry their commands, `command` checks every status, `codec` reads and writes what they carry, `credentials` mints and signs,
-//! `x509` writes certificates for others. Not here: finding addresses
+//! `x509` writes certificates for others, `check_in` opens what devices say that wake. Not here: finding addresses
 //! (`discovery`: rs-matter's own mDNS is not used), judging attestation, the order of commissioning.
 
 pub(crate) mod btp;
 mod challenge;
+pub(crate) mod check_in;
 mod codec;
 mod command;
 pub mod credentials;

@@ -12,10 +12,12 @@ use crate::attestation::finding::Finding;
 use crate::bind::{BindOptions, BindStatus};
 use crate::fabric::CatGrant;
 
+mod icd;
 mod marks;
 mod peer;
 mod session;
 
+pub use icd::{CheckInCounter, Counted, IcdParameters, IcdSleep};
 pub use marks::Marks;
 pub use peer::{Announced, BluetoothAddress, BluetoothNode, Peer};
 pub use session::SessionParameters;
@@ -189,7 +191,8 @@ pub struct OperationalTxt {
     pub session_active_threshold_ms: Option<u32>,
     /// `T`: TCP support bits.
     pub tcp: Option<u32>,
-    /// `ICD`: long idle time operating mode.
+    /// `ICD`: long idle time operating mode. A record has these beside its own `icd`, which says something else.
+    #[serde(rename = "long_idle")]
     pub icd: Option<bool>,
 }
 

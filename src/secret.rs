@@ -86,6 +86,10 @@ secret! {
     /// The operational dataset of a Thread network of the home, TLV: it carries the network key.
     ThreadDataset, Vec<u8>, [u8]
 }
+secret! {
+    /// The key that a device with long idle times seals its check-ins with, 16 bytes (Matter Core 9.16.7.1).
+    CheckInKey, [u8; 16], [u8; 16]
+}
 deserialize_secret!(BindingCode, AuthKey, AccessToken, RefreshToken, OperatorSecret, WifiPassword);
 
 #[cfg(test)]

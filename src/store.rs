@@ -4,8 +4,8 @@
 //! wait at the same time share one (`batch`). Dropping a call's future does not undo the job: it runs, and only its answer is lost. A call waits as long as the disk does; it
 //! has no deadline of its own, because giving up on a write would leave its outcome unknown.
 //!
-//! Secrets at rest: the near-field key of a bound node, the cloud's tokens and the binding code of a waiting bind are sealed
-//! where there is a seal (`secrets`, `task_row`). Once the row of a bind is settled its code is overwritten, and the write-ahead
+//! Secrets at rest: the near-field key of a bound node, the cloud's tokens, the binding code of a waiting bind, what joins a network
+//! and the keys of check-ins are sealed where there is a seal (`secrets`, `task_row`, `networks`, `check_ins`). Once the row of a bind is settled its code is overwritten, and the write-ahead
 //! log that held it is emptied.
 //!
 //! Not here: the fabric's keys (`keystore`), when to send what (`outbox`), what an event means (`journal`).
@@ -27,6 +27,7 @@ use crate::node::NodeState;
 use crate::outbox::ports::OutboxState;
 
 mod batch;
+mod check_ins;
 mod controllers;
 mod examine;
 mod fabric;
@@ -48,6 +49,7 @@ mod task_row;
 #[cfg(test)]
 mod tests;
 
+pub use check_ins::CheckInRow;
 pub use controllers::Enrolled;
 pub use examine::{Examined, Examiner, Integrity, LAST_BACKUP, examine};
 pub use fabric::{

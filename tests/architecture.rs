@@ -77,6 +77,11 @@ const ALLOWED: &[(&str, &str, &str)] = &[
     ("sim", "", "the other side of every protocol"),
     ("sim/virtual_device", "matter", "rs-matter spins under any other waker, on the device's side too"),
     (
+        "sim/virtual_device/long_idle",
+        "commissioning config discovery",
+        "a device that wakes looks for who is registered with it",
+    ),
+    (
         "sim/virtual_device/wireless",
         "bluetooth commissioning matter",
         "the device's end of the air, and the pump of segments that both ends share",
@@ -96,7 +101,7 @@ const ALLOWED: &[(&str, &str, &str)] = &[
 const FENCES: &[(&str, &str, &str)] = &[
     ("rusqlite", "store", "SQL in one place"),
     ("mdns_sd", "discovery", "one mDNS actor"),
-    ("zbus", "bluetooth", "one place that speaks D-Bus"),
+    ("zbus", "bluetooth cli/network/otbr", "BlueZ, and the border router that a person's command asks"),
     ("axum", "admin sim", "servers"),
     ("hyper", "admin/connections", "one place that serves connections"),
     ("reqwest", "cloud dcl cli/client config/validate sim/cloud", "clients, and the URL type"),

@@ -19,11 +19,12 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use support::daemon::{Answer, Hub, Options, VirtualDevice};
+use support::daemon::{Answer, Hub, MATTERBIND, Options, Running, VirtualDevice};
 use support::lab::{Families, Lab};
 
 const PASSWORD: &str = "correct horse battery";
@@ -260,6 +261,95 @@ fn the_dataset_of_a_border_router_is_taken_and_never_shown() {
     for text in [&answer.stdout, &list.stdout, &rig.hub.whole_daemon_log()] {
         assert!(!text.to_lowercase().contains(THREAD_KEY), "the key is shown");
     }
+}
+
+/// OpenThread's border router, as it shows itself on D-Bus.
+struct BorderRouter(Vec<u8>);
+
+#[zbus::interface(name = "io.openthread.BorderRouter")]
+impl BorderRouter {
+    #[zbus(property)]
+    fn active_dataset_tlvs(&self) -> Vec<u8> {
+        self.0.clone()
+    }
+}
+
+/// A bus of its own; it ends with the test.
+struct Bus(std::process::Child);
+
+impl Drop for Bus {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn the_dataset_of_a_border_router_on_this_machine_is_taken_over_d_bus() {
+    let Some(lab) = Lab::new(Families::Both) else { return };
+    let rig = Rig::new(&lab);
+    let address = format!("unix:path={}", rig.hub.path().join("bus").display());
+    let mut daemon = Command::new("dbus-daemon");
+    daemon.args(["--session", "--nofork", "--nopidfile", "--print-address=1", "--address", &address]);
+    let Ok(mut child) = daemon.stdout(Stdio::piped()).spawn() else {
+        return eprintln!("skipped: there is no dbus-daemon");
+    };
+    let mut told = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut told).unwrap();
+    let _bus = Bus(child);
+    let set = |more: &[&str]| {
+        let mut command = Command::new(MATTERBIND);
+        command.arg("--socket").arg(rig.hub.socket()).args(["network", "set", "thread", "--json", "--from-otbr"]);
+        command.args(more).env("DBUS_SYSTEM_BUS_ADDRESS", &address);
+        Running::start(command).answer()
+    };
+    // Nobody is there yet.
+    let nobody = set(&[]);
+    assert_eq!((nobody.code, nobody.stderr.contains("otbr-agent")), (2, true), "{}", nobody.stderr);
+    let bytes =
+        |hex: &str| (0..hex.len() / 2).map(|at| u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).unwrap()).collect();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let serve = async |interface: &str, dataset: Vec<u8>| {
+        let connection = zbus::connection::Builder::address(address.as_str()).unwrap();
+        let connection = connection.name(format!("io.openthread.BorderRouter.{interface}")).unwrap();
+        let path = format!("/io/openthread/BorderRouter/{interface}");
+        connection.serve_at(path, BorderRouter(dataset)).unwrap().build().await.unwrap()
+    };
+    let _routers = runtime.block_on(async { (serve("wpan0", bytes(DATASET)).await, serve("wpan1", Vec::new()).await) });
+    let answer = set(&["--name", "Mesh"]);
+    assert_eq!(answer.code, 0, "{}", answer.stderr);
+    let network = &answer.json["networks"][0];
+    assert_eq!((&network["name"], &network["id"]), (&json!("Mesh"), &json!("1111111122222222")));
+    let offline = set(&["dbus:wpan1"]);
+    assert_eq!((offline.code, offline.stderr.contains("on no network")), (2, true), "{}", offline.stderr);
+    for text in [&answer.stdout, &answer.stderr, &rig.hub.whole_daemon_log()] {
+        assert!(!text.to_lowercase().contains(THREAD_KEY), "the key is shown");
+    }
+}
+
+/// The hub is killed while the device joins. The device is not on the air again before its fail-safe has run out; the command that
+/// is given anew waits for that by itself.
+#[test]
+fn an_unboxing_in_which_the_hub_was_killed_goes_on_by_itself_when_it_is_asked_for_again() {
+    let Some(lab) = Lab::new(Families::Both) else { return };
+    let mut rig = Rig::with(&lab, "fail_safe = \"20s\"\nstep_timeout = \"8s\"");
+    rig.set_wifi(PASSWORD);
+    let storage = tempfile::tempdir().unwrap();
+    let device = rig.device(storage.path(), &["--connect-time", "5s"]);
+    let mut attempt = rig.hub.spawn_cli(["commission", &device.qr, "--events", "--no-bind"]);
+    attempt.wait_for_step("network");
+    rig.hub.kill_daemon();
+    drop(attempt);
+    rig.hub.start_daemon();
+    let began = Instant::now();
+    let mut again = rig.hub.spawn_cli(["commission", &device.qr, "--events", "--no-bind"]);
+    again.wait_for("a note that it waits", |line| {
+        line["message"].as_str().is_some_and(|message| message.contains("was interrupted"))
+    });
+    let (exit, result) = again.result();
+    assert_eq!((exit, &result["outcome"]), (0, &json!("commissioned")), "{result:#}\n{}", rig.hub.daemon_log());
+    eprintln!("killed in the middle: commissioned {} ms after the next start", began.elapsed().as_millis());
+    assert_eq!(rig.hub.nodes().len(), 1);
 }
 
 #[test]

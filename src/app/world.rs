@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, mpsc};
 
 use crate::bluetooth::Bluetooth;
 use crate::cloud::{self, CloudHealth, Look};
-use crate::commissioning::ports::LinkError;
+use crate::commissioning::ports::{CheckInMessage, LinkError};
 use crate::commissioning::radio::Radio;
 use crate::config::Config;
 use crate::discovery::{Asking, DiscoveryEvent, Health, LanDiscovery, Survey};
@@ -75,6 +75,10 @@ impl HubLink for Link {
         self.stack().renew_hub_noc(keys).await
     }
 
+    fn check_ins(&self) -> Option<mpsc::Receiver<CheckInMessage>> {
+        self.stack().check_ins()
+    }
+
     async fn stop(&self) {
         self.stack().stop().await;
     }
@@ -105,6 +109,10 @@ impl Lan for LanDiscovery {
 
     fn confirm(&self, node: &OperationalNode) {
         self.confirm(node);
+    }
+
+    fn announce(&self, compressed_fabric_id: u64, hub: NodeId, port: u16) {
+        self.announce_hub(compressed_fabric_id, hub, port);
     }
 
     fn ask(&self) -> Asking {

@@ -92,6 +92,7 @@ impl ExitCode {
             "bluetooth-unavailable"
             | "device-not-found"
             | "device-unreachable"
+            | "device-asleep"
             | "wrong-passcode"
             | "already-on-this-fabric"
             | "case-refused"

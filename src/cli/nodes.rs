@@ -215,9 +215,10 @@ fn bind_word(bind: &BindStatus, now: Timestamp) -> String {
 /// A sleepy node is operational although it is silent for most of the time.
 fn state_word(node: &NodeRecord) -> String {
     let (word, rhythm) = (node.state.as_str(), node.rhythm.session());
-    match rhythm.is_sleepy() {
-        true => format!("{word}, sleepy: listens every {:?}", rhythm.idle_interval),
-        false => word.to_owned(),
+    match (node.icd, rhythm.is_sleepy()) {
+        (Some(icd), _) => format!("{word}, {icd}"),
+        (None, true) => format!("{word}, sleepy: listens every {:?}", rhythm.idle_interval),
+        (None, false) => word.to_owned(),
     }
 }
 
@@ -412,7 +413,7 @@ fn detail_text(detail: &NodeDetail) -> String {
         ("name", node.name.clone()),
         ("node id", format!("{} on fabric {} (index {})", node.node_id, node.fabric_id.0, node.fabric_index)),
         ("state", format!("{}, last seen {}", node.state.as_str(), or_dash(node.last_seen_at.map(local)))),
-        ("rhythm", node.rhythm.session().to_string()),
+        ("rhythm", node.icd.map_or_else(|| node.rhythm.session().to_string(), |icd| icd.to_string())),
         (
             "product",
             format!("{} {} ({:04X}/{:04X})", node.vendor_name, node.product_name, node.vendor_id, node.product_id),

@@ -349,6 +349,7 @@ fn link_code(step: Step, error: &LinkError) -> &'static str {
         LinkError::WindowClosed => "window-closed",
         LinkError::Busy => "device-busy",
         LinkError::Unreachable { .. } | LinkError::SessionLost => "device-unreachable",
+        LinkError::Asleep { .. } => "device-asleep",
         LinkError::BluetoothLost => "bluetooth-link-lost",
         LinkError::Networking { .. } => "network-refused",
         LinkError::NoSharedTrustRoots { .. } | LinkError::NotThatNode { .. } => "case-refused",

@@ -14,10 +14,10 @@ use crate::attestation::policy::{AttestationOverride, Judgement};
 use crate::commissioning::network::{NetworkCredentials, NetworkInterface, SeenNetwork};
 use crate::durable::StoreError;
 use crate::fabric::{AclEntry, AclLimits};
-use crate::node::{BasicInformation, CommissionableNode, NodeId, NodeRecord, Peer};
+use crate::node::{BasicInformation, CommissionableNode, IcdParameters, NodeId, NodeRecord, Peer};
 use crate::onboarding::Discriminator;
 use crate::outbox::ports::{OutboxId, OutboxTask};
-use crate::secret::Passcode;
+use crate::secret::{CheckInKey, Passcode};
 
 pub use failure::{DiscoverError, LinkError, NoAnswer};
 
@@ -188,6 +188,12 @@ pub trait OperationalSession: Send + Sync + 'static {
     ) -> impl Future<Output = Result<(), LinkError>> + Send;
     /// RevokeCommissioning (11.19.8.3): closes the window, whoever opened it. False where none is open.
     fn close_window(&self) -> impl Future<Output = Result<bool, LinkError>> + Send;
+    /// How a device with long idle times sleeps, and who is registered with it (9.16.6); `None` where it has no such cluster.
+    fn icd(&self) -> impl Future<Output = Result<Option<IcdParameters>, LinkError>> + Send;
+    /// RegisterClient (9.16.7.1): `client` gets its check-ins from now on, sealed with this key. Gives ICDCounter.
+    fn register_client(&self, client: NodeId, key: &CheckInKey) -> impl Future<Output = Result<u32, LinkError>> + Send;
+    /// StayActiveRequest (9.16.7.4): it does not fall asleep again for so long, if it can. Gives what it promises.
+    fn stay_active(&self, duration: Duration) -> impl Future<Output = Result<Duration, LinkError>> + Send;
     /// Reads any attribute as a string: text as it is, octet strings as upper-case hex, integers in decimal.
     fn read_text(&self, path: AttributePath) -> impl Future<Output = Result<String, LinkError>> + Send;
     /// Writes a text attribute.
@@ -220,6 +226,15 @@ pub struct FabricDescriptor {
     pub label: String,
     /// RootPublicKey, 65 bytes.
     pub root_public_key: Vec<u8>,
+}
+
+/// A check-in as it came: an unsecured message of which only the payload is sealed (4.20).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckInMessage {
+    /// Who says so; anybody can.
+    pub from: SocketAddr,
+    /// Nonce, sealed counter and application data.
+    pub payload: Vec<u8>,
 }
 
 /// The Matter stack.

@@ -19,6 +19,7 @@ use super::browse::Browse;
 use super::cache::{Kind, Seen};
 use super::guard::{Guard, MAX_UNRESOLVED};
 use super::interfaces::{local_prefixes, takes_part};
+use super::own::Own;
 use super::schedule::Schedule;
 use super::txt::{is_commissionable_instance, parse_commissionable, parse_operational, parse_operational_instance};
 use super::{Command, Shared};
@@ -44,6 +45,7 @@ pub struct Actor {
     mdns: ServiceDaemon,
     guards: [Guard; 2],
     local: (Option<Instant>, Vec<LocalPrefix>),
+    own: Option<Own>,
     shared: Arc<Shared>,
     /// The two service types first, then the subtypes in the order of their first search.
     browses: Vec<Browse>,
@@ -63,6 +65,7 @@ impl Actor {
             mdns,
             guards: Default::default(),
             local,
+            own: None,
             shared,
             browses,
             restarted: [None; 2],
@@ -138,6 +141,7 @@ impl Actor {
             // The next round fails and tries again.
             Err(error) => tracing::warn!(%error, "mDNS cannot be started anew"),
         }
+        self.announce_own();
         self.browses.truncate(2);
         self.browses.iter_mut().for_each(Browse::handle_new_daemon);
         self.guards.iter_mut().for_each(Guard::handle_restart);
@@ -156,8 +160,21 @@ impl Actor {
         &self.local.1
     }
 
+    fn announce_own(&self) {
+        let Some(own) = &self.own else { return };
+        if let Err(error) = own.announce(&self.mdns) {
+            tracing::warn!(%error, "the hub is not announced: devices that sleep do not find it when they wake");
+        }
+    }
+
     fn handle_command(&mut self, command: Command) {
         match command {
+            Command::Announce(instance, port) => {
+                if self.own.is_none() {
+                    self.own = Some(Own::new(instance, port));
+                    self.announce_own();
+                }
+            }
             Command::Confirm(kind, instance) => {
                 let now = Instant::now();
                 self.shared.cache().handle_confirm(kind, &instance, now);
@@ -308,6 +325,11 @@ impl Actor {
                 return;
             }
             Some(ServiceEvent::ServiceResolved(service)) => {
+                let instance = instance_of(kind, &service.fullname);
+                if self.own.as_ref().is_some_and(|own| own.is(instance)) {
+                    self.handle_settled(kind, &service.fullname);
+                    return;
+                }
                 let Some(seen) = understand(kind, &service, self.local(now)) else { return };
                 self.handle_settled(kind, &service.fullname);
                 self.shared.cache().handle_sighting(seen, now)

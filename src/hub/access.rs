@@ -378,7 +378,10 @@ pub(super) async fn follow<W: World>(hub: Arc<Hub<W>>) {
     loop {
         let nodes = tokio::select! {
             () = hub.stop.cancelled() => return,
-            _ = again.tick() => hub.access.overlay().pending(),
+            // One that sleeps is told when it checks in.
+            _ = again.tick() => {
+                hub.access.overlay().pending().into_iter().filter(|node| !hub.icd.is_asleep(*node)).collect()
+            }
             () = hub.access.wake.notified() => hub.access.take_heard(),
         };
         let told = futures_util::stream::iter(nodes).map(|node| hub.tell_node(node)).buffer_unordered(AT_ONCE);

@@ -121,6 +121,7 @@ impl<W: World> Hub<W> {
                 {
                     commissioned.record = stored;
                 }
+                commissioned.record = self.register_new_icd(commissioned.record).await;
                 self.tell_succession(&commissioned.record);
                 self.note_commissioned(attempt_id, &commissioned);
                 self.await_bind(attempt_id, commissioned, results, wait_bind, under_way).await

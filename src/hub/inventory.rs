@@ -335,6 +335,9 @@ impl<W: World> Hub<W> {
                 check.differences = differing(&device, &record);
                 check.device = device;
             }
+            Err(error @ LinkError::Asleep { .. }) => {
+                check.message = format!("{error}. {}", device_error(&error).hint);
+            }
             Err(error) => check.message = error.to_string(),
         }
         Ok(check)

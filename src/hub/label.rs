@@ -66,7 +66,8 @@ pub(super) async fn follow<W: World>(hub: Arc<Hub<W>>) {
             _ = again.tick() => {}
             () = hub.labels.wake.notified() => {}
         }
-        for node in telling.pending.clone() {
+        // One that sleeps is told when it checks in.
+        for node in telling.pending.clone().into_iter().filter(|node| !hub.icd.is_asleep(*node)) {
             if hub.stop.is_cancelled() {
                 return;
             }

@@ -3,7 +3,8 @@
 //! A node that stops answering is flagged within 60 s: 34 s until it is asked, 3 s on the session that is kept, 8 s for a new
 //! one. So is each of a hundred that stop together: the questions are spread, and where some have to wait for a place,
 //! nobody's answer is waited for longer than a device on the LAN takes. A node that is back never waits for those that are
-//! not. Sleepy nodes are asked by their own rhythm (`node::SessionParameters`). Not here: asking, and the flag in the record (`probe`).
+//! not. Sleepy nodes are asked by their own rhythm (`node::SessionParameters`), and those that check in are not asked at all: they
+//! hear nothing while they sleep, and say themselves that they live. Not here: asking, and the flag in the record (`probe`).
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -39,9 +40,18 @@ const LATEST: Duration = Duration::from_secs(300);
 /// When it was last heard of is written this often, to spare the disk.
 const SAVE_EVERY: Duration = Duration::from_secs(300);
 
+/// How it is known that a node lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pulse {
+    /// It is asked, as it listens.
+    Asked(SessionParameters),
+    /// It checks in; it is silent when it has said nothing for so long.
+    ChecksIn(Duration),
+}
+
 #[derive(Debug)]
 struct Contact {
-    rhythm: SessionParameters,
+    pulse: Pulse,
     last: Option<Timestamp>,
     due: Instant,
     asking: bool,
@@ -69,7 +79,22 @@ pub(super) struct Question {
 impl Contact {
     /// How long it may be silent before it is asked.
     fn pause(&self) -> Duration {
-        self.rhythm.ask_after().unwrap_or(EVERY)
+        match self.pulse {
+            Pulse::Asked(rhythm) => rhythm.ask_after().unwrap_or(EVERY),
+            Pulse::ChecksIn(patience) => patience,
+        }
+    }
+
+    fn is_sleepy(&self) -> bool {
+        match self.pulse {
+            Pulse::Asked(rhythm) => rhythm.is_sleepy(),
+            Pulse::ChecksIn(_) => true,
+        }
+    }
+
+    /// Whether it may be asked at all: one that checks in is awake only when it has announced itself anew.
+    fn is_asked(&self) -> bool {
+        matches!(self.pulse, Pulse::Asked(_)) || self.returned
     }
 
     /// How many may be asked side by side for this one to be asked too.
@@ -89,14 +114,17 @@ pub(super) struct Liveness {
 }
 
 impl Liveness {
-    /// These are the nodes now, each with the rhythm that it announces.
-    pub(super) fn know(&mut self, nodes: &BTreeMap<NodeId, SessionParameters>, now: Instant) {
+    /// These are the nodes now, each with what it says of how it listens.
+    pub(super) fn know(&mut self, nodes: &BTreeMap<NodeId, Pulse>, now: Instant) {
         self.nodes.retain(|node, _| nodes.contains_key(node));
-        for (node, rhythm) in nodes {
-            // Nothing was heard of it since the start, so a sleepy one is asked once as early as the others.
-            let due = now + EVERY - spread(*node);
+        for (node, pulse) in nodes {
+            let due = match pulse {
+                // Nothing was heard of it since the start, so a sleepy one is asked once as early as the others.
+                Pulse::Asked(_) => now + EVERY - spread(*node),
+                Pulse::ChecksIn(patience) => now + *patience,
+            };
             let contact = self.nodes.entry(*node).or_insert(Contact {
-                rhythm: *rhythm,
+                pulse: *pulse,
                 last: None,
                 due,
                 asking: false,
@@ -106,8 +134,30 @@ impl Liveness {
                 flagged_up: false,
                 saved: None,
             });
-            contact.rhythm = *rhythm;
+            let checks_in = |pulse: &Pulse| matches!(pulse, Pulse::ChecksIn(_));
+            if checks_in(&contact.pulse) != checks_in(pulse) {
+                contact.due = due;
+            }
+            contact.pulse = *pulse;
         }
+    }
+
+    /// The nodes that should have checked in by now and have not, each with how long it was waited for. Each is given once, until
+    /// it is heard of again.
+    pub(super) fn take_overdue(&mut self, now: Instant) -> Vec<(NodeId, Duration)> {
+        let mut overdue = Vec::new();
+        for (node, contact) in &mut self.nodes {
+            let Pulse::ChecksIn(patience) = contact.pulse else { continue };
+            if contact.due > now || contact.asking || contact.returned {
+                continue;
+            }
+            contact.due = now + patience;
+            if contact.failures == 0 {
+                (contact.failures, contact.flagged_up) = (1, false);
+                overdue.push((*node, patience));
+            }
+        }
+        overdue
     }
 
     /// The nodes to ask now while `running` are being asked, those that are back first; to be answered by
@@ -117,7 +167,7 @@ impl Liveness {
         let mut due: Vec<(NodeId, &mut Contact)> = self
             .nodes
             .iter_mut()
-            .filter(|(_, contact)| !contact.asking && contact.due <= now)
+            .filter(|(_, contact)| !contact.asking && contact.due <= now && contact.is_asked())
             .map(|(node, contact)| (*node, contact))
             .collect();
         due.sort_by_key(|(_, contact)| (Reverse(contact.places()), contact.due));
@@ -129,7 +179,7 @@ impl Liveness {
             if running + questions.len() < contact.places() {
                 (contact.asking, contact.returned) = (true, false);
                 contact.turn += 1;
-                let sleepy = contact.rhythm.is_sleepy();
+                let sleepy = contact.is_sleepy();
                 questions.push(Question { node, turn: contact.turn, patience, sleepy });
             }
         }
@@ -164,6 +214,11 @@ impl Liveness {
     /// It was asked and did not answer; how often in a row. `None` where the question was overtaken by news.
     pub(super) fn failed(&mut self, node: NodeId, turn: u64, now: Instant, announced: bool) -> Option<u32> {
         let contact = self.nodes.get_mut(&node).filter(|contact| contact.turn == turn)?;
+        if let Pulse::ChecksIn(patience) = contact.pulse {
+            // Whoever announces it may be its router, while it sleeps: that it did not answer says nothing.
+            (contact.asking, contact.due) = (false, now + patience);
+            return None;
+        }
         contact.failures = contact.failures.saturating_add(1);
         (contact.asking, contact.flagged_up) = (false, false);
         let pause = match announced && contact.failures <= SOON_TRIES {
@@ -182,9 +237,9 @@ impl Liveness {
         }
     }
 
-    /// Something speaks for or against it: it is asked at once.
+    /// Something speaks for or against it: it is asked at once, unless it would not hear that.
     pub(super) fn doubt(&mut self, node: NodeId, now: Instant) {
-        if let Some(contact) = self.nodes.get_mut(&node) {
+        if let Some(contact) = self.nodes.get_mut(&node).filter(|contact| contact.is_asked()) {
             contact.due = contact.due.min(now);
         }
     }

@@ -14,7 +14,7 @@ use super::{Hub, recovery, removal};
 use crate::commissioning::ports::OperationalSession;
 use crate::discovery::{DiscoveryEvent, Seen};
 use crate::journal::{Event, EventSink, Level};
-use crate::node::{CommissionableNode, NodeId, NodeState, OperationalNode};
+use crate::node::{CommissionableNode, NodeId, NodeRecord, NodeState, OperationalNode};
 
 /// Devices of interrupted attempts are asked again this often, for those that announce themselves without our hearing it.
 const ASK_AGAIN: Duration = Duration::from_secs(300);
@@ -136,6 +136,8 @@ async fn seen<W: World>(hub: &Arc<Hub<W>>, node: &OperationalNode, appeared: boo
     } else if appeared {
         hub.note_contact(node.node_id).await;
     }
+    let record = NodeRecord { rhythm: node.txt.clone(), ..record };
+    hub.icd.handle_announced(&record, appeared);
     hub.access.heard_of(node.node_id);
     hub.labels.heard_of(node.node_id);
     let age = Timestamp::now().duration_since(record.commissioned_at);

@@ -13,11 +13,11 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 
 use super::Hub;
-use super::liveness::{Liveness, Question};
+use super::liveness::{Liveness, Pulse, Question};
 use super::world::{Case, Lan, World};
 use crate::commissioning::ports::{AttributePath, LinkError, OperationalSession};
 use crate::journal::{Event, EventSink, Level};
-use crate::node::{NodeId, NodeState, SessionParameters};
+use crate::node::{NodeId, NodeState};
 
 /// DataModelRevision of Basic Information: every node has it, and it is small.
 const SMALLEST: AttributePath = AttributePath { endpoint: 0, cluster: 0x28, attribute: 0 };
@@ -104,6 +104,10 @@ pub(super) async fn watch<W: World>(hub: Arc<Hub<W>>) {
     let mut flagged = Instant::now() - FLAG_TOGETHER;
     loop {
         let now = Instant::now();
+        for (node, waited) in hub.probes.liveness().take_overdue(now) {
+            let why = format!("it should have checked in within {} s, and has not", waited.as_secs());
+            hub.probes.silent().insert(node, why);
+        }
         let flag_at = if hub.probes.silent().is_empty() { None } else { Some(flagged + FLAG_TOGETHER) };
         if flag_at.is_some_and(|at| at <= now) {
             hub.flag_silent().await;
@@ -131,19 +135,23 @@ impl<W: World> Hub<W> {
     pub(super) async fn know_nodes(&self) {
         let Ok(records) = self.store.nodes().await else { return };
         let probed = records.iter().filter(|record| record.state != NodeState::Removing);
-        let rhythms: BTreeMap<NodeId, SessionParameters> =
-            probed.map(|record| (record.node_id, self.reach.rhythm(record))).collect();
-        let nodes: BTreeSet<NodeId> = rhythms.keys().copied().collect();
+        let pulse = |record| match self.icd.sleep(record) {
+            Some(sleep) => Pulse::ChecksIn(sleep.patience()),
+            None => Pulse::Asked(self.reach.rhythm(record)),
+        };
+        let pulses: BTreeMap<NodeId, Pulse> = probed.map(|record| (record.node_id, pulse(record))).collect();
+        let nodes: BTreeSet<NodeId> = pulses.keys().copied().collect();
         self.reach.keep_only(&records.iter().map(|record| record.node_id).collect());
         self.probes.kept().retain(|node, _| nodes.contains(node));
         self.probes.asked().retain(|node, _| nodes.contains(node));
-        self.probes.liveness().know(&rhythms, Instant::now());
+        self.probes.liveness().know(&pulses, Instant::now());
     }
 
     /// A node was heard of: a flag that says otherwise comes down.
     pub(super) async fn note_contact(&self, node: NodeId) {
         let now = Timestamp::now();
         self.reach.handle_contact(node);
+        self.icd.handle_contact(node, Instant::now());
         if !self.probes.liveness().contact(node, Instant::now(), now) {
             return;
         }

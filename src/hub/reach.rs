@@ -23,7 +23,9 @@ use super::refusal::Refusal;
 use super::world::{Case, Lan, World};
 use crate::commissioning::error::Disposition;
 use crate::commissioning::ports::{Discovery, LinkError, MatterLink, OperationalSession};
-use crate::node::{NodeId, NodeRecord, OperationalIdentity, OperationalNode, SessionParameters, read_scoped};
+use crate::node::{
+    IcdRegistration, NodeId, NodeRecord, OperationalIdentity, OperationalNode, SessionParameters, read_scoped,
+};
 use crate::standing::OffFabric;
 
 pub(super) use prove::follow;
@@ -95,6 +97,15 @@ impl<W: World> Reach<W> {
         self.announced(record.node_id).map_or_else(|| record.rhythm.session(), |node| node.txt.session())
     }
 
+    /// What the sleep of a node adds to every wait for it. One that checks in sleeps for longer than anybody waits: it hears at once,
+    /// or not at all.
+    pub(super) fn sleep(&self, record: &NodeRecord) -> Duration {
+        match record.icd {
+            Some(IcdRegistration::Registered) => Duration::ZERO,
+            Some(IcdRegistration::NotRegistered) | None => self.rhythm(record).sleep(),
+        }
+    }
+
     /// What a node has proved since it was last heard of.
     pub(super) fn proof(&self, node: NodeId) -> Option<OffFabric> {
         self.proofs().get(&node).cloned()
@@ -123,7 +134,7 @@ impl<W: World> Reach<W> {
     ) -> Result<Case<W>, LinkError> {
         let node = record.node_id;
         let begun = Instant::now();
-        let deadline = begun + budget + self.rhythm(record).sleep();
+        let deadline = begun + budget + self.sleep(record);
         let mut announced = self.announced(node).map(|seen| seen.sockets()).unwrap_or_default();
         let is_told = !announced.is_empty();
         announced.extend(more);
@@ -163,7 +174,7 @@ impl<W: World> Reach<W> {
         peer: SocketAddr,
         budget: Duration,
     ) -> Result<Case<W>, LinkError> {
-        let deadline = Instant::now() + budget + self.rhythm(record).sleep();
+        let deadline = Instant::now() + budget + self.sleep(record);
         self.try_all(record.node_id, &[peer], deadline).await
     }
 
@@ -271,6 +282,11 @@ impl<W: World> Reach<W> {
         Interfaces::now().sockets(record).contains(&peer)
     }
 
+    /// Whether a node was at that host when it was heard of last.
+    pub(super) fn remembers_host(&self, record: &NodeRecord, host: IpAddr) -> bool {
+        Interfaces::now().sockets(record).iter().any(|socket| socket.ip() == host)
+    }
+
     /// A node was heard of: what was proved before does not hold any more.
     pub(super) fn handle_contact(&self, node: NodeId) {
         self.proofs().remove(&node);
@@ -361,6 +377,7 @@ impl<W: World> Hub<W> {
             Ok(session) => {
                 self.note_contact(node).await;
                 self.note_address(record, session.peer()).await;
+                self.keep_awake(record, session).await;
             }
             Err(LinkError::NoSharedTrustRoots { peer }) => {
                 self.reach.suspect(node, *peer);
@@ -369,7 +386,7 @@ impl<W: World> Hub<W> {
             Err(LinkError::Unreachable { .. } | LinkError::NotThatNode { .. }) => self.doubt(node),
             Err(_) => {}
         }
-        session
+        session.map_err(|error| self.or_asleep(record, error))
     }
 
     /// Where it answered comes first, also after a restart.
@@ -417,13 +434,19 @@ impl<W: World> Hub<W> {
         work: impl Future<Output = Result<T, LinkError>>,
     ) -> Result<T, LinkError> {
         let late = LinkError::Unreachable { tried: Vec::new() };
-        let budget = DEVICE + self.reach.rhythm(record).sleep();
-        tokio::time::timeout(budget, work).await.unwrap_or(Err(late))
+        let budget = DEVICE + self.reach.sleep(record);
+        let ended = tokio::time::timeout(budget, work).await.unwrap_or(Err(late));
+        ended.map_err(|error| self.or_asleep(record, error))
     }
 }
 
 pub(super) fn device_error(error: &LinkError) -> Refusal {
     let (code, hint) = match error {
+        LinkError::Asleep { wake, .. } => {
+            let hint =
+                format!("what waits for it is done when it checks in; to have it done now, {wake} and try again");
+            return Refusal::new("device-asleep", Disposition::Retry, error.to_string(), hint);
+        }
         LinkError::NoSharedTrustRoots { .. } | LinkError::NotThatNode { .. } => {
             ("case-refused", "another device may have its address, or it was reset; `matterbind sync` tells")
         }

@@ -281,7 +281,10 @@ pub(super) async fn resume_removals<W: World>(hub: Arc<Hub<W>>) {
 /// The same for those whose device was told already.
 pub(super) async fn resume_told<W: World>(hub: &Arc<Hub<W>>) {
     let Ok(removals) = hub.store.removals().await else { return };
-    for removal in removals.iter().filter(|removal| removal.told && removal.stage == RemovalStage::Device) {
+    let due = |removal: &&Removal| {
+        removal.told && removal.stage == RemovalStage::Device && !hub.icd.is_asleep(removal.node_id)
+    };
+    for removal in removals.iter().filter(due) {
         if let Err(error) = hub.remove_node(removal.node_id, removal.forced).await {
             tracing::debug!(node.id = removal.node_id.0, %error, "removal not finished; it is tried again");
         }

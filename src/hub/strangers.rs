@@ -25,7 +25,7 @@ use crate::commissioning::ports::{LinkError, NodeStore, OperationalSession};
 use crate::durable::StoreError;
 use crate::fabric::granted_cats;
 use crate::journal::{Event, EventSink, Level};
-use crate::node::{AttestationSummary, NodeId, NodeRecord, NodeState, OperationalNode};
+use crate::node::{AttestationSummary, IcdRegistration, NodeId, NodeRecord, NodeState, OperationalNode};
 use crate::outbox::ports::{BindApi, OutboxTask};
 
 /// Who announces itself answers soon.
@@ -93,6 +93,9 @@ impl<W: World> StrangersDoor for Hub<W> {
         let event = Event::new(Timestamp::now(), Level::Info, "node-adopted", message);
         self.journal.record(event.with_node(node).with("who", who));
         self.know_nodes().await;
+        if record.icd.is_some() {
+            self.icd.want(node, false);
+        }
         self.record(node).await
     }
 }
@@ -227,7 +230,8 @@ impl<W: World> Hub<W> {
 
     /// All that a record says, from the device itself. What only commissioning knows stays empty.
     async fn read_stranger(&self, node: NodeId, session: &Case<W>) -> Result<NodeRecord, LinkError> {
-        let basic = session.describe().await?.basic;
+        let description = session.describe().await?;
+        let basic = description.basic;
         let cats = granted_cats(&session.read_acl().await?);
         let fabric_index = session.current_fabric_index().await?;
         let now = Timestamp::now();
@@ -262,7 +266,7 @@ impl<W: World> Hub<W> {
             state: NodeState::Operational,
             bind_options: BindOptions::default(),
             bind: BindStatus::default(),
-            icd: None,
+            icd: description.facts.long_idle.then_some(IcdRegistration::NotRegistered),
             replaces: None,
         })
     }

@@ -14,7 +14,7 @@ use super::world::World;
 use crate::commissioning::driver::FindPredecessor;
 use crate::commissioning::ports::LinkError;
 use crate::journal::{Event, EventSink, Level};
-use crate::node::{BasicInformation, NodeId, NodeRecord, NodeState};
+use crate::node::{BasicInformation, IcdRegistration, NodeId, NodeRecord, NodeState};
 use crate::reconcile::compare::{DeviceView, Difference};
 use crate::reconcile::driver::Finding;
 use crate::store::{JournalHandle, Store};
@@ -53,6 +53,8 @@ impl<W: World> Predecessors<W> {
     async fn is_silent(&self, record: &NodeRecord) -> bool {
         let node = record.node_id;
         match self.reach.open(record, ANSWER).await {
+            // One that sleeps hears nothing: it counts as silent when its check-ins stay away.
+            Err(LinkError::Unreachable { .. }) if record.icd == Some(IcdRegistration::Registered) => return false,
             // Alive; or something that says nothing about the device.
             Ok(_)
             | Err(
@@ -89,6 +91,13 @@ impl<W: World> Hub<W> {
                 Difference::Superseded { by } => Some(*by),
                 _ => None,
             });
+            let sleeps = match self.store.node(finding.node_id).await {
+                Ok(Some(record)) => self.icd.sleep(&record).is_some() && !self.probes.is_silent(finding.node_id),
+                Ok(None) | Err(_) => false,
+            };
+            if sleeps {
+                continue;
+            }
             if let (Some(by), DeviceView::Silent { .. } | DeviceView::OffFabric(_)) = (by, &finding.device) {
                 self.end_predecessor(finding.node_id, by).await;
             }

@@ -418,6 +418,10 @@ impl<W: World> LanDevices<'_, W> {
                 return silent("it does not announce itself, and did not answer when it was asked last".to_owned());
             }
         }
+        if !self.insist && self.hub.icd.sleep(record).is_some() && self.hub.icd.is_asleep(record.node_id) {
+            self.hub.icd.owe_comparison(record.node_id);
+            return silent("it sleeps, and is compared when it checks in".to_owned());
+        }
         let session = match self.hub.standing(record, if announced { OPEN } else { OPEN_DOUBTFUL }).await {
             Standing::Ours(session) => session,
             Standing::NotOnOurFabric(proof) => return DeviceView::OffFabric(proof),
@@ -437,7 +441,7 @@ impl<W: World> Devices for LanDevices<'_, W> {
 
     fn patience(&self, record: &NodeRecord) -> Duration {
         let open = if self.is_announced(record) { OPEN } else { OPEN_DOUBTFUL };
-        let sleep = self.hub.reach.rhythm(record).sleep();
+        let sleep = self.hub.reach.sleep(record);
         open + sleep + QUESTIONS + sleep / 2
     }
 

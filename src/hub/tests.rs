@@ -4,6 +4,7 @@ mod access;
 mod cloud;
 mod commission;
 mod controllers;
+mod icd;
 mod label;
 mod presence;
 mod removal;
@@ -20,7 +21,7 @@ use super::clock::Clock;
 use super::commission::{CommissionDoor, CommissionRequest, CommissionResult, Progress};
 use super::world::{HubLink, Lan, Outside, World};
 use crate::app::{self, Inside};
-use crate::commissioning::ports::LinkError;
+use crate::commissioning::ports::{CheckInMessage, LinkError};
 use crate::commissioning::tests::home::{Device, Home, PRODUCT, VENDOR};
 use crate::config::{
     AttestationPolicy, BindingCodeProfile, CloudConfig, Config, DeviceKeySource, ProductProfile, RandomWord,
@@ -50,11 +51,15 @@ impl HubLink for Home {
     }
 
     fn port(&self) -> Option<u16> {
-        None
+        Some(5540)
     }
 
     async fn renew_hub_noc(&self, _: &KeyBundle) -> Result<(), LinkError> {
         Ok(())
+    }
+
+    fn check_ins(&self) -> Option<tokio::sync::mpsc::Receiver<CheckInMessage>> {
+        self.take_check_ins()
     }
 
     async fn stop(&self) {}
@@ -85,6 +90,10 @@ impl Lan for Home {
     }
 
     fn confirm(&self, _: &OperationalNode) {}
+
+    fn announce(&self, _: u64, hub: NodeId, _: u16) {
+        self.hub_announced(hub);
+    }
 
     fn ask(&self) {}
 

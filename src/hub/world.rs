@@ -5,10 +5,10 @@ use std::future::Future;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, mpsc};
 
 use crate::cloud::{CloudHealth, Look};
-use crate::commissioning::ports::{Discovery, LinkError, MatterLink};
+use crate::commissioning::ports::{CheckInMessage, Discovery, LinkError, MatterLink};
 use crate::commissioning::radio::Radio;
 use crate::discovery::{DiscoveryEvent, Health, Survey};
 use crate::keystore::KeyBundle;
@@ -48,6 +48,8 @@ pub trait HubLink: MatterLink {
     fn port(&self) -> Option<u16>;
     /// The hub's own certificate from now on.
     fn renew_hub_noc(&self, keys: &KeyBundle) -> impl Future<Output = Result<(), LinkError>> + Send;
+    /// The check-ins that come from now on; `None` where somebody has taken them before.
+    fn check_ins(&self) -> Option<mpsc::Receiver<CheckInMessage>>;
     /// Ends it.
     fn stop(&self) -> impl Future<Output = ()> + Send;
 }
@@ -69,6 +71,8 @@ pub trait Lan: Discovery + Clone {
     fn confirmed_operational(&self, compressed_fabric_id: u64, node: NodeId) -> Option<OperationalNode>;
     /// A node does not answer: its records are asked for, and go where nobody does.
     fn confirm(&self, node: &OperationalNode);
+    /// From now on the hub announces itself as this node of the fabric, where it can be reached at a port.
+    fn announce(&self, compressed_fabric_id: u64, hub: NodeId, port: u16);
     /// Keeps the LAN being asked: for a listing that should be complete.
     fn ask(&self) -> Self::Asking;
     /// Whether devices can be found.

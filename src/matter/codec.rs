@@ -14,6 +14,7 @@ use crate::matter::command::Report;
 use crate::node::BasicInformation;
 use crate::plain::clean;
 
+pub(super) mod icd;
 pub(super) mod network;
 
 /// Clusters (Matter Core 9 and 11; Identify is Application Clusters 1.2).

@@ -41,7 +41,7 @@ pub struct Unsecured {
 }
 
 /// What an unsecured message can be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {
     /// A standalone acknowledgement (4.12.5).
     Acknowledgement,
@@ -49,6 +49,8 @@ pub enum Message {
     Status(Status),
     /// PBKDFParamRequest or Sigma1, with the id that its sender gave to the session to be, where it can be read.
     Opening { session: Option<u16> },
+    /// A check-in (4.20), with its sealed payload.
+    CheckIn(Vec<u8>),
     /// Anything else.
     Other,
 }
@@ -108,7 +110,15 @@ impl Datagram {
     pub fn status(&self) -> Option<Status> {
         match self.unsecured.as_ref()?.message {
             Message::Status(status) => Some(status),
-            Message::Acknowledgement | Message::Opening { .. } | Message::Other => None,
+            Message::Acknowledgement | Message::Opening { .. } | Message::CheckIn(_) | Message::Other => None,
+        }
+    }
+
+    /// The sealed payload of the check-in that it is.
+    pub fn check_in(&self) -> Option<&[u8]> {
+        match &self.unsecured.as_ref()?.message {
+            Message::CheckIn(payload) => Some(payload),
+            Message::Acknowledgement | Message::Status(_) | Message::Opening { .. } | Message::Other => None,
         }
     }
 }
@@ -125,6 +135,7 @@ fn message(header: &PacketHdr, payload: &[u8]) -> Message {
             let session = TLVElement::new(payload).structure().and_then(|fields| fields.find_ctx(2)?.u16());
             Message::Opening { session: session.ok() }
         }
+        Ok(OpCode::CheckIn) => Message::CheckIn(payload.to_vec()),
         Ok(_) | Err(_) => Message::Other,
     }
 }
@@ -183,6 +194,13 @@ pub(super) mod tests {
         };
         assert!(read(&secured(34)).unwrap().is_acknowledgement());
         assert!(!read(&secured(35)).unwrap().is_acknowledgement());
+    }
+
+    #[test]
+    fn a_check_in_keeps_its_payload_sealed() {
+        let seen = read(&unsecured(0x50, false, 3, None, &[7; 35])).unwrap();
+        assert_eq!(seen.check_in(), Some(&[7; 35][..]));
+        assert_eq!((seen.is_opening(), seen.is_acknowledgement(), seen.status()), (false, false, None));
     }
 
     #[test]

@@ -68,12 +68,12 @@ impl Watchers {
 
     /// A datagram is about to be sent.
     pub fn handle_sending(&self, datagram: &Datagram) {
-        let Some(Message::Opening { session }) = datagram.unsecured.as_ref().map(|unsecured| unsecured.message) else {
+        let Some(Message::Opening { session }) = datagram.unsecured.as_ref().map(|unsecured| &unsecured.message) else {
             return;
         };
         let mut all = self.0.borrow_mut();
         if let Some((_, heard)) = datagram.source.and_then(|initiator| all.handshakes.get_mut(&initiator)) {
-            heard.session = session;
+            heard.session = *session;
         }
     }
 

@@ -8,12 +8,13 @@ use rs_matter::tlv::{TLVTag, TLVWrite};
 
 use crate::commissioning::ports::{AttributePath, DeviceDescription, FabricDescriptor, LinkError, OperationalSession};
 use crate::fabric::AclEntry;
-use crate::matter::codec::{self, cluster, tag};
+use crate::matter::codec::{self, cluster, icd, tag};
 use crate::matter::command::{CommandPath, Missing, attribute, every, root};
 use crate::matter::credentials::pake_verifier;
 use crate::matter::pase::describe;
 use crate::matter::session::Session;
-use crate::secret::Passcode;
+use crate::node::{IcdParameters, NodeId};
+use crate::secret::{CheckInKey, Passcode};
 
 /// PBKDF iterations of an enhanced commissioning window (Matter Core 3.9: 1,000 to 100,000).
 const WINDOW_ITERATIONS: u32 = 10_000;
@@ -142,6 +143,25 @@ impl OperationalSession for CaseLink {
             Err(LinkError::Status { cluster: Some(WINDOW_NOT_OPEN), .. }) => Ok(false),
             other => other.map(|()| true),
         }
+    }
+
+    async fn icd(&self) -> Result<Option<IcdParameters>, LinkError> {
+        let paths = vec![root(cluster::ICD_MANAGEMENT, None)];
+        self.session.read(paths, true, None, icd::report, Missing::Tolerate).await
+    }
+
+    async fn register_client(&self, client: NodeId, key: &CheckInKey) -> Result<u32, LinkError> {
+        let (path, key) = (CommandPath::root(cluster::ICD_MANAGEMENT, 0), key.clone());
+        let fields = move |writer: &mut rs_matter::im::client::InvokeSenderSlot<'static>| {
+            icd::register_fields(writer, client, &key)
+        };
+        self.session.invoke(path, fields, icd::register_response).await
+    }
+
+    async fn stay_active(&self, duration: Duration) -> Result<Duration, LinkError> {
+        let ms = u32::try_from(duration.as_millis()).unwrap_or(u32::MAX);
+        let path = CommandPath::root(cluster::ICD_MANAGEMENT, 3);
+        self.session.invoke(path, move |writer| writer.u32(&tag(0), ms), icd::stay_active_response).await
     }
 
     async fn read_text(&self, path: AttributePath) -> Result<String, LinkError> {

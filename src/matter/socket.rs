@@ -2,7 +2,7 @@
 //!
 //! It keeps the addresses canonical (IPv4 as IPv4, a scope only on link-local addresses), so that rs-matter's table of
 //! sessions compares them rightly; a failed send never ends the transport, but is told to the handshake that it belongs to;
-//! and it shows what passes to `heard` and `replies`. Not here: what they make of it.
+//! it shows what passes to `heard` and `replies`, and hands check-ins out. Not here: what they make of it.
 
 use std::cell::RefCell;
 use std::io;
@@ -14,7 +14,9 @@ use rs_matter::crypto::Crypto;
 use rs_matter::error::{Error, ErrorCode};
 use rs_matter::transport::network::{Address, NetworkMulticast, NetworkReceive, NetworkSend};
 use socket2::{Domain, Protocol, Socket, Type};
+use tokio::sync::mpsc;
 
+use crate::commissioning::ports::CheckInMessage;
 use crate::matter::datagram::Datagram;
 use crate::matter::heard::Watchers;
 use crate::matter::replies::Replies;
@@ -71,16 +73,23 @@ pub struct MatterSocket<C> {
     watchers: Watchers,
     replies: RefCell<Replies>,
     activity: Activity,
+    check_ins: mpsc::Sender<CheckInMessage>,
     crypto: C,
 }
 
 impl<C> MatterSocket<C> {
     /// # Errors
     /// The reactor does not take the socket.
-    pub fn new(socket: UdpSocket, watchers: Watchers, activity: Activity, crypto: C) -> io::Result<Self> {
+    pub fn new(
+        socket: UdpSocket,
+        watchers: Watchers,
+        activity: Activity,
+        check_ins: mpsc::Sender<CheckInMessage>,
+        crypto: C,
+    ) -> io::Result<Self> {
         let dual = socket.local_addr()?.is_ipv6();
         let (socket, replies) = (Async::new_nonblocking(socket)?, RefCell::default());
-        Ok(Self { socket, dual, watchers, replies, activity, crypto })
+        Ok(Self { socket, dual, watchers, replies, activity, check_ins, crypto })
     }
 }
 
@@ -139,6 +148,11 @@ impl<C: Crypto> NetworkReceive for &MatterSocket<C> {
                     let peer = canonical(peer);
                     // What is no Matter message is left to rs-matter, which drops it.
                     if let Some(datagram) = Datagram::read(&buffer[..length], &self.crypto) {
+                        if let Some(payload) = datagram.check_in() {
+                            // A flood of them is nobody's: what does not fit the queue is lost, like any datagram.
+                            let _ = self.check_ins.try_send(CheckInMessage { from: peer, payload: payload.to_vec() });
+                            continue;
+                        }
                         self.replies.borrow_mut().handle_received(peer, &datagram);
                         if !self.watchers.handle_received(Peer::Udp(peer), &datagram, Instant::now()) {
                             continue;

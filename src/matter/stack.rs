@@ -30,7 +30,7 @@ use rs_matter::transport::network::{Address, ChainedNetwork};
 use rs_matter::{MATTER_PORT, Matter};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::commissioning::ports::LinkError;
+use crate::commissioning::ports::{CheckInMessage, LinkError};
 use crate::keystore::KeyBundle;
 use crate::matter::btp::Bluetooth;
 use crate::matter::credentials::{ADMIN_VENDOR_ID, Backend, backend};
@@ -41,6 +41,9 @@ use crate::matter::waker::{Activity, calm};
 
 /// rs-matter's handshakes keep certificates and points on the stack, in debug builds several copies of each.
 const THREAD_STACK: usize = 4 << 20;
+
+/// Check-ins that may wait to be read: more than a home's devices send at once.
+const CHECK_INS: usize = 64;
 
 /// How the stack is set up.
 #[derive(Debug, Clone, Default)]
@@ -106,6 +109,7 @@ struct Shared {
     health: Mutex<StackHealth>,
     stop: tokio_util::sync::CancellationToken,
     thread: Mutex<Option<JoinHandle<()>>>,
+    check_ins: Mutex<Option<mpsc::Receiver<CheckInMessage>>>,
     port: u16,
 }
 
@@ -125,10 +129,12 @@ impl Stack {
         let socket = bind(options.port).map_err(socket_error)?;
         let port = socket.local_addr().map_err(socket_error)?.port();
         let (jobs, receiver) = mpsc::unbounded_channel();
+        let (checked_in, check_ins) = mpsc::channel(CHECK_INS);
         let shared = Arc::new(Shared {
             health: Mutex::new(StackHealth::Running),
             stop: tokio_util::sync::CancellationToken::new(),
             thread: Mutex::new(None),
+            check_ins: Mutex::new(Some(check_ins)),
             port,
         });
         let (started, start) = std::sync::mpsc::channel();
@@ -137,7 +143,8 @@ impl Stack {
             .name("matter".to_owned())
             .stack_size(THREAD_STACK)
             .spawn(move || {
-                let run = AssertUnwindSafe(|| thread_main(socket, &bundle, receiver, &on_thread, &started));
+                let run =
+                    AssertUnwindSafe(|| thread_main((socket, checked_in), &bundle, receiver, &on_thread, &started));
                 on_thread.set_health(match std::panic::catch_unwind(run) {
                     Ok(Ok(())) => StackHealth::Stopped,
                     Ok(Err(what)) => StackHealth::Failed(what),
@@ -161,6 +168,11 @@ impl Stack {
     /// The UDP port in use.
     pub fn port(&self) -> u16 {
         self.shared.port
+    }
+
+    /// The check-ins that come from now on; `None` where somebody has taken them before.
+    pub fn check_ins(&self) -> Option<mpsc::Receiver<CheckInMessage>> {
+        self.shared.check_ins.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Sends a job through the thread and back.
@@ -254,7 +266,7 @@ const OURSELVES: BasicInfoConfig<'static> =
     BasicInfoConfig { vid: ADMIN_VENDOR_ID, pid: 0x8001, sai: Some(300), sii: Some(500), ..BasicInfoConfig::new() };
 
 fn thread_main(
-    socket: std::net::UdpSocket,
+    (socket, check_ins): (std::net::UdpSocket, mpsc::Sender<CheckInMessage>),
     bundle: &KeyBundle,
     jobs: mpsc::UnboundedReceiver<Job>,
     shared: &Shared,
@@ -269,8 +281,8 @@ fn thread_main(
     let bluetooth = Bluetooth::new(watchers.clone());
     let activity = Activity::new();
     let ready = install(matter, crypto, bundle).map_err(|error| error.to_string()).and_then(|fabric| {
-        let socket =
-            MatterSocket::new(socket, watchers.clone(), activity.clone(), crypto).map_err(|error| error.to_string())?;
+        let socket = MatterSocket::new(socket, watchers.clone(), activity.clone(), check_ins, crypto)
+            .map_err(|error| error.to_string())?;
         Ok((fabric, socket))
     });
     let (fabric, socket) = match ready {

@@ -9,6 +9,7 @@ pub mod args;
 mod evidence;
 mod interface;
 mod light;
+mod long_idle;
 mod node;
 mod storage;
 mod wireless;
@@ -25,6 +26,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 pub use self::evidence::DeviceEvidence;
+pub use self::long_idle::LongIdleOptions;
 use crate::onboarding::{MAX_DISCRIMINATOR, PayloadError, check_passcode};
 use crate::secret::{Passcode, WifiPassword};
 
@@ -62,6 +64,8 @@ pub struct VirtualDeviceOptions {
     pub evidence: Option<DeviceEvidence>,
     /// The device is out of its box: on Bluetooth, and on no network before it has joined one.
     pub radio: Option<RadioOptions>,
+    /// It sleeps while somebody is registered with it.
+    pub long_idle: Option<LongIdleOptions>,
     /// Basic Information SpecificationVersion, for instance 0x0104_0000; by default rs-matter's.
     pub specification_version: Option<u32>,
 }
@@ -124,6 +128,7 @@ impl VirtualDeviceOptions {
             interfaces: Vec::new(),
             evidence: None,
             radio: None,
+            long_idle: None,
             specification_version: None,
         }
     }

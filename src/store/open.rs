@@ -37,6 +37,7 @@ pub(super) const MIGRATIONS: &[M<'static>] = &[
     M::up(include_str!("migrations/003_setup_codes.sql")).foreign_key_check(),
     M::up(include_str!("migrations/004_controllers.sql")),
     M::up(include_str!("migrations/005_networks.sql")),
+    M::up(include_str!("migrations/006_check_ins.sql")).foreign_key_check(),
 ];
 
 /// The schema that this binary writes.

@@ -26,7 +26,7 @@ fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(NOW.as_second() + seconds).unwrap()
 }
 
-fn record(node: u64) -> NodeRecord {
+pub(super) fn record(node: u64) -> NodeRecord {
     NodeRecord {
         fabric_id: FabricId(77),
         node_id: NodeId(node),

@@ -298,7 +298,8 @@ fn place(record: &NodeRecord, now: Timestamp) -> Markup {
                 dt { "Port" } dd { (record.port) }
                 dt { "Last contact" } dd { @match record.last_seen_at { Some(at) => { (ago(at, now)) } None => { "never" } } }
                 dt { "Joined" } dd { (ago(record.commissioned_at, now)) }
-                @if rhythm.is_sleepy() { dt { "Sleeps" } dd { "up to " (rhythm.idle_interval.as_secs()) " s between two looks" } }
+                @if let Some(icd) = record.icd { dt { "Sleep" } dd { (icd) } }
+                @if record.icd.is_none() && rhythm.is_sleepy() { dt { "Sleeps" } dd { "up to " (rhythm.idle_interval.as_secs()) " s between two looks" } }
                 @if let Some(key) = &record.device_key { dt { "Device key" } dd { code { (key) } } }
                 @if let Some(key) = &record.product_key { dt { "Product key" } dd { code { (key) } } }
                 @if let Some(at) = record.bind.confirmed_at { dt { "Cloud showed it" } dd { (ago(at, now)) } }

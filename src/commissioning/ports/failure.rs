@@ -25,6 +25,14 @@ pub enum LinkError {
         /// Every address that was tried, in that order, and what became of it.
         tried: Vec<(Peer, NoAnswer)>,
     },
+    /// It did not answer, and is a device with long idle times that is not due yet: it hears nothing before it checks in.
+    #[error("the device sleeps: it hears nothing before it checks in, which it does every {} at least", spoken(*every))]
+    Asleep {
+        /// How often it wakes by itself at least.
+        every: Duration,
+        /// What a person does to wake it now.
+        wake: String,
+    },
     /// NO_SHARED_TRUST_ROOTS in answer to this very handshake (Matter Core 4.14.2.2): what is at that address holds no
     /// certificate of our fabric for this node. Whether it is our device is another question: addresses are given away.
     #[error("what answers at {peer} is not on our fabric")]
@@ -126,6 +134,15 @@ fn list(tried: &[(Peer, NoAnswer)]) -> String {
         return "no address of the device is known, or the time was over".to_owned();
     }
     tried.iter().map(|(address, why)| format!("{address} {why}")).collect::<Vec<_>>().join(", ")
+}
+
+/// In the largest unit that fits, rounded up.
+fn spoken(duration: Duration) -> String {
+    match duration.as_secs() {
+        seconds @ 0..120 => format!("{seconds} s"),
+        seconds @ 120..7200 => format!("{} min", seconds.div_ceil(60)),
+        seconds => format!("{} h", seconds.div_ceil(3600)),
+    }
 }
 
 fn quoted(text: &str) -> String {

@@ -3,33 +3,40 @@
 
 use std::future::pending;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 
 use crate::commissioning::network::{NetworkCredentials, NetworkInterface, NetworkKind, SeenNetwork};
 use crate::commissioning::path::BUSY_WITH_OTHER_ADMIN;
 use crate::commissioning::ports::{
-    AttestationResponse, AttributePath, CandidateSearch, CsrResponse, DeviceDescription, DiscoverError, Discovery,
-    FabricDescriptor, Facts, IssuedNoc, LinkError, LocalTime, MatterLink, NoAnswer, OperationalSession, PaseSession,
+    AttestationResponse, AttributePath, CandidateSearch, CheckInMessage, CsrResponse, DeviceDescription, DiscoverError,
+    Discovery, FabricDescriptor, Facts, IssuedNoc, LinkError, LocalTime, MatterLink, NoAnswer, OperationalSession,
+    PaseSession,
 };
-use crate::commissioning::radio::{BluetoothUnavailable, Gatt, Looking, Radio};
+use crate::commissioning::radio::{BluetoothUnavailable, Gatt, Heard, Looking, Radio};
 use crate::discovery::{DiscoveryEvent, Seen};
 use crate::fabric::{AclEntry, AclLimits};
 use crate::node::{
-    BasicInformation, BluetoothAddress, BluetoothNode, CommissionableNode, CommissionableTxt, NodeId, OperationalNode,
-    OperationalTxt, Peer, ScopedAddress,
+    BasicInformation, BluetoothAddress, BluetoothNode, CommissionableNode, CommissionableTxt, IcdParameters, NodeId,
+    OperationalNode, OperationalTxt, Peer, ScopedAddress,
 };
 use crate::onboarding::Discriminator;
-use crate::secret::Passcode;
+use crate::secret::{CheckInKey, Passcode};
 use crate::sim::evidence::{Evidence, certificate, generate, nocsr_elements};
+
+mod long_idle;
+
+use self::long_idle::LongIdle;
 
 pub(crate) const VENDOR: u16 = 0xFFF1;
 pub(crate) const PRODUCT: u16 = 0x8000;
 const CHALLENGE: [u8; 16] = [7; 16];
+/// What a device takes that tries to join a network.
+const HESITATION: Duration = Duration::from_secs(3);
 /// What every device of a home shows; made once, for it takes a while.
 static EVIDENCE: LazyLock<Evidence> = LazyLock::new(|| generate(VENDOR, PRODUCT));
 
@@ -55,6 +62,9 @@ pub(crate) enum Command {
     Complete,
     RemoveFabric,
     Read,
+    Icd,
+    Register,
+    StayActive,
 }
 
 /// What goes wrong.
@@ -66,6 +76,8 @@ pub(crate) enum Fault {
     Silent,
     /// It does what it was asked, and its answer is not one.
     Wrong,
+    /// It takes its time before it says no.
+    Hesitant,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,6 +97,8 @@ struct State {
     added: Option<Membership>,
     ours: Option<Membership>,
     off: bool,
+    /// It sleeps long.
+    long_idle: Option<LongIdle>,
     acl: Vec<AclEntry>,
     label: String,
     faults: Vec<(Command, Fault)>,
@@ -92,6 +106,10 @@ struct State {
 }
 
 impl State {
+    fn is_deaf(&self) -> bool {
+        self.off || self.long_idle.as_ref().is_some_and(LongIdle::is_asleep)
+    }
+
     fn addresses(&self) -> Vec<ScopedAddress> {
         vec![ScopedAddress { ip: self.address.ip(), scope: None }]
     }
@@ -111,6 +129,16 @@ impl Device {
 
     fn address(&self) -> SocketAddr {
         self.state().address
+    }
+
+    /// It is on another network of the home already, and on Bluetooth as well.
+    pub(crate) fn join_elsewhere(&self) {
+        self.state().joined = true;
+    }
+
+    /// It has forgotten what it was told last.
+    pub(crate) fn forget_asked(&self) {
+        self.state().asked.clear();
     }
 
     /// From now on this command meets this fault.
@@ -148,19 +176,23 @@ impl Device {
 
     /// `Ok(false)` where the answer must be a wrong one.
     async fn hear(&self, command: Command) -> Result<bool, LinkError> {
-        let fault = {
+        let mut fault = {
             let mut state = self.state();
-            if state.off {
+            if state.is_deaf() {
                 return Err(LinkError::Unreachable { tried: vec![(state.address.into(), NoAnswer::Silent)] });
             }
             state.asked.push(command);
             state.faults.iter().find(|(on, _)| *on == command).map(|(_, fault)| *fault)
         };
+        if fault == Some(Fault::Hesitant) {
+            tokio::time::sleep(HESITATION).await;
+            fault = Some(Fault::Refused);
+        }
         match fault {
             None => Ok(true),
             Some(Fault::Silent) => pending().await,
             Some(Fault::Wrong) => Ok(false),
-            Some(Fault::Refused) => Err(match command {
+            Some(Fault::Refused | Fault::Hesitant) => Err(match command {
                 Command::Pase => LinkError::WrongPasscode,
                 Command::Case => LinkError::NoSharedTrustRoots { peer: self.address() },
                 Command::Arm | Command::Expire => {
@@ -179,7 +211,10 @@ impl Device {
                 | Command::AddRoot
                 | Command::WriteAcl
                 | Command::ReadAcl
-                | Command::Read => LinkError::Status { status: 1, name: "Failure".to_owned(), cluster: None },
+                | Command::Read
+                | Command::Icd
+                | Command::Register
+                | Command::StayActive => LinkError::Status { status: 1, name: "Failure".to_owned(), cluster: None },
             }),
         }
     }
@@ -209,13 +244,15 @@ impl Device {
             needs_regulatory_config: false,
             max_cumulative_fail_safe: Duration::from_secs(900),
             fabrics: (5, fabrics),
-            facts: Facts { network: self.interface(), ..Facts::default() },
+            facts: Facts { network: self.interface(), long_idle: self.state().long_idle.is_some(), ..Facts::default() },
         }
     }
 
     fn interface(&self) -> NetworkInterface {
-        let kinds = if self.state().bluetooth.is_some() { vec![NetworkKind::Wifi] } else { Vec::new() };
-        NetworkInterface { kinds, ..NetworkInterface::default() }
+        let state = self.state();
+        let kinds = if state.bluetooth.is_some() { vec![NetworkKind::Wifi] } else { Vec::new() };
+        let connected = (state.bluetooth.is_some() && state.joined).then(|| b"Elsewhere".to_vec());
+        NetworkInterface { kinds, connected, ..NetworkInterface::default() }
     }
 
     /// How it advertises itself over Bluetooth.
@@ -403,6 +440,7 @@ impl OperationalSession for Case {
     async fn remove_fabric(&self, _: u8) -> Result<(), LinkError> {
         let remove = |state: &mut State| {
             state.ours = None;
+            state.long_idle.iter_mut().for_each(LongIdle::forget);
             state.acl.clear();
         };
         self.0.do_it(Command::RemoveFabric, remove).await
@@ -425,6 +463,23 @@ impl OperationalSession for Case {
         Ok(std::mem::take(&mut self.0.state().window))
     }
 
+    async fn icd(&self) -> Result<Option<IcdParameters>, LinkError> {
+        self.0.hear(Command::Icd).await?;
+        Ok(self.0.state().long_idle.as_ref().map(LongIdle::parameters))
+    }
+
+    async fn register_client(&self, client: NodeId, key: &CheckInKey) -> Result<u32, LinkError> {
+        let rightly = self.0.hear(Command::Register).await?;
+        let mut state = self.0.state();
+        let counter = state.long_idle.as_mut().ok_or_else(malformed)?.register(client, key);
+        // Its answer may get lost.
+        if rightly { Ok(counter) } else { Err(LinkError::SessionLost) }
+    }
+
+    async fn stay_active(&self, duration: Duration) -> Result<Duration, LinkError> {
+        self.0.hear(Command::StayActive).await.map(|_| duration)
+    }
+
     async fn read_text(&self, _: AttributePath) -> Result<String, LinkError> {
         self.0.hear(Command::Read).await.map(|_| "18".to_owned())
     }
@@ -445,6 +500,11 @@ struct Inside {
     changes: watch::Sender<()>,
     events: broadcast::Sender<DiscoveryEvent>,
     no_bluetooth: Mutex<Option<BluetoothUnavailable>>,
+    /// Who looks for devices on Bluetooth.
+    lookers: Mutex<Vec<Weak<watch::Sender<Heard>>>>,
+    check_ins: Mutex<Option<mpsc::Sender<CheckInMessage>>>,
+    /// The hub, where it announces itself.
+    hub: Mutex<Option<NodeId>>,
 }
 
 impl Home {
@@ -452,7 +512,8 @@ impl Home {
     pub(crate) fn new() -> Self {
         let (changes, events) = (watch::Sender::new(()), broadcast::Sender::new(64));
         let (devices, fabric, no_bluetooth) = (Mutex::default(), Mutex::default(), Mutex::default());
-        Self(Arc::new(Inside { devices, fabric, changes, events, no_bluetooth }))
+        let (lookers, check_ins, hub) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Self(Arc::new(Inside { devices, fabric, changes, events, no_bluetooth, lookers, check_ins, hub }))
     }
 
     pub(crate) fn set_fabric(&self, compressed_fabric_id: u64) {
@@ -475,6 +536,7 @@ impl Home {
             added: None,
             ours: None,
             off: false,
+            long_idle: None,
             acl: Vec::new(),
             label: String::new(),
             faults: Vec::new(),
@@ -490,6 +552,7 @@ impl Home {
     pub(crate) fn unplug(&self, device: &Device) {
         device.state().off = true;
         self.0.changes.send_replace(());
+        self.tell_lookers();
     }
 
     /// It has power again, and announces itself.
@@ -509,8 +572,19 @@ impl Home {
         self.0.events.receiver_count() > 0
     }
 
+    /// What is on the air.
+    fn advertised(&self) -> Vec<BluetoothNode> {
+        self.devices().iter().filter_map(|device| device.advertisement()).collect()
+    }
+
+    fn tell_lookers(&self) {
+        let lookers = self.0.lookers.lock().unwrap().clone();
+        lookers.iter().filter_map(Weak::upgrade).for_each(|looker| drop(looker.send_replace(Ok(self.advertised()))));
+    }
+
     fn changed(&self, device: &Device) {
         self.0.changes.send_replace(());
+        self.tell_lookers();
         let seen = device.operational(self.fabric()).map(Seen::Operational);
         if let Some(seen) = seen.or_else(|| device.commissionable().map(Seen::Commissionable)) {
             // Nobody may be listening.
@@ -525,7 +599,7 @@ impl Home {
     fn at(&self, address: SocketAddr) -> Option<Arc<Device>> {
         let there = |device: &Arc<Device>| {
             let state = device.state();
-            state.address == address && !state.off && (state.bluetooth.is_none() || state.joined)
+            state.address == address && !state.is_deaf() && (state.bluetooth.is_none() || state.joined)
         };
         self.devices().into_iter().find(there)
     }
@@ -614,10 +688,9 @@ impl Radio for Home {
         if let Some(why) = self.0.no_bluetooth.lock().unwrap().clone() {
             return Looking::unavailable(why);
         }
-        let heard: Vec<_> = self.devices().iter().filter_map(|device| device.advertisement()).collect();
-        let sender = watch::Sender::new(Ok(heard));
-        let heard = sender.subscribe();
-        Looking::new(heard, Arc::new(sender))
+        let sender = Arc::new(watch::Sender::new(Ok(self.advertised())));
+        self.0.lookers.lock().unwrap().push(Arc::downgrade(&sender));
+        Looking::new(sender.subscribe(), sender)
     }
 
     fn connect(&self, address: BluetoothAddress) -> BoxFuture<'static, Result<Gatt, LinkError>> {

@@ -6,7 +6,7 @@ const NODE: NodeId = NodeId(1000);
 
 fn knowing() -> (Liveness, Instant) {
     let (mut liveness, now) = (Liveness::default(), Instant::now());
-    liveness.know(&BTreeMap::from([(NODE, SessionParameters::default())]), now);
+    liveness.know(&BTreeMap::from([(NODE, Pulse::Asked(SessionParameters::default()))]), now);
     (liveness, now)
 }
 
@@ -94,7 +94,7 @@ impl Lan {
         let began = Instant::now() + Duration::from_secs(100);
         let mut liveness = Liveness::default();
         let nodes: Vec<NodeId> = (1..=nodes).map(NodeId).collect();
-        liveness.know(&nodes.iter().map(|node| (*node, SessionParameters::default())).collect(), began);
+        liveness.know(&nodes.iter().map(|node| (*node, Pulse::Asked(SessionParameters::default()))).collect(), began);
         for (index, node) in nodes.iter().enumerate() {
             let heard = began - spread * u32::try_from(index).unwrap() / u32::try_from(nodes.len()).unwrap();
             liveness.contact(*node, heard, Timestamp::UNIX_EPOCH);
@@ -235,13 +235,40 @@ fn a_sleepy_node_is_seldom_woken_and_judged_by_its_own_rhythm() {
     let idle_interval = Duration::from_secs(15);
     let door = SessionParameters { idle_interval, ..SessionParameters::default() };
     let (mut liveness, now) = (Liveness::default(), Instant::now());
-    liveness.know(&BTreeMap::from([(NODE, door)]), now);
+    liveness.know(&BTreeMap::from([(NODE, Pulse::Asked(door))]), now);
     liveness.contact(NODE, now, Timestamp::UNIX_EPOCH);
     let due = liveness.next_due(now).unwrap();
     assert!(due > now + Duration::from_secs(14 * 60), "60 of its sleeps, less what spreads the questions");
     assert!(liveness.begin_due(due, 0)[0].sleepy);
     // It is found to be always awake after an update: then it is asked as often as others.
-    liveness.know(&BTreeMap::from([(NODE, SessionParameters::default())]), now);
+    liveness.know(&BTreeMap::from([(NODE, Pulse::Asked(SessionParameters::default()))]), now);
     liveness.contact(NODE, now, Timestamp::UNIX_EPOCH);
     assert!(liveness.next_due(now).unwrap() <= now + EVERY);
+}
+
+#[test]
+fn one_that_checks_in_is_never_asked_in_its_sleep_and_is_silent_when_it_is_overdue() {
+    let (mut liveness, now) = (Liveness::default(), Instant::now());
+    let patience = Duration::from_secs(2 * 3600 + 60);
+    liveness.know(&BTreeMap::from([(NODE, Pulse::ChecksIn(patience))]), now);
+    assert!(liveness.contact(NODE, now, Timestamp::UNIX_EPOCH));
+    for minutes in 0..120 {
+        let now = now + Duration::from_secs(60 * minutes);
+        liveness.doubt(NODE, now);
+        assert!(liveness.begin_due(now, 0).is_empty() && liveness.take_overdue(now).is_empty(), "{minutes}");
+    }
+    let late = now + patience;
+    assert!(!liveness.is_silent(NODE));
+    assert_eq!(liveness.take_overdue(late), [(NODE, patience)]);
+    assert!(liveness.is_silent(NODE) && liveness.take_overdue(late + patience).is_empty(), "it is said once");
+    // Its router announces it, or it does so itself: it is asked then, and that it sleeps on says nothing.
+    liveness.announced(NODE, late);
+    let Question { turn, sleepy, .. } = liveness.begin_due(late, 0)[0];
+    assert!(sleepy);
+    assert_eq!(liveness.failed(NODE, turn, late, true), None);
+    assert!(liveness.begin_due(late + patience, 0).is_empty());
+    assert!(liveness.contact(NODE, late, Timestamp::UNIX_EPOCH) && !liveness.is_silent(NODE), "it checked in");
+    // Where the hub is not registered any more, it is asked by its rhythm again.
+    liveness.know(&BTreeMap::from([(NODE, Pulse::Asked(SessionParameters::default()))]), late);
+    assert_eq!(liveness.begin_due(late + EVERY, 0).len(), 1);
 }

@@ -108,6 +108,7 @@ impl Advertiser {
     /// Answers and announces until dropped; `changed` runs whenever rs-matter says that the services may have changed.
     pub(super) async fn run(&self, matter: &Matter<'_>, mut changed: impl FnMut()) {
         let mut announced = Vec::new();
+        let mut icd_mode = matter.icd_mode();
         let mut pending = Vec::new();
         let mut packet = vec![0; MAX_MESSAGE];
         loop {
@@ -115,6 +116,10 @@ impl Advertiser {
             tokio::select! {
                 () = matter.transport().wait_mdns() => {
                     changed();
+                    if std::mem::replace(&mut icd_mode, matter.icd_mode()) != icd_mode {
+                        // The same services say something else.
+                        announced.clear();
+                    }
                     self.announce_changes(matter, &mut announced, &mut pending);
                 }
                 (link, length, from) = self.receive(&mut packet) => {

@@ -10,7 +10,7 @@ use qrcode::render::unicode::Dense1x2;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::{DeviceEvidence, RadioOptions, ReadyInfo, VirtualDeviceOptions, run};
+use super::{DeviceEvidence, LongIdleOptions, RadioOptions, ReadyInfo, VirtualDeviceOptions, run};
 use crate::onboarding::{MAX_DISCRIMINATOR, check_passcode};
 use crate::secret::{Passcode, WifiPassword};
 
@@ -80,6 +80,12 @@ pub struct VirtualDeviceArgs {
     /// The indication of this number overtakes the one before it
     #[arg(long, value_name = "N", requires = "ble")]
     swap: Option<u32>,
+    /// It sleeps for so long while somebody is registered with it, and checks in when it wakes (ICD with long idle times)
+    #[arg(long, value_name = "TIME", conflicts_with = "ble", value_parser = humantime::parse_duration)]
+    sleeps: Option<Duration>,
+    /// How long it stays awake after it has heard something
+    #[arg(long, value_name = "TIME", requires = "sleeps", value_parser = humantime::parse_duration, default_value = "5s")]
+    awake: Duration,
     /// Name in the advertisement and as product name, at most 32 bytes
     #[arg(long, default_value = "Virtual Light")]
     name: String,
@@ -139,6 +145,7 @@ impl VirtualDeviceArgs {
             interfaces: self.interface.clone(),
             evidence: self.evidence()?,
             radio: self.radio(),
+            long_idle: self.sleeps.map(|idle| LongIdleOptions { idle, awake: self.awake }),
             specification_version: None,
         })
     }

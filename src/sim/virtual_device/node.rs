@@ -4,6 +4,7 @@
 use std::cell::Cell;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::rc::Rc;
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -15,11 +16,12 @@ use rs_matter::dm::clusters::app::on_off::{self, OnOffHandler, OnOffHooks};
 use rs_matter::dm::clusters::basic_info::{BasicInfoConfig, DEFAULT_MATTER_SPEC_VERSION};
 use rs_matter::dm::clusters::desc::{self, ClusterHandler as _};
 use rs_matter::dm::clusters::dev_att::DeviceAttestation as _;
+use rs_matter::dm::clusters::icd_mgmt::{self, Icd, IcdMgmtHandler};
 use rs_matter::dm::clusters::identify::{self, IdentifyHandler};
-use rs_matter::dm::devices::DEV_TYPE_ON_OFF_LIGHT;
+use rs_matter::dm::devices::{DEV_TYPE_ON_OFF_LIGHT, DEV_TYPE_ROOT_NODE};
 use rs_matter::dm::networks::SysNetifs;
 use rs_matter::dm::networks::eth::EthNetwork;
-use rs_matter::dm::{Async, DataModel, Dataver, Endpoint, Node, endpoints};
+use rs_matter::dm::{Async, Cluster, DataModel, Dataver, Endpoint, Node, endpoints};
 use rs_matter::error::{Error, ErrorCode};
 use rs_matter::im::{EthInteractionModelState, InteractionModel};
 use rs_matter::respond::DefaultResponder;
@@ -33,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::advertise::Advertiser;
 use super::light::Light;
+use super::long_idle::{self, Ear, LongIdleOptions};
 use super::storage::{HOST_KEY, Storage};
 use super::{DeviceEvidence, ReadyInfo, VirtualDeviceError, VirtualDeviceOptions, interface, wireless};
 use crate::sim::evidence::generate;
@@ -41,15 +44,19 @@ use crate::sim::evidence::generate;
 pub(super) const LIGHT_ENDPOINT: u16 = 1;
 
 /// The Groups cluster that the device type also asks for needs a feature of rs-matter that this build leaves out.
-const NODE: Node<'static> = Node {
-    endpoints: &[
-        root_endpoint!(eth),
-        Endpoint::new(
-            LIGHT_ENDPOINT,
-            devices!(DEV_TYPE_ON_OFF_LIGHT),
-            clusters!(desc::DescHandler::CLUSTER, identify::CLUSTER, Light::CLUSTER),
-        ),
-    ],
+const NODE: Node<'static> = Node { endpoints: &[root_endpoint!(eth), LIGHT] };
+
+const LIGHT: Endpoint<'static> = Endpoint::new(
+    LIGHT_ENDPOINT,
+    devices!(DEV_TYPE_ON_OFF_LIGHT),
+    clusters!(desc::DescHandler::CLUSTER, identify::CLUSTER, Light::CLUSTER),
+);
+
+/// ICD Management, which only a device with long idle times has.
+const ICD: Cluster<'static> = <IcdMgmtHandler<'static> as icd_mgmt::ClusterHandler>::CLUSTER;
+
+const LONG_IDLE_NODE: Node<'static> = Node {
+    endpoints: &[Endpoint::new(endpoints::ROOT_ENDPOINT_ID, devices!(DEV_TYPE_ROOT_NODE), clusters!(eth; ICD)), LIGHT],
 };
 
 /// Names the step that rs-matter failed at.
@@ -67,7 +74,9 @@ pub(super) async fn run(
     let storage = Storage::open(&options.storage)?;
     let kept = |source| VirtualDeviceError::Storage { dir: options.storage.clone(), source };
     let (qr_code, manual_code) = options.codes()?;
-    let socket = Udp(bind(options.port).map_err(|source| VirtualDeviceError::Port { port: options.port, source })?);
+    let ear = Rc::new(Ear::default());
+    let bound = bind(options.port).map_err(|source| VirtualDeviceError::Port { port: options.port, source })?;
+    let socket = Udp(bound, Rc::clone(&ear));
     let port = socket.0.local_addr().map_err(VirtualDeviceError::Network)?.port();
     let advertiser = Advertiser::open(host_name(&storage).map_err(kept)?, &interfaces)?;
     if let Some(radio) = &options.radio {
@@ -87,8 +96,15 @@ pub(super) async fn run(
     let on_off = OnOffHandler::new_standalone(Dataver::new_rand(&mut { random }), LIGHT_ENDPOINT, light);
     let buffers = Box::new(<MatterBuffers>::new());
     let state = Box::new(<EthInteractionModelState>::new(EthNetwork::new_default()));
-    let model = InteractionModel::new(&matter, &crypto, &*buffers, data_model(random, &on_off), &kv, &*state);
+    let icd = options.long_idle.as_ref().map_or_else(|| LongIdleOptions::default().cluster(), LongIdleOptions::cluster);
+    let node = if options.long_idle.is_some() { LONG_IDLE_NODE } else { NODE };
+    let data_model = data_model(random, &on_off, node, &icd);
+    let model = InteractionModel::new(&matter, &crypto, &*buffers, data_model, &kv, &*state);
     model.startup().await.map_err(failed("loading its state"))?;
+    if options.long_idle.is_none() {
+        // The handler is there in any case, and has announced what this device is not.
+        matter.set_icd_mode(None);
+    }
     matter.persist_reboot_count(&kv).map_err(failed("counting the restart"))?;
 
     let window = Window { had_fabrics: Cell::new(matter.has_fabrics()) };
@@ -99,7 +115,14 @@ pub(super) async fn run(
     let responder = DefaultResponder::new(&model);
     ready(ReadyInfo { port, qr_code, manual_code, commissionable: !matter.has_fabrics() });
 
+    let sleeping = async {
+        match &options.long_idle {
+            Some(how) => long_idle::live(how, (&icd, &*ear), &matter, &crypto, &kv, &options.interfaces).await,
+            None => std::future::pending().await,
+        }
+    };
     let ended = tokio::select! {
+        slept = sleeping => return slept,
         result = matter.run(&crypto, &socket, &socket, &socket) => result,
         result = responder.run::<HANDLERS, 2>() => result,
         result = model.run() => result,
@@ -170,6 +193,8 @@ pub(super) fn evidence(options: &VirtualDeviceOptions) -> Result<DeviceEvidence,
 fn data_model<'a, H: OnOffHooks, L: LevelControlHooks>(
     mut random: impl Rng + Copy,
     on_off: &'a OnOffHandler<'a, H, L>,
+    node: Node<'static>,
+    icd: &'a Icd,
 ) -> impl DataModel + 'a {
     let handlers = endpoints::EthSysHandlerBuilder::new()
         .netif_diag(&SysNetifs)
@@ -185,8 +210,12 @@ fn data_model<'a, H: OnOffHooks, L: LevelControlHooks>(
         .chain(
             |endpoint, cluster| endpoint == LIGHT_ENDPOINT && cluster == Light::CLUSTER.id,
             on_off::HandlerAsyncAdaptor(on_off),
+        )
+        .chain(
+            |endpoint, cluster| endpoint == endpoints::ROOT_ENDPOINT_ID && cluster == ICD.id,
+            Async(IcdMgmtHandler::new(Dataver::new_rand(&mut random), icd).adapt()),
         );
-    (NODE, handlers)
+    (node, handlers)
 }
 
 /// A stable host name like the MAC address that a real device would use (Matter Core 4.3.1.1): 16 hexadecimal digits.
@@ -218,7 +247,7 @@ pub(super) fn bind(port: u16) -> io::Result<UdpSocket> {
     }
 }
 
-pub(super) struct Udp(pub(super) UdpSocket);
+pub(super) struct Udp(pub(super) UdpSocket, pub(super) Rc<Ear>);
 
 impl NetworkSend for &Udp {
     async fn send_to(&mut self, data: &[u8], address: Address) -> Result<(), Error> {
@@ -231,13 +260,23 @@ impl NetworkReceive for &Udp {
     /// Not `readable()`: tokio may report that when nothing is there, and rs-matter would then wait for a packet while it
     /// holds its one receive buffer.
     async fn wait_available(&mut self) -> Result<(), Error> {
-        self.0.peek_from(&mut [0]).await?;
-        Ok(())
+        loop {
+            self.0.peek_from(&mut [0]).await?;
+            if !self.1.is_asleep() {
+                return Ok(());
+            }
+            // What comes while it sleeps is lost.
+            let _ = self.0.recv_from(&mut [0]).await?;
+        }
     }
 
     async fn recv_from(&mut self, buffer: &mut [u8]) -> Result<(usize, Address), Error> {
-        let (length, from) = self.0.recv_from(buffer).await?;
-        Ok((length, Address::Udp(from)))
+        loop {
+            let (length, from) = self.0.recv_from(buffer).await?;
+            if self.1.hears() {
+                return Ok((length, Address::Udp(from)));
+            }
+        }
     }
 }
 

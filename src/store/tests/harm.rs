@@ -3,6 +3,7 @@
 use rusqlite_migration::Migrations;
 
 use super::*;
+use crate::node::IcdRegistration;
 
 const LOG: &str = "matterbind.db-wal";
 
@@ -99,6 +100,7 @@ async fn every_version_that_the_migrations_make_is_brought_forward() {
 #[case::v3(include_str!("../fixtures/v3.sql"))]
 #[case::v4(include_str!("../fixtures/v4.sql"))]
 #[case::v5(include_str!("../fixtures/v5.sql"))]
+#[case::v6(include_str!("../fixtures/v6.sql"))]
 #[tokio::test]
 async fn every_old_version_opens(#[case] dump: &str) {
     let dir = tempfile::tempdir().unwrap();
@@ -122,4 +124,26 @@ async fn every_old_version_opens(#[case] dump: &str) {
     // What schema 5 has brought.
     let networks: Vec<String> = store.networks().await.unwrap().into_iter().map(|it| it.name).collect();
     assert!(networks.is_empty() || networks == ["Home"], "{networks:?}");
+    // What schema 6 has brought.
+    let check_ins = store.check_ins().await.unwrap();
+    assert!(check_ins.iter().all(|row| row.node_id == NodeId(1001) && row.key.is_some()), "{check_ins:?}");
+}
+
+/// Until schema 6 two things of a record had one name; a record with both could not be read.
+#[rstest]
+#[case::announced(r#""icd":null"#, None)]
+#[case::both(r#""icd":true,"icd":"not-registered""#, Some(IcdRegistration::NotRegistered))]
+#[tokio::test]
+async fn a_record_of_a_device_that_sleeps_long_is_mended(
+    #[case] written: &str,
+    #[case] registration: Option<IcdRegistration>,
+) {
+    let dir = tempfile::tempdir().unwrap();
+    let connection = Connection::open(dir.path().join(DATABASE_FILE)).unwrap();
+    connection.execute_batch(include_str!("../fixtures/v5.sql")).unwrap();
+    let with = format!(r#"UPDATE nodes SET record = '{{{written},' || substr(record, 2)"#);
+    connection.execute_batch(&with).unwrap();
+    drop(connection);
+    let store = Store::open(dir.path()).unwrap();
+    assert_eq!(store.nodes().await.unwrap(), [NodeRecord { icd: registration, ..record(1001) }]);
 }
