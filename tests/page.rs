@@ -14,7 +14,8 @@ mod fake_backend;
 use std::process::Command;
 
 use chromium::Browser;
-use fake_backend::{Running, TOKEN, node, start};
+use fake_backend::{Running, TERMS, TOKEN, WAITS, node, start};
+use matterbind::admin::wire::BluetoothStatus;
 use matterbind::bind::BindState;
 use matterbind::journal::Level;
 use matterbind::node::{NodeRecord, NodeState};
@@ -296,5 +297,86 @@ async fn a_stranger_sees_the_log_in_and_nothing_else() {
         shown.browser.wait("location.pathname === '/login'");
         shown.browser.call("Page.navigate", serde_json::json!({ "url": format!("{}/log", shown.address) }));
         shown.browser.wait("location.pathname === '/login' && document.readyState === 'complete'");
+    });
+}
+
+/// A code whose device is on Bluetooth only, and one whose device is on the network.
+const ON_BLUETOOTH: &str = "MT:Y.K9042C00KA0648G00";
+const ON_NETWORK: &str = "MT:Y.K90AFN00KA0648G00";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_out_of_its_box_is_told_its_network_and_what_is_in_the_way_is_said() {
+    let Some(mut shown) = Shown::start(true).await else { return };
+    tokio::task::block_in_place(|| {
+        let missing = Some("BlueZ (bluetoothd) is not running".to_owned());
+        let hint = Some("`systemctl enable --now bluetooth` (package bluez)".to_owned());
+        let radio = |shown: &Shown, status| *shown.running.fake.bluetooth.lock().unwrap() = status;
+        let present = shown.running.fake.bluetooth.lock().unwrap().clone();
+        for (width, height, device) in [(1280, 900, "desk"), (390, 844, "phone")] {
+            for scheme in ["light", "dark"] {
+                shown.browser.size(width, height);
+                shown.browser.scheme(scheme);
+                let look = |shown: &mut Shown, what: &str| {
+                    let name = format!("box-{what}-{device}-{scheme}");
+                    shown.browser.picture(&name);
+                    shown.assert_readable(&name);
+                };
+                // Without Bluetooth only a code that needs it says so.
+                radio(
+                    &shown,
+                    BluetoothStatus { missing: missing.clone(), hint: hint.clone(), ..BluetoothStatus::default() },
+                );
+                shown.open("/discover");
+                shown.browser.live();
+                shown.browser.see("Over Bluetooth nothing can be heard: BlueZ (bluetoothd) is not running.");
+                shown.open("/add");
+                shown.browser.live();
+                shown.browser.fill("#code", ON_BLUETOOTH);
+                shown.browser.see("the hub cannot use it: BlueZ (bluetoothd) is not running");
+                shown.browser.wait("document.querySelector('#needs-bluetooth code').textContent === 'systemctl enable --now bluetooth'");
+                look(&mut shown, "no-radio");
+                shown.browser.fill("#code", ON_NETWORK);
+                shown.browser.wait("document.getElementById('needs-bluetooth').hidden");
+                radio(&shown, present.clone());
+
+                // A network is chosen by its name; what the device waits for is said with what to do and the time left.
+                shown.open("/add");
+                shown.browser.live();
+                assert_eq!(shown.browser.eval("document.querySelector('[name=network]').options.length"), 3);
+                assert_eq!(
+                    shown.browser.eval("document.querySelector('[name=network]').selectedOptions[0].text"),
+                    "the usual one: Home"
+                );
+                shown.browser.eval("document.querySelector('[name=network]').value = 'Home'");
+                shown.browser.fill("#code", WAITS);
+                look(&mut shown, "network");
+                shown.browser.click("#add .primary");
+                shown.browser.see("The device could not join");
+                shown.browser.wait("/^\\d+ (s|min)$/.test(document.querySelector('#waits [data-until]').textContent)");
+                shown.browser.wait("document.querySelector('[data-step=network]').matches('.now:not([hidden])')");
+                look(&mut shown, "waits");
+                shown.running.fake.go_on.notify_one();
+                shown.browser.see("Light is here");
+                let request = shown.running.fake.last_request.lock().unwrap().take().unwrap();
+                assert_eq!((request.network.as_deref(), request.wait_network_ms), (Some("Home"), 180_000));
+
+                // The vendor's terms: said, and answered where the code was.
+                shown.browser.click("[data-slot=again]");
+                shown.browser.fill("#code", TERMS);
+                shown.browser.click("#add .primary");
+                shown.browser.see("read-info · terms-required");
+                shown.browser.wait("document.querySelector('[data-step=network]').hidden");
+                look(&mut shown, "terms");
+                shown.browser.click("#outcome .row .button:nth-child(2)");
+                shown.browser.wait("document.activeElement.name === 'terms'");
+                shown.browser.fill("[name=terms]", "1:0x3");
+                shown.browser.click("#add .primary");
+                shown.browser.see("Light is here");
+                let request = shown.running.fake.last_request.lock().unwrap().take().unwrap();
+                let terms = request.accept_terms.unwrap();
+                assert_eq!((terms.version, terms.bits, request.network), (1, 3, None));
+            }
+        }
+        shown.browser.assert_content();
     });
 }

@@ -14,8 +14,9 @@ use maud::{DOCTYPE, Markup, html};
 
 use super::auth::Peer;
 use super::routes::Api;
-use super::wire::{Nodes, NodesQuery, Refusal};
+use super::wire::{NetworkView, Nodes, NodesQuery, Refusal};
 use crate::bind::BindState;
+use crate::commissioning::network::NetworkKind;
 use crate::hub::doors::{Doors, InventoryDoor};
 use crate::journal::{Event, Level};
 use crate::node::{NodeId, NodeRecord, NodeState};
@@ -209,10 +210,23 @@ fn problem(error: &Refusal) -> Markup {
     html! {
         div.problem role="alert" {
             p { strong { (error.message) } }
-            @if !error.hint.is_empty() { p { (error.hint) } }
+            @if !error.hint.is_empty() { p { (prose(&error.hint)) } }
             p.codes { code { (error.code) } }
         }
     }
+}
+
+/// A sentence in which commands stand between backquotes; it begins with a capital, and a command as it is typed.
+fn prose(text: &str) -> Markup {
+    let mut rest = text.chars();
+    let first = rest.next().map(|first| first.to_uppercase().to_string()).unwrap_or_default();
+    html! { @for (place, part) in (first + rest.as_str()).split('`').enumerate() {
+        @if place % 2 == 1 { code { (part) } } @else { (part) }
+    } }
+}
+
+fn kind_of_network(network: &NetworkView) -> &'static str {
+    if network.kind == NetworkKind::Thread.as_str() { "Thread" } else { "Wi-Fi" }
 }
 
 /// A place where nothing is yet, with what to do about it.
@@ -261,8 +275,8 @@ fn age(from: Timestamp, to: Timestamp) -> String {
     }
 }
 
-/// Entries of the admin log, newest first.
-fn entries(events: &[Event], now: Timestamp, with_nodes: bool) -> Markup {
+/// Entries of the admin log, newest first; with `names` each says which node it is about.
+fn entries(events: &[Event], now: Timestamp, names: Option<&BTreeMap<NodeId, String>>) -> Markup {
     html! {
         ol.log { @for event in events.iter().rev() {
             li class=(match event.level {
@@ -278,9 +292,7 @@ fn entries(events: &[Event], now: Timestamp, with_nodes: bool) -> Markup {
                         Level::Info | Level::Debug => {}
                     }
                     (event.message)
-                    @if let Some(node) = event.node_id.filter(|_| with_nodes) {
-                        " " a href=(format!("/nodes/{node}")) { "node " (node) }
-                    }
+                    @if let (Some(node), Some(names)) = (event.node_id, names) { " " (link(node, names)) }
                 }
                 code.kind { (event.kind) }
             }

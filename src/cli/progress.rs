@@ -102,6 +102,9 @@ fn finished(event: &CommissionEvent) -> Option<(Tone, String, String)> {
             Some((Tone::Good, step.label().to_owned(), duration(*duration_ms)))
         }
         CommissionEvent::Note { message } => Some((Tone::Warn, message.clone(), String::new())),
+        CommissionEvent::Waiting { message, hint, .. } => {
+            Some((Tone::Warn, format!("{message}: {hint}"), String::new()))
+        }
         CommissionEvent::Bind { bind } => {
             let (tone, word) = match bind.state {
                 BindState::Bound => (Tone::Good, "bound"),

@@ -132,6 +132,17 @@ pub enum Progress {
     Finished(Step, Duration),
     /// Worth knowing.
     Note(String),
+    /// The device waits until a person has done something.
+    Waits {
+        /// The stable word of what is in the way.
+        code: &'static str,
+        /// What is in the way, as a sentence.
+        message: String,
+        /// What to do about it.
+        hint: &'static str,
+        /// For how long yet.
+        left: Duration,
+    },
 }
 
 /// Takes progress; never blocks.

@@ -218,6 +218,12 @@ impl<W: World> Hub<W> {
                 CommissionEvent::StepFinished { step, duration_ms: took.as_millis() as u64 }
             }
             driver::Progress::Note(message) => CommissionEvent::Note { message },
+            driver::Progress::Waits { code, message, hint, left } => CommissionEvent::Waiting {
+                code: code.to_owned(),
+                message,
+                hint: hint.to_owned(),
+                left_ms: left.as_millis() as u64,
+            },
         }
     }
 

@@ -164,13 +164,19 @@ pub struct BluetoothStatus {
     pub adapter: Option<String>,
     /// What is missing, where there is none.
     pub missing: Option<String>,
+    /// What to do about that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
 }
 
 impl<W: World> Hub<W> {
     async fn bluetooth_status(&self) -> BluetoothStatus {
         match self.radio.adapter().await {
-            Ok(adapter) => BluetoothStatus { adapter: Some(adapter), missing: None },
-            Err(why) => BluetoothStatus { adapter: None, missing: Some(why.to_string()) },
+            Ok(adapter) => BluetoothStatus { adapter: Some(adapter), ..BluetoothStatus::default() },
+            Err(why) => {
+                let (missing, hint) = (Some(why.to_string()), Some(why.hint().to_owned()));
+                BluetoothStatus { adapter: None, missing, hint }
+            }
         }
     }
 

@@ -222,6 +222,16 @@ impl Browser {
         fs::write(self.pictures.join(format!("{name}.png")), bytes).expect("target can be written");
     }
 
+    /// Where they are.
+    pub fn pictures(&self) -> &Path {
+        &self.pictures
+    }
+
+    /// Keeps a file beside the pictures.
+    pub fn keep(&self, name: &str, base64: &str) {
+        fs::write(self.pictures.join(name), STANDARD.decode(base64).expect("base64")).expect("target can be written");
+    }
+
     /// Nothing may have gone wrong on any page so far.
     pub fn assert_content(&self) {
         assert!(self.complaints.is_empty(), "{:#?}", self.complaints);

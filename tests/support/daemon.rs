@@ -454,21 +454,21 @@ impl Running {
 
     /// The next line; `None` at the end of the output.
     pub fn line(&mut self) -> Option<String> {
-        self.line_after(&[])
+        self.line_after(&[], PATIENCE)
     }
 
-    fn line_after(&mut self, passed: &[String]) -> Option<String> {
-        match self.lines.recv_timeout(PATIENCE) {
+    fn line_after(&mut self, passed: &[String], patience: Duration) -> Option<String> {
+        match self.lines.recv_timeout(patience) {
             Ok(line) => Some(line),
             Err(RecvTimeoutError::Disconnected) => None,
-            Err(RecvTimeoutError::Timeout) => panic!("nothing was said for {PATIENCE:?} after\n{}", passed.join("\n")),
+            Err(RecvTimeoutError::Timeout) => panic!("nothing was said for {patience:?} after\n{}", passed.join("\n")),
         }
     }
 
     /// Reads on to a JSON line that fits.
     pub fn wait_for(&mut self, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
         let mut passed = Vec::new();
-        while let Some(line) = self.line_after(&passed) {
+        while let Some(line) = self.line_after(&passed, PATIENCE) {
             let document: Value = serde_json::from_str(&line).unwrap_or_default();
             if fits(&document) {
                 return document;
@@ -496,9 +496,14 @@ impl Running {
     }
 
     /// To its end.
-    pub fn answer(mut self) -> Answer {
+    pub fn answer(self) -> Answer {
+        self.answer_within(PATIENCE)
+    }
+
+    /// The same of a command that says nothing for longer.
+    pub fn answer_within(mut self, patience: Duration) -> Answer {
         let mut lines = Vec::new();
-        while let Some(line) = self.line() {
+        while let Some(line) = self.line_after(&[], patience) {
             lines.push(line);
         }
         let status = self.child.wait().expect("our own child");

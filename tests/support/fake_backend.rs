@@ -8,10 +8,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use jiff::Timestamp;
 use matterbind::admin::server::{AdminOptions, AdminServer};
 use matterbind::admin::wire::{
-    BindOrder, BindResult, CloseResult, CloudStatus, CommissionEvent, CommissionRequest, CommissionResult, Diagnosis,
-    Difference, DiscoverChange, DiscoverChangeKind, DiscoverQuery, Discovered, DiscoveredNode, FabricInfo, Failure,
-    Finding, LogQuery, NodeCheck, NodeComparison, NodeCounts, NodeDetail, NodeRef, NodeSync, Nodes, NodesQuery, Outbox,
-    OutboxCounts, OutboxItem, Refusal, RemoveResult, Severity, ShareResult, Status, SyncReport, Timings, Verdict,
+    BindOrder, BindResult, BluetoothStatus, CloseResult, CloudStatus, CommissionEvent, CommissionRequest,
+    CommissionResult, Diagnosis, Difference, DiscoverChange, DiscoverChangeKind, DiscoverQuery, Discovered,
+    DiscoveredNode, FabricInfo, Failure, Finding, LogQuery, NodeCheck, NodeComparison, NodeCounts, NodeDetail, NodeRef,
+    NodeSync, Nodes, NodesQuery, Outbox, OutboxCounts, OutboxItem, Refusal, RemoveResult, Severity, ShareResult,
+    Status, SyncReport, Timings, Verdict,
 };
 use matterbind::backup::{Identity, Lock, Recipient, Unlock, decrypt, encrypt};
 use matterbind::bind::{BindState, BindStatus};
@@ -25,7 +26,8 @@ use matterbind::hub::doors::{
 };
 use matterbind::journal::{Event, Level};
 use matterbind::node::{
-    AttestationSummary, CommissionableNode, CommissionableTxt, FabricId, NodeId, NodeRecord, NodeState, ScopedAddress,
+    AttestationSummary, BluetoothNode, CommissionableNode, CommissionableTxt, FabricId, NodeId, NodeRecord, NodeState,
+    ScopedAddress,
 };
 use matterbind::onboarding::{Discriminator, SetupCode};
 use matterbind::outbox::ports::OutboxState;
@@ -47,6 +49,10 @@ pub const ABSENT: &str = "MT:ABSENT";
 /// Codes whose bind ends otherwise.
 pub const PENDING: &str = "MT:PENDING";
 pub const REJECTED: &str = "MT:REJECTED";
+/// A code whose device waits for a network that lets it in, until [`Fake::go_on`].
+pub const WAITS: &str = "MT:WAITS";
+/// A code whose device wants its terms accepted.
+pub const TERMS: &str = "MT:TERMS";
 
 pub struct Fake {
     pub events: broadcast::Sender<Event>,
@@ -56,6 +62,7 @@ pub struct Fake {
     pub wrong_tokens: AtomicU32,
     pub last_request: std::sync::Mutex<Option<CommissionRequest>>,
     pub nodes: std::sync::Mutex<Vec<NodeRecord>>,
+    pub bluetooth: std::sync::Mutex<BluetoothStatus>,
 }
 
 impl Default for Fake {
@@ -71,6 +78,10 @@ impl Default for Fake {
                 node(1000, "Hall lamp", NodeState::Operational, BindState::Bound),
                 node(1001, "Attic/1", NodeState::Unreachable, BindState::Pending),
             ]),
+            bluetooth: std::sync::Mutex::new(BluetoothStatus {
+                adapter: Some("hci0".to_owned()),
+                ..BluetoothStatus::default()
+            }),
         }
     }
 }
@@ -156,7 +167,22 @@ impl Fake {
             };
             return CommissionResult::Failed(Failure::new(attempt_id, &CommissioningError::Discover(error)));
         }
-        for step in &Step::ALL[1..] {
+        if code == TERMS && request.accept_terms.is_none() {
+            let error = CommissioningError::TermsRequired { version: 1, accepted: None };
+            return CommissionResult::Failed(Failure::new(attempt_id, &error));
+        }
+        if code == WAITS {
+            progress.report(CommissionEvent::StepStarted { step: Step::Network });
+            progress.report(CommissionEvent::Waiting {
+                code: "wifi-password-wrong".to_owned(),
+                message: "the device could not join \"Home\": networking status 7; the device waits up to 180 s for other credentials"
+                    .to_owned(),
+                hint: "set the password again: `matterbind network set wifi SSID`, then try again".to_owned(),
+                left_ms: 180_000,
+            });
+            self.go_on.notified().await;
+        }
+        for step in Step::ALL[1..].iter().filter(|step| code == WAITS || **step != Step::Network) {
             progress.report(CommissionEvent::StepFinished { step: *step, duration_ms: 12 });
         }
         let state = match code {
@@ -216,7 +242,7 @@ impl StatusDoor for Fake {
             clock: Default::default(),
             controllers: Default::default(),
             findings: vec![finding()],
-            bluetooth: Default::default(),
+            bluetooth: self.bluetooth.lock().unwrap().clone(),
         }
     }
 }
@@ -360,7 +386,10 @@ impl DiscoverDoor for Fake {
         if query.operational {
             return Ok(Discovered::default());
         }
-        Ok(Discovered { nodes: vec![commissionable()], bluetooth: None })
+        let bluetooth = self.bluetooth.lock().unwrap().missing.clone();
+        let mut nodes = vec![commissionable()];
+        nodes.extend(bluetooth.is_none().then(in_its_box));
+        Ok(Discovered { nodes, bluetooth })
     }
 
     async fn watch(&self, _: &DiscoverQuery) -> Result<mpsc::Receiver<DiscoverChange>, Refusal> {
@@ -523,6 +552,17 @@ fn commissionable() -> DiscoveredNode {
             device_name: Some("Light".to_owned()),
             ..CommissionableTxt::default()
         },
+    })
+}
+
+fn in_its_box() -> DiscoveredNode {
+    DiscoveredNode::from(&BluetoothNode {
+        address: "C4:7C:8D:00:11:22".parse().unwrap(),
+        discriminator: 2976,
+        vendor_id: 0xFFF1,
+        product_id: 0x8001,
+        additional_data: false,
+        rssi: -71,
     })
 }
 

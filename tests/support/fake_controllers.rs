@@ -189,7 +189,14 @@ impl NetworksDoor for Fake {
             configured: false,
             set_at: Some(at(0)),
         };
-        Ok(NetworkList { networks: vec![home] })
+        let mesh = NetworkView {
+            name: "六十四文字の名前をもつ Thread mesh of the whole house".to_owned(),
+            kind: "thread".to_owned(),
+            id: "1111111122222222".to_owned(),
+            default: false,
+            ..home.clone()
+        };
+        Ok(NetworkList { networks: vec![home, mesh] })
     }
 
     async fn set_network(&self, _: NetworkOrder, _: String) -> Result<NetworkList, Refusal> {

@@ -1,45 +1,72 @@
 // Adding a device: sends the code, lights the steps as they come, tells what came of it. Scanning is in scan.js.
 
-import { ask, element, lines, problem } from "./app.js";
+import { ask, element, lines, problem, prose } from "./app.js";
 import { offer } from "./scan.js";
 
 const $ = selector => document.querySelector(selector);
 const form = $("#add");
 const WAIT_FOR_CLOUD = 20000;
+/** A device that could not join waits so long for other credentials: time to go to the hub and set them. */
+const WAIT_FOR_NETWORK = 180000;
+const BASE38 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ-.";
+const [BLUETOOTH, ON_NETWORK] = [2, 4];
 
-offer(code => {
-  form.elements.setup_code.value = code;
-  form.elements.setup_code.focus();
+const code = form.elements.setup_code;
+offer(text => {
+  code.value = text;
+  code.focus();
+  look();
 });
-if (new URLSearchParams(location.search).get("code")) form.elements.setup_code.value = new URLSearchParams(location.search).get("code");
+// Somebody may have typed already.
+code.value ||= new URLSearchParams(location.search).get("code") ?? "";
+code.addEventListener("input", look);
+look();
 
-form.addEventListener("submit", event => {
-  event.preventDefault();
-  add();
-});
+/** Says what is in the way of a device that its code has on Bluetooth only. */
+function look() {
+  const box = $("#needs-bluetooth");
+  const where = capabilities(code.value);
+  if (box) box.hidden = !(where & BLUETOOTH) || Boolean(where & ON_NETWORK);
+}
+
+/** The discovery capabilities of a QR code, bits 37 to 44 of its payload (Matter Core 5.1.3.1); a manual code has none. */
+function capabilities(text) {
+  const payload = /MT:([0-9A-Z.-]{10})/.exec(text.toUpperCase())?.[1];
+  if (!payload) return 0;
+  // Five signs are three bytes, the lowest first.
+  const second = [...payload.slice(5)].reduceRight((sum, sign) => sum * 38 + BASE38.indexOf(sign), 0);
+  return (second >> 13) & 0xff;
+}
 
 function request() {
   const fields = form.elements;
   const text = name => fields[name].value.trim() || undefined;
-  const code = fields.setup_code.value.trim();
+  const typed = code.value.trim();
+  const terms = text("terms")?.split(":").map(Number);
   return {
     // An 11- or 21-digit code is printed in groups.
-    setup_code: /^mt:/i.test(code) ? code : code.replace(/[\s-]/g, ""),
+    setup_code: /^mt:/i.test(typed) ? typed : typed.replace(/[\s-]/g, ""),
     name: text("name"),
     room_id: text("room_id"),
     address: text("address"),
     no_bind: fields.no_bind.checked,
     wait_bind_ms: WAIT_FOR_CLOUD,
+    network: fields.network && text("network"),
+    wait_network_ms: WAIT_FOR_NETWORK,
+    accept_terms: terms && { version: terms[0], bits: terms[1] },
     attestation_override: text("why") && { who: "", why: text("why") },
   };
 }
 
-async function add() {
+/** Sends what the form says; app.js calls it. */
+export async function add() {
   const button = form.querySelector("button.primary");
   $("#outcome").replaceChildren();
   $("#notes").replaceChildren();
+  $("#waits").replaceChildren();
   document.querySelectorAll(".steps li").forEach(step => {
     step.className = "";
+    step.hidden = step.dataset.step === "network";
     step.querySelector("small").textContent = "";
   });
   button.disabled = true;
@@ -70,6 +97,8 @@ function progress(line) {
   const step = line.step && document.querySelector(`.steps [data-step="${line.step}"]`);
   // Nothing tells of a step that takes no time.
   for (let before = step?.previousElementSibling; before; before = before.previousElementSibling) before.className = "done";
+  if (step) step.hidden = false;
+  $("#waits").replaceChildren();
   if (line.event === "step-started") {
     step?.classList.add("now");
     if (step) say(`${capital(step.querySelector("span").textContent)}…`);
@@ -77,6 +106,8 @@ function progress(line) {
     step?.classList.remove("now");
     step?.classList.add("done");
     if (step) step.querySelector("small").textContent = duration(line.duration_ms);
+  } else if (line.event === "waiting") {
+    waits(line);
   } else if (line.event === "note") {
     $("#notes").append(element("li", { textContent: line.message }));
   } else if (line.event === "bind") {
@@ -84,10 +115,20 @@ function progress(line) {
   }
 }
 
+/** The device waits for a person: what is in the way, what to do, how much time there is. */
+function waits({ code: word, message, hint, left_ms }) {
+  const left = element("span");
+  left.dataset.until = new Date(Date.now() + left_ms).toISOString();
+  const box = element("div", { className: "hint" }, element("p", {}, element("strong", { textContent: capital(message) })));
+  box.append(element("p", {}, ...prose(hint)), element("p", { className: "quiet" }, "It goes on by itself after that. Time left: ", left));
+  box.append(element("p", { className: "codes" }, element("code", { textContent: `network · ${word}` })));
+  $("#waits").replaceChildren(box);
+}
+
 const capital = text => text[0].toUpperCase() + text.slice(1);
 const duration = ms => (ms < 1000 ? `${ms} ms` : `${(ms / 1000).toFixed(1)} s`);
 
-function succeeded({ node, bind, timings_ms }) {
+function succeeded({ node, bind, timings_ms, replaces }) {
   $("#progress").hidden = true;
   const card = $("#added").content.cloneNode(true);
   const slot = name => card.querySelector(`[data-slot="${name}"]`);
@@ -100,6 +141,7 @@ function succeeded({ node, bind, timings_ms }) {
   };
   slot("title").textContent = `${node.name} is here`;
   slot("text").textContent = `${node.vendor_name} ${node.product_name}, node ${node.node_id}, after ${duration(timings_ms.total)}. ${cloud[bind.state] ?? ""}`;
+  if (replaces) slot("text").append(` It was node ${replaces} before; that one has ended.`);
   slot("link").href = `/nodes/${node.node_id}`;
   slot("identify").addEventListener("click", async event => {
     event.target.disabled = true;
@@ -112,6 +154,7 @@ function succeeded({ node, bind, timings_ms }) {
   });
   slot("again").addEventListener("click", () => {
     form.reset();
+    look();
     again();
   });
   $("#outcome").append(card);
@@ -120,24 +163,27 @@ function succeeded({ node, bind, timings_ms }) {
 
 function failed(failure) {
   const step = document.querySelector(`.steps [data-step="${failure.step}"]`);
-  step?.classList.remove("now");
-  step?.classList.add("failed");
+  document.querySelectorAll(".steps .now").forEach(it => it.classList.remove("now"));
+  $("#waits").replaceChildren();
+  if (step) Object.assign(step, { className: "failed", hidden: false });
   say(step ? `It ended while ${step.querySelector("span").textContent}.` : "It did not begin.");
   const box = problem(failure);
   const row = element("div", { className: "row" });
   const retry = element("button", { className: "button primary", textContent: "Try again" });
   retry.addEventListener("click", add);
-  const change = element("button", { className: "button", textContent: "Change the code" });
-  change.addEventListener("click", again);
+  const isTerms = failure.code === "terms-required";
+  const change = element("button", { className: "button", textContent: isTerms ? "Say which were accepted" : "Change the code" });
+  change.addEventListener("click", () => again(isTerms ? form.elements.terms : code));
   row.append(retry, change);
   if (failure.node) row.append(element("a", { className: "button", href: `/nodes/${failure.node.node_id}`, textContent: `Show ${failure.node.name}` }));
   $("#outcome").append(box, row);
   $("#outcome").focus();
 }
 
-function again() {
+function again(field = code) {
   $("#progress").hidden = true;
   $("#outcome").replaceChildren();
   form.hidden = false;
-  form.elements.setup_code.focus();
+  for (const closed of form.querySelectorAll("details")) closed.open ||= closed.contains(field);
+  field.focus();
 }

@@ -8,9 +8,9 @@ use axum::extract::State;
 use axum::response::Html;
 use maud::{Markup, html};
 
-use super::{Tab, Viewer, document, icons};
+use super::{Tab, Viewer, document, icons, kind_of_network, prose};
 use crate::admin::routes::Api;
-use crate::admin::wire::NodesQuery;
+use crate::admin::wire::{BluetoothStatus, NetworkView, NodesQuery};
 use crate::commissioning::step::Step;
 use crate::hub::doors::{Doors, InventoryDoor};
 
@@ -19,6 +19,8 @@ const LOOKED_AT: u32 = 200;
 
 pub(super) async fn page<H: Doors>(State(api): State<Api<H>>, viewer: Viewer) -> Html<Bytes> {
     let rooms = rooms(&*api.hub).await;
+    let networks = api.hub.networks().await.map(|list| list.networks).unwrap_or_default();
+    let bluetooth = api.hub.status().await.bluetooth;
     document(
         "Add a device",
         Some(Tab::Add),
@@ -41,13 +43,17 @@ pub(super) async fn page<H: Doors>(State(api): State<Api<H>>, viewer: Viewer) ->
                     button.button #scan-stop type="button" { "Stop the camera" }
                 }
                 p.note #scan-note role="status" hidden {}
+                (in_the_way(&bluetooth, &networks))
                 div.pair {
                     label.field { span { "Name " small { "if you like" } } input name="name" maxlength="64"; }
                     (room_field(&rooms, ""))
+                    (network_field(&networks))
                 }
                 details { summary { "More" }
                     label.field { span { "Address " small { "if discovery does not find it: 192.0.2.7:5540" } } input name="address" maxlength="64" spellcheck="false"; }
                     label.check { input type="checkbox" name="no_bind"; span { "Leave the cloud alone" } }
+                    label.field { span { "Terms of its vendor that its owner has accepted " small { "if it asks for that; version and bits, as 1:1" } }
+                        input name="terms" maxlength="16" spellcheck="false" inputmode="numeric" pattern="[0-9]+:(0x[0-9a-fA-F]+|[0-9]+)"; }
                     label.field { span { "Accept it whatever attestation finds, because " small { "goes into the log" } } input name="why" maxlength="200"; }
                 }
                 button.button.primary.wide { "Add" }
@@ -55,7 +61,11 @@ pub(super) async fn page<H: Doors>(State(api): State<Api<H>>, viewer: Viewer) ->
             section.card #progress hidden aria-labelledby="progress-title" {
                 h2 #progress-title tabindex="-1" { "Adding the device" }
                 p #now role="status" {}
-                ol.steps { @for step in Step::ALL { li data-step=(step.as_str()) { span { (step.label()) } small {} } } }
+                div #waits role="alert" {}
+                ol.steps { @for step in Step::ALL {
+                    // Only a device on Bluetooth has this one.
+                    li data-step=(step.as_str()) hidden[step == Step::Network] { span { (step.label()) } small {} }
+                } }
                 ul.notes #notes {}
             }
             section #outcome tabindex="-1" aria-live="polite" {}
@@ -70,6 +80,42 @@ pub(super) async fn page<H: Doors>(State(api): State<Api<H>>, viewer: Viewer) ->
             } }
         },
     )
+}
+
+/// What keeps a device from coming in that is only on Bluetooth; the script shows it for a code that says so.
+fn in_the_way(bluetooth: &BluetoothStatus, networks: &[NetworkView]) -> Markup {
+    html! {
+        @if let Some(missing) = &bluetooth.missing {
+            div.problem #needs-bluetooth role="status" hidden {
+                p { strong { "This device is on Bluetooth, and the hub cannot use it: " (missing) } }
+                @if let Some(hint) = &bluetooth.hint { p { (prose(hint)) } }
+                p.codes { code { "bluetooth-unavailable" } }
+            }
+        } @else if networks.is_empty() {
+            div.problem #needs-bluetooth role="status" hidden {
+                p { strong { "This device is on Bluetooth, and the hub knows no network to bring it to" } }
+                p { "What joins a network is told to the hub itself, not by the page: " code { "matterbind network set wifi SSID" }
+                    " or " code { "matterbind network set thread" } }
+                p.codes { code { "network-not-configured" } }
+            }
+        }
+    }
+}
+
+/// Which network a device out of its box is brought to, where there is a choice.
+fn network_field(networks: &[NetworkView]) -> Markup {
+    let usual: Vec<&str> = networks.iter().filter(|one| one.default).map(|one| one.name.as_str()).collect();
+    let usual =
+        if usual.is_empty() { "as the hub chooses".to_owned() } else { format!("the usual one: {}", usual.join(", ")) };
+    html! {
+        @if !networks.is_empty() {
+            label.field { span { "Network " small { "for a device out of its box" } }
+                select name="network" {
+                    option value="" { (usual) }
+                    @for one in networks { option value=(one.name) { (one.name) " (" (kind_of_network(one)) ")" } }
+                } }
+        }
+    }
 }
 
 /// The rooms that devices are in already.

@@ -46,9 +46,14 @@ export function problem({ step, code, message, hint, findings }) {
   const box = element("div", { className: "problem" }, element("p", {}, element("strong", { textContent: message })));
   box.setAttribute("role", "alert");
   for (const finding of findings ?? []) box.append(element("p", { textContent: `${finding.message} (${finding.code})` }));
-  if (hint) box.append(element("p", { textContent: hint }));
+  if (hint) box.append(element("p", {}, ...prose(hint)));
   box.append(element("p", { className: "codes" }, element("code", { textContent: step ? `${step} · ${code}` : code })));
   return box;
+}
+
+/** A sentence in which commands stand between backquotes; it begins with a capital, and a command as it is typed. */
+export function prose(text) {
+  return (text.charAt(0).toUpperCase() + text.slice(1)).split("`").map((part, place) => (place % 2 ? element("code", { textContent: part }) : part));
 }
 
 /** A sentence at the edge that goes away by itself. */
@@ -114,6 +119,10 @@ document.addEventListener("submit", event => {
     load($(`#${form.dataset.loads}`));
   } else if ("filters" in form.dataset) {
     event.preventDefault();
+  } else if (form.id === "add") {
+    // However early: a browser would put the code into the address.
+    event.preventDefault();
+    import("./add.js").then(({ add }) => add());
   }
 });
 

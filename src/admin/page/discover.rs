@@ -21,23 +21,50 @@ pub(super) async fn page<H: Doors>(State(api): State<Api<H>>, viewer: Viewer) ->
         viewer,
         &html! {
             div.heading { h1 { "Nearby" } a.button.primary href="/add" { (icons::draw(icons::ADD)) "Add a device" } }
-            p.quiet { "Devices that can be heard on this network and wait to be added. To add one takes its code." }
+            p.quiet { "Devices that can be heard on this network or over Bluetooth and wait to be added. To add one takes its code." }
             div #nearby data-live data-every="6" { (shown(&found, list)) }
         },
     )
 }
 
 fn list(found: &Discovered) -> Markup {
-    if found.nodes.is_empty() {
-        return empty(
-            icons::NEARBY,
-            "Nothing to be heard",
-            &html! {
+    html! {
+        @if found.nodes.is_empty() {
+            (empty(icons::NEARBY, "Nothing to be heard", &html! {
                 "Put a device into pairing mode: usually by holding a button until it blinks. It shows up here by itself."
-            },
-        );
+            }))
+        } @else {
+            ul.devices { @for node in &found.nodes { (one(node)) } }
+        }
+        @if let Some(why) = &found.bluetooth {
+            p.quiet { "Over Bluetooth nothing can be heard: " (why) ". " a href="/doctor" { "What to do" } }
+        }
     }
-    html! { ul.devices { @for node in &found.nodes { (one(node)) } } }
+}
+
+/// A device on Bluetooth has no room for a name in what it sends.
+fn nameless(node: &DiscoveredNode) -> &'static str {
+    if node.bluetooth.is_some() { "A device out of its box" } else { "A device without a name" }
+}
+
+/// How a device was found: over Bluetooth with its signal, or on the network, and where.
+fn way(node: &DiscoveredNode) -> Markup {
+    match &node.bluetooth {
+        Some(seen) => html! { "Bluetooth, " (signal(seen.rssi)) " (" (seen.rssi) " dBm)" },
+        None => html! {
+            "network" @if !node.interfaces.is_empty() { " " (node.interfaces.join(", ")) }
+            @if let Some(address) = node.addresses.first() { ", " (address) }
+        },
+    }
+}
+
+/// In words; at about -90 dBm connections begin to break.
+fn signal(rssi: i16) -> &'static str {
+    match rssi {
+        -65.. => "strong signal",
+        -80..-65 => "fair signal",
+        _ => "weak signal: bring it nearer",
+    }
 }
 
 fn one(node: &DiscoveredNode) -> Markup {
@@ -51,13 +78,13 @@ fn one(node: &DiscoveredNode) -> Markup {
     html! {
         li.device {
             div.name {
-                strong { (text("device_name").unwrap_or_else(|| "A device without a name".to_owned())) }
+                strong { (text("device_name").unwrap_or_else(|| nameless(node).to_owned())) }
                 small {
                     @if let Some(vendor) = hex("vendor_id") { "vendor " (vendor) }
                     @if let Some(product) = hex("product_id") { ", product " (product) }
                     @if let Some(discriminator) = text("discriminator") { " · discriminator " (discriminator) }
-                    " · " (node.addresses.first().cloned().unwrap_or_default())
                 }
+                small.way { (way(node)) }
                 @if let Some(hint) = text("pairing_instruction") { small { (hint) } }
                 @if !node.same_address_as.is_empty() {
                     small.warn { "Another name has the same address: a device that came back, or one that lies." }

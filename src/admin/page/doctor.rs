@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use maud::{Markup, html};
 use serde::Deserialize;
 
-use super::{Tab, Viewer, ago, document, icons, pill};
+use super::{Tab, Viewer, ago, document, icons, pill, prose};
 use crate::admin::routes::{Api, Asked};
 use crate::admin::wire::{Diagnosis, Finding, Severity};
 use crate::hub::doors::{DoctorDoor, Doors};
@@ -69,7 +69,7 @@ fn one(finding: &Finding) -> Markup {
     };
     html! {
         div.between { h2 { (finding.seen) } (pill(class, word)) }
-        @if !finding.hint.is_empty() { p.hint { (finding.hint) } }
+        @if !finding.hint.is_empty() { p.hint { (prose(&finding.hint)) } }
         p.codes { code { (finding.id) } }
     }
 }

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use maud::html;
 use serde::Deserialize;
 
-use super::{Tab, Viewer, document, empty, entries, icons, shown};
+use super::{Tab, Viewer, document, empty, entries, icons, names, shown};
 use crate::admin::routes::{Api, Asked};
 use crate::admin::wire::{LogQuery, NodeRef, Refusal};
 use crate::hub::doors::{Doors, InventoryDoor, LogDoor};
@@ -28,7 +28,7 @@ pub(super) struct View {
 }
 
 pub(super) async fn page<H: Doors>(State(api): State<Api<H>>, viewer: Viewer, Asked(view): Asked<View>) -> Html<Bytes> {
-    let (found, now) = (read(&*api.hub, &view).await, Timestamp::now());
+    let (found, names, now) = (read(&*api.hub, &view).await, names(&*api.hub).await, Timestamp::now());
     let count = view.count.unwrap_or(COUNTS[0]);
     document(
         "Log",
@@ -50,7 +50,7 @@ pub(super) async fn page<H: Doors>(State(api): State<Api<H>>, viewer: Viewer, As
             div.card #log data-live { (shown(&found, |events| if events.is_empty() {
                 empty(icons::LOG, "Nothing fits", &html! { a href="/log" { "Show everything" } })
             } else {
-                entries(events, now, true)
+                entries(events, now, Some(&names))
             })) }
         },
     )

@@ -85,7 +85,7 @@ pub(super) async fn page<H: Doors>(
                 h2 #its-log { "What happened" }
                 div #log data-live { (shown(&log, |log| if log.is_empty() {
                     html! { p.quiet { "Nothing has been written about it yet." } }
-                } else { entries(log, now, false) })) }
+                } else { entries(log, now, None) })) }
                 p { a href=(format!("/log?node={}", record.node_id)) { "All of it" } }
             }
             (dialogs(&record, &room_field(&rooms, record.room_id.as_deref().unwrap_or_default())))

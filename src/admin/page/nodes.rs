@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use maud::{Markup, html};
 use serde::Deserialize;
 
-use super::{AT_ONCE, Tab, Viewer, age, ago, bind_pill, document, empty, icons, problem, state_pill};
+use super::{AT_ONCE, Tab, Viewer, age, ago, bind_pill, document, empty, icons, problem, prose, state_pill};
 use crate::admin::routes::{Api, Asked, Refused};
 use crate::admin::wire::{ForeignNode, Nodes, NodesQuery, Refusal, Severity, Status};
 use crate::bind::BindState;
@@ -228,7 +228,7 @@ fn attention(status: &Status, now: Timestamp) -> Markup {
         let class = if finding.severity >= Severity::Error { "bad" } else { "warn" };
         lines.push((
             class,
-            html! { a href="/doctor" { (finding.seen) } @if !finding.hint.is_empty() { small { (finding.hint) } } },
+            html! { a href="/doctor" { (finding.seen) } @if !finding.hint.is_empty() { small { (prose(&finding.hint)) } } },
         ));
     }
     if nodes.unreachable > 0 {

@@ -8,7 +8,7 @@ use axum::response::Html;
 use jiff::Timestamp;
 use maud::{Markup, html};
 
-use super::{Tab, Viewer, ago, document, empty, icons, link, names, pill, shown};
+use super::{Tab, Viewer, ago, document, empty, icons, link, names, pill, prose, shown};
 use crate::admin::routes::Api;
 use crate::admin::wire::{Outbox, OutboxItem};
 use crate::hub::doors::Doors;
@@ -45,7 +45,7 @@ fn one(entry: &OutboxItem, names: &BTreeMap<NodeId, String>, now: Timestamp) -> 
         @if !entry.last_message.is_empty() || entry.last_code.is_some() {
             p { "The cloud said: " (entry.last_message) @if let Some(code) = entry.last_code { " " code { (code) } } }
         }
-        @if !entry.hint.is_empty() { p.hint { (entry.hint) } }
+        @if !entry.hint.is_empty() { p.hint { (prose(&entry.hint)) } }
         p.quiet {
             @match entry.tries { 0 => { "Not asked yet" } 1 => { "Asked once" } tries => { "Asked " (tries) " times" } }
             @match entry.next_try_at {

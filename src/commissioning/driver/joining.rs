@@ -61,20 +61,17 @@ where
                 Ok(networked) => return Ok(networked),
                 Err(setback) => *setback,
             };
-            let mended = match &setback.error {
-                CommissioningError::Network(error) => error.is_mended_by_credentials(),
-                _ => false,
-            };
             let left = give_up.saturating_duration_since(now());
-            if !mended || left.is_zero() {
-                return Err(setback.error);
-            }
-            (run.progress)(Progress::Note(format!(
-                "{}; the device waits up to {} s for other credentials: {}",
-                setback.error,
-                left.as_secs(),
-                setback.error.hint()
-            )));
+            let mended = match &setback.error {
+                CommissioningError::Network(error) if error.is_mended_by_credentials() && !left.is_zero() => error,
+                _ => return Err(setback.error),
+            };
+            (run.progress)(Progress::Waits {
+                code: mended.code(),
+                message: format!("{mended}; the device waits up to {} s for other credentials", left.as_secs()),
+                hint: mended.hint(),
+                left,
+            });
             self.await_credentials(run, pase, &mut changes, left, &setback.error).await?;
             offline = setback.commissionee;
         }

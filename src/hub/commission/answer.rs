@@ -111,6 +111,17 @@ pub enum CommissionEvent {
         /// A line that reads alone.
         message: String,
     },
+    /// The device waits until a person has done something; the next event tells that it goes on.
+    Waiting {
+        /// The stable word of what is in the way, as a failure would have it.
+        code: String,
+        /// What is in the way.
+        message: String,
+        /// What to do about it.
+        hint: String,
+        /// For how long it waits yet.
+        left_ms: u64,
+    },
     /// The bind stands differently.
     Bind {
         /// How.
