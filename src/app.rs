@@ -35,6 +35,7 @@ use crate::hub::{
 use crate::journal::{Event, EventSink, Level};
 use crate::matter::credentials::Credentials;
 use crate::outbox::dispatcher::{DispatchOptions, Dispatcher};
+use crate::plain;
 use crate::store::{JournalFilter, JournalHandle, JournalLimits, Store};
 use crate::systemd;
 use crate::telemetry::metrics::Metrics;
@@ -85,7 +86,7 @@ pub async fn run(config: Config, stop: CancellationToken, hurry: CancellationTok
         Err(error) => {
             // Whoever reads the admin log later must find out why the daemon was not there. That it was not there again and
             // again for the same reason must not push out what else happened.
-            let message = format!("{error:#}");
+            let message = plain::with_causes(&error);
             let last = journal.query(JournalFilter { limit: Some(1), ..JournalFilter::default() }).await;
             let told = last.is_ok_and(|last| last.iter().any(|e| e.kind == "start-failed" && e.message == message));
             let event = Event::new(Timestamp::now(), Level::Error, "start-failed", message);

@@ -1,4 +1,4 @@
-//! Text from strangers as it may be shown: of devices, neighbours on the LAN, the cloud. Pure.
+//! Text as it may be shown: of strangers, which are devices, neighbours on the LAN and the cloud, and of errors. Pure.
 //!
 //! What begins an escape sequence, breaks a line, turns the direction of text or cannot be seen misleads whoever reads it
 //! in a terminal, a log or a page. Names lose such characters where they enter ([`clean`]); sentences show where they were
@@ -29,6 +29,21 @@ pub fn is_harmless(character: char) -> bool {
                 | '\u{FFF0}'..='\u{FFFB}'
                 | '\u{E0000}'..='\u{E0FFF}'
         )
+}
+
+/// An error with its causes, each said once: some errors name their cause in their own words.
+pub fn with_causes(error: &anyhow::Error) -> String {
+    let mut said = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if said.contains(&cause) {
+            continue;
+        }
+        if !said.is_empty() {
+            said.push_str(": ");
+        }
+        said.push_str(&cause);
+    }
+    said
 }
 
 /// A name without harmful characters and what they begin (escape sequences), at most `limit` bytes long.
@@ -154,6 +169,18 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let there = || std::io::Error::from_raw_os_error(libc::EEXIST);
+        let names_it = anyhow::Error::new(there()).context(format!("the file cannot be made: {}; delete it", there()));
+        assert_eq!(
+            with_causes(&names_it.context("the daemon did not start")),
+            "the daemon did not start: the file cannot be made: File exists (os error 17); delete it"
+        );
+        let leaves_it = anyhow::Error::new(there()).context("the file cannot be made");
+        assert_eq!(with_causes(&leaves_it), "the file cannot be made: File exists (os error 17)");
+    }
 
     #[test]
     fn a_system_error_reads_as_a_clause() {

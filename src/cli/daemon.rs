@@ -12,6 +12,7 @@ use super::output;
 use crate::app;
 use crate::config::load::{self, ConfigMistakes, Loaded, Mistake, Secrets, Sources};
 use crate::keystore::LoadError;
+use crate::plain;
 use crate::store::{FabricMismatch, OpenError};
 use crate::systemd;
 use crate::telemetry;
@@ -109,7 +110,7 @@ fn started_wrong(error: anyhow::Error) -> CliError {
                 Some(OpenError::Missing { .. } | OpenError::Damaged { .. } | OpenError::NewerVersion { .. })
             )
     });
-    if lasting { CliError::Usage(format!("{error:#}")) } else { CliError::Other(error) }
+    if lasting { CliError::Usage(plain::with_causes(&error)) } else { CliError::Other(error) }
 }
 
 /// Everything that a signal may ask of the daemon. None ends it without a drain but those that no process can catch.

@@ -10,6 +10,7 @@ use crate::bind::BindState;
 use crate::commissioning::error::Disposition;
 use crate::commissioning::step::Step;
 use crate::config::load::ConfigMistakes;
+use crate::plain;
 
 /// What the process ends with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -206,7 +207,7 @@ pub enum CliError {
     #[error("`matterbind {0}` is not available in this build")]
     NotInThisBuild(&'static str),
     /// Whatever else a command of the daemon's side says.
-    #[error("{0:#}")]
+    #[error("{}", plain::with_causes(.0))]
     Other(#[from] anyhow::Error),
 }
 

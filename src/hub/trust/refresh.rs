@@ -12,6 +12,7 @@ use crate::hub::clock::has_just_booted;
 use crate::hub::world::World;
 use crate::journal::{Event, EventSink, Level};
 use crate::paa;
+use crate::plain;
 use crate::rhythm::Place;
 
 /// The clock may be set while we sleep, so that we look at it so often at least.
@@ -72,11 +73,11 @@ fn refreshed_line<W: World>(hub: &Hub<W>, refreshed: &Refreshed) {
 
 fn failed_line<W: World>(hub: &Hub<W>, error: RefreshError) {
     let first = error.first;
-    let error = anyhow::Error::new(error);
+    let error = plain::with_causes(&anyhow::Error::new(error));
     if first {
-        let message = format!("{error:#}; what was trusted before stays so, and it is tried again");
+        let message = format!("{error}; what was trusted before stays so, and it is tried again");
         hub.journal.record(Event::new(Timestamp::now(), Level::Warn, "paa-refresh-failed", message));
     } else {
-        tracing::debug!(error = format!("{error:#}"), "the trust store still cannot be refreshed");
+        tracing::debug!(error, "the trust store still cannot be refreshed");
     }
 }
