@@ -582,7 +582,8 @@ fn the_picture_of_the_documents() {
     browser.size(1280, 900);
     browser.scheme("light");
     open(&mut browser, "/");
-    browser.see("does not answer");
+    browser.see("Not answering 1");
+    browser.see("One device does not answer");
     browser.picture("page");
     fs::copy(browser.pictures().join("page.png"), Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/page.png")).unwrap();
 }

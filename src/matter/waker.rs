@@ -126,7 +126,8 @@ pub async fn calm<F: Future>(future: F, activity: Activity) -> F::Output {
     .await
 }
 
-/// Runs `future` with the one waker.
+/// Runs `future` with the one waker, and hears every alarm at once: the virtual device does.
+#[cfg(any(feature = "sim", test))]
 pub async fn stable<F: Future>(future: F) -> F::Output {
     run(future, |_, _| {}).await
 }

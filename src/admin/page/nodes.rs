@@ -180,7 +180,7 @@ fn search(view: &View, status: &Status) -> Markup {
     let chip = |show: Show, value: &str, word: &str, count: Option<u64>| {
         html! {
             label.chip { input type="radio" name="show" value=(value) checked[view.show == show];
-                span { (word) @if let Some(count) = count { " " b { (count) } } } }
+                span { (word) @if let Some(count) = count { " " b id=(format!("count-{value}")) data-live { (count) } } } }
         }
     };
     let silent = status.nodes.total - status.nodes.operational;
