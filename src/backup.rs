@@ -19,6 +19,7 @@ use zeroize::Zeroizing;
 
 use crate::keystore::KeyBundle;
 use crate::matter::credentials::{Credentials, is_root_key};
+use crate::plain;
 use crate::secret::OperatorSecret;
 use crate::store::{SCHEMA_VERSION, Snapshot};
 
@@ -224,7 +225,7 @@ struct Part {
 
 impl Part {
     fn of(bytes: &[u8]) -> Self {
-        Self { bytes: bytes.len() as u64, sha256: hex(&Sha256::digest(bytes)) }
+        Self { bytes: bytes.len() as u64, sha256: plain::lower_hex(&Sha256::digest(bytes)) }
     }
 
     /// Reads the file through, and goes back to its beginning.
@@ -244,7 +245,7 @@ impl Part {
             read.consume(length);
         }
         file.rewind()?;
-        Ok(Self { bytes, sha256: hex(&hash.finalize()) })
+        Ok(Self { bytes, sha256: plain::lower_hex(&hash.finalize()) })
     }
 
     fn take<'a>(&self, rest: &mut &'a [u8], name: &str) -> Result<&'a [u8], BackupError> {
@@ -460,10 +461,6 @@ fn line<'a>(rest: &mut &'a [u8]) -> Option<&'a str> {
     let line = std::str::from_utf8(&rest[..end]).ok()?;
     *rest = &rest[end + 1..];
     Some(line)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -70,7 +70,7 @@ use self::search::{Finding, Wanted};
 pub use self::survey::{Echo, EchoOutcome, Survey, survey};
 use crate::commissioning::ports::{DiscoverError, Discovery};
 use crate::config::NetworkConfig;
-use crate::node::{Announced, CommissionableNode, NodeId, OperationalNode};
+use crate::node::{Announced, CommissionableNode, NodeId, OperationalIdentity, OperationalNode};
 use crate::onboarding::Discriminator;
 
 /// A subscriber that falls behind by more than this loses the oldest events; a snapshot tells the rest.
@@ -100,8 +100,8 @@ pub struct LanDiscovery {
 enum Command {
     /// The instance does not answer although its records are valid.
     Confirm(Kind, String),
-    /// The hub announces itself as this instance of its fabric, at this port.
-    Announce(String, u16),
+    /// The hub announces itself as this node of its fabric, at this port.
+    Announce(OperationalIdentity, u16),
     /// Whoever hears the answer knows that actor and mDNS run.
     Ping(oneshot::Sender<()>),
 }
@@ -179,9 +179,9 @@ impl LanDiscovery {
 
     /// From now on the hub announces itself as this node of the fabric, where it can be reached at `port`.
     pub fn announce_hub(&self, compressed_fabric_id: u64, hub: NodeId, port: u16) {
-        let instance = format!("{compressed_fabric_id:016X}-{:016X}", hub.0);
+        let name = OperationalIdentity { compressed_fabric_id, node_id: hub };
         // An actor that has gone announces nothing.
-        let _ = self.commands.send(Command::Announce(instance, port));
+        let _ = self.commands.send(Command::Announce(name, port));
     }
 
     /// The devices that a code may be for, one after the other; the LAN is asked for more while the answer lives.
@@ -294,6 +294,11 @@ impl LanDiscovery {
     }
 }
 
+/// The subtype of all nodes of a fabric (Matter Core 4.3.2.3).
+fn nodes_of(compressed_fabric_id: u64) -> String {
+    format!("_I{compressed_fabric_id:016X}._sub.{}", Kind::Operational.service_type())
+}
+
 impl Discovery for LanDiscovery {
     type Search = Candidates;
 
@@ -313,8 +318,7 @@ impl Discovery for LanDiscovery {
                 return sockets;
             }
             asking.get_or_insert_with(|| {
-                let subtype = format!("_I{compressed_fabric_id:016X}._sub.{}", Kind::Operational.service_type());
-                Asking::new(&self.shared, Some((Kind::Operational, subtype)))
+                Asking::new(&self.shared, Some((Kind::Operational, nodes_of(compressed_fabric_id))))
             });
             match tokio::time::timeout_at(deadline, changes.changed()).await {
                 Ok(Ok(())) => {}

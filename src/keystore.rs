@@ -64,7 +64,7 @@ pub struct KeyBundle {
 impl KeyBundle {
     /// SHA-256 of the root certificate, hex: names the root without being a secret.
     pub fn root_fingerprint(&self) -> String {
-        Sha256::digest(&self.rcac).iter().map(|byte| format!("{byte:02x}")).collect()
+        crate::plain::lower_hex(&Sha256::digest(&self.rcac))
     }
 
     /// Seals the secrets in the database. Made of a key that stays the same as long as the fabric and goes into every backup, so

@@ -218,6 +218,13 @@ pub struct OperationalIdentity {
     pub node_id: NodeId,
 }
 
+impl OperationalIdentity {
+    /// The DNS-SD instance name, `<compressed fabric id>-<node id>` (Matter Core 4.3.2.1).
+    pub fn instance(&self) -> String {
+        format!("{:016X}-{:016X}", self.compressed_fabric_id, self.node_id.0)
+    }
+}
+
 /// An operational node as DNS-SD announces it (Matter Core 4.3.2).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OperationalNode {
@@ -236,7 +243,12 @@ pub struct OperationalNode {
 impl OperationalNode {
     /// The DNS-SD instance name, `<compressed fabric id>-<node id>` (Matter Core 4.3.2.1).
     pub fn instance(&self) -> String {
-        format!("{:016X}-{:016X}", self.compressed_fabric_id, self.node_id.0)
+        self.identity().instance()
+    }
+
+    /// The name that it has by DNS-SD.
+    fn identity(&self) -> OperationalIdentity {
+        OperationalIdentity { compressed_fabric_id: self.compressed_fabric_id, node_id: self.node_id }
     }
 
     /// All socket addresses, best first.

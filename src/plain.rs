@@ -31,6 +31,15 @@ pub fn is_harmless(character: char) -> bool {
         )
 }
 
+/// Bytes as lower-case hexadecimal. Nothing of them is left in memory that was outgrown, so secrets may be written by it.
+pub fn lower_hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
 /// An error with its causes, each said once: some errors name their cause in their own words.
 pub fn with_causes(error: &anyhow::Error) -> String {
     let mut said = String::new();

@@ -27,6 +27,7 @@ use x509_cert::time::Validity;
 use zeroize::Zeroizing;
 
 use crate::controller::csr::{ECDSA_WITH_SHA256, public_key};
+use crate::plain;
 use crate::secret::OperatorSecret;
 
 /// What the store calls the certificate that the hub made.
@@ -146,7 +147,7 @@ impl KeyPair {
     pub fn fingerprint(&self) -> Result<String, TlsError> {
         let certificates = self.certificates()?;
         let first = certificates.first().ok_or_else(|| unfit("the file holds no certificate"))?;
-        Ok(Sha256::digest(first).iter().map(|byte| format!("{byte:02x}")).collect())
+        Ok(plain::lower_hex(&Sha256::digest(first)))
     }
 
     /// What answers handshakes.

@@ -14,7 +14,7 @@ use zbus::names::BusName;
 use zbus::zvariant::{OwnedValue, Value};
 use zbus::{Connection, DBusError, Proxy};
 
-use super::turns::Turns;
+use super::turns::AdapterTurns;
 use super::{SEGMENTS, advertised, tell};
 use crate::commissioning::radio::{BluetoothUnavailable, Gatt, Heard};
 use crate::node::{BluetoothAddress, BluetoothNode};
@@ -46,7 +46,7 @@ const FAREWELL: Duration = Duration::from_secs(2);
 pub(super) struct Bluez {
     wanted: Option<String>,
     ours: Ours,
-    turns: Turns,
+    turns: AdapterTurns,
 }
 
 /// The devices, by their paths, to which this process has a connection or makes one.
@@ -142,7 +142,7 @@ struct Ready {
 
 impl Bluez {
     pub(super) fn new(wanted: Option<String>) -> Self {
-        Self { wanted, ours: Ours::default(), turns: Turns::default() }
+        Self { wanted, ours: Ours::default(), turns: AdapterTurns::default() }
     }
 
     /// The adapter's name, or what is missing.
@@ -229,7 +229,7 @@ async fn managed(bus: &Connection) -> Result<ManagedObjects, zbus::Error> {
 }
 
 impl Ready {
-    async fn scan(&self, turns: &Turns, heard: &watch::Sender<Heard>) -> Result<Never, zbus::Error> {
+    async fn scan(&self, turns: &AdapterTurns, heard: &watch::Sender<Heard>) -> Result<Never, zbus::Error> {
         let adapter = Proxy::new(&self.bus, BLUEZ, self.path.clone(), ADAPTER).await?;
         // No filter by UUID: BlueZ looks for that in a list which Matter's advertisement does not have, and not in service data.
         let filter: HashMap<&str, Value<'_>> = [("Transport", "le".into()), ("DuplicateData", true.into())].into();
@@ -314,7 +314,7 @@ impl Drop for Link {
 }
 
 impl Link {
-    async fn open(self, turns: &Turns) -> Result<Gatt, Failed> {
+    async fn open(self, turns: &AdapterTurns) -> Result<Gatt, Failed> {
         let turn = turns.connect().await;
         let device = Proxy::new(&self.bus, BLUEZ, self.device.clone(), DEVICE).await?;
         let properties = properties(&self.bus, &self.device).await?;

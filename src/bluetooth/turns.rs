@@ -7,7 +7,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard, watch};
 
 /// See the module. Clones are the same.
 #[derive(Debug, Clone)]
-pub(super) struct Turns {
+pub(super) struct AdapterTurns {
     adapter: Arc<Mutex<()>>,
     /// How many want to connect.
     connecting: watch::Sender<usize>,
@@ -28,13 +28,13 @@ impl Drop for Wanted {
     }
 }
 
-impl Default for Turns {
+impl Default for AdapterTurns {
     fn default() -> Self {
         Self { adapter: Arc::default(), connecting: watch::Sender::new(0) }
     }
 }
 
-impl Turns {
+impl AdapterTurns {
     /// To scan: comes back when nobody connects. Ends at `is_over`.
     pub(super) async fn scan(&self) -> Turn {
         Turn { _adapter: Arc::clone(&self.adapter).lock_owned().await, _wanted: None }
@@ -63,7 +63,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_scan_gives_way_to_a_connection_and_goes_on_afterwards() {
-        let turns = Turns::default();
+        let turns = AdapterTurns::default();
         let scan = turns.scan().await;
         let quiet = tokio::time::timeout(Duration::from_secs(60), turns.is_over()).await;
         assert!(quiet.is_err(), "nobody wants to connect");
@@ -81,7 +81,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_gives_up_waiting_for_a_scan_does_not_hold_up_the_next() {
-        let turns = Turns::default();
+        let turns = AdapterTurns::default();
         let scan = turns.scan().await;
         assert!(tokio::time::timeout(Duration::from_secs(1), turns.connect()).await.is_err());
         assert!(tokio::time::timeout(Duration::from_secs(1), turns.is_over()).await.is_err(), "nobody wants to");

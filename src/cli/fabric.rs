@@ -23,6 +23,7 @@ use crate::config::load::Secrets;
 use crate::config::secret_file;
 use crate::keystore::SealKey;
 use crate::ownership::{self, ActingFor};
+use crate::plain;
 use crate::secret::OperatorSecret;
 
 /// Far above a database with ten thousand nodes and the longest admin log.
@@ -261,7 +262,7 @@ fn fetch(global: &Global, what: &str, args: &EncryptArgs) -> Result<(String, Vec
     let get = |recipient: String| {
         let bytes =
             block_on(client.post_bytes(&["fabric", what], &serde_json::json!({ "recipient": recipient }), SLOW))?;
-        let sha256 = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        let sha256 = plain::lower_hex(&Sha256::digest(&bytes));
         Ok::<_, CliError>((sha256, bytes))
     };
     if let Some(recipient) = &args.recipient {

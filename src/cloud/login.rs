@@ -2,8 +2,6 @@
 //!
 //! Not here: sending it (`session`). The algorithms are the vendor's choice; TLS is what protects the password.
 
-use std::fmt::Write as _;
-
 use aes::cipher::block_padding::Pkcs7;
 use aes::cipher::{BlockModeDecrypt, BlockModeEncrypt, KeyIvInit};
 use base64::Engine as _;
@@ -11,6 +9,8 @@ use base64::engine::general_purpose::STANDARD;
 use md5::{Digest as _, Md5};
 use sha2::Sha256;
 use zeroize::Zeroizing;
+
+use crate::plain;
 
 /// AES block length.
 const BLOCK: usize = 16;
@@ -60,19 +60,11 @@ pub fn signature(parts: &[&str]) -> String {
     for part in parts {
         digest.update(part.as_bytes());
     }
-    lower_hex(&digest.finalize())
-}
-
-/// Lower-case hex.
-pub(super) fn lower_hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    plain::lower_hex(&digest.finalize())
 }
 
 fn upper_hex(bytes: &[u8]) -> String {
-    lower_hex(bytes).to_ascii_uppercase()
+    plain::lower_hex(bytes).to_ascii_uppercase()
 }
 
 #[cfg(test)]

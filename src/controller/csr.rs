@@ -145,7 +145,7 @@ pub fn public_key(key: &SigningKey) -> der::Result<SubjectPublicKeyInfoOwned> {
 
 /// SHA-256 of a public key, hex.
 pub fn fingerprint(public_key: &[u8]) -> String {
-    Sha256::digest(public_key).iter().map(|byte| format!("{byte:02x}")).collect()
+    crate::plain::lower_hex(&Sha256::digest(public_key))
 }
 
 #[cfg(test)]

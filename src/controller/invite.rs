@@ -73,7 +73,7 @@ impl InviteCode {
         hash.update(b"matterbind invite v1\0");
         hash.update(self.id.as_bytes());
         hash.update(self.secret.expose().as_bytes());
-        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+        crate::plain::lower_hex(&hash.finalize())
     }
 }
 

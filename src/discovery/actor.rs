@@ -169,9 +169,9 @@ impl Actor {
 
     fn handle_command(&mut self, command: Command) {
         match command {
-            Command::Announce(instance, port) => {
+            Command::Announce(name, port) => {
                 if self.own.is_none() {
-                    self.own = Some(Own::new(instance, port));
+                    self.own = Some(Own::new(name, port));
                     self.announce_own();
                 }
             }

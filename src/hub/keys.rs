@@ -27,6 +27,7 @@ use crate::journal::{Event, EventSink, Level};
 use crate::keystore::Keystore;
 use crate::matter::credentials::reissue_hub_noc;
 use crate::node::NodeId;
+use crate::plain;
 use crate::store::LAST_BACKUP;
 
 /// Shows the fabric, backs it up, and takes the root key off the hub and back.
@@ -229,7 +230,7 @@ fn nameless(state_dir: &Path) -> io::Result<File> {
 }
 
 fn checksum(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    plain::lower_hex(&Sha256::digest(bytes))
 }
 
 fn root_offline() -> Refusal {

@@ -18,6 +18,7 @@ use crate::config::validate::MAX_SSID;
 use crate::config::{HomeNetworkConfig, secret_file};
 use crate::durable::StoreError;
 use crate::journal::{Event, EventSink, Level};
+use crate::plain;
 use crate::secret::{OperatorSecret, ThreadDataset, WifiPassword};
 use crate::store::{Store, StoredNetwork};
 
@@ -128,7 +129,7 @@ impl From<StoredNetwork> for NetworkView {
 fn id_text(kind: NetworkKind, id: &[u8]) -> String {
     match kind {
         NetworkKind::Wifi => String::from_utf8_lossy(id).into_owned(),
-        NetworkKind::Thread => id.iter().map(|byte| format!("{byte:02x}")).collect(),
+        NetworkKind::Thread => plain::lower_hex(id),
     }
 }
 

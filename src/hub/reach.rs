@@ -142,28 +142,24 @@ impl<W: World> Reach<W> {
         let remembered = std::pin::pin!(self.try_all(node, &known, deadline));
         // A node that comes back in this very moment may be elsewhere.
         let news = std::pin::pin!(self.news(record, &known));
-        let (fresh, failed) = match select(remembered, news).await {
-            Either::Left((Ok(session), _)) => return Ok(session),
+        // What mDNS tells now counts for more than what was remembered.
+        match select(remembered, news).await {
+            Either::Left((Ok(session), _)) => Ok(session),
             Either::Left((Err(error), news)) => {
                 let is_silent = matches!(error, LinkError::Unreachable { .. });
                 let patience =
                     if is_told && !is_silent { Duration::ZERO } else { LOOKUP.saturating_sub(begun.elapsed()) };
-                match tokio::time::timeout(patience, news).await {
-                    Ok(fresh) => (fresh, Either::Left(error)),
-                    Err(_) => return Err(error),
+                let Ok(fresh) = tokio::time::timeout(patience, news).await else { return Err(error) };
+                self.try_all(node, &fresh, deadline).await.map_err(|other| stronger(other, error))
+            }
+            Either::Right((fresh, remembered)) => {
+                let there = std::pin::pin!(self.try_all(node, &fresh, deadline));
+                match select(remembered, there).await {
+                    Either::Left((Ok(session), _)) | Either::Right((Ok(session), _)) => Ok(session),
+                    Either::Left((Err(error), there)) => there.await.map_err(|other| stronger(other, error)),
+                    Either::Right((Err(error), remembered)) => remembered.await.map_err(|other| stronger(error, other)),
                 }
             }
-            Either::Right((fresh, remembered)) => (fresh, Either::Right(remembered)),
-        };
-        let there = std::pin::pin!(self.try_all(node, &fresh, deadline));
-        // What mDNS tells now counts for more than what was remembered.
-        match failed {
-            Either::Left(error) => there.await.map_err(|other| stronger(other, error)),
-            Either::Right(remembered) => match select(remembered, there).await {
-                Either::Left((Ok(session), _)) | Either::Right((Ok(session), _)) => Ok(session),
-                Either::Left((Err(error), there)) => there.await.map_err(|other| stronger(other, error)),
-                Either::Right((Err(error), remembered)) => remembered.await.map_err(|other| stronger(error, other)),
-            },
         }
     }
 
@@ -200,10 +196,13 @@ impl<W: World> Reach<W> {
                 return announced;
             }
             announced.retain(|address| !known.contains(address));
-            let mut fresh = self.rank(record, &announced);
-            fresh.retain(|address| announced.contains(address));
-            if !fresh.is_empty() {
-                return fresh;
+            // Ranking asks for the hub's interfaces: not for what somebody else on the LAN announces.
+            if !announced.is_empty() {
+                let mut fresh = self.rank(record, &announced);
+                fresh.retain(|address| announced.contains(address));
+                if !fresh.is_empty() {
+                    return fresh;
+                }
             }
             if matches!(changes.recv().await, Err(RecvError::Closed)) {
                 std::future::pending::<()>().await;

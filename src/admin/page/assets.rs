@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 use crate::admin::routes::Refused;
 use crate::admin::wire::Refusal;
 use crate::commissioning::error::Disposition;
+use crate::plain;
 
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
@@ -40,6 +41,6 @@ pub(super) async fn serve(Path(name): Path<String>, headers: HeaderMap) -> Resul
 }
 
 fn tag(content: &str) -> HeaderValue {
-    let digest: String = Sha256::digest(content).iter().take(12).map(|byte| format!("{byte:02x}")).collect();
+    let digest = plain::lower_hex(&Sha256::digest(content)[..12]);
     HeaderValue::from_str(&format!("\"{digest}\"")).expect("hex in quotes is a header's value")
 }

@@ -7,6 +7,7 @@ use zbus::{Connection, Proxy};
 use zeroize::Zeroizing;
 
 use super::super::exit::CliError;
+use crate::plain;
 use crate::secret::OperatorSecret;
 
 /// What `--from-otbr` says for D-Bus; an interface's name may follow after a colon.
@@ -41,7 +42,7 @@ pub(super) async fn active_dataset(interface: &str) -> Result<OperatorSecret, Cl
     if tlvs.is_empty() {
         return Err(failed("it is on no network".to_owned()));
     }
-    Ok(OperatorSecret::new(tlvs.iter().map(|byte| format!("{byte:02x}")).collect::<String>()))
+    Ok(OperatorSecret::new(plain::lower_hex(&tlvs)))
 }
 
 async fn ask(interface: &str) -> zbus::Result<Vec<u8>> {

@@ -102,21 +102,25 @@ where
         let fits = |record: &NodeRecord| {
             record.discriminator.is_none_or(|discriminator| order.payload.discriminator.matches(discriminator))
         };
-        let known = self.store.nodes_of_code(fingerprint).await.unwrap_or_default();
-        for record in known.into_iter().filter(fits) {
-            if let Some(at) = self.answers_as_ours(&record).await {
-                return Some(Known { record: Box::new(record), at, by_code: true });
-            }
+        let of_code = self.store.nodes_of_code(fingerprint).await.unwrap_or_default();
+        if let Some((record, at)) = self.answering(of_code.into_iter().filter(fits)).await {
+            return Some(Known { record, at, by_code: true });
         }
         // Nodes that were recorded before codes were remembered.
         let Discriminator::Long(_) = order.payload.discriminator else { return None };
         tokio::time::sleep(LOOKS_LIKE_OURS).await;
         let like =
             |record: &NodeRecord| fits(record) && order.payload.vid_pid == Some((record.vendor_id, record.product_id));
-        let known = self.store.nodes_without_code().await.unwrap_or_default();
-        for record in known.into_iter().filter(like) {
+        let without_code = self.store.nodes_without_code().await.unwrap_or_default();
+        let (record, at) = self.answering(without_code.into_iter().filter(like)).await?;
+        Some(Known { record, at, by_code: false })
+    }
+
+    /// The first of them that answers as ours, and where.
+    async fn answering(&self, records: impl Iterator<Item = NodeRecord>) -> Option<(Box<NodeRecord>, Peer)> {
+        for record in records {
             if let Some(at) = self.answers_as_ours(&record).await {
-                return Some(Known { record: Box::new(record), at, by_code: false });
+                return Some((Box::new(record), at));
             }
         }
         None
