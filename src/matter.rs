@@ -1,8 +1,8 @@
 //! The hub as a Matter administrator, on rs-matter: commissioner over PASE, controller over CASE.
 //!
 //! `stack` owns the one thread on which rs-matter runs; `link` is what the rest of the hub sees (the ports of
-//! `commissioning`). `session` opens sessions (`race`, `handshake`, `heard`, `places`); `socket` is the way in and out, where
-//! `btp` speaks over Bluetooth, `datagram` reads what passes and `replies` holds back what must not leave; `pase` and `operational`
+//! `commissioning`). `session` opens sessions (`race`, `handshake`, `heard`, `places`); `network` is the way in and out, by
+//! `socket` and `btp`, `datagram` reads what passes and `replies` holds back what must not leave; `pase` and `operational`
 //! carry their commands, `command` checks every status, `codec` reads and writes what they carry, `credentials` mints and signs,
 //! `x509` writes certificates for others, `check_in` opens what devices say that wake. Not here: finding addresses
 //! (`discovery`: rs-matter's own mDNS is not used), judging attestation, the order of commissioning.
@@ -19,6 +19,7 @@ pub mod fuzz;
 mod handshake;
 mod heard;
 pub mod link;
+mod network;
 pub mod operational;
 pub mod pase;
 mod places;

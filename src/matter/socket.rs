@@ -11,8 +11,7 @@ use std::time::Instant;
 
 use async_io::Async;
 use rs_matter::crypto::Crypto;
-use rs_matter::error::{Error, ErrorCode};
-use rs_matter::transport::network::{Address, NetworkMulticast, NetworkReceive, NetworkSend};
+use rs_matter::transport::network::Address;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::mpsc;
 
@@ -66,7 +65,7 @@ fn mapped(address: SocketAddr) -> SocketAddr {
     }
 }
 
-/// The socket as rs-matter uses it.
+/// See the module.
 pub struct MatterSocket<C> {
     socket: Async<UdpSocket>,
     dual: bool,
@@ -109,14 +108,14 @@ fn is_lasting(error: &io::Error) -> bool {
     )
 }
 
-impl<C: Crypto> NetworkSend for &MatterSocket<C> {
-    async fn send_to(&mut self, data: &[u8], address: Address) -> Result<(), Error> {
+impl<C: Crypto> MatterSocket<C> {
+    /// A failure is the peer's silence; it ends nothing.
+    pub(super) async fn send(&self, data: &[u8], peer: SocketAddr) {
         self.activity.note();
-        let peer = address.udp().ok_or(ErrorCode::NoNetworkInterface)?;
         let datagram = Datagram::read(data, &self.crypto);
         if let Some(datagram) = &datagram {
             if !self.replies.borrow_mut().allows(canonical(peer), datagram, Instant::now()) {
-                return Ok(());
+                return;
             }
             self.watchers.handle_sending(datagram);
         }
@@ -127,53 +126,43 @@ impl<C: Crypto> NetworkSend for &MatterSocket<C> {
                 self.watchers.handle_no_route(&datagram, error.to_string());
             }
         }
-        Ok(())
     }
-}
 
-impl<C: Crypto> NetworkReceive for &MatterSocket<C> {
-    async fn wait_available(&mut self) -> Result<(), Error> {
+    /// Comes back when a datagram is there, or an error about an earlier one.
+    pub(super) async fn wait_available(&self) {
         // `peek_from` and not `readable`: only a datagram that is really there may claim the one receive buffer.
         if let Err(error) = self.socket.peek_from(&mut [0u8; 1]).await {
             tracing::debug!(%error, "the Matter socket reported an error");
         }
-        Ok(())
     }
 
-    async fn recv_from(&mut self, buffer: &mut [u8]) -> Result<(usize, Address), Error> {
-        loop {
-            match self.socket.recv_from(buffer).await {
-                Ok((length, peer)) => {
-                    self.activity.note();
-                    let peer = canonical(peer);
-                    // What is no Matter message is left to rs-matter, which drops it.
-                    if let Some(datagram) = Datagram::read(&buffer[..length], &self.crypto) {
-                        if let Some(payload) = datagram.check_in() {
-                            // A flood of them is nobody's: what does not fit the queue is lost, like any datagram.
-                            let _ = self.check_ins.try_send(CheckInMessage { from: peer, payload: payload.to_vec() });
-                            continue;
-                        }
-                        self.replies.borrow_mut().handle_received(peer, &datagram);
-                        if !self.watchers.handle_received(Peer::Udp(peer), &datagram, Instant::now()) {
-                            continue;
-                        }
+    /// The datagram that is there. Nothing where there is none after all, or where rs-matter must not see it.
+    pub(super) fn take(&self, buffer: &mut [u8]) -> Option<(usize, Address)> {
+        match self.socket.get_ref().recv_from(buffer) {
+            Ok((length, peer)) => {
+                self.activity.note();
+                let peer = canonical(peer);
+                // What is no Matter message is left to rs-matter, which drops it.
+                if let Some(datagram) = Datagram::read(&buffer[..length], &self.crypto) {
+                    if let Some(payload) = datagram.check_in() {
+                        // A flood of them is nobody's: what does not fit the queue is lost, like any datagram.
+                        let _ = self.check_ins.try_send(CheckInMessage { from: peer, payload: payload.to_vec() });
+                        return None;
                     }
-                    return Ok((length, Address::Udp(peer)));
+                    self.replies.borrow_mut().handle_received(peer, &datagram);
+                    if !self.watchers.handle_received(Peer::Udp(peer), &datagram, Instant::now()) {
+                        return None;
+                    }
                 }
-                // An ICMP error about an earlier datagram: nothing was received.
-                Err(error) => tracing::debug!(%error, "the Matter socket reported an error"),
+                Some((length, Address::Udp(peer)))
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+            // An ICMP error about an earlier datagram: nothing was received.
+            Err(error) => {
+                tracing::debug!(%error, "the Matter socket reported an error");
+                None
             }
         }
-    }
-}
-
-impl<C> NetworkMulticast for &MatterSocket<C> {
-    async fn join(&mut self, _: IpAddr) -> Result<(), Error> {
-        Ok(())
-    }
-
-    async fn leave(&mut self, _: IpAddr) -> Result<(), Error> {
-        Ok(())
     }
 }
 

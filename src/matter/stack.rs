@@ -26,7 +26,6 @@ use rs_matter::dm::devices::test::{TEST_DEV_ATT, TEST_DEV_COMM};
 use rs_matter::error::{Error, ErrorCode};
 use rs_matter::respond::Responder;
 use rs_matter::transport::exchange::Exchange;
-use rs_matter::transport::network::{Address, ChainedNetwork};
 use rs_matter::{MATTER_PORT, Matter};
 use tokio::sync::{mpsc, oneshot};
 
@@ -35,6 +34,7 @@ use crate::keystore::KeyBundle;
 use crate::matter::btp::Bluetooth;
 use crate::matter::credentials::{ADMIN_VENDOR_ID, Backend, backend};
 use crate::matter::heard::Watchers;
+use crate::matter::network::Network;
 use crate::matter::places::Places;
 use crate::matter::socket::{MatterSocket, bind};
 use crate::matter::waker::{Activity, calm};
@@ -302,12 +302,11 @@ fn thread_main(
         bluetooth: bluetooth.clone(),
         pins: RefCell::default(),
     });
-    // What is for a Bluetooth address goes there, everything else to the socket.
-    let network = || ChainedNetwork::new(Address::is_btp, bluetooth.network(crypto), &socket);
+    let network = || Network { bluetooth: &bluetooth, socket: &socket, crypto };
     let root = async {
         let responder = Responder::new_busy(matter, 0);
         tokio::select! {
-            result = matter.run(crypto, network(), network(), &socket) => Err(ended("transport", result)),
+            result = matter.run(crypto, network(), network(), network()) => Err(ended("transport", result)),
             result = responder.run::<2>() => Err(ended("responder", result)),
             () = poll_jobs(context, jobs, activity.clone()) => Ok(()),
             () = shared.stop.cancelled() => Ok(()),

@@ -317,9 +317,11 @@ async fn peripheral(btp: &Btp, station: &Station, matter: &Matter<'_>, wifi: &Ai
         btp.reset();
         let gatt = troubled(air::gatt(stream), &wifi.0.options);
         tokio::select! {
-            result = carry(btp, gatt, BtAddr([connections; 6])) => tracing::debug!(?result, "the connection has ended"),
+            result = carry(btp, gatt, BtAddr([connections; 6]), |_| {}, pending()) => tracing::debug!(?result, "the connection has ended"),
             () = wifi.0.drop_link.notified() => tracing::debug!("it leaves Bluetooth"),
         }
+        // What came last is heard, as on a radio, which takes longer to notice that the other side has gone.
+        tokio::time::sleep(LOOK).await;
         btp.reset();
     }
 }
