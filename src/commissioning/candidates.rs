@@ -17,6 +17,8 @@ pub const MOST_TRIES: usize = 3;
 const WINDOW: Duration = Duration::from_secs(15 * 60);
 /// How long others that fit are waited for after the last one was tried: two rounds of queries.
 const LINGER: Duration = Duration::from_secs(4);
+/// How long they are waited for over Bluetooth, where each advertises several times in a second.
+const LINGER_BLUETOOTH: Duration = Duration::from_secs(2);
 /// How long a silent device is waited for while another one fits.
 const PATIENCE: Duration = Duration::from_secs(4);
 /// When one is tried again that announces a window and lets nobody in: a device that was just reset announces first.
@@ -115,6 +117,10 @@ impl Tried {
             || !peers.is_empty() && peers.iter().all(|peer| self.peers.contains(peer))
     }
 
+    fn is_over_bluetooth(&self) -> bool {
+        self.peers.iter().any(|peer| matches!(peer, Peer::Bluetooth(_)))
+    }
+
     fn due(&self) -> Option<Instant> {
         match self.outcome {
             Fruitless::Refused => None,
@@ -202,14 +208,19 @@ impl Search {
         });
         let deadline = busy.fold(self.deadline, Instant::max);
         let with = |standing| fitting.iter().any(|candidate| candidate.standing == standing);
-        let last = self.tried.iter().map(|tried| tried.since).max();
+        // On the network they have had their time once the search has taken that long.
+        let lingers = |tried: &Tried| match tried.is_over_bluetooth() {
+            true => (tried.since + LINGER_BLUETOOTH).max(self.began + LINGER),
+            false => tried.since + LINGER,
+        };
+        let last = self.tried.iter().map(lingers).max();
         let decided = self.tried.iter().any(|tried| match tried.outcome {
             Fruitless::Refused | Fruitless::Closed | Fruitless::Silent { waited_out: true } => true,
             Fruitless::Silent { waited_out: false } | Fruitless::Busy { .. } => false,
         });
         match last {
             _ if with(Standing::BeingTried) => deadline,
-            Some(last) if decided => deadline.min(last + LINGER),
+            Some(last) if decided => deadline.min(last),
             Some(_) => deadline,
             None if with(Standing::Forbidden) => deadline.min(self.began + LINGER),
             None => deadline,
@@ -278,7 +289,7 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
-    use crate::node::{CommissionableNode, CommissionableTxt, ScopedAddress};
+    use crate::node::{BluetoothAddress, BluetoothNode, CommissionableNode, CommissionableTxt, ScopedAddress};
 
     const BUDGET: Duration = Duration::from_secs(30);
 
@@ -311,6 +322,24 @@ mod tests {
         search.handle_fruitless(&b, Fruitless::Refused, now);
         assert_eq!(search.poll(&fitting, now), Next::WaitUntil(now + LINGER));
         assert_eq!(search.poll(&fitting, now + LINGER), Next::Over(Ending::Refused));
+    }
+
+    #[test]
+    fn over_bluetooth_a_refusal_is_said_sooner_but_not_before_the_network_was_searched() {
+        let now = Instant::now();
+        let boxed = Announced::Bluetooth(BluetoothNode {
+            address: BluetoothAddress([2; 6]),
+            discriminator: 3840,
+            vendor_id: 0,
+            product_id: 0,
+            additional_data: false,
+            rssi: -50,
+        });
+        for (took, until) in [(Duration::from_secs(1), LINGER), (LINGER, LINGER + LINGER_BLUETOOTH)] {
+            let mut search = Search::new(now, BUDGET);
+            search.handle_fruitless(&boxed, Fruitless::Refused, now + took);
+            assert_eq!(search.poll(&[free(boxed.clone())], now + took), Next::WaitUntil(now + until));
+        }
     }
 
     #[test]
