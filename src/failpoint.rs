@@ -52,6 +52,10 @@ pub const ALL: &[&str] = &[
     "complete.after",
     "record.in-transaction",
     "record.committed",
+    // the hub registers with a device that sleeps long
+    "icd.begun",
+    "icd.sent",
+    "icd.finished",
     // and it was another node before it was reset
     "succession.in-transaction",
     // an attempt that the daemon finds at its start

@@ -82,6 +82,7 @@ const MORE: &[(&str, Play)] = &[
 fn play_of(point: &str) -> Play {
     match point.split_once('.').map_or(point, |(group, _)| group) {
         "network" => Play::Unbox,
+        "icd" => Play::Sleep,
         "recover" => Play::Recover,
         "abandon" => Play::Abandon,
         "rename" => Play::Rename,

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::path::Path;
+use std::time::Duration;
 
 use matterbind::bind::BindState;
 use matterbind::cli::client::{AdminClient, PLAIN, SLOW};
@@ -12,7 +13,9 @@ use matterbind::store::{AttemptState, FabricState, Store};
 use serde_json::{Value, json};
 
 use crate::controllers;
-use crate::rig::{Ended, NAMES, Result, Rig, SERIAL, act, commission, nodes, outbox, until, until_commissionable};
+use crate::rig::{
+    Ended, Light, NAMES, Result, Rig, SERIAL, act, commission, nodes, outbox, until, until_commissionable,
+};
 
 /// What is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +28,8 @@ pub enum Play {
     Abandon,
     /// A device out of its box is brought onto its network, commissioned and bound.
     Unbox,
+    /// A device that sleeps long is commissioned and bound, and checks in.
+    Sleep,
     /// And renamed.
     Rename,
     /// And removed.
@@ -41,8 +46,9 @@ pub enum Play {
     Succeed,
 }
 
-const ALL: [Play; 11] = [
+const ALL: [Play; 12] = [
     Play::Unbox,
+    Play::Sleep,
     Play::Commission,
     Play::Recover,
     Play::Abandon,
@@ -55,6 +61,8 @@ const ALL: [Play; 11] = [
     Play::Succeed,
 ];
 
+/// How often it is looked whether a device that sleeps has spoken; that is no entry of the log.
+const LOOK: Duration = Duration::from_millis(100);
 /// The hub's tag at first, and after its rotation.
 const ADMIN_CATS: [u32; 2] = [0x0001_0001, 0x0001_0002];
 
@@ -65,6 +73,7 @@ impl Play {
             Self::Recover => "recover",
             Self::Abandon => "abandon",
             Self::Unbox => "unbox",
+            Self::Sleep => "sleep",
             Self::Rename => "rename",
             Self::Remove => "remove",
             Self::Rotate => "rotate",
@@ -96,7 +105,13 @@ impl Play {
     /// How often the cloud has bound and unbound in the end.
     fn effects(self) -> (u64, u64) {
         match self {
-            Self::Commission | Self::Recover | Self::Abandon | Self::Unbox | Self::Rename | Self::Restore => (1, 0),
+            Self::Commission
+            | Self::Recover
+            | Self::Abandon
+            | Self::Unbox
+            | Self::Sleep
+            | Self::Rename
+            | Self::Restore => (1, 0),
             Self::Remove => (1, 1),
             // The cloud has no update.
             Self::Rotate | Self::ShutOut | Self::Succeed => (2, 1),
@@ -108,7 +123,12 @@ impl Play {
 
 /// Plays one point; answers how often it was reached.
 pub async fn play(point: &str, play: Play, directory: &Path) -> Result<u32> {
-    let mut rig = Rig::new(directory, play == Play::Unbox).await?;
+    let light = match play {
+        Play::Unbox => Light::Boxed,
+        Play::Sleep => Light::Sleeping,
+        _ => Light::Ready,
+    };
+    let mut rig = Rig::new(directory, light).await?;
     let mut story = Story { play: Play::Commission, was_bound: false, keys: None, before: None };
     if play.is_about_a_bound_node() {
         story.undisturbed(&mut rig).await?;
@@ -224,6 +244,25 @@ impl Story {
             Play::Commission | Play::Recover | Play::Abandon | Play::Unbox | Play::Restore => {
                 check_bound(client, rig, NAMES[0], self.play).await
             }
+            Play::Sleep => {
+                let record = async || only_as_told(client).await;
+                while record().await?["icd"] != json!("registered") {
+                    tokio::time::sleep(LOOK).await;
+                }
+                // It checks in with a key that the hub has: nobody asks it.
+                let seen = record().await?["last_seen_at"].clone();
+                while record().await?["last_seen_at"] == seen {
+                    tokio::time::sleep(LOOK).await;
+                }
+                // It is asked as soon as it is awake for long enough.
+                let node = only(client).await?;
+                while act(client, &node, json!({ "action": "check" })).await?["reachable"] != json!(true) {
+                    tokio::time::sleep(LOOK).await;
+                }
+                expect("the bind", node.bind.state, BindState::Bound)?;
+                expect("bindings in the cloud", rig.cloud.bindings().len(), 1)?;
+                check_effects(rig, self.play)
+            }
             Play::Rename => {
                 let record = only(client).await?;
                 if record.name != NAMES[1] {
@@ -302,6 +341,12 @@ impl Story {
             }
         }
     }
+}
+
+/// The one node, as the API tells it.
+async fn only_as_told(client: &AdminClient) -> Result<Value> {
+    let answer: Value = client.get(&["nodes"], &(), PLAIN).await?;
+    Ok(answer["nodes"][0].clone())
 }
 
 async fn only(client: &AdminClient) -> Result<NodeRecord> {

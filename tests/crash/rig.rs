@@ -35,6 +35,17 @@ const IDENTITY: &str = "identity";
 /// How the device is called at first, and after the rename.
 pub const NAMES: [&str; 2] = ["lamp", "another lamp"];
 
+/// How the light lives.
+#[derive(Debug, Clone, Copy)]
+pub enum Light {
+    /// On the network, and always awake.
+    Ready,
+    /// Only on Bluetooth, in its box.
+    Boxed,
+    /// Asleep as soon as the hub is registered with it, but for a moment every two seconds.
+    Sleeping,
+}
+
 /// What outlives the daemon.
 pub struct Rig {
     pub directory: PathBuf,
@@ -47,8 +58,7 @@ pub struct Rig {
 }
 
 impl Rig {
-    /// `boxed`: the device is only on Bluetooth.
-    pub async fn new(directory: &Path, boxed: bool) -> Result<Self> {
+    pub async fn new(directory: &Path, light: Light) -> Result<Self> {
         let stop = CancellationToken::new();
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         write_config(directory, &format!("http://{}", listener.local_addr()?))?;
@@ -57,7 +67,7 @@ impl Rig {
         tokio::spawn(async move { serving.serve(listener, ended).await });
         std::fs::create_dir_all(directory.join("air"))?;
         std::fs::write(directory.join("wifi-password"), WIFI)?;
-        let (device, device_output, code) = start_device(directory, boxed).await?;
+        let (device, device_output, code) = start_device(directory, light).await?;
         let directory = directory.to_owned();
         let _stop = stop.drop_guard();
         Ok(Self { directory, cloud, code, device, _device_output: device_output, _stop, starts: 0 })
@@ -67,7 +77,7 @@ impl Rig {
     pub async fn reset_device(&mut self) -> Result<()> {
         self.device.kill().await?;
         std::fs::remove_dir_all(self.directory.join(DEVICE))?;
-        (self.device, self._device_output, self.code) = start_device(&self.directory, false).await?;
+        (self.device, self._device_output, self.code) = start_device(&self.directory, Light::Ready).await?;
         Ok(())
     }
 
@@ -257,16 +267,19 @@ pub async fn until_commissionable(client: &AdminClient) -> Result<()> {
 }
 
 /// The light, its output, and its code.
-/// `boxed`: it is only on Bluetooth.
-async fn start_device(directory: &Path, boxed: bool) -> Result<(Child, Lines<BufReader<ChildStdout>>, String)> {
-    let radio = [format!("--ble={}", directory.join("air").display()), format!("--wifi=Home:{WIFI}")];
+async fn start_device(directory: &Path, light: Light) -> Result<(Child, Lines<BufReader<ChildStdout>>, String)> {
+    let life = match light {
+        Light::Ready => Vec::new(),
+        Light::Boxed => vec![format!("--ble={}", directory.join("air").display()), format!("--wifi=Home:{WIFI}")],
+        Light::Sleeping => vec!["--sleeps=2s".to_owned(), "--awake=2s".to_owned()],
+    };
     let mut device = Command::new(env!("CARGO_BIN_EXE_matterbind"))
         .args(["virtual-device", "--json", "--interface=lo", "--passcode=20202021"])
         .arg(format!("--discriminator={DISCRIMINATOR}"))
         .arg(format!("--vendor-id={VENDOR_ID}"))
         .arg(format!("--product-id={PRODUCT_ID}"))
         .arg(format!("--serial-number={SERIAL}"))
-        .args(radio.iter().filter(|_| boxed))
+        .args(life)
         .arg(format!("--storage={}", directory.join(DEVICE).display()))
         .env_remove("RUST_BACKTRACE")
         .stdin(Stdio::null())

@@ -9,6 +9,7 @@ use rand::RngExt as _;
 use super::locked;
 use crate::commissioning::ports::{LinkError, OperationalSession};
 use crate::durable::StoreError;
+use crate::failpoint;
 use crate::hub::Hub;
 use crate::hub::world::World;
 use crate::journal::{Event, EventSink, Level};
@@ -81,11 +82,14 @@ impl<W: World> Hub<W> {
         }
         let key = CheckInKey::new(rand::rng().random::<[u8; 16]>());
         self.store.begin_registration(node, &key, &icd.sleep()).await.map_err(at_store)?;
+        failpoint::reach("icd.begun");
         // Before the device can look for the hub; and a check-in may come before its answer.
         self.announce_hub();
         self.load_check_ins().await;
         let counter = session.register_client(hub, &key).await?;
+        failpoint::reach("icd.sent");
         self.store.finish_registration(node, counter).await.map_err(at_store)?;
+        failpoint::reach("icd.finished");
         self.load_check_ins().await;
         locked(&self.icd.given_up).remove(&node);
         self.icd.handle_contact(node, std::time::Instant::now());
