@@ -101,7 +101,7 @@ impl Global {
 pub enum Command {
     /// Add a device, or many: find it, check it, give it credentials, record it, bind it in the cloud
     Commission(commission::CommissionArgs),
-    /// List Matter devices on the LAN
+    /// List Matter devices on the LAN and Bluetooth
     Discover(discover::DiscoverArgs),
     /// List the nodes of our fabric
     Nodes(nodes::NodesArgs),

@@ -245,6 +245,9 @@ async fn wrong_requests_get_the_error_document() {
         (http.post(url("/v1/outbox/99/retry")), 404, "unknown-outbox-entry"),
         (http.get(url("/v1/logs?colour=red")), 400, "bad-request"),
         (http.get(url("/v1/discover?timeout_ms=999999")), 400, "bad-request"),
+        (http.get(url("/v1/discover?ble=true&lan=true")), 400, "bad-request"),
+        (http.get(url("/v1/discover?ble=true&operational=true&watch=true")), 400, "bad-request"),
+        (http.post(url("/add/in-the-way")).body("{\"setup_code\":1}"), 400, "bad-request"),
         (http.post(url("/v1/commission")).body("{"), 400, "bad-request"),
         (http.post(url("/v1/commission")).body(vec![b' '; 70 * 1024]), 413, "body-too-large"),
         (http.post(url("/v1/outbox/first/retry")), 400, "bad-request"),
@@ -566,7 +569,7 @@ async fn every_other_command_prints_its_document() {
         ("access rotate 0x0002_0001 --json", 6, "/rotated", json!(0x0002_0002)),
         ("discover --json", 0, "/nodes/0/discriminator", json!(3840)),
         ("discover --operational --json", 0, "/nodes", json!([])),
-        ("discover --watch --json", 0, "/event", json!("appeared")),
+        ("discover --watch --lan --json", 0, "/event", json!("appeared")),
         ("logs --level warn --json", 0, "/id", json!(2)),
         ("logs --node Attic/1 --json", 0, "/node_id", json!(1001)),
     ] {
@@ -579,6 +582,14 @@ async fn every_other_command_prints_its_document() {
         assert_eq!(ran.code, exit, "{line}");
         assert!(!ran.stdout.contains('\x1b'), "colours where there is no terminal: {}", ran.stdout);
     }
+    // What is in the way stands beside what is listed.
+    let ran = matterbind(&running, &["discover", "--watch"], "").await;
+    assert!(ran.stdout.starts_with("+ discriminator 3840"), "{}", ran.stdout);
+    assert!(
+        ran.stderr.contains("Nothing is heard over Bluetooth: BlueZ (bluetoothd) is not running."),
+        "{}",
+        ran.stderr
+    );
 }
 
 #[tokio::test]

@@ -18,10 +18,13 @@ mod support {
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::inotify;
 use serde_json::{Value, json};
 
 use support::daemon::{Answer, Hub, MATTERBIND, Options, Running, VirtualDevice};
@@ -114,6 +117,78 @@ fn a_device_out_of_its_box_is_found_brought_onto_the_network_and_bound() {
         assert!(Instant::now() < give_up, "its new port is not heard of");
     }
     assert_eq!(rig.hub.ask(&["node", "check", &node["node_id"].to_string()])["reachable"], true);
+}
+
+/// The air's directory: who scans opens it every 50 ms.
+struct Air(OwnedFd);
+
+impl Air {
+    fn of(directory: &Path) -> Self {
+        let notices = inotify::init(inotify::CreateFlags::CLOEXEC).unwrap();
+        inotify::add_watch(&notices, directory, inotify::WatchFlags::OPEN).unwrap();
+        Self(notices)
+    }
+
+    /// Whether somebody scans in half a second from now on.
+    fn is_scanned(&self) -> bool {
+        let half_a_second = Timespec { tv_sec: 0, tv_nsec: 500_000_000 };
+        let mut seen = [PollFd::new(&self.0, PollFlags::IN)];
+        if poll(&mut seen, Some(&half_a_second)).unwrap() == 0 {
+            return false;
+        }
+        rustix::io::read(&self.0, &mut [0; 65536][..]).unwrap();
+        true
+    }
+
+    fn wait_until(&self, scanned: bool) {
+        let give_up = Instant::now() + Duration::from_secs(30);
+        while self.is_scanned() != scanned {
+            assert!(Instant::now() < give_up, "somebody scans: {}", !scanned);
+        }
+    }
+}
+
+/// `discover --watch` with Bluetooth, with it alone and without it: what each is shown, and that nobody scans for those who have left.
+#[test]
+fn who_watches_sees_bluetooth_and_the_scan_ends_with_them() {
+    let Some(lab) = Lab::new(Families::Both) else { return };
+    let rig = Rig::new(&lab);
+    let air = Air::of(&rig.air);
+    let watch = |more: &[&str]| rig.hub.spawn_cli([&["discover", "--watch", "--json"], more].concat());
+    let [mut both, mut ble, mut lan] = [watch(&[]), watch(&["--ble"]), watch(&["--lan"])];
+    air.wait_until(true);
+    let is = |event: &'static str, discriminator: u16, over_bluetooth: bool| {
+        move |line: &Value| {
+            line["event"] == event
+                && line["discriminator"] == discriminator
+                && line["bluetooth"].is_object() == over_bluetooth
+        }
+    };
+    let (boxed, networked) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let boxed = rig.device(boxed.path(), &[]);
+    both.wait_for("the one on Bluetooth", is("appeared", 3840, true));
+    ble.wait_for("the one on Bluetooth", is("appeared", 3840, true));
+    let networked = VirtualDevice::start(&lab, networked.path(), &["--discriminator", "78"]);
+    both.wait_for("the one on the LAN", is("appeared", 78, false));
+    lan.wait_for("the one on the LAN", |line| {
+        assert!(line["bluetooth"].is_null(), "{line}");
+        is("appeared", 78, false)(line)
+    });
+    drop((boxed, networked));
+    // One that was killed leaves its advertisement behind.
+    for entry in fs::read_dir(&rig.air).unwrap() {
+        let _ = fs::remove_file(entry.unwrap().path());
+    }
+    ble.wait_for("its end", |line| {
+        assert!(line["bluetooth"].is_object(), "{line}");
+        is("disappeared", 3840, true)(line)
+    });
+    both.wait_for("its end", is("disappeared", 3840, true));
+    ble.kill();
+    assert!(air.is_scanned(), "one is left who watches Bluetooth");
+    both.kill();
+    air.wait_until(false);
+    lan.kill();
 }
 
 #[test]
@@ -367,9 +442,15 @@ fn a_hub_without_bluetooth_says_so_at_once_and_works_on_the_network() {
     let failure = hub.commission_fails(&boxed.qr, &[], "discover", "bluetooth-unavailable", 4);
     assert!(began.elapsed() < Duration::from_secs(5), "{failure:#}");
     assert!(failure["message"].as_str().unwrap().contains("switched off in the configuration"), "{failure:#}");
+    let mut watch = hub.spawn_cli(["discover", "--watch", "--json"]);
+    let said = watch.wait_for("why Bluetooth hears nobody", |line| line["event"] == "bluetooth-unavailable");
+    assert!(said["message"].as_str().unwrap().contains("switched off in the configuration"), "{said:#}");
+    let refused = hub.cli(["discover", "--watch", "--ble", "--json"]);
+    assert_eq!((refused.code, &refused.json["code"]), (4, &json!("bluetooth-unavailable")), "{refused:?}");
     let status = hub.cli(["status"]);
     assert!(status.stdout.contains("no Bluetooth: Bluetooth is switched off"), "{}", status.stdout);
     let device = VirtualDevice::start(&lab, &directory.path().join("b"), &["--discriminator", "78"]);
+    watch.wait_for("what is on the LAN", |line| line["event"] == "appeared" && line["discriminator"] == 78);
     let (exit, result) = hub.commission(&device.manual, &["--no-bind"]);
     assert_eq!(exit, 0, "{result:#}");
 }

@@ -333,10 +333,12 @@ async fn a_device_out_of_its_box_is_told_its_network_and_what_is_in_the_way_is_s
                 shown.browser.live();
                 shown.browser.fill("#code", ON_BLUETOOTH);
                 shown.browser.see("the hub cannot use it: BlueZ (bluetoothd) is not running");
-                shown.browser.wait("document.querySelector('#needs-bluetooth code').textContent === 'systemctl enable --now bluetooth'");
+                shown.browser.wait(
+                    "document.querySelector('#in-the-way code').textContent === 'systemctl enable --now bluetooth'",
+                );
                 look(&mut shown, "no-radio");
                 shown.browser.fill("#code", ON_NETWORK);
-                shown.browser.wait("document.getElementById('needs-bluetooth').hidden");
+                shown.browser.wait("!document.querySelector('#in-the-way .problem')");
                 radio(&shown, present.clone());
 
                 // A network is chosen by its name; what the device waits for is said with what to do and the time left.

@@ -527,9 +527,9 @@ fn a_device_is_unboxed_on_the_page() {
     open(browser, "/add");
     browser.wait("document.querySelector('[name=network]').selectedOptions[0].text === 'the usual one: Home'");
     browser.fill("#code", &lamp.qr);
-    browser.wait("!document.getElementById('needs-bluetooth')");
     browser.click("#add .primary");
     browser.see("network · wifi-password-wrong");
+    browser.wait("!document.querySelector('#in-the-way .problem')");
     browser.see("other credentials");
     browser.picture("box-3-waits");
     set_wifi("correct horse battery");

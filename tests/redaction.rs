@@ -70,8 +70,17 @@ fn bytes_forms(bytes: &[u8]) -> Vec<String> {
 
 /// A document of the admin API.
 fn get(hub: &Hub<'_>, path: &str) -> String {
+    ask(hub, "GET", path, "")
+}
+
+fn ask(hub: &Hub<'_>, method: &str, path: &str, body: &str) -> String {
     let mut stream = UnixStream::connect(hub.socket()).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+    let length = body.len();
+    write!(
+        stream,
+        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+    )
+    .unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 200"), "{path}: {answer}");
@@ -161,6 +170,10 @@ fn whole_attempts(lab: &Lab, cloud: &SimCloud) {
         writeln!(documents, "{path}: {}", get(&hub, path)).unwrap();
     }
     writeln!(documents, "{}", get(&hub, &format!("/v1/nodes/{id}"))).unwrap();
+    for code in [&devices[0].qr, &devices[1].manual] {
+        let typed = serde_json::json!({ "setup_code": code }).to_string();
+        writeln!(documents, "{}", ask(&hub, "POST", "/add/in-the-way", &typed)).unwrap();
+    }
     assert!(hub.stop_daemon().success());
 
     let log = hub.whole_daemon_log();

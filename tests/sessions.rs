@@ -14,6 +14,7 @@ use std::time::Instant;
 use fake_backend::{Fake, Running, TOKEN, start};
 use matterbind::admin::server::{AdminOptions, AdminServer};
 use matterbind::admin::tls::{KeyPair, Tls};
+use matterbind::admin::wire::BluetoothStatus;
 use matterbind::secret::OperatorSecret;
 use matterbind::telemetry::metrics::Metrics;
 use reqwest::header::{HeaderMap, HeaderValue};
@@ -155,6 +156,20 @@ async fn another_page_cannot_act_with_somebodys_cookie() {
     ] {
         assert_eq!(post(wrong).await, (403, "forbidden".into()), "{wrong:?}");
     }
+    // Nor can it have a code understood; what the page is told never has the code in it.
+    let body = r#"{"setup_code":"MT:Y.K9042C00KA0648G00"}"#;
+    let understood = async |origin: &str| {
+        let request =
+            person.http.post(format!("{own}/add/in-the-way")).header("cookie", person.cookie.as_ref().unwrap());
+        let answer = request.header("origin", origin).body(body).send().await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    };
+    *running.fake.bluetooth.lock().unwrap() =
+        BluetoothStatus { missing: Some("it is off".to_owned()), ..BluetoothStatus::default() };
+    assert_eq!(understood("https://evil.example.com").await.0, 403);
+    let (status, text) = understood(&own).await;
+    assert!(status == 200 && text.contains("the hub cannot use it: it is off"), "{text}");
+    assert!(!text.contains("Y.K9042C00KA0648G00"), "{text}");
     // A name that is made to stand for this address reads nothing either, and cannot even show the form.
     for path in ["/", "/v1/nodes", "/login"] {
         let answer = person.send(Method::GET, path, &[("host", "rebound.example.com:8480")]).await;

@@ -135,6 +135,9 @@ pub(super) async fn discover<H: DiscoverDoor>(
     if query.timeout_ms > MAX_DISCOVER_MS {
         return Err(Refusal::bad_request(format!("timeout_ms is at most {MAX_DISCOVER_MS}")).into());
     }
+    if query.ble && (query.lan || query.operational) {
+        return Err(Refusal::bad_request("ble goes with neither lan nor operational").into());
+    }
     if !query.watch {
         return Ok(Json(api.hub.discover(&query).await?).into_response());
     }

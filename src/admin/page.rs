@@ -40,6 +40,7 @@ pub(super) fn routes<H: Doors>() -> Router<Api<H>> {
     Router::new()
         .route("/", get(nodes::page))
         .route("/add", get(add::page))
+        .route("/add/in-the-way", post(add::in_the_way))
         .route("/nodes/{node}", get(node::page))
         .route("/nodes/{node}/compared", get(node::compared))
         .route("/sync", get(sync::page))

@@ -162,10 +162,15 @@ fn table<H: Doors>() -> Vec<Route<H>> {
         Route::get("/v1/outbox", "outbox", "Cloud work not yet acknowledged", outbox).answers::<Outbox>(),
         Route::post("/v1/outbox/{id}/retry", "outbox_retry", "Makes a row due now", outbox_retry).answers::<Outbox>(),
         Route::delete("/v1/outbox/{id}", "outbox_drop", "Gives a row up", outbox_drop).answers::<Outbox>(),
-        Route::get("/v1/discover", "discover", "Devices on the LAN; watched, a change a line", events::discover)
-            .query::<DiscoverQuery>()
-            .lines::<DiscoverChange>()
-            .answers::<Discovered>(),
+        Route::get(
+            "/v1/discover",
+            "discover",
+            "Devices on LAN and Bluetooth; watched, a change a line",
+            events::discover,
+        )
+        .query::<DiscoverQuery>()
+        .lines::<DiscoverChange>()
+        .answers::<Discovered>(),
         Route::get("/v1/logs", "logs", "The admin log, one entry a line", events::logs)
             .query::<LogQuery>()
             .lines::<Event>(),

@@ -22,9 +22,7 @@ pub use crate::hub::controllers::{
     ControllerRemoval, ControllerView, Controllers, EnrolRequest, ExpiringController, Holder, Invitation, InviteOrder,
     InviteView, RemoveOrder, RenewOrder, TagHolders,
 };
-pub use crate::hub::discover::{
-    BluetoothSeen, DiscoverChange, DiscoverChangeKind, DiscoverQuery, Discovered, DiscoveredNode,
-};
+pub use crate::hub::discover::{BluetoothSeen, DiscoverChange, DiscoverQuery, Discovered, DiscoveredNode};
 pub use crate::hub::doctor::{Diagnosis, Finding, Severity};
 pub use crate::hub::inventory::{
     CloseResult, NodeCheck, NodeDetail, NodeRef, NodeRefError, Nodes, NodesQuery, ShareResult,

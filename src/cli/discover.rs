@@ -8,13 +8,14 @@ use super::client::PLAIN;
 use super::exit::{CliError, ExitCode};
 use super::output::{self, Paint, Tone, or_dash};
 use super::{Global, block_on, numbers};
-use crate::admin::wire::{DiscoverChange, DiscoverChangeKind, DiscoverQuery, Discovered, DiscoveredNode};
+use crate::admin::wire::{DiscoverChange, DiscoverQuery, Discovered, DiscoveredNode};
 
 const EXAMPLES: &str = "\
 Examples:
   matterbind discover                        devices that can be commissioned
   matterbind discover --operational          nodes of our fabric that announce themselves
-  matterbind discover --watch                go on, and say what comes and goes";
+  matterbind discover --watch                go on, and say what comes and goes
+  matterbind discover --ble --watch          the same of Bluetooth only";
 
 /// `discover`
 #[derive(Debug, clap::Args)]
@@ -27,7 +28,7 @@ pub struct DiscoverArgs {
     #[arg(long)]
     pub operational: bool,
     /// Devices on Bluetooth only
-    #[arg(long, conflicts_with_all = ["lan", "operational", "watch"])]
+    #[arg(long, conflicts_with_all = ["lan", "operational"])]
     pub ble: bool,
     /// Devices on the LAN only
     #[arg(long)]
@@ -58,7 +59,7 @@ pub(super) fn run(global: &Global, args: &DiscoverArgs) -> Result<ExitCode, CliE
                 if args.json {
                     output::line(&line)?;
                 } else if let Ok(change) = serde_json::from_str::<DiscoverChange>(&line) {
-                    output::line(&change_line(&change, paint))?;
+                    tell(&change, paint)?;
                 }
             }
             return Ok(ExitCode::Done);
@@ -147,13 +148,16 @@ fn table(nodes: &[DiscoveredNode], operational: bool) -> String {
     output::table_text(&table)
 }
 
-fn change_line(change: &DiscoverChange, paint: Paint) -> String {
-    let (tone, sign) = match change.event {
-        DiscoverChangeKind::Appeared => (Tone::Good, "+"),
-        DiscoverChangeKind::Changed => (Tone::Warn, "~"),
-        DiscoverChangeKind::Disappeared => (Tone::Bad, "-"),
+fn tell(change: &DiscoverChange, paint: Paint) -> Result<(), CliError> {
+    let (tone, sign, node) = match change {
+        DiscoverChange::Appeared(node) => (Tone::Good, "+", node),
+        DiscoverChange::Changed(node) => (Tone::Warn, "~", node),
+        DiscoverChange::Disappeared(node) => (Tone::Bad, "-", node),
+        DiscoverChange::BluetoothUnavailable { message, .. } => {
+            output::note(&format!("Nothing is heard over Bluetooth: {message}."));
+            return Ok(());
+        }
     };
-    let node = &change.node;
     let what = match node.node_id {
         Some(id) => match &node.name {
             Some(name) => format!("node {id} ({name})"),
@@ -167,5 +171,5 @@ fn change_line(change: &DiscoverChange, paint: Paint) -> String {
             mode(node)
         ),
     };
-    format!("{} {what} at {} ({})", paint.tone(tone, sign), where_it_is(node), node.instance)
+    output::line(&format!("{} {what} at {} ({})", paint.tone(tone, sign), where_it_is(node), node.instance))
 }

@@ -1,8 +1,8 @@
-//! What is on the LAN, as people see it. Not here: who listens (`discovery`).
+//! What is on the LAN and on the air, as people see it. Not here: who listens (`discovery`, `bluetooth`).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::future::Future;
-use std::time::Duration;
+use std::future::{Future, pending};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -13,16 +13,19 @@ use super::Hub;
 use super::refusal::Refusal;
 use super::world::{Lan, World};
 use crate::commissioning::error::Disposition;
+use crate::commissioning::radio::{BluetoothUnavailable, Looking};
 use crate::discovery::{DiscoveryEvent, Seen};
 use crate::node::{BluetoothNode, CommissionableNode, CommissionableTxt, NodeId, OperationalNode, ScopedAddress};
 use crate::store::Store;
+
+mod bluetooth;
 
 /// The longest listing of `discover`.
 const LISTEN_MAX: Duration = Duration::from_secs(60);
 /// Changes that a slow watcher may be behind.
 const WATCHED: usize = 256;
 
-/// Shows what is on the LAN.
+/// Shows what is on the LAN and on the air.
 pub trait DiscoverDoor: Send + Sync + 'static {
     /// Listens for `timeout_ms` and lists what is there.
     fn discover(&self, query: &DiscoverQuery) -> impl Future<Output = Result<Discovered, Refusal>> + Send;
@@ -47,6 +50,13 @@ pub struct DiscoverQuery {
     pub ble: bool,
     /// Devices on the LAN only.
     pub lan: bool,
+}
+
+impl DiscoverQuery {
+    /// What our fabric has is on the LAN.
+    fn wants_bluetooth(&self) -> bool {
+        !self.lan && !self.operational
+    }
 }
 
 impl Default for DiscoverQuery {
@@ -191,99 +201,152 @@ async fn name_of(store: &Store, node: Option<NodeId>) -> Option<String> {
 
 /// One line of `discover --watch --json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct DiscoverChange {
-    /// What happened.
-    pub event: DiscoverChangeKind,
-    /// To which node.
-    #[serde(flatten)]
-    pub node: DiscoveredNode,
-}
-
-/// What happened to a node that is watched.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum DiscoverChangeKind {
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum DiscoverChange {
     /// It was not there before.
-    Appeared,
+    Appeared(DiscoveredNode),
     /// It was there, and something about it is new.
-    Changed,
+    Changed(DiscoveredNode),
     /// It is gone.
-    Disappeared,
+    Disappeared(DiscoveredNode),
+    /// Nobody is heard over Bluetooth from now on; devices that appear say that this has changed.
+    BluetoothUnavailable {
+        /// Why.
+        message: String,
+        /// What to do about it.
+        hint: String,
+    },
 }
 
 impl<W: World> DiscoverDoor for Hub<W> {
     async fn discover(&self, query: &DiscoverQuery) -> Result<Discovered, Refusal> {
-        let looking = (!query.lan && !query.operational && !query.watch).then(|| self.radio.look());
+        let looking = query.wants_bluetooth().then(|| self.radio.look());
         let listening = (!query.ble).then(|| self.lan.ask());
         tokio::time::sleep(Duration::from_millis(query.timeout_ms).min(LISTEN_MAX)).await;
         drop(listening);
         let heard = looking.map(|looking| looking.heard());
         if let (true, Some(Err(why))) = (query.ble, &heard) {
-            let message = format!("Bluetooth cannot be used: {why}");
-            return Err(Refusal::new("bluetooth-unavailable", Disposition::UserAction, message, why.hint()));
+            return Err(unusable(why));
         }
         let (over_bluetooth, bluetooth) = match heard {
             Some(Ok(nodes)) => (nodes, None),
             Some(Err(why)) => (Vec::new(), Some(why.to_string())),
             None => (Vec::new(), None),
         };
-        let mut nodes: Vec<DiscoveredNode> = if query.ble {
-            Vec::new()
-        } else if query.operational {
-            let ours = self.credentials.compressed_fabric_id();
-            let all = self.lan.operational_nodes();
-            all.iter().filter(|node| node.compressed_fabric_id == ours).map(DiscoveredNode::from).collect()
-        } else {
-            listed(&self.lan.commissionable())
-        };
-        for node in &mut nodes {
-            node.name = name_of(&self.store, node.node_id).await;
-        }
+        let mut nodes = if query.ble { Vec::new() } else { self.on_the_lan(query.operational).await };
         nodes.extend(over_bluetooth.iter().map(DiscoveredNode::from));
         Ok(Discovered { nodes, bluetooth })
     }
 
     async fn watch(&self, query: &DiscoverQuery) -> Result<mpsc::Receiver<DiscoverChange>, Refusal> {
-        let mut events = self.lan.subscribe();
-        let there = self.discover(&DiscoverQuery { timeout_ms: 0, ..query.clone() }).await?;
+        if query.ble
+            && let Err(why) = self.radio.adapter().await
+        {
+            return Err(unusable(&why));
+        }
         let (sender, receiver) = mpsc::channel(WATCHED);
-        let asking = self.lan.ask();
-        let (ours, operational) = (self.credentials.compressed_fabric_id(), query.operational);
-        let (stop, store) = (self.stop.clone(), self.store.clone());
+        if query.wants_bluetooth() {
+            self.spawn_teller(&sender, tell_bluetooth(self.radio.look(), sender.clone()));
+        }
+        if !query.ble {
+            let (events, asking) = (self.lan.subscribe(), self.lan.ask());
+            let there = self.on_the_lan(query.operational).await;
+            let ours = query.operational.then(|| self.credentials.compressed_fabric_id());
+            let (store, to) = (self.store.clone(), sender.clone());
+            self.spawn_teller(&sender, async move {
+                let _asking = asking;
+                tell_lan(there, events, ours, store, to).await;
+            });
+        }
+        Ok(receiver)
+    }
+}
+
+impl<W: World> Hub<W> {
+    /// Devices to commission, or the nodes of our fabric.
+    async fn on_the_lan(&self, operational: bool) -> Vec<DiscoveredNode> {
+        if !operational {
+            return listed(&self.lan.commissionable());
+        }
+        let ours = self.credentials.compressed_fabric_id();
+        let all = self.lan.operational_nodes();
+        let mut nodes: Vec<DiscoveredNode> =
+            all.iter().filter(|node| node.compressed_fabric_id == ours).map(DiscoveredNode::from).collect();
+        for node in &mut nodes {
+            node.name = name_of(&self.store, node.node_id).await;
+        }
+        nodes
+    }
+
+    /// Tells a watcher until it leaves or the daemon stops; what is listened with ends then.
+    fn spawn_teller(&self, watcher: &mpsc::Sender<DiscoverChange>, telling: impl Future<Output = ()> + Send + 'static) {
+        let (stop, watcher) = (self.stop.clone(), watcher.clone());
         tokio::spawn(async move {
-            let _asking = asking;
-            for node in there.nodes {
-                let change = DiscoverChange { event: DiscoverChangeKind::Appeared, node };
-                if sender.send(change).await.is_err() {
-                    return;
-                }
-            }
-            loop {
-                let event = tokio::select! {
-                    () = stop.cancelled() => return,
-                    () = sender.closed() => return,
-                    event = events.recv() => event,
-                };
-                let (event, seen) = match event {
-                    Ok(DiscoveryEvent::Appeared(seen)) => (DiscoverChangeKind::Appeared, seen),
-                    Ok(DiscoveryEvent::Updated(seen)) => (DiscoverChangeKind::Changed, seen),
-                    Ok(DiscoveryEvent::Gone(seen)) => (DiscoverChangeKind::Disappeared, seen),
-                    Err(broadcast::error::RecvError::Lagged(_)) => continue,
-                    Err(broadcast::error::RecvError::Closed) => return,
-                };
-                let mut node = match &seen {
-                    Seen::Commissionable(node) if !operational => DiscoveredNode::from(node),
-                    Seen::Operational(node) if operational && node.compressed_fabric_id == ours => {
-                        DiscoveredNode::from(node)
-                    }
-                    Seen::Commissionable(_) | Seen::Operational(_) => continue,
-                };
-                node.name = name_of(&store, node.node_id).await;
-                if sender.send(DiscoverChange { event, node }).await.is_err() {
-                    return;
-                }
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = watcher.closed() => {}
+                () = telling => {}
             }
         });
-        Ok(receiver)
+    }
+}
+
+fn unusable(why: &BluetoothUnavailable) -> Refusal {
+    let message = format!("Bluetooth cannot be used: {why}");
+    Refusal::new("bluetooth-unavailable", Disposition::UserAction, message, why.hint())
+}
+
+/// `ours` is the fabric whose nodes are watched; `None` for devices to commission.
+async fn tell_lan(
+    there: Vec<DiscoveredNode>,
+    mut events: broadcast::Receiver<DiscoveryEvent>,
+    ours: Option<u64>,
+    store: Store,
+    watcher: mpsc::Sender<DiscoverChange>,
+) {
+    for node in there {
+        if watcher.send(DiscoverChange::Appeared(node)).await.is_err() {
+            return;
+        }
+    }
+    loop {
+        let (change, seen): (fn(DiscoveredNode) -> DiscoverChange, Seen) = match events.recv().await {
+            Ok(DiscoveryEvent::Appeared(seen)) => (DiscoverChange::Appeared, seen),
+            Ok(DiscoveryEvent::Updated(seen)) => (DiscoverChange::Changed, seen),
+            Ok(DiscoveryEvent::Gone(seen)) => (DiscoverChange::Disappeared, seen),
+            Err(broadcast::error::RecvError::Lagged(_)) => continue,
+            Err(broadcast::error::RecvError::Closed) => return,
+        };
+        let mut node = match (&seen, ours) {
+            (Seen::Commissionable(node), None) => DiscoveredNode::from(node),
+            (Seen::Operational(node), Some(ours)) if node.compressed_fabric_id == ours => DiscoveredNode::from(node),
+            (Seen::Commissionable(_) | Seen::Operational(_), _) => continue,
+        };
+        node.name = name_of(&store, node.node_id).await;
+        if watcher.send(change(node)).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn tell_bluetooth(mut looking: Looking, watcher: mpsc::Sender<DiscoverChange>) {
+    let mut told = bluetooth::Told::default();
+    loop {
+        for change in told.news(&looking.heard(), Instant::now()) {
+            if watcher.send(change).await.is_err() {
+                return;
+            }
+        }
+        let due = told.due();
+        let somebody_is_gone = async {
+            match due {
+                Some(due) => tokio::time::sleep_until(due.into()).await,
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            () = looking.changed() => {}
+            () = somebody_is_gone => {}
+        }
     }
 }

@@ -4,6 +4,7 @@ mod access;
 mod cloud;
 mod commission;
 mod controllers;
+mod discover;
 mod icd;
 mod label;
 mod presence;

@@ -9,10 +9,10 @@ use jiff::Timestamp;
 use matterbind::admin::server::{AdminOptions, AdminServer};
 use matterbind::admin::wire::{
     BindOrder, BindResult, BluetoothStatus, CloseResult, CloudStatus, CommissionEvent, CommissionRequest,
-    CommissionResult, Diagnosis, Difference, DiscoverChange, DiscoverChangeKind, DiscoverQuery, Discovered,
-    DiscoveredNode, FabricInfo, Failure, Finding, LogQuery, NodeCheck, NodeComparison, NodeCounts, NodeDetail, NodeRef,
-    NodeSync, Nodes, NodesQuery, Outbox, OutboxCounts, OutboxItem, Refusal, RemoveResult, Severity, ShareResult,
-    Status, SyncReport, Timings, Verdict,
+    CommissionResult, Diagnosis, Difference, DiscoverChange, DiscoverQuery, Discovered, DiscoveredNode, FabricInfo,
+    Failure, Finding, LogQuery, NodeCheck, NodeComparison, NodeCounts, NodeDetail, NodeRef, NodeSync, Nodes,
+    NodesQuery, Outbox, OutboxCounts, OutboxItem, Refusal, RemoveResult, Severity, ShareResult, Status, SyncReport,
+    Timings, Verdict,
 };
 use matterbind::backup::{Identity, Lock, Recipient, Unlock, decrypt, encrypt};
 use matterbind::bind::{BindState, BindStatus};
@@ -392,9 +392,13 @@ impl DiscoverDoor for Fake {
         Ok(Discovered { nodes, bluetooth })
     }
 
-    async fn watch(&self, _: &DiscoverQuery) -> Result<mpsc::Receiver<DiscoverChange>, Refusal> {
+    async fn watch(&self, query: &DiscoverQuery) -> Result<mpsc::Receiver<DiscoverChange>, Refusal> {
         let (sender, receiver) = mpsc::channel(2);
-        let _ = sender.send(DiscoverChange { event: DiscoverChangeKind::Appeared, node: commissionable() }).await;
+        let _ = sender.send(DiscoverChange::Appeared(commissionable())).await;
+        if !query.lan {
+            let (message, hint) = ("BlueZ (bluetoothd) is not running".to_owned(), "start it".to_owned());
+            let _ = sender.send(DiscoverChange::BluetoothUnavailable { message, hint }).await;
+        }
         Ok(receiver)
     }
 }

@@ -1,6 +1,6 @@
 // Adding a device: sends the code, lights the steps as they come, tells what came of it. Scanning is in scan.js.
 
-import { ask, element, lines, problem, prose } from "./app.js";
+import { ask, draw, element, lines, problem, prose } from "./app.js";
 import { offer } from "./scan.js";
 
 const $ = selector => document.querySelector(selector);
@@ -8,8 +8,8 @@ const form = $("#add");
 const WAIT_FOR_CLOUD = 20000;
 /** A device that could not join waits so long for other credentials: time to go to the hub and set them. */
 const WAIT_FOR_NETWORK = 180000;
-const BASE38 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ-.";
-const [BLUETOOTH, ON_NETWORK] = [2, 4];
+/** The hub is asked about a code when nobody has typed for so long. */
+const TYPED = 300;
 
 const code = form.elements.setup_code;
 offer(text => {
@@ -18,34 +18,33 @@ offer(text => {
   look();
 });
 // Somebody may have typed already.
-code.value ||= new URLSearchParams(location.search).get("code") ?? "";
-code.addEventListener("input", look);
 look();
 
-/** Says what is in the way of a device that its code has on Bluetooth only. */
-function look() {
-  const box = $("#needs-bluetooth");
-  const where = capabilities(code.value);
-  if (box) box.hidden = !(where & BLUETOOTH) || Boolean(where & ON_NETWORK);
-}
+let typing;
+code.addEventListener("input", () => {
+  clearTimeout(typing);
+  typing = setTimeout(look, TYPED);
+});
 
-/** The discovery capabilities of a QR code, bits 37 to 44 of its payload (Matter Core 5.1.3.1); a manual code has none. */
-function capabilities(text) {
-  const payload = /MT:([0-9A-Z.-]{10})/.exec(text.toUpperCase())?.[1];
-  if (!payload) return 0;
-  // Five signs are three bytes, the lowest first.
-  const second = [...payload.slice(5)].reduceRight((sum, sign) => sum * 38 + BASE38.indexOf(sign), 0);
-  return (second >> 13) & 0xff;
+/** Shows what is in the way of the device with this code; the hub understands codes. */
+async function look() {
+  const asked = code.value;
+  let told = "";
+  try {
+    if (asked.trim()) told = await (await ask("POST", "/add/in-the-way", { setup_code: asked })).text();
+  } catch {
+    // Adding it says what is wrong.
+  }
+  // Somebody may have typed on.
+  if (asked === code.value) draw($("#in-the-way"), told);
 }
 
 function request() {
   const fields = form.elements;
   const text = name => fields[name].value.trim() || undefined;
-  const typed = code.value.trim();
   const terms = text("terms")?.split(":").map(Number);
   return {
-    // An 11- or 21-digit code is printed in groups.
-    setup_code: /^mt:/i.test(typed) ? typed : typed.replace(/[\s-]/g, ""),
+    setup_code: code.value,
     name: text("name"),
     room_id: text("room_id"),
     address: text("address"),

@@ -7,12 +7,14 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::response::Html;
 use maud::{Markup, html};
+use serde::Deserialize;
 
 use super::{Tab, Viewer, document, icons, kind_of_network, prose};
-use crate::admin::routes::Api;
+use crate::admin::routes::{Api, Body};
 use crate::admin::wire::{BluetoothStatus, NetworkView, NodesQuery};
 use crate::commissioning::step::Step;
 use crate::hub::doors::{Doors, InventoryDoor};
+use crate::onboarding::SetupCode;
 
 /// Rooms are offered from so many nodes.
 const LOOKED_AT: u32 = 200;
@@ -20,7 +22,6 @@ const LOOKED_AT: u32 = 200;
 pub(super) async fn page<H: Doors>(State(api): State<Api<H>>, viewer: Viewer) -> Html<Bytes> {
     let rooms = rooms(&*api.hub).await;
     let networks = api.hub.networks().await.map(|list| list.networks).unwrap_or_default();
-    let bluetooth = api.hub.status().await.bluetooth;
     document(
         "Add a device",
         Some(Tab::Add),
@@ -43,7 +44,7 @@ pub(super) async fn page<H: Doors>(State(api): State<Api<H>>, viewer: Viewer) ->
                     button.button #scan-stop type="button" { "Stop the camera" }
                 }
                 p.note #scan-note role="status" hidden {}
-                (in_the_way(&bluetooth, &networks))
+                div #in-the-way role="status" {}
                 div.pair {
                     label.field { span { "Name " small { "if you like" } } input name="name" maxlength="64"; }
                     (room_field(&rooms, ""))
@@ -82,17 +83,34 @@ pub(super) async fn page<H: Doors>(State(api): State<Api<H>>, viewer: Viewer) ->
     )
 }
 
-/// What keeps a device from coming in that is only on Bluetooth; the script shows it for a code that says so.
-fn in_the_way(bluetooth: &BluetoothStatus, networks: &[NetworkView]) -> Markup {
+/// What is in the code field. Nothing of it is sent back.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Typed {
+    setup_code: SetupCode,
+}
+
+/// `POST /add/in-the-way`: what keeps the device with this code from coming in, as far as its code and the hub know.
+pub(super) async fn in_the_way<H: Doors>(State(api): State<Api<H>>, Body(typed): Body<Typed>) -> Html<Bytes> {
+    let needs_bluetooth = |code: &SetupCode| code.parse().is_ok_and(|payload| payload.rendezvous.needs_bluetooth());
+    if !typed.setup_code.each().iter().any(needs_bluetooth) {
+        return Html(Bytes::new());
+    }
+    let networks = api.hub.networks().await.map(|list| list.networks).unwrap_or_default();
+    Html(before_bluetooth(&api.hub.status().await.bluetooth, &networks).into_string().into())
+}
+
+/// What keeps a device from coming in that is only on Bluetooth.
+fn before_bluetooth(bluetooth: &BluetoothStatus, networks: &[NetworkView]) -> Markup {
     html! {
         @if let Some(missing) = &bluetooth.missing {
-            div.problem #needs-bluetooth role="status" hidden {
+            div.problem {
                 p { strong { "This device is on Bluetooth, and the hub cannot use it: " (missing) } }
                 @if let Some(hint) = &bluetooth.hint { p { (prose(hint)) } }
                 p.codes { code { "bluetooth-unavailable" } }
             }
         } @else if networks.is_empty() {
-            div.problem #needs-bluetooth role="status" hidden {
+            div.problem {
                 p { strong { "This device is on Bluetooth, and the hub knows no network to bring it to" } }
                 p { "What joins a network is told to the hub itself, not by the page: " code { "matterbind network set wifi SSID" }
                     " or " code { "matterbind network set thread" } }

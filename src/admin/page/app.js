@@ -41,6 +41,11 @@ export function element(name, properties = {}, ...children) {
   return made;
 }
 
+/** Puts what the hub has drawn into its place. */
+export function draw(place, drawn) {
+  place.replaceChildren(...new DOMParser().parseFromString(drawn, "text/html").body.childNodes);
+}
+
 /** A failure as people read it: what happened, what to do, the words to search for. */
 export function problem({ step, code, message, hint, findings }) {
   const box = element("div", { className: "problem" }, element("p", {}, element("strong", { textContent: message })));
@@ -143,8 +148,7 @@ async function load(place) {
   place.setAttribute("aria-busy", "true");
   place.classList.add("busy");
   try {
-    const text = await (await ask("GET", place.dataset.load)).text();
-    place.replaceChildren(...new DOMParser().parseFromString(text, "text/html").body.childNodes);
+    draw(place, await (await ask("GET", place.dataset.load)).text());
   } catch (error) {
     place.prepend(problem(error));
   }

@@ -572,6 +572,11 @@ impl Home {
         self.0.events.receiver_count() > 0
     }
 
+    /// Whether somebody looks for devices on Bluetooth.
+    pub(crate) fn has_looker(&self) -> bool {
+        self.0.lookers.lock().unwrap().iter().any(|looker| looker.strong_count() > 0)
+    }
+
     /// What is on the air.
     fn advertised(&self) -> Vec<BluetoothNode> {
         self.devices().iter().filter_map(|device| device.advertisement()).collect()
