@@ -10,14 +10,14 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use matterbind::attestation::policy::decide;
-use matterbind::attestation::{Evidence, Material, TrustStore, csr::verify_csr, verify, verify_material};
-use matterbind::bind::BindStatus;
-use matterbind::commissioning::ports::{NodeStore, ProvisionalNode};
-use matterbind::config::AttestationConfig;
-use matterbind::node::{AttestationSummary, FabricId, NodeId, NodeRecord, NodeState};
-use matterbind::sim::evidence::{generate, nocsr_elements};
-use matterbind::store::Store;
+use matterbind::facade::attestation::policy::decide;
+use matterbind::facade::attestation::{Evidence, Material, TrustStore, csr::verify_csr, verify, verify_material};
+use matterbind::facade::bind::BindStatus;
+use matterbind::facade::commissioning::ports::{NodeStore, ProvisionalNode};
+use matterbind::facade::config::AttestationConfig;
+use matterbind::facade::node::{AttestationSummary, FabricId, NodeId, NodeRecord, NodeState};
+use matterbind::facade::sim::evidence::{generate, nocsr_elements};
+use matterbind::facade::store::Store;
 use uuid::Uuid;
 
 const ROUNDS: usize = 15;
@@ -139,7 +139,7 @@ fn record(node: u64) -> NodeRecord {
         attestation: AttestationSummary::default(),
         addresses: vec!["fe80::1%eth0".to_owned()],
         port: 5540,
-        rhythm: matterbind::node::OperationalTxt::default(),
+        rhythm: matterbind::facade::node::OperationalTxt::default(),
         also_known_as: Vec::new(),
         commissioned_at: Timestamp::now(),
         last_seen_at: None,

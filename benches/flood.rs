@@ -20,9 +20,9 @@ mod support {
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
-use matterbind::config::NetworkConfig;
-use matterbind::discovery::LanDiscovery;
-use matterbind::onboarding::Discriminator;
+use matterbind::facade::config::NetworkConfig;
+use matterbind::facade::discovery::LanDiscovery;
+use matterbind::facade::onboarding::Discriminator;
 
 use tokio::sync::{Notify, mpsc};
 

@@ -14,15 +14,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use matterbind::bind::{BindRequest, BindState, BindStatus, MatterInfo};
-use matterbind::commissioning::ports::NodeStore;
-use matterbind::journal::{Event, EventSink};
-use matterbind::node::{AttestationSummary, NodeId, NodeRecord, NodeState};
-use matterbind::outbox::dispatcher::{DispatchOptions, Dispatcher, OutboxHandle, wait_for};
-use matterbind::outbox::ports::{BindingCodeSource, OutboxTask};
-use matterbind::secret::BindingCode;
-use matterbind::sim::cloud::{Fault, FaultKind, Scenario};
-use matterbind::store::Store;
+use matterbind::facade::bind::{BindRequest, BindState, BindStatus, MatterInfo};
+use matterbind::facade::commissioning::ports::NodeStore;
+use matterbind::facade::journal::{Event, EventSink};
+use matterbind::facade::node::{AttestationSummary, NodeId, NodeRecord, NodeState};
+use matterbind::facade::outbox::dispatcher::{DispatchOptions, Dispatcher, OutboxHandle, wait_for};
+use matterbind::facade::outbox::ports::{BindingCodeSource, OutboxTask};
+use matterbind::facade::secret::BindingCode;
+use matterbind::facade::sim::cloud::{Fault, FaultKind, Scenario};
+use matterbind::facade::store::Store;
 use rig::Rig;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -131,7 +131,7 @@ async fn bind(store: &Store, handle: &OutboxHandle, node: u64) {
     assert_eq!(result.status.map(|status| status.state), Some(BindState::Bound), "a benchmark of failures is none");
 }
 
-async fn commit(store: &Store, node: u64) -> matterbind::outbox::ports::OutboxId {
+async fn commit(store: &Store, node: u64) -> matterbind::facade::outbox::ports::OutboxId {
     let (record, request) = (record(node), request(node));
     let row =
         store.commit_commissioned(Uuid::now_v7(), &record, Some(&OutboxTask::Bind(Box::new(request))), "{}").await;
@@ -172,7 +172,7 @@ fn record(node: u64) -> NodeRecord {
         attestation: AttestationSummary::default(),
         addresses: vec!["fe80::1%eth0".to_owned()],
         port: 5540,
-        rhythm: matterbind::node::OperationalTxt::default(),
+        rhythm: matterbind::facade::node::OperationalTxt::default(),
         also_known_as: Vec::new(),
         commissioned_at: Timestamp::now(),
         last_seen_at: None,

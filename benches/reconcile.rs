@@ -6,11 +6,11 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use matterbind::bind::{BindState, BindStatus, CloudDevice, CloudMatterInfo, CloudRecord};
-use matterbind::fabric::{AclLimits, Cat, CatGrant, Privilege, granted_cats, plan_acl};
-use matterbind::node::{AttestationSummary, BasicInformation, FabricId, NodeId, NodeRecord, NodeState};
-use matterbind::reconcile::compare::{CloudView, DeviceFacts, DeviceView, Views, compare, superseded};
-use matterbind::reconcile::mend::{Policy, mend};
+use matterbind::facade::bind::{BindState, BindStatus, CloudDevice, CloudMatterInfo, CloudRecord};
+use matterbind::facade::fabric::{AclLimits, Cat, CatGrant, Privilege, granted_cats, plan_acl};
+use matterbind::facade::node::{AttestationSummary, BasicInformation, FabricId, NodeId, NodeRecord, NodeState};
+use matterbind::facade::reconcile::compare::{CloudView, DeviceFacts, DeviceView, Views, compare, superseded};
+use matterbind::facade::reconcile::mend::{Policy, mend};
 
 const ROUNDS: usize = 31;
 const NODES: u64 = 1000;
@@ -93,7 +93,7 @@ fn three_views(node: u64) -> (NodeRecord, DeviceView, CloudView) {
         attestation: AttestationSummary::default(),
         addresses: Vec::new(),
         port: 5540,
-        rhythm: matterbind::node::OperationalTxt::default(),
+        rhythm: matterbind::facade::node::OperationalTxt::default(),
         also_known_as: Vec::new(),
         commissioned_at: Timestamp::UNIX_EPOCH,
         last_seen_at: None,

@@ -7,23 +7,23 @@ use age::secrecy::ExposeSecret as _;
 use age::x25519::Identity;
 use axum::extract::Query;
 use axum::http::Uri;
-use matterbind::admin::wire::{
+use matterbind::facade::admin::wire::{
     AccessAction, CommissionRequest, DiscoverQuery, Encryption, ImportRoot, LogQuery, NodeAction, NodesQuery,
     RemoveRoot, SyncQuery,
 };
-use matterbind::attestation::csr::verify_csr;
-use matterbind::attestation::{Evidence, Material, TrustStore, verify, verify_material};
-use matterbind::backup::{self, Unlock};
-use matterbind::cloud::wire::{BoundData, Envelope, PageData, RecordData};
-use matterbind::controller::csr::CheckedCsr;
-use matterbind::controller::invite::InviteCode;
-use matterbind::discovery::txt::{parse_commissionable, parse_operational_instance};
-use matterbind::fabric::Cat;
-use matterbind::matter::x509::to_pem;
-use matterbind::matter::{Credentials, mint};
-use matterbind::node::{FabricId, NodeId};
-use matterbind::onboarding::{Discriminator, MAX_DISCRIMINATOR, SetupCode, check_passcode};
-use matterbind::sim::evidence::{Evidence as Device, generate};
+use matterbind::facade::attestation::csr::verify_csr;
+use matterbind::facade::attestation::{Evidence, Material, TrustStore, verify, verify_material};
+use matterbind::facade::backup::{self, Unlock};
+use matterbind::facade::cloud::wire::{BoundData, Envelope, PageData, RecordData};
+use matterbind::facade::controller::csr::CheckedCsr;
+use matterbind::facade::controller::invite::InviteCode;
+use matterbind::facade::discovery::txt::{parse_commissionable, parse_operational_instance};
+use matterbind::facade::fabric::Cat;
+use matterbind::facade::matter::x509::to_pem;
+use matterbind::facade::matter::{Credentials, mint};
+use matterbind::facade::node::{FabricId, NodeId};
+use matterbind::facade::onboarding::{Discriminator, MAX_DISCRIMINATOR, SetupCode, check_passcode};
+use matterbind::facade::sim::evidence::{Evidence as Device, generate};
 use x509_cert::Certificate;
 use x509_cert::der::DecodePem;
 
@@ -37,10 +37,10 @@ pub const ALL: &[Target] = &[
     ("backup_file", backup_file),
     ("cloud_answer", cloud_answer),
     ("controller_csr", controller_csr),
-    ("mdns_heard", matterbind::discovery::fuzz::heard),
+    ("mdns_heard", matterbind::facade::discovery::fuzz::heard),
     ("mdns_txt", mdns_txt),
     ("onboarding_payload", onboarding_payload),
-    ("tlv_read", matterbind::matter::fuzz::reads),
+    ("tlv_read", matterbind::facade::matter::fuzz::reads),
 ];
 
 const NONCE: [u8; 32] = [7; 32];

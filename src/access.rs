@@ -15,15 +15,15 @@ use crate::fabric::{
 use crate::node::NodeId;
 
 /// The overlay's name in the store.
-pub const BLOB: &str = "access";
+pub(crate) const BLOB: &str = "access";
 /// By how much a restore raises the versions of the hub's own tags. A certificate with a later version satisfies an
 /// earlier entry (Matter Core 6.6.2.1.2), so the hub is let in by devices that were rotated after the backup was made.
-pub const RESTORE_VERSION_GAP: u16 = 64;
+pub(crate) const RESTORE_VERSION_GAP: u16 = 64;
 
 /// What was changed since the configuration was written. One JSON document in the store.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct AccessOverlay {
+pub(crate) struct AccessOverlay {
     /// The version in force of each rotated tag, by identifier. Never less than before.
     versions: BTreeMap<u16, u16>,
     /// Grants for all nodes, in place of the configuration's.
@@ -44,7 +44,7 @@ pub struct AccessOverlay {
 
 /// The tags and grants in force for one node, or for one that is commissioned now.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wanted {
+pub(crate) struct Wanted {
     /// The hub's own tag.
     pub admin: Cat,
     /// What others may do.
@@ -55,7 +55,7 @@ pub struct Wanted {
 
 /// What the configuration says; see [`crate::config`].
 #[derive(Debug, Clone, Copy)]
-pub struct Base<'a> {
+pub(crate) struct Base<'a> {
     /// The hub's own tag.
     pub admin: Cat,
     /// What others may do.
@@ -64,7 +64,7 @@ pub struct Base<'a> {
 
 /// Why a change of the policy is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum PolicyError {
+pub(crate) enum PolicyError {
     /// No such tag in force.
     #[error("no grant has a tag with identifier {0:#06x}")]
     UnknownTag(u16),
@@ -81,23 +81,23 @@ impl AccessOverlay {
     ///
     /// # Errors
     /// It is damaged.
-    pub fn from_bytes(bytes: Option<&[u8]>) -> Result<Self, serde_json::Error> {
+    pub(crate) fn from_bytes(bytes: Option<&[u8]>) -> Result<Self, serde_json::Error> {
         bytes.map_or_else(|| Ok(Self::default()), serde_json::from_slice)
     }
 
     /// For the store.
-    pub fn to_bytes(&self) -> Vec<u8> {
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("numbers always serialise")
     }
 
     /// A tag with the version in force: the configured one, or the one that it was rotated to since.
-    pub fn current(&self, cat: Cat) -> Cat {
+    pub(crate) fn current(&self, cat: Cat) -> Cat {
         let version = self.versions.get(&cat.identifier()).copied().unwrap_or(0).max(cat.version());
         with_version(cat, version)
     }
 
     /// What is in force for a node; `None`: for one that has no grants of its own.
-    pub fn wanted(&self, base: Base<'_>, node: Option<NodeId>) -> Wanted {
+    pub(crate) fn wanted(&self, base: Base<'_>, node: Option<NodeId>) -> Wanted {
         let own = node.and_then(|node| self.nodes.get(&node.0));
         let grants = own.or(self.grants.as_ref()).map_or(base.grants, Vec::as_slice);
         Wanted {
@@ -108,7 +108,7 @@ impl AccessOverlay {
     }
 
     /// All tags that are granted anywhere and the hub's own, in the versions in force, by identifier.
-    pub fn tags(&self, base: Base<'_>) -> Vec<Cat> {
+    pub(crate) fn tags(&self, base: Base<'_>) -> Vec<Cat> {
         let granted = base.grants.iter().chain(self.grants.iter().flatten()).chain(self.nodes.values().flatten());
         let mut tags: BTreeMap<u16, Cat> = BTreeMap::new();
         for cat in granted.map(|grant| grant.cat).chain([base.admin]).map(|cat| self.current(cat)) {
@@ -124,7 +124,7 @@ impl AccessOverlay {
 
     /// A tag with the version that new certificates get: never an earlier one than any node asks for. `None` where nobody is
     /// granted anything by it.
-    pub fn issued(&self, base: Base<'_>, identifier: u16) -> Option<Cat> {
+    pub(crate) fn issued(&self, base: Base<'_>, identifier: u16) -> Option<Cat> {
         self.tag(base, identifier).map(|cat| with_version(cat, self.issued_version(cat)))
     }
 
@@ -139,7 +139,7 @@ impl AccessOverlay {
     ///
     /// # Errors
     /// There is no later version.
-    pub fn issue_later_than(&mut self, base: Base<'_>, held: Cat) -> Result<(), PolicyError> {
+    pub(crate) fn issue_later_than(&mut self, base: Base<'_>, held: Cat) -> Result<(), PolicyError> {
         let identifier = held.identifier();
         let current = self.tag(base, identifier).unwrap_or_else(|| self.current(held));
         let issued = self.issued_version(current);
@@ -153,7 +153,7 @@ impl AccessOverlay {
     }
 
     /// Nodes ask for the version that certificates are issued with; answers the tag.
-    pub fn ask_for_issued(&mut self, base: Base<'_>, held: Cat) -> Cat {
+    pub(crate) fn ask_for_issued(&mut self, base: Base<'_>, held: Cat) -> Cat {
         let current = self.tag(base, held.identifier()).unwrap_or_else(|| self.current(held));
         let version = self.issued_version(current);
         self.versions.insert(held.identifier(), version);
@@ -161,7 +161,7 @@ impl AccessOverlay {
     }
 
     /// No entry for this controller stays on a node.
-    pub fn shut_out(&mut self, controller: NodeId) {
+    pub(crate) fn shut_out(&mut self, controller: NodeId) {
         self.shut_out.insert(controller.0);
     }
 
@@ -169,7 +169,7 @@ impl AccessOverlay {
     ///
     /// # Errors
     /// [`PolicyError::Twice`]; nothing is changed then.
-    pub fn set_grants(
+    pub(crate) fn set_grants(
         &mut self,
         base: Base<'_>,
         node: Option<NodeId>,
@@ -191,7 +191,7 @@ impl AccessOverlay {
     ///
     /// # Errors
     /// Nobody has such a tag, or there is no later version.
-    pub fn rotate(&mut self, base: Base<'_>, identifier: u16) -> Result<Cat, PolicyError> {
+    pub(crate) fn rotate(&mut self, base: Base<'_>, identifier: u16) -> Result<Cat, PolicyError> {
         let cat = self.issued(base, identifier).ok_or(PolicyError::UnknownTag(identifier))?;
         let version = cat.version().checked_add(1).ok_or(PolicyError::LastVersion(cat))?;
         self.versions.insert(identifier, version);
@@ -201,7 +201,7 @@ impl AccessOverlay {
 
     /// Takes over what an overlay of the same fabric knew later, and raises the hub's own tags past everything that may
     /// have been in force after the backup. Every node is told again.
-    pub fn after_restore(mut self, hub_cats: &[Cat], later: Option<&Self>) -> Self {
+    pub(crate) fn after_restore(mut self, hub_cats: &[Cat], later: Option<&Self>) -> Self {
         for (identifier, version) in later.into_iter().flat_map(|later| &later.versions) {
             let known = self.versions.entry(*identifier).or_default();
             *known = (*known).max(*version);
@@ -226,35 +226,35 @@ impl AccessOverlay {
     }
 
     /// Notes that these have to be told.
-    pub fn add_pending(&mut self, nodes: impl IntoIterator<Item = NodeId>) {
+    pub(crate) fn add_pending(&mut self, nodes: impl IntoIterator<Item = NodeId>) {
         self.pending.extend(nodes.into_iter().map(|node| node.0));
     }
 
     /// Notes that this one was told, or is gone. Answers whether it was to be.
-    pub fn settle(&mut self, node: NodeId) -> bool {
+    pub(crate) fn settle(&mut self, node: NodeId) -> bool {
         self.pending.remove(&node.0)
     }
 
     /// Forgets what was set for a node that is gone.
-    pub fn forget(&mut self, node: NodeId) {
+    pub(crate) fn forget(&mut self, node: NodeId) {
         self.pending.remove(&node.0);
         self.nodes.remove(&node.0);
     }
 
     /// Whether a node has to be told.
-    pub fn is_pending(&self, node: NodeId) -> bool {
+    pub(crate) fn is_pending(&self, node: NodeId) -> bool {
         self.pending.contains(&node.0)
     }
 
     /// Those that have to be told.
-    pub fn pending(&self) -> Vec<NodeId> {
+    pub(crate) fn pending(&self) -> Vec<NodeId> {
         self.pending.iter().copied().map(NodeId).collect()
     }
 }
 
 /// The hub's tags after its own was raised or added: one version of each identifier, the others kept, because devices
 /// that were told of them let the hub in by nothing else. `None` where nothing changes.
-pub fn hub_cats(held: &[Cat], admin: Cat) -> Option<Vec<Cat>> {
+pub(crate) fn hub_cats(held: &[Cat], admin: Cat) -> Option<Vec<Cat>> {
     let mut cats = held.to_vec();
     match cats.iter().position(|cat| cat.identifier() == admin.identifier()) {
         // A certificate with a later version does what one with the earlier does.
@@ -272,7 +272,7 @@ pub fn hub_cats(held: &[Cat], admin: Cat) -> Option<Vec<Cat>> {
 
 /// The list for one device.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AccessPlan {
+pub(crate) struct AccessPlan {
     /// All entries of our fabric, as they shall be.
     pub entries: Vec<AclEntry>,
     /// Whether the device holds another list now.
@@ -281,7 +281,7 @@ pub struct AccessPlan {
 
 /// Why no list can be made for a device.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum PlanError {
+pub(crate) enum PlanError {
     /// Too many entries.
     #[error(transparent)]
     DoesNotFit(#[from] AclDoesNotFit),
@@ -296,7 +296,7 @@ pub enum PlanError {
 ///
 /// # Errors
 /// See [`PlanError`].
-pub fn plan(wanted: &Wanted, limits: AclLimits, standing: &[AclEntry]) -> Result<AccessPlan, PlanError> {
+pub(crate) fn plan(wanted: &Wanted, limits: AclLimits, standing: &[AclEntry]) -> Result<AccessPlan, PlanError> {
     if standing.iter().any(|entry| entry.has_targets || entry.auth_mode != AUTH_MODE_CASE) {
         return Err(PlanError::ForeignEntry);
     }
@@ -327,7 +327,7 @@ pub fn plan(wanted: &Wanted, limits: AclLimits, standing: &[AclEntry]) -> Result
 }
 
 /// What `granted_cats` says of a device that holds what is wanted.
-pub fn expected_cats(wanted: &Wanted) -> Vec<CatGrant> {
+pub(crate) fn expected_cats(wanted: &Wanted) -> Vec<CatGrant> {
     let own = CatGrant { cat: wanted.admin, privilege: Privilege::Administer };
     let mut cats: Vec<CatGrant> = wanted.grants.iter().copied().chain([own]).collect();
     cats.sort_unstable();

@@ -4,25 +4,25 @@
 //! of people, and not at the word of another's page (`origin`);
 //! `routes` and `streams` answer, `page` draws. Not here: how anything is done (`hub`), the command line (`cli`).
 
-pub mod auth;
+pub(crate) mod auth;
 mod connections;
 mod controllers;
-pub mod events;
+pub(crate) mod events;
 mod keys;
-pub mod metrics;
+pub(crate) mod metrics;
 mod networks;
-pub mod openapi;
+pub(crate) mod openapi;
 mod origin;
-pub mod page;
+pub(crate) mod page;
 mod penalty;
-pub mod routes;
-pub mod server;
+pub(crate) mod routes;
+pub(crate) mod server;
 mod sessions;
-pub mod tls;
-pub mod wire;
+pub(crate) mod tls;
+pub(crate) mod wire;
 
 /// The kebab-case word that a unit variant has in JSON.
-pub fn wire_word<T: serde::Serialize>(value: &T) -> String {
+pub(crate) fn wire_word<T: serde::Serialize>(value: &T) -> String {
     match serde_json::to_value(value) {
         Ok(serde_json::Value::String(word)) => word,
         _ => String::new(),

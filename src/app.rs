@@ -51,13 +51,13 @@ const DRAIN: Duration = Duration::from_secs(20);
 /// Why the daemon could not start is in its log already.
 #[derive(Debug, thiserror::Error)]
 #[error("the daemon cannot start")]
-pub struct StartFailed;
+pub(crate) struct StartFailed;
 
 /// Runs the daemon until `stop`; after `hurry` its end waits for nobody.
 ///
 /// # Errors
 /// It cannot start: state that cannot be read, a socket in use, a secret that is missing. Nothing was changed then.
-pub async fn run(config: Config, stop: CancellationToken, hurry: CancellationToken) -> anyhow::Result<()> {
+pub(crate) async fn run(config: Config, stop: CancellationToken, hurry: CancellationToken) -> anyhow::Result<()> {
     let began = std::time::Instant::now();
     let tasks = TaskTracker::new();
     // Before anything durable is touched: a second daemon must not get that far.

@@ -6,19 +6,19 @@
 //! none panics. Not here: files (`paa`), the Distributed Compliance Ledger (`dcl`), the exchange with the device
 //! (`commissioning`), a clock (the evidence carries its own time).
 
-pub mod certificate;
-pub mod certification_declaration;
-pub mod chain;
-pub mod csr;
-pub mod elements;
-pub mod finding;
-pub mod policy;
-pub mod revocation;
-pub mod signature;
+pub(crate) mod certificate;
+pub(crate) mod certification_declaration;
+pub(crate) mod chain;
+pub(crate) mod csr;
+pub(crate) mod elements;
+pub(crate) mod finding;
+pub(crate) mod policy;
+pub(crate) mod revocation;
+pub(crate) mod signature;
 #[cfg(test)]
 #[cfg(feature = "sim")]
 mod tests;
-pub mod trust;
+pub(crate) mod trust;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -71,7 +71,7 @@ pub struct Material<'a> {
     pub vendor_id: u16,
     /// The product id that the device claims.
     pub product_id: u16,
-    /// When.
+    /// The time at which the certificates have to be valid.
     pub at: Timestamp,
 }
 
@@ -165,11 +165,11 @@ mod base64_bytes {
     use base64::engine::general_purpose::STANDARD;
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
-    pub fn serialize<S: Serializer>(bytes: &impl AsRef<[u8]>, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(bytes: &impl AsRef<[u8]>, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&STANDARD.encode(bytes))
     }
 
-    pub fn deserialize<'de, T: TryFrom<Vec<u8>>, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
+    pub(crate) fn deserialize<'de, T: TryFrom<Vec<u8>>, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
         let bytes = STANDARD.decode(String::deserialize(deserializer)?).map_err(Error::custom)?;
         let length = bytes.len();
         T::try_from(bytes).map_err(|_| Error::custom(format!("{length} bytes are not the right number")))

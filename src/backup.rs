@@ -23,16 +23,16 @@ use crate::plain;
 use crate::secret::OperatorSecret;
 use crate::store::{SCHEMA_VERSION, Snapshot};
 
-pub mod restore;
+pub(crate) mod restore;
 
 const MAGIC: &str = "matterbind-backup";
 const ROOT_MAGIC: &str = "matterbind-root-key";
 /// The format that this binary writes and reads.
-pub const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 1;
 /// Far above what a root key's file takes; a whole backup is longer.
-pub const ROOT_FILE_MAX: usize = 16 * 1024;
+pub(crate) const ROOT_FILE_MAX: usize = 16 * 1024;
 /// 2^18 rounds of scrypt: about a second, and 256 MB of memory for each guess.
-pub const WORK_FACTOR: u8 = 18;
+pub(crate) const WORK_FACTOR: u8 = 18;
 /// A file that asks for more, a gigabyte, is not ours: it would stop the machine.
 const MAX_WORK_FACTOR: u8 = 20;
 const AGE_MAGIC: &[u8] = b"age-encryption.org/";
@@ -85,7 +85,7 @@ impl Identity {
 pub enum Lock {
     /// By a passphrase; scrypt with 2^`work_factor` rounds.
     Passphrase {
-        /// The passphrase.
+        /// It never reaches the daemon.
         secret: OperatorSecret,
         /// [`WORK_FACTOR`], less in tests.
         work_factor: u8,
@@ -103,7 +103,7 @@ impl Lock {
 
 /// What opens a file.
 pub enum Unlock {
-    /// The passphrase.
+    /// The key that locks the file is derived from it by scrypt.
     Passphrase(OperatorSecret),
     /// The identity behind the recipient.
     Identity(Identity),
@@ -132,7 +132,6 @@ pub enum BackupError {
     NewerSchema {
         /// Which version made it.
         written_by: String,
-        /// Its schema.
         found: i32,
     },
     /// Keys and manifest are of two fabrics.
@@ -183,7 +182,7 @@ pub struct EncryptFailed(String);
 
 /// A file could not be locked in another way.
 #[derive(Debug, thiserror::Error)]
-pub enum RelockError {
+pub(crate) enum RelockError {
     /// It does not open.
     #[error(transparent)]
     Open(#[from] BackupError),
@@ -197,9 +196,7 @@ pub enum RelockError {
 pub struct Manifest {
     /// For instance `matterbind 0.1.0`.
     pub written_by: String,
-    /// When.
     pub made_at: Timestamp,
-    /// Fabric id.
     pub fabric_id: u64,
     /// Compressed fabric id, 16 hex digits.
     pub compressed_fabric_id: String,
@@ -266,7 +263,6 @@ pub struct Backup {
     pub manifest: Manifest,
     /// The fabric's keys.
     pub keys: KeyBundle,
-    /// The database.
     pub database: Vec<u8>,
 }
 
@@ -362,7 +358,7 @@ pub fn export_root(keys: &KeyBundle, recipient: &Recipient) -> Result<Option<Vec
 ///
 /// # Errors
 /// See [`BackupError`].
-pub fn read_root(
+pub(crate) fn read_root(
     file: &[u8],
     identity: Identity,
     keys: &KeyBundle,
@@ -388,7 +384,7 @@ pub fn read_root(
 ///
 /// # Errors
 /// It does not open, or the library fails.
-pub fn relock(file: &[u8], unlock: &Unlock, lock: &Lock) -> Result<Vec<u8>, RelockError> {
+pub(crate) fn relock(file: &[u8], unlock: &Unlock, lock: &Lock) -> Result<Vec<u8>, RelockError> {
     Ok(encrypt(&decrypt(file, unlock)?, lock)?)
 }
 

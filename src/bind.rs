@@ -11,12 +11,12 @@ use crate::node::{FabricId, NodeId, NodeRecord};
 use crate::plain;
 use crate::secret::{AuthKey, BindingCode};
 
-pub mod codes;
+pub(crate) mod codes;
 
 /// `capabilitiesBitmask`, 1..=15 (seed). Bit 3, Matter, is the same decision as `isMatter` and `matterInfo`: every
 /// device that this daemon binds is on its fabric, so the mask cannot be built without it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CapabilityMask {
+pub(crate) struct CapabilityMask {
     /// Bit 0: reaches the cloud by itself.
     pub wan: bool,
     /// Bit 1: Wi-Fi or Ethernet. A device on Thread has no bit for its network.
@@ -27,10 +27,10 @@ pub struct CapabilityMask {
 
 impl CapabilityMask {
     /// A device of which nothing else is known than that it is on the network.
-    pub const ON_THE_LAN: Self = Self { wan: false, lan: true, ble: false };
+    pub(crate) const ON_THE_LAN: Self = Self { wan: false, lan: true, ble: false };
 
     /// The mask with Matter (bit 3), which every device on our fabric has.
-    pub fn value(self) -> u8 {
+    pub(crate) fn value(self) -> u8 {
         u8::from(self.wan) | u8::from(self.lan) << 1 | u8::from(self.ble) << 2 | 1 << 3
     }
 }
@@ -65,9 +65,9 @@ pub struct MatterInfo {
     pub fabric_id: FabricId,
     /// Node id, 1..=2^31-1.
     pub node_id: NodeId,
-    /// Vendor id.
+    /// VendorID of Basic Information.
     pub vendor_id: u16,
-    /// Product id.
+    /// ProductID of Basic Information.
     pub product_id: u16,
     /// 12-bit discriminator; 0 is legal and always sent (cloud-contract 6.7).
     pub discriminator: Option<u16>,
@@ -80,7 +80,7 @@ pub struct MatterInfo {
 /// A device in the cloud: product key and device key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct CloudDevice {
-    /// Product key.
+    /// The cloud's `pk`, from the product profile.
     pub product_key: String,
     /// Device key, case and leading zeros kept.
     pub device_key: String,
@@ -90,14 +90,14 @@ pub struct CloudDevice {
 const NAME_IN_CLOUD: usize = 64;
 
 /// A node's name as the cloud is told, and as what the cloud says is read.
-pub fn name_in_cloud(name: &str) -> String {
+pub(crate) fn name_in_cloud(name: &str) -> String {
     plain::clean(name, usize::MAX).chars().take(NAME_IN_CLOUD).collect()
 }
 
 /// Everything that `deviceBindingByWifi` is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BindRequest {
-    /// Which device.
+    /// The product key and the device key under which the cloud knows it.
     pub device: CloudDevice,
     /// The code that device and binder share.
     pub binding_code: BindingCode,
@@ -105,7 +105,7 @@ pub struct BindRequest {
     pub device_name: Option<String>,
     /// Family (home).
     pub family_id: Option<String>,
-    /// Room.
+    /// The cloud's `frid`.
     pub room_id: Option<String>,
     /// 1..=15, with bit 3.
     pub capabilities_bitmask: u8,
@@ -129,7 +129,7 @@ pub struct BindReceipt {
 /// A device as the cloud shows it (`deviceInfo`, `userDeviceList`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CloudRecord {
-    /// Which device.
+    /// By the cloud's keys, which it gives no other device.
     pub device: CloudDevice,
     /// Its name there.
     pub device_name: Option<String>,
@@ -147,26 +147,26 @@ pub struct CloudRecord {
     pub binding_mode: Option<u8>,
     /// Family (home).
     pub family_id: Option<String>,
-    /// Room.
+    /// The cloud's `frid`.
     pub room_id: Option<String>,
 }
 
 /// [`MatterInfo`] as it came back. Ids that no integer could hold are `None`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CloudMatterInfo {
-    /// Fabric id.
+    /// As the cloud holds it, which may be more than a fabric id.
     pub fabric_id: Option<u64>,
-    /// Node id.
+    /// As the cloud holds it, which may be no node of ours.
     pub node_id: Option<u64>,
-    /// Vendor id.
+    /// As the cloud holds it, which may be more than 16 bits.
     pub vendor_id: Option<u64>,
-    /// Product id.
+    /// As the cloud holds it, which may be more than 16 bits.
     pub product_id: Option<u64>,
-    /// Discriminator.
+    /// As the cloud holds it, which may be more than 12 bits.
     pub discriminator: Option<u64>,
-    /// Matter version.
+    /// As the cloud spells it.
     pub matter_version: Option<String>,
-    /// CAT privileges.
+    /// Each tag with its privilege, as the cloud holds them.
     pub cats: Vec<(u64, String)>,
 }
 

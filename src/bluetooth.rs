@@ -19,7 +19,7 @@ use crate::config::BluetoothConfig;
 use crate::node::{BluetoothAddress, BluetoothNode, Peer};
 
 #[cfg(feature = "sim")]
-pub mod air;
+pub(crate) mod air;
 mod bluez;
 mod turns;
 

@@ -13,33 +13,33 @@ use self::exit::{CliError, ExitCode};
 use self::output::{Colour, Paint, Tone};
 use crate::config::load::SOCKET_VARIABLE;
 
-pub mod access;
-pub mod admin;
-pub mod attestation;
-pub mod client;
-pub mod commission;
+pub(crate) mod access;
+pub(crate) mod admin;
+pub(crate) mod attestation;
+pub(crate) mod client;
+pub(crate) mod commission;
 mod complete;
-pub mod controller;
-pub mod daemon;
+pub(crate) mod controller;
+pub(crate) mod daemon;
 #[cfg(feature = "sim")]
-pub mod demo;
-pub mod discover;
-pub mod doctor;
-pub mod exit;
-pub mod fabric;
-pub mod generate;
-pub mod logs;
-pub mod manifest;
-pub mod network;
-pub mod nodes;
-pub mod numbers;
-pub mod outbox;
-pub mod output;
-pub mod progress;
+pub(crate) mod demo;
+pub(crate) mod discover;
+pub(crate) mod doctor;
+pub(crate) mod exit;
+pub(crate) mod fabric;
+pub(crate) mod generate;
+pub(crate) mod logs;
+pub(crate) mod manifest;
+pub(crate) mod network;
+pub(crate) mod nodes;
+pub(crate) mod numbers;
+pub(crate) mod outbox;
+pub(crate) mod output;
+pub(crate) mod progress;
 #[cfg(feature = "sim")]
-pub mod sim;
-pub mod status;
-pub mod sync;
+pub(crate) mod sim;
+pub(crate) mod status;
+pub(crate) mod sync;
 
 const GLOBAL: &str = "Global options";
 const EXIT_CODES: &str = "\
@@ -52,7 +52,7 @@ Exit codes:
 /// Commissions Matter devices, and keeps device, local record and cloud in agreement.
 #[derive(Debug, Parser)]
 #[command(name = "matterbind", version, after_help = EXIT_CODES, max_term_width = 100)]
-pub struct Cli {
+pub(crate) struct Cli {
     /// For every command.
     #[command(flatten)]
     pub global: Global,
@@ -63,7 +63,7 @@ pub struct Cli {
 
 /// What every command takes.
 #[derive(Debug, Clone, clap::Args)]
-pub struct Global {
+pub(crate) struct Global {
     /// The daemon's socket [default: /run/matterbind/admin.sock, else in $XDG_RUNTIME_DIR/matterbind] [env:
     /// MATTERBIND_SOCKET]
     #[arg(long, global = true, value_name = "PATH", help_heading = GLOBAL)]
@@ -90,7 +90,7 @@ impl Global {
     ///
     /// # Errors
     /// The client cannot be set up.
-    pub fn client(&self) -> Result<AdminClient, CliError> {
+    pub(crate) fn client(&self) -> Result<AdminClient, CliError> {
         let variable = std::env::var_os(SOCKET_VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from);
         AdminClient::new(&self.socket.clone().or(variable).unwrap_or_else(client::default_socket))
     }
@@ -98,7 +98,7 @@ impl Global {
 
 /// All commands.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Add a device, or many: find it, check it, give it credentials, record it, bind it in the cloud
     Commission(commission::CommissionArgs),
     /// List Matter devices on the LAN and Bluetooth

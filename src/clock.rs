@@ -11,7 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 /// No build of this source is older, so no clock that says so is right.
-pub const WRITTEN: Timestamp = Timestamp::constant(1_793_491_200, 0);
+pub(crate) const WRITTEN: Timestamp = Timestamp::constant(1_793_491_200, 0);
 /// The clock may be this much behind what was once known: what was known is not exact either.
 const SLACK: SignedDuration = SignedDuration::from_mins(10);
 /// A difference between the clocks' ways that is no drift: somebody has set the wall clock.
@@ -23,7 +23,7 @@ const SWITCHED_OFF: SignedDuration = SignedDuration::from_hours(400 * 24);
 
 /// Both clocks at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Reading {
+pub(crate) struct Reading {
     /// What the wall clock says.
     pub wall: Timestamp,
     /// How long the monotonic clock has run; it counts from anywhere.
@@ -33,7 +33,7 @@ pub struct Reading {
 /// What is thought of the wall clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Standing {
+pub(crate) enum Standing {
     /// It is behind a time that has certainly passed.
     NotSet,
     /// It may be right.
@@ -44,7 +44,7 @@ pub enum Standing {
 
 impl Standing {
     /// The word in JSON.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::NotSet => "not-set",
             Self::Unconfirmed => "unconfirmed",
@@ -55,7 +55,7 @@ impl Standing {
 
 /// What a reading changed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Change {
+pub(crate) struct Change {
     /// The wall clock was set, by this much.
     pub stepped: Option<SignedDuration>,
     /// The standing before, where it is another now.
@@ -64,7 +64,7 @@ pub struct Change {
 
 /// See the module.
 #[derive(Debug, Clone)]
-pub struct Sanity {
+pub(crate) struct Sanity {
     /// A time that has certainly passed, and what the monotonic clock said when it was noted.
     good: Timestamp,
     good_at: Duration,
@@ -77,7 +77,7 @@ pub struct Sanity {
 
 impl Sanity {
     /// Starts from the last known good time of earlier runs, if any is known.
-    pub fn new(known: Option<Timestamp>, now: Reading) -> Self {
+    pub(crate) fn new(known: Option<Timestamp>, now: Reading) -> Self {
         let good = known.unwrap_or(WRITTEN).max(WRITTEN);
         let mut new = Self {
             good,
@@ -92,7 +92,7 @@ impl Sanity {
     }
 
     /// Takes a reading.
-    pub fn read(&mut self, now: Reading) -> Change {
+    pub(crate) fn read(&mut self, now: Reading) -> Change {
         let (went, ran) =
             (now.wall.duration_since(self.last.wall), signed(now.running.saturating_sub(self.last.running)));
         let by = went - ran;
@@ -113,7 +113,7 @@ impl Sanity {
 
     /// Somebody who should know says what time it is. A witness who agrees with the clock also overrules what was believed
     /// before; one who does not agree changes nothing.
-    pub fn confirm(&mut self, witness: Timestamp, now: Reading) -> Change {
+    pub(crate) fn confirm(&mut self, witness: Timestamp, now: Reading) -> Change {
         if witness.duration_since(now.wall).abs() > SLACK {
             return Change::default();
         }
@@ -123,18 +123,18 @@ impl Sanity {
     }
 
     /// What is thought of the wall clock.
-    pub fn standing(&self) -> Standing {
+    pub(crate) fn standing(&self) -> Standing {
         self.standing
     }
 
     /// A time that has certainly passed: never later than the true time, unless a witness was wrong. What is destroyed by
     /// age is destroyed by this.
-    pub fn at_least(&self, running: Duration) -> Timestamp {
+    pub(crate) fn at_least(&self, running: Duration) -> Timestamp {
         later(self.good, running.saturating_sub(self.good_at))
     }
 
     /// The best guess at the time: the wall clock, or what it is at least where that is later.
-    pub fn best(&self, now: Reading) -> Timestamp {
+    pub(crate) fn best(&self, now: Reading) -> Timestamp {
         match self.standing {
             Standing::NotSet => now.wall.max(self.at_least(now.running)),
             Standing::Unconfirmed | Standing::Confirmed => now.wall,

@@ -6,19 +6,20 @@
 //! Not here: when to try again and what a code means for a bind (`outbox`, `bind::codes`), where tokens are kept
 //! (whoever implements [`TokenStore`]).
 
-pub mod budget;
+pub(crate) mod budget;
 mod client;
 mod health;
-pub mod login;
+pub(crate) mod login;
 mod look;
 mod session;
 mod tokens;
 mod transport;
-pub mod wire;
+pub(crate) mod wire;
 
-pub use client::{BuildError, Client};
-pub use health::CloudHealth;
-pub use look::{Answered, Look, look};
+pub use client::Client;
+pub(crate) use health::CloudHealth;
+pub(crate) use look::{Answered, Look, look};
 pub use session::RENEW_AHEAD;
-pub use tokens::{MemoryTokens, SignInBlock, StoredTokens, TokenPair, TokenStore};
+pub use tokens::MemoryTokens;
+pub(crate) use tokens::{StoredTokens, TokenStore};
 pub use transport::Meter;

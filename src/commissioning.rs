@@ -4,18 +4,18 @@
 //! `driver` walks the path; `candidates` decides who is tried
 //! (pure), `together` is what attempts know of each other; `network` has the home's networks, `radio` what is needed of Bluetooth. Not here: Matter messages (`matter`), mDNS (`discovery`), SQL (`store`).
 
-pub mod attempt;
-pub mod candidates;
-pub mod driver;
-pub mod error;
-pub mod fingerprint;
-pub mod identity;
-pub mod network;
-pub mod path;
-pub mod ports;
-pub mod radio;
-pub mod step;
-pub mod together;
+pub(crate) mod attempt;
+pub(crate) mod candidates;
+pub(crate) mod driver;
+pub(crate) mod error;
+pub(crate) mod fingerprint;
+pub(crate) mod identity;
+pub(crate) mod network;
+pub(crate) mod path;
+pub(crate) mod ports;
+pub(crate) mod radio;
+pub(crate) mod step;
+pub(crate) mod together;
 
 #[cfg(test)]
 #[cfg(feature = "sim")]

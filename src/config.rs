@@ -9,16 +9,17 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use home::{BluetoothConfig, HomeNetworkConfig};
+pub use home::BluetoothConfig;
+pub(crate) use home::HomeNetworkConfig;
 
 use crate::fabric::{Cat, CatGrant, Privilege};
 
-pub mod attribute_path;
-pub mod bearer;
+pub(crate) mod attribute_path;
+pub(crate) mod bearer;
 mod home;
-pub mod load;
-pub mod secret_file;
-pub mod validate;
+pub(crate) mod load;
+pub(crate) mod secret_file;
+pub(crate) mod validate;
 
 /// Everything that can be configured.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -221,7 +222,7 @@ fn grant_lines<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<
 }
 
 /// The configuration's JSON Schema, for editors.
-pub fn schema() -> serde_json::Value {
+pub(crate) fn schema() -> serde_json::Value {
     let mut schema = schemars::schema_for!(Config).to_value();
     schema["title"] = "matterbind's configuration".into();
     schema

@@ -14,15 +14,15 @@ use utoipa::ToSchema;
 use crate::fabric::Cat;
 use crate::node::NodeId;
 
-pub mod csr;
-pub mod invite;
+pub(crate) mod csr;
+pub(crate) mod invite;
 
 /// A certificate that ends sooner is named wherever people look.
-pub const EXPIRES_SOON: SignedDuration = SignedDuration::from_hours(30 * 24);
+pub(crate) const EXPIRES_SOON: SignedDuration = SignedDuration::from_hours(30 * 24);
 /// So long a new certificate may take from the hub to its controller.
-pub const ON_ITS_WAY: SignedDuration = SignedDuration::from_hours(24);
+pub(crate) const ON_ITS_WAY: SignedDuration = SignedDuration::from_hours(24);
 /// The longest name.
-pub const NAME_MAX: usize = 64;
+pub(crate) const NAME_MAX: usize = 64;
 
 /// Where a controller stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
@@ -40,7 +40,6 @@ pub enum ControllerState {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Warned {
-    /// Nothing.
     #[default]
     No,
     /// That it is near.
@@ -102,7 +101,11 @@ impl Controller {
 
 /// Who has to renew before `leaving` can be shut out without locking anybody else out: everybody else who stays and has one
 /// of its tags in an earlier version than certificates are issued with now. The order is: new certificates, then the nodes.
-pub fn waits_for<'a>(leaving: &Controller, all: &'a [Controller], issued: impl Fn(u16) -> u16) -> Vec<&'a Controller> {
+pub(crate) fn waits_for<'a>(
+    leaving: &Controller,
+    all: &'a [Controller],
+    issued: impl Fn(u16) -> u16,
+) -> Vec<&'a Controller> {
     let shares_an_old_tag = |other: &Controller| {
         leaving.cats.iter().any(|cat| {
             let identifier = cat.identifier();
@@ -114,7 +117,7 @@ pub fn waits_for<'a>(leaving: &Controller, all: &'a [Controller], issued: impl F
 
 /// Until when those of its tags who were renewed may still use the certificate that they had before. A certificate is carried by
 /// hand sometimes, and nobody tells the hub when it has arrived.
-pub fn settles_at(leaving: &Controller, all: &[Controller]) -> Option<Timestamp> {
+pub(crate) fn settles_at(leaving: &Controller, all: &[Controller]) -> Option<Timestamp> {
     let shares_a_tag = |other: &&Controller| leaving.cats.iter().any(|cat| other.version(cat.identifier()).is_some());
     let renewed =
         all.iter().filter(|other| other.state == ControllerState::Enrolled && other.issued_at > other.enrolled_at);
@@ -122,7 +125,7 @@ pub fn settles_at(leaving: &Controller, all: &[Controller]) -> Option<Timestamp>
 }
 
 /// Whether a name can be used for a controller.
-pub fn is_name(name: &str) -> bool {
+pub(crate) fn is_name(name: &str) -> bool {
     (1..=NAME_MAX).contains(&name.chars().count()) && !name.chars().any(char::is_control) && name.trim() == name
 }
 

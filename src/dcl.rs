@@ -4,8 +4,8 @@
 //! (`paa`), and a fetch is recorded only when all of it succeeded. `schedule` says when to ask again, `refresh` asks and
 //! remembers how it ended. Not here: what a PAA must look like (`attestation`).
 
-pub mod refresh;
-pub mod schedule;
+pub(crate) mod refresh;
+pub(crate) mod schedule;
 mod wire;
 
 use std::collections::{BTreeMap, HashSet};
@@ -28,9 +28,9 @@ use crate::tls;
 use wire::{CertificateReference, RevocationPoint};
 
 /// The Alliance's production ledger.
-pub const PRODUCTION_URL: &str = "https://on.dcl.csa-iot.org";
+pub(crate) const PRODUCTION_URL: &str = "https://on.dcl.csa-iot.org";
 /// The file, in the directory of revocation sets, that a fetch replaces.
-pub const REVOCATION_FILE: &str = "dcl.json";
+pub(crate) const REVOCATION_FILE: &str = "dcl.json";
 
 /// The deadline of one request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -45,7 +45,7 @@ const CONCURRENCY: usize = 4;
 
 /// Why an update failed. Nothing that was there before is lost.
 #[derive(Debug, thiserror::Error)]
-pub enum DclError {
+pub(crate) enum DclError {
     /// The address is no http(s) URL.
     #[error("{url} is not an http(s) URL")]
     Url {
@@ -61,30 +61,19 @@ pub enum DclError {
     /// Nothing answered, or the connection broke.
     #[error("{url} did not answer")]
     Request {
-        /// The address.
         url: Url,
-        /// What happened.
         #[source]
         source: reqwest::Error,
     },
     /// The ledger answered with an error.
     #[error("{url} answered {status}")]
-    Status {
-        /// The address.
-        url: Url,
-        /// HTTP status.
-        status: StatusCode,
-    },
+    Status { url: Url, status: StatusCode },
     /// An answer is too long.
     #[error("the answer of {url} is longer than {ANSWER_SIZE_MAX} bytes")]
-    TooLarge {
-        /// The address.
-        url: Url,
-    },
+    TooLarge { url: Url },
     /// An answer is not what the ledger's interface promises.
     #[error("the answer of {url} is not the ledger's")]
     Format {
-        /// The address.
         url: Url,
         /// What is wrong.
         #[source]
@@ -92,10 +81,7 @@ pub enum DclError {
     },
     /// A list does not end.
     #[error("the list at {url} does not end")]
-    Endless {
-        /// The address.
-        url: Url,
-    },
+    Endless { url: Url },
     /// The whole update took too long.
     #[error("the update did not end within {} s", UPDATE_TIMEOUT.as_secs())]
     Deadline,
@@ -109,7 +95,7 @@ pub enum DclError {
 
 /// What a fetch of revocations got.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct RevocationUpdate {
+pub(crate) struct RevocationUpdate {
     /// Revocation sets written.
     pub sets: usize,
     /// Serial numbers in them.
@@ -118,23 +104,22 @@ pub struct RevocationUpdate {
     pub rejected: BTreeMap<String, String>,
 }
 
-/// A ledger.
 #[derive(Debug, Clone)]
-pub struct DclClient {
+pub(crate) struct DclClient {
     http: Client,
     base: Url,
 }
 
 impl DclClient {
     /// Uses `http`, whose TLS settings are the caller's, for the ledger at `base`.
-    pub fn new(http: Client, base: &str) -> Result<Self, DclError> {
+    pub(crate) fn new(http: Client, base: &str) -> Result<Self, DclError> {
         let parsed = Url::parse(base).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
         Ok(Self { http, base: parsed.ok_or_else(|| DclError::Url { url: base.to_owned() })? })
     }
 
     /// A client of its own for the ledger at `base`: made when it is needed, since it is needed once a day.
     /// Its certificate is judged by `now`, for the machine's clock may not be set.
-    pub fn connect(base: &str, now: Timestamp) -> Result<Self, DclError> {
+    pub(crate) fn connect(base: &str, now: Timestamp) -> Result<Self, DclError> {
         // Installed already: just as well.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let builder = Client::builder().connect_timeout(REQUEST_TIMEOUT);
@@ -149,7 +134,7 @@ impl DclClient {
     }
 
     /// Fetches every approved PAA into `directory`, each judged alone; the success is recorded last.
-    pub async fn update_paas(&self, directory: &Path, now: Timestamp) -> Result<Fetched, DclError> {
+    pub(crate) async fn update_paas(&self, directory: &Path, now: Timestamp) -> Result<Fetched, DclError> {
         let found = tokio::time::timeout(UPDATE_TIMEOUT, self.root_certificates()).await;
         let found = found.map_err(|_| DclError::Deadline)??;
         let (directory, source) = (directory.to_owned(), self.base.to_string());
@@ -159,7 +144,7 @@ impl DclClient {
 
     /// Fetches every revocation list into `directory`, as revocation sets in one file. Where a list cannot be had, the sets
     /// of its issuer that were known before stay: an outage must not make a revoked certificate good again.
-    pub async fn update_revocations(&self, directory: &Path) -> Result<RevocationUpdate, DclError> {
+    pub(crate) async fn update_revocations(&self, directory: &Path) -> Result<RevocationUpdate, DclError> {
         let fetched = tokio::time::timeout(UPDATE_TIMEOUT, self.revocation_sets()).await;
         let (update, sets, missed) = fetched.map_err(|_| DclError::Deadline)??;
         let directory = directory.to_owned();

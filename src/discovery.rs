@@ -41,17 +41,17 @@ mod browse;
 mod cache;
 mod candidates;
 #[cfg(feature = "sim")]
-pub mod fuzz;
+pub(crate) mod fuzz;
 mod guard;
 mod health;
 pub(crate) mod interfaces;
 mod own;
 #[cfg(feature = "sim")]
-pub mod register;
+pub(crate) mod register;
 mod schedule;
 mod search;
 mod survey;
-pub mod txt;
+pub(crate) mod txt;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -63,11 +63,11 @@ use tokio_util::sync::CancellationToken;
 
 use self::cache::{Cache, Kind};
 pub use self::cache::{DiscoveryEvent, Seen};
-pub use self::candidates::Candidates;
-pub use self::health::Health;
-pub use self::interfaces::InterfaceState;
+pub(crate) use self::candidates::Candidates;
+pub(crate) use self::health::Health;
+pub(crate) use self::interfaces::InterfaceState;
 use self::search::{Finding, Wanted};
-pub use self::survey::{Echo, EchoOutcome, Survey, survey};
+pub(crate) use self::survey::{Echo, EchoOutcome, Survey, survey};
 use crate::commissioning::ports::{DiscoverError, Discovery};
 use crate::config::NetworkConfig;
 use crate::node::{Announced, CommissionableNode, NodeId, OperationalIdentity, OperationalNode};

@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 /// The upper half of a subject that is a CASE Authenticated Tag (Matter Core 2.5.5.5).
 const CAT_SUBJECT_PREFIX: u64 = 0xFFFF_FFFD_0000_0000;
 /// A certificate holds at most three tags (Matter Core 6.6.2.1.2).
-pub const MAX_CATS_PER_NOC: usize = 3;
+pub(crate) const MAX_CATS_PER_NOC: usize = 3;
 
 /// A CASE Authenticated Tag: identifier in the upper 16 bits, version (never 0) in the lower (Matter Core 6.6.2.1.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -137,7 +137,7 @@ pub struct AclEntry {
 }
 
 /// AuthMode CASE.
-pub const AUTH_MODE_CASE: u8 = 2;
+pub(crate) const AUTH_MODE_CASE: u8 = 2;
 
 /// What a device's Access Control cluster can hold (Matter Core 9.10.6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

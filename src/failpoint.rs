@@ -121,11 +121,11 @@ pub const ALL: &[&str] = &[
 /// A point is reached.
 #[cfg(not(feature = "sim"))]
 #[inline(always)]
-pub fn reach(_name: &'static str) {}
+pub(crate) fn reach(_name: &'static str) {}
 
 /// A point is reached: where it is the armed one, the process ends here, as if the power had gone, or holds.
 #[cfg(feature = "sim")]
-pub fn reach(name: &'static str) {
+pub(crate) fn reach(name: &'static str) {
     armed::reach(name);
 }
 

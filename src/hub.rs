@@ -33,8 +33,8 @@ pub(crate) mod clock;
 pub(crate) mod commission;
 pub(crate) mod controllers;
 pub(crate) mod discover;
-pub mod doctor;
-pub mod doors;
+pub(crate) mod doctor;
+pub(crate) mod doors;
 pub(crate) mod health;
 pub(crate) mod icd;
 pub(crate) mod inventory;
@@ -57,7 +57,7 @@ pub(crate) mod succession;
 pub(crate) mod sync;
 pub(crate) mod trust;
 pub(crate) mod turns;
-pub mod world;
+pub(crate) mod world;
 
 #[cfg(test)]
 #[cfg(feature = "sim")]
@@ -100,7 +100,7 @@ impl<W: World> Commissioning<W> {
 }
 
 /// The running daemon, as its own parts and the admin API see it.
-pub struct Hub<W: World> {
+pub(crate) struct Hub<W: World> {
     pub(crate) config: Config,
     pub(crate) store: Store,
     pub(crate) journal: JournalHandle,

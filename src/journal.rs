@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::node::NodeId;
 use crate::plain;
 
-pub use self::message_id::message_id;
+pub(crate) use self::message_id::message_id;
 
 mod message_id;
 

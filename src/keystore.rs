@@ -24,9 +24,9 @@ use crate::node::{FabricId, NodeId};
 use crate::secret::{IpkEpochKey, OperationalSigningKey};
 
 /// The file's name in the state directory.
-pub const FILE_NAME: &str = "fabric.keys";
+pub(crate) const FILE_NAME: &str = "fabric.keys";
 /// The credential's name for systemd's `LoadCredentialEncrypted=`.
-pub const CREDENTIAL_NAME: &str = "matterbind-seal";
+pub(crate) const CREDENTIAL_NAME: &str = "matterbind-seal";
 const MAGIC: &str = "matterbind-fabric-keys";
 const VERSION: u32 = 1;
 /// Far above what a bundle takes; a larger file is not ours.
@@ -95,16 +95,10 @@ pub enum LoadError {
     Missing(PathBuf),
     /// It cannot be read.
     #[error("{} cannot be read: {source}", path.display())]
-    Unreadable {
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    Unreadable { path: PathBuf, source: io::Error },
     /// Others may read it.
     #[error("{} has mode {mode:03o}, others than its owner may read the fabric's keys: chmod 600 it", path.display())]
     Exposed {
-        /// Which file.
         path: PathBuf,
         /// Its permission bits.
         mode: u32,
@@ -112,19 +106,13 @@ pub enum LoadError {
     /// Cut off, changed, or never ours.
     #[error("{} is damaged ({what}): restore it from a backup", path.display())]
     Damaged {
-        /// Which file.
         path: PathBuf,
         /// What does not fit.
         what: &'static str,
     },
     /// A later matterbind wrote it.
     #[error("{} has format version {found}, this matterbind reads {VERSION}: install the newer one", path.display())]
-    NewerVersion {
-        /// Which file.
-        path: PathBuf,
-        /// Its version.
-        found: u32,
-    },
+    NewerVersion { path: PathBuf, found: u32 },
     /// Sealed, and no credential was given.
     #[error(
         "{} is sealed, and no credential {CREDENTIAL_NAME} was given: give the unit its \
@@ -149,12 +137,7 @@ pub enum SaveError {
     Exists(PathBuf),
     /// The disk says no; the earlier file stands.
     #[error("{} cannot be written: {source}", path.display())]
-    Io {
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    Io { path: PathBuf, source: io::Error },
     /// The sealing library failed.
     #[error("the bundle cannot be sealed: {0}")]
     Seal(String),
@@ -209,7 +192,6 @@ impl Seal for SealKey {
 /// A bundle that was loaded.
 #[derive(Debug)]
 pub struct Loaded {
-    /// The keys.
     pub bundle: KeyBundle,
     /// Whether they were sealed; plain keys deserve one warning.
     pub sealed: bool,
@@ -219,7 +201,7 @@ pub struct Loaded {
 ///
 /// # Errors
 /// It cannot be read.
-pub fn is_sealed(state_dir: &Path) -> io::Result<Option<bool>> {
+pub(crate) fn is_sealed(state_dir: &Path) -> io::Result<Option<bool>> {
     let mut header = [0; 64];
     let length = match File::open(state_dir.join(FILE_NAME)).and_then(|mut file| file.read(&mut header)) {
         Ok(length) => length,
@@ -242,7 +224,7 @@ impl Keystore {
         Self { path: state_dir.join(FILE_NAME), seal }
     }
 
-    /// The file.
+    /// The file that holds the bundle, sealed or not.
     pub fn path(&self) -> &Path {
         &self.path
     }

@@ -1,5 +1,5 @@
 //! Parse, dispatch, exit code. No runtime here: `demo` makes its namespaces before the first thread.
 
 fn main() -> std::process::ExitCode {
-    matterbind::cli::main(std::env::args_os()).into()
+    matterbind::main(std::env::args_os()).into()
 }

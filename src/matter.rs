@@ -12,30 +12,30 @@ mod challenge;
 pub(crate) mod check_in;
 mod codec;
 mod command;
-pub mod credentials;
+pub(crate) mod credentials;
 mod datagram;
 #[cfg(feature = "sim")]
-pub mod fuzz;
+pub(crate) mod fuzz;
 mod handshake;
 mod heard;
-pub mod link;
+pub(crate) mod link;
 mod network;
-pub mod operational;
-pub mod pase;
+pub(crate) mod operational;
+pub(crate) mod pase;
 mod places;
 mod race;
 mod replies;
 mod session;
 mod socket;
-pub mod stack;
+pub(crate) mod stack;
 pub(crate) mod waker;
-pub mod x509;
+pub(crate) mod x509;
 
-pub use credentials::{CredentialError, Credentials, mint};
+pub use credentials::{Credentials, mint};
 pub use link::Link;
 pub use operational::CaseLink;
 pub use pase::PaseLink;
-pub use stack::{Stack, StackError, StackHealth, StackOptions};
+pub use stack::{Stack, StackOptions};
 
 // embassy-time's driver links against a timer queue that is not tied to an executor; nothing else names the crate.
 use embassy_time_queue_utils as _;

@@ -17,13 +17,14 @@ mod marks;
 mod peer;
 mod session;
 
-pub use icd::{CheckInCounter, Counted, IcdParameters, IcdSleep};
-pub use marks::Marks;
-pub use peer::{Announced, BluetoothAddress, BluetoothNode, Peer};
-pub use session::SessionParameters;
+pub(crate) use icd::{CheckInCounter, Counted, IcdParameters, IcdSleep};
+pub(crate) use marks::Marks;
+pub(crate) use peer::BluetoothAddress;
+pub use peer::{Announced, BluetoothNode, Peer};
+pub(crate) use session::SessionParameters;
 
 /// The range from which the hub allocates fabric and node ids: exact in every JSON reader (cloud-contract 6.3).
-pub const OWN_ID_MAX: u64 = (1 << 31) - 1;
+pub(crate) const OWN_ID_MAX: u64 = (1 << 31) - 1;
 
 /// A 64-bit operational node id (Matter Core 2.5.5.1). The hub's own devices lie in 1..=[`OWN_ID_MAX`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
@@ -57,7 +58,7 @@ pub struct FabricId(pub u64);
 /// An IP address with the interface it was seen on: a link-local address means nothing without it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ScopedAddress {
-    /// The address.
+    /// Link-local ones need `scope`.
     pub ip: IpAddr,
     /// Name and index of the interface on which it was seen. Only link-local addresses need it to be sent to.
     pub scope: Option<(String, u32)>,
@@ -82,7 +83,7 @@ impl ScopedAddress {
 }
 
 /// fe80::/10.
-pub fn is_unicast_link_local(ip: Ipv6Addr) -> bool {
+pub(crate) fn is_unicast_link_local(ip: Ipv6Addr) -> bool {
     ip.segments()[0] & 0xFFC0 == 0xFE80
 }
 
@@ -97,7 +98,7 @@ impl fmt::Display for ScopedAddress {
 }
 
 /// Reads `fe80::1%eth0`, or a plain address, as [`ScopedAddress`] is written: the address, and the name of its interface.
-pub fn read_scoped(text: &str) -> Option<(IpAddr, Option<&str>)> {
+pub(crate) fn read_scoped(text: &str) -> Option<(IpAddr, Option<&str>)> {
     let (ip, interface) = text.split_once('%').map_or((text, None), |(ip, name)| (ip, Some(name)));
     Some((ip.parse().ok()?, interface))
 }
@@ -109,7 +110,7 @@ pub struct CommissionableNode {
     pub instance: String,
     /// All addresses, best first.
     pub addresses: Vec<ScopedAddress>,
-    /// UDP port.
+    /// Of UDP, 5540 unless the device has another.
     pub port: u16,
     /// What the TXT record says.
     pub txt: CommissionableTxt,
@@ -234,7 +235,6 @@ pub struct OperationalNode {
     pub node_id: NodeId,
     /// All addresses, best first.
     pub addresses: Vec<ScopedAddress>,
-    /// UDP port.
     pub port: u16,
     /// What the TXT record says.
     pub txt: OperationalTxt,

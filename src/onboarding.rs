@@ -15,7 +15,7 @@ use zeroize::ZeroizeOnDrop;
 use crate::secret::Passcode;
 
 /// Passcodes that no device may use (Matter Core 5.1.7.1).
-pub const RESERVED_PASSCODES: [u32; 12] = [
+pub(crate) const RESERVED_PASSCODES: [u32; 12] = [
     0, 11_111_111, 22_222_222, 33_333_333, 44_444_444, 55_555_555, 66_666_666, 77_777_777, 88_888_888, 99_999_999,
     12_345_678, 87_654_321,
 ];
@@ -130,10 +130,7 @@ pub enum PayloadError {
     },
     /// A QR code for several devices (Matter Core 5.1.5).
     #[error("the code holds the payloads of {count} devices, and one is taken in at a time")]
-    SeveralPayloads {
-        /// How many.
-        count: usize,
-    },
+    SeveralPayloads { count: usize },
     /// Verhoeff check failed (Matter Core 5.1.4.1.5).
     #[error("the check digit is wrong: one of the digits was mistyped")]
     WrongCheckDigit,

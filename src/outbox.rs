@@ -2,7 +2,7 @@
 //!
 //! Not here: HTTP (`cloud`), SQL (`store`), what to compare (`reconcile`).
 
-pub mod dispatcher;
-pub mod foreign;
-pub mod ports;
-pub mod schedule;
+pub(crate) mod dispatcher;
+pub(crate) mod foreign;
+pub(crate) mod ports;
+pub(crate) mod schedule;

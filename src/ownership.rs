@@ -21,7 +21,7 @@ const SERVICE_USER: &str = "matterbind";
 /// This thread, and every one that it starts meanwhile, acts for somebody else; until this is dropped.
 #[must_use]
 #[derive(Debug)]
-pub struct ActingFor {
+pub(crate) struct ActingFor {
     /// Root's own ids and groups; `None` where nothing was changed.
     before: Option<(Uid, Gid, Vec<Gid>)>,
     /// Credentials belong to the thread.
@@ -33,7 +33,7 @@ impl ActingFor {
     ///
     /// # Errors
     /// The directory cannot be looked at, or the kernel refuses.
-    pub fn owner_of(directory: &Path) -> io::Result<Self> {
+    pub(crate) fn owner_of(directory: &Path) -> io::Result<Self> {
         let nobody_else = Self { before: None, not_send: PhantomData };
         if !geteuid().is_root() {
             return Ok(nobody_else);
@@ -68,7 +68,7 @@ impl Drop for ActingFor {
 ///
 /// # Errors
 /// It cannot be made.
-pub fn make_state_dir(state_dir: &Path) -> io::Result<()> {
+pub(crate) fn make_state_dir(state_dir: &Path) -> io::Result<()> {
     if state_dir.exists() {
         return Ok(());
     }

@@ -24,7 +24,7 @@ use crate::attestation::{Material, Report, certification_declaration::DECLARATIO
 use crate::config::{AllowTest, AttestationConfig, AttestationPolicy};
 
 /// The name of the record of the last successful fetch, in a PAA directory.
-pub const FETCHED_FILE: &str = "fetched.json";
+pub(crate) const FETCHED_FILE: &str = "fetched.json";
 
 /// The most certificates of one PEM file.
 const PEM_CERTIFICATES_MAX: usize = 1000;
@@ -32,17 +32,15 @@ const PEM_CERTIFICATES_MAX: usize = 1000;
 /// A file that was left out, and why.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {reason}", path.display())]
-pub struct Quarantined {
-    /// The file.
+pub(crate) struct Quarantined {
     pub path: PathBuf,
-    /// Why.
     #[source]
     pub reason: QuarantineReason,
 }
 
 /// Why a file was left out.
 #[derive(Debug, thiserror::Error)]
-pub enum QuarantineReason {
+pub(crate) enum QuarantineReason {
     /// It cannot be read.
     #[error("it cannot be read")]
     Read(#[from] io::Error),
@@ -65,7 +63,7 @@ pub enum QuarantineReason {
 
 /// What was loaded.
 #[derive(Debug, Default)]
-pub struct Loaded {
+pub(crate) struct Loaded {
     /// Certificates and revocations that are good.
     pub trust: TrustStore,
     /// Files that are not.
@@ -73,7 +71,7 @@ pub struct Loaded {
 }
 
 /// Loads every PAA of `paa_dirs` and every `*.json` of `revocation_dir`. A directory that does not exist is an empty one.
-pub fn load(paa_dirs: &[PathBuf], revocation_dir: Option<&Path>) -> Loaded {
+pub(crate) fn load(paa_dirs: &[PathBuf], revocation_dir: Option<&Path>) -> Loaded {
     let mut loaded = Loaded::default();
     let paa_files: Vec<_> = paa_dirs.iter().flat_map(|directory| files(directory, &mut loaded.quarantined)).collect();
     for path in paa_files {
@@ -95,12 +93,12 @@ pub fn load(paa_dirs: &[PathBuf], revocation_dir: Option<&Path>) -> Loaded {
 }
 
 /// The directories of PAAs: those configured, or `<state_dir>/paa`.
-pub fn paa_dirs(config: &AttestationConfig, state_dir: &Path) -> Vec<PathBuf> {
+pub(crate) fn paa_dirs(config: &AttestationConfig, state_dir: &Path) -> Vec<PathBuf> {
     if config.paa_dirs.is_empty() { vec![state_dir.join("paa")] } else { config.paa_dirs.clone() }
 }
 
 /// The directory of revocation sets.
-pub fn revocation_dir(state_dir: &Path) -> PathBuf {
+pub(crate) fn revocation_dir(state_dir: &Path) -> PathBuf {
     state_dir.join("revocation")
 }
 
@@ -144,7 +142,7 @@ fn load_paa(path: &Path, trust: &mut TrustStore) -> Result<(), QuarantineReason>
 }
 
 /// The certificates of a DER or PEM text, as DER.
-pub fn certificates(bytes: &[u8]) -> Result<Vec<Vec<u8>>, QuarantineReason> {
+pub(crate) fn certificates(bytes: &[u8]) -> Result<Vec<Vec<u8>>, QuarantineReason> {
     const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
     const END: &str = "-----END CERTIFICATE-----";
     let Some(text) = std::str::from_utf8(bytes).ok().filter(|text| text.contains(BEGIN)) else {
@@ -168,7 +166,7 @@ fn load_revocations(path: &Path, trust: &mut TrustStore) -> Result<(), Quarantin
 
 /// What a fetch got and left out.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Fetched {
+pub(crate) struct Fetched {
     /// Where it came from: an URL or a directory.
     pub source: String,
     /// When it succeeded.
@@ -181,7 +179,7 @@ pub struct Fetched {
 
 /// Why PAAs could not be stored.
 #[derive(Debug, thiserror::Error)]
-pub enum StorePaaError {
+pub(crate) enum StorePaaError {
     /// The file system failed; what was there before is still there.
     #[error("{} cannot be written", path.display())]
     Write {
@@ -194,7 +192,6 @@ pub enum StorePaaError {
     /// The source directory cannot be read.
     #[error("{} cannot be read", path.display())]
     Read {
-        /// The directory.
         path: PathBuf,
         /// What it says.
         #[source]
@@ -209,13 +206,13 @@ pub enum StorePaaError {
 }
 
 /// The last successful fetch into a PAA directory.
-pub fn last_fetched(directory: &Path) -> Option<Fetched> {
+pub(crate) fn last_fetched(directory: &Path) -> Option<Fetched> {
     serde_json::from_slice(&read_bounded(&directory.join(FETCHED_FILE), 1 << 20).ok()?).ok()
 }
 
 /// Stores certificates, each judged alone, one file per subject key identifier, and records the success last. Files that
 /// were there stay: what an operator put in is theirs.
-pub fn store(
+pub(crate) fn store(
     directory: &Path,
     source: &str,
     certificates: impl IntoIterator<Item = (String, Vec<u8>)>,
@@ -258,7 +255,7 @@ pub fn store(
 ///
 /// # Errors
 /// `source` is no directory.
-pub fn collect(source: &Path) -> Result<Vec<(String, Vec<u8>)>, StorePaaError> {
+pub(crate) fn collect(source: &Path) -> Result<Vec<(String, Vec<u8>)>, StorePaaError> {
     let read = |error| StorePaaError::Read { path: source.to_owned(), source: error };
     let mut unreadable = Vec::new();
     if !source.is_dir() {
@@ -301,8 +298,7 @@ fn upper_hex(bytes: &[u8]) -> String {
 /// Why files cannot be verified.
 #[derive(Debug, thiserror::Error)]
 #[error("{} cannot be read", path.display())]
-pub struct VerifyFilesError {
-    /// The file.
+pub(crate) struct VerifyFilesError {
     pub path: PathBuf,
     /// What it says.
     #[source]
@@ -311,12 +307,11 @@ pub struct VerifyFilesError {
 
 /// What `matterbind attestation verify --json` prints.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OfflineResult {
+pub(crate) struct OfflineResult {
     /// Whether chain and declaration are valid.
     pub accepted: bool,
     /// The verdict's word.
     pub verdict: Outcome,
-    /// All findings.
     pub findings: Vec<Finding>,
     /// What was judged.
     pub report: Report,
@@ -326,7 +321,7 @@ pub struct OfflineResult {
 
 /// The files of `matterbind attestation verify`.
 #[derive(Debug, Clone, Copy)]
-pub struct EvidenceFiles<'a> {
+pub(crate) struct EvidenceFiles<'a> {
     /// DAC, DER or PEM.
     pub dac: &'a Path,
     /// PAI, DER or PEM.
@@ -341,7 +336,7 @@ pub struct EvidenceFiles<'a> {
 
 /// Verifies files at `now`. There is no session, so nonce and signature are not judged; test material is reported and
 /// accepted, since this asks whether the evidence is valid, not whether this hub would take the device.
-pub fn verify_files(
+pub(crate) fn verify_files(
     files: &EvidenceFiles<'_>,
     paa_dirs: &[PathBuf],
     revocation_dir: Option<&Path>,

@@ -32,7 +32,7 @@ pub fn is_harmless(character: char) -> bool {
 }
 
 /// Bytes as lower-case hexadecimal. Nothing of them is left in memory that was outgrown, so secrets may be written by it.
-pub fn lower_hex(bytes: &[u8]) -> String {
+pub(crate) fn lower_hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");
@@ -41,7 +41,7 @@ pub fn lower_hex(bytes: &[u8]) -> String {
 }
 
 /// An error with its causes, each said once: some errors name their cause in their own words.
-pub fn with_causes(error: &anyhow::Error) -> String {
+pub(crate) fn with_causes(error: &anyhow::Error) -> String {
     let mut said = String::new();
     for cause in error.chain().map(ToString::to_string) {
         if said.contains(&cause) {
@@ -56,7 +56,7 @@ pub fn with_causes(error: &anyhow::Error) -> String {
 }
 
 /// A name without harmful characters and what they begin (escape sequences), at most `limit` bytes long.
-pub fn clean(text: &str, limit: usize) -> String {
+pub(crate) fn clean(text: &str, limit: usize) -> String {
     let mut kept = String::new();
     let mut characters = text.chars().peekable();
     while let Some(character) = characters.next() {
@@ -79,7 +79,7 @@ pub fn clean(text: &str, limit: usize) -> String {
 }
 
 /// A sentence on one line: where it has harmful characters it shows so.
-pub fn shown(text: &str) -> Cow<'_, str> {
+pub(crate) fn shown(text: &str) -> Cow<'_, str> {
     if text.chars().all(is_harmless) {
         return Cow::Borrowed(text);
     }
@@ -92,7 +92,7 @@ pub fn shown(text: &str) -> Cow<'_, str> {
 }
 
 /// Every string in a document as [`shown`], names of fields too.
-pub fn shown_document(document: &mut Value) {
+pub(crate) fn shown_document(document: &mut Value) {
     match document {
         Value::String(text) => {
             if let Cow::Owned(shown) = shown(text) {
@@ -112,7 +112,7 @@ pub fn shown_document(document: &mut Value) {
 }
 
 /// JSON text whose strings are as [`shown`]. What is no JSON is one such string.
-pub fn shown_json(text: &str) -> Cow<'_, str> {
+pub(crate) fn shown_json(text: &str) -> Cow<'_, str> {
     // A harmful character is there as itself, or behind a backslash.
     if text.chars().all(|c| is_harmless(c) && c != '\\') {
         return Cow::Borrowed(text);
@@ -127,7 +127,7 @@ pub fn shown_json(text: &str) -> Cow<'_, str> {
 }
 
 /// Our own lines on their way to a terminal or a log: line breaks, tabs and colours stay, everything else is as [`shown`].
-pub fn for_terminal(text: &str) -> Cow<'_, str> {
+pub(crate) fn for_terminal(text: &str) -> Cow<'_, str> {
     if text.chars().all(|c| is_harmless(c) || matches!(c, '\n' | '\t')) {
         return Cow::Borrowed(text);
     }
@@ -153,7 +153,7 @@ fn colour(text: &str) -> usize {
 }
 
 /// What the system says of a failure, to be read within a sentence: `connection refused` for `Connection refused (os error 111)`.
-pub fn cause(error: &(impl std::fmt::Display + ?Sized)) -> String {
+pub(crate) fn cause(error: &(impl std::fmt::Display + ?Sized)) -> String {
     let text = error.to_string();
     if text.starts_with("failed to lookup address information") {
         return "its name cannot be resolved".to_owned();

@@ -2,7 +2,7 @@
 //!
 //! Not in the hub package (feature `sim`), and nothing outside tests, the demo and the simulators' own commands may use it.
 
-pub mod cloud;
-pub mod evidence;
-pub mod namespace;
-pub mod virtual_device;
+pub(crate) mod cloud;
+pub(crate) mod evidence;
+pub(crate) mod namespace;
+pub(crate) mod virtual_device;

@@ -79,7 +79,7 @@ impl fmt::Display for OffFabric {
 /// A first "no shared trust roots" from an address that mDNS gives for the node's device. It proves nothing yet: the
 /// announcement may be the memory of one that has lost this address.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Suspicion {
+pub(crate) struct Suspicion {
     node: NodeId,
     announced_as: OperationalIdentity,
     since: Instant,
@@ -88,7 +88,7 @@ pub struct Suspicion {
 impl Suspicion {
     /// `peer` refused `node`. `known` is every name that `node`'s device has, ours among them, each with where mDNS has it
     /// now. `None` where `peer` is at none of them, that is, somebody else.
-    pub fn begin(
+    pub(crate) fn begin(
         node: NodeId,
         peer: SocketAddr,
         known: &[(OperationalIdentity, Vec<SocketAddr>)],
@@ -99,17 +99,17 @@ impl Suspicion {
     }
 
     /// The name whose records have to be confirmed now, and looked at again at [`Suspicion::ask_again_at`].
-    pub fn announced_as(&self) -> OperationalIdentity {
+    pub(crate) fn announced_as(&self) -> OperationalIdentity {
         self.announced_as
     }
 
     /// When the device may be asked again.
-    pub fn ask_again_at(&self) -> Instant {
+    pub(crate) fn ask_again_at(&self) -> Instant {
         self.since + PAUSE
     }
 
     /// `peer` refused again. `sockets` is where mDNS has the device now that its records were confirmed.
-    pub fn conclude(self, peer: SocketAddr, sockets: &[SocketAddr], now: Instant) -> Option<OffFabric> {
+    pub(crate) fn conclude(self, peer: SocketAddr, sockets: &[SocketAddr], now: Instant) -> Option<OffFabric> {
         let at_home = sockets.contains(&peer) && now >= self.ask_again_at();
         let proof = Proof::Refused { peer, announced_as: self.announced_as };
         at_home.then_some(OffFabric { node: self.node, proof })

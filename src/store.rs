@@ -49,21 +49,21 @@ mod task_row;
 #[cfg(test)]
 mod tests;
 
-pub use check_ins::CheckInRow;
-pub use controllers::Enrolled;
-pub use examine::{Examined, Examiner, Integrity, LAST_BACKUP, examine};
-pub use fabric::{
-    FabricMismatch, FabricRow, FabricStart, FabricState, NewFabric, fabric_start, random_fabric_id, random_hub_node_id,
-};
-pub use journal::{JournalFilter, JournalHandle, JournalLimits};
-pub use networks::StoredNetwork;
-pub use nodes::{AttemptRow, AttemptState};
-pub use offline::OfflineState;
+pub(crate) use check_ins::CheckInRow;
+pub(crate) use controllers::Enrolled;
+pub(crate) use examine::{Examined, Examiner, Integrity, LAST_BACKUP, examine};
+pub(crate) use fabric::{FabricMismatch, FabricRow, FabricStart, fabric_start, random_fabric_id, random_hub_node_id};
+pub use fabric::{FabricState, NewFabric};
+pub(crate) use journal::JournalHandle;
+pub use journal::{JournalFilter, JournalLimits};
+pub(crate) use networks::StoredNetwork;
+pub use nodes::AttemptState;
+pub(crate) use offline::OfflineState;
 pub(crate) use open::is_read_only;
-pub use open::{DATABASE_FILE, LOCK_FILE, OpenError, SCHEMA_VERSION};
-pub use removal::{Removal, RemovalStage};
-pub use secrets::TOKENS;
-pub use snapshot::Snapshot;
+pub(crate) use open::{DATABASE_FILE, OpenError, SCHEMA_VERSION};
+pub(crate) use removal::{Removal, RemovalStage};
+pub(crate) use secrets::TOKENS;
+pub(crate) use snapshot::Snapshot;
 
 /// Jobs that may wait for the thread. Callers beyond this wait; events beyond this are dropped and counted.
 const QUEUE: usize = 1024;

@@ -12,22 +12,22 @@ use std::time::Duration;
 use sd_notify::NotifyState;
 
 /// The daemon is ready: discovery and the Matter stack run.
-pub fn ready() {
+pub(crate) fn ready() {
     send(&[NotifyState::Ready]);
 }
 
 /// The line that `systemctl status` shows.
-pub fn status(line: &str) {
+pub(crate) fn status(line: &str) {
     send(&[NotifyState::Status(line)]);
 }
 
 /// A clean stop has begun.
-pub fn stopping() {
+pub(crate) fn stopping() {
     send(&[NotifyState::Stopping]);
 }
 
 /// The daemon is alive: every part has answered.
-pub fn beat() {
+pub(crate) fn beat() {
     if watchdog_interval().is_some() {
         send(&[NotifyState::Watchdog]);
     }
@@ -56,12 +56,12 @@ fn send(states: &[NotifyState<'_>]) {
 }
 
 /// Half of WatchdogSec, if systemd watches this process.
-pub fn watchdog_interval() -> Option<Duration> {
+pub(crate) fn watchdog_interval() -> Option<Duration> {
     sd_notify::watchdog_enabled().map(|whole| whole / 2)
 }
 
 /// Whether stderr is connected to the journal (`$JOURNAL_STREAM` names its device and inode).
-pub fn stderr_is_journal() -> bool {
+pub(crate) fn stderr_is_journal() -> bool {
     let Some((device, inode)) = std::env::var("JOURNAL_STREAM").ok().and_then(|text| {
         let (device, inode) = text.split_once(':')?;
         Some((device.parse::<u64>().ok()?, inode.parse::<u64>().ok()?))

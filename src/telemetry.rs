@@ -22,10 +22,10 @@ use crate::plain;
 use self::journald::Journald;
 use self::limiter::{Limiter, Place};
 
-pub mod exposition;
+pub(crate) mod exposition;
 mod journald;
 mod limiter;
-pub mod metrics;
+pub(crate) mod metrics;
 
 /// Libraries that print what they send or receive, or what we say ourselves, and the most that they may print whatever the filter
 /// says.
@@ -56,7 +56,7 @@ static FILTER: OnceLock<Replace> = OnceLock::new();
 
 /// Diagnostics cannot be set up.
 #[derive(Debug, thiserror::Error)]
-pub enum TelemetryError {
+pub(crate) enum TelemetryError {
     /// The filter does not parse.
     #[error("log.level: {0}")]
     Filter(#[from] tracing_subscriber::filter::ParseError),
@@ -77,7 +77,7 @@ pub enum TelemetryError {
 ///
 /// # Errors
 /// The filter is wrong, or journald was asked for by name and is not there.
-pub fn init(config: &LogConfig, verbose: u8) -> Result<(), TelemetryError> {
+pub(crate) fn init(config: &LogConfig, verbose: u8) -> Result<(), TelemetryError> {
     let filter = EnvFilter::try_new(directives(&config.level, verbose))?;
     let layer = output(config.format)?;
     let caps = Caps::new(verbose > 0 || config.level.contains("rs_matter"));
@@ -95,7 +95,7 @@ pub fn init(config: &LogConfig, verbose: u8) -> Result<(), TelemetryError> {
 ///
 /// # Errors
 /// The filter is wrong; the earlier one stays.
-pub fn reload(config: &LogConfig, verbose: u8) -> Result<(), TelemetryError> {
+pub(crate) fn reload(config: &LogConfig, verbose: u8) -> Result<(), TelemetryError> {
     let filter = EnvFilter::try_new(directives(&config.level, verbose))?;
     match FILTER.get() {
         Some(replace) if replace(filter) => Ok(()),

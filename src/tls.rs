@@ -13,7 +13,7 @@ use rustls::time_provider::TimeProvider;
 use rustls_platform_verifier::Verifier;
 
 /// What time it is, as far as it can be believed.
-pub type Now = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+pub(crate) type Now = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
 /// Certificates are judged by this time, whenever one is shown.
 struct Believed(Now);
@@ -35,7 +35,7 @@ impl TimeProvider for Believed {
 ///
 /// # Errors
 /// The machine has no certificates to trust anybody by.
-pub fn config(now: &Now) -> Result<ClientConfig, rustls::Error> {
+pub(crate) fn config(now: &Now) -> Result<ClientConfig, rustls::Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let verifier = Verifier::new(Arc::clone(&provider))?;
     let config = ClientConfig::builder_with_details(provider, Arc::new(Believed(Arc::clone(now))))

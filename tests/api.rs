@@ -15,12 +15,12 @@ use base64::engine::general_purpose::STANDARD;
 use fake_backend::fake_controllers::CODE;
 use fake_backend::{ABSENT, GOOD, PENDING, REJECTED, Running, SLOW, TOKEN, entry, start};
 use futures_util::StreamExt;
-use matterbind::admin::auth::Guard;
-use matterbind::admin::server::{AdminOptions, AdminServer, BindError};
-use matterbind::backup::{Identity, Lock, Unlock, decrypt, encrypt};
-use matterbind::cli::client::{self, AdminClient};
-use matterbind::journal::Level;
-use matterbind::secret::OperatorSecret;
+use matterbind::facade::admin::auth::Guard;
+use matterbind::facade::admin::server::{AdminOptions, AdminServer, BindError};
+use matterbind::facade::backup::{Identity, Lock, Unlock, decrypt, encrypt};
+use matterbind::facade::cli::client::{self, AdminClient};
+use matterbind::facade::journal::Level;
+use matterbind::facade::secret::OperatorSecret;
 use serde_json::{Value, json};
 
 /// What a command left behind.

@@ -14,8 +14,8 @@ mod support {
 
 use std::path::{Path, PathBuf};
 
-use matterbind::sim::evidence::certificate::CertificateSpec;
-use matterbind::sim::evidence::{Builder, Evidence};
+use matterbind::facade::sim::evidence::certificate::CertificateSpec;
+use matterbind::facade::sim::evidence::{Builder, Evidence};
 use serde_json::Value;
 
 use support::daemon::{Hub, Options, VirtualDevice};

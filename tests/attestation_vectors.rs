@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use jiff::Timestamp;
-use matterbind::attestation::policy::{Outcome, decide};
-use matterbind::attestation::{Evidence, Material, Report, TrustStore, verify, verify_material};
-use matterbind::config::{AllowTest, AttestationConfig};
-use matterbind::sim::evidence::{attestation_elements, sign};
+use matterbind::facade::attestation::policy::{Outcome, decide};
+use matterbind::facade::attestation::{Evidence, Material, Report, TrustStore, verify, verify_material};
+use matterbind::facade::config::{AllowTest, AttestationConfig};
+use matterbind::facade::sim::evidence::{attestation_elements, sign};
 use serde_json::Value;
 
 fn vectors() -> Option<PathBuf> {

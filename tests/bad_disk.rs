@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::mpsc::channel;
 
-use matterbind::failpoint;
+use matterbind::facade::failpoint;
 use rusqlite::Connection;
 use serde_json::Value;
 

@@ -18,10 +18,10 @@ mod support {
 
 use std::path::{Path, PathBuf};
 
-use matterbind::backup::Identity;
-use matterbind::controller::csr;
-use matterbind::fabric::Cat;
-use matterbind::keystore::Keystore;
+use matterbind::facade::backup::Identity;
+use matterbind::facade::controller::csr;
+use matterbind::facade::fabric::Cat;
+use matterbind::facade::keystore::Keystore;
 use p256::ecdsa::signature::Verifier;
 use p256::ecdsa::{DerSignature, SigningKey, VerifyingKey};
 use serde_json::{Value, json};

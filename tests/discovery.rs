@@ -19,11 +19,11 @@ use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use matterbind::commissioning::ports::{DiscoverError, Discovery};
-use matterbind::config::NetworkConfig;
-use matterbind::discovery::{DiscoveryEvent, LanDiscovery, Seen};
-use matterbind::node::{Announced, CommissionableNode};
-use matterbind::onboarding::Discriminator;
+use matterbind::facade::commissioning::ports::{DiscoverError, Discovery};
+use matterbind::facade::config::NetworkConfig;
+use matterbind::facade::discovery::{DiscoveryEvent, LanDiscovery, Seen};
+use matterbind::facade::node::{Announced, CommissionableNode};
+use matterbind::facade::onboarding::Discriminator;
 use tokio::sync::broadcast;
 
 use support::daemon::VirtualDevice;
@@ -206,8 +206,8 @@ fn link_local_addresses_are_enough() {
 #[cfg(feature = "sim")]
 #[test]
 fn what_the_advertiser_announces_is_found_and_leaves() {
-    use matterbind::discovery::register::{Advertiser, ServiceKind};
-    use matterbind::node::NodeId;
+    use matterbind::facade::discovery::register::{Advertiser, ServiceKind};
+    use matterbind::facade::node::NodeId;
 
     let Some(lab) = Lab::new(Families::Both) else { return };
     let advertiser = lab.among_devices(|| async { Advertiser::new(&NetworkConfig::default()).expect("mDNS starts") });

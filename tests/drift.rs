@@ -14,14 +14,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use matterbind::bluetooth::Bluetooth;
-use matterbind::commissioning::ports::{MatterLink, OperationalSession};
-use matterbind::config::BluetoothConfig;
-use matterbind::fabric::{Cat, Privilege};
-use matterbind::keystore::Keystore;
-use matterbind::matter::credentials::reissue_hub_noc;
-use matterbind::matter::{Credentials, Link, Stack, StackOptions};
-use matterbind::node::NodeId;
+use matterbind::facade::bluetooth::Bluetooth;
+use matterbind::facade::commissioning::ports::{MatterLink, OperationalSession};
+use matterbind::facade::config::BluetoothConfig;
+use matterbind::facade::fabric::{Cat, Privilege};
+use matterbind::facade::keystore::Keystore;
+use matterbind::facade::matter::credentials::reissue_hub_noc;
+use matterbind::facade::matter::{Credentials, Link, Stack, StackOptions};
+use matterbind::facade::node::NodeId;
 use serde_json::{Value, json};
 
 use support::daemon::{Hub, Options, PATIENCE};

@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use fake_backend::{Running, entry, start};
-use matterbind::journal::Level;
+use matterbind::facade::journal::Level;
 use serde_json::Value;
 
 fn command(running: &Running, arguments: &[&str]) -> Command {

@@ -12,16 +12,16 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use matterbind::bind::{BindRequest, CloudDevice, MatterInfo};
-use matterbind::cloud::RENEW_AHEAD;
-use matterbind::cloud::budget::Budget;
-use matterbind::dcl::schedule::{self, History};
-use matterbind::node::{FabricId, NodeId};
-use matterbind::outbox::foreign::ForeignAnswer;
-use matterbind::outbox::ports::{OutboxEntry, OutboxId, OutboxState, OutboxTask};
-use matterbind::outbox::schedule::{Action, Outcome, ReadBack, Step, action, advance, begin_sending};
-use matterbind::rhythm::Place;
-use matterbind::secret::BindingCode;
+use matterbind::facade::bind::{BindRequest, CloudDevice, MatterInfo};
+use matterbind::facade::cloud::RENEW_AHEAD;
+use matterbind::facade::cloud::budget::Budget;
+use matterbind::facade::dcl::schedule::{self, History};
+use matterbind::facade::node::{FabricId, NodeId};
+use matterbind::facade::outbox::foreign::ForeignAnswer;
+use matterbind::facade::outbox::ports::{OutboxEntry, OutboxId, OutboxState, OutboxTask};
+use matterbind::facade::outbox::schedule::{Action, Outcome, ReadBack, Step, action, advance, begin_sending};
+use matterbind::facade::rhythm::Place;
+use matterbind::facade::secret::BindingCode;
 
 const HUBS: u64 = 1000;
 const MINUTES: usize = 8 * 60;

@@ -10,7 +10,7 @@ mod fake_backend;
 
 use fake_backend::fake_controllers::CODE;
 use fake_backend::{Running, TOKEN, start_with};
-use matterbind::admin::tls::{KeyPair, Tls};
+use matterbind::facade::admin::tls::{KeyPair, Tls};
 use serde_json::{Value, json};
 
 const CSR: &str = "-----BEGIN CERTIFICATE REQUEST-----";

@@ -25,7 +25,7 @@ use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, channel};
 
-use matterbind::plain::is_harmless;
+use matterbind::facade::plain::is_harmless;
 use serde_json::{Value, json};
 
 use support::daemon::{Hub, MATTERBIND, Options};

@@ -10,9 +10,9 @@ mod support {
     pub mod matterjs;
 }
 
-use matterbind::backup::{Identity, export_root};
-use matterbind::keystore::Keystore;
-use matterbind::secret::OperationalSigningKey;
+use matterbind::facade::backup::{Identity, export_root};
+use matterbind::facade::keystore::Keystore;
+use matterbind::facade::secret::OperationalSigningKey;
 use serde_json::json;
 
 use support::daemon::{Hub, Options};

@@ -12,17 +12,17 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use matterbind::bluetooth::Bluetooth;
-use matterbind::commissioning::ports::{
+use matterbind::facade::bluetooth::Bluetooth;
+use matterbind::facade::commissioning::ports::{
     AttributePath, LinkError, MatterLink, NoAnswer, OperationalSession, PaseSession,
 };
-use matterbind::config::BluetoothConfig;
-use matterbind::fabric::{AclEntry, AclLimits, Cat, CatGrant, Privilege, granted_cats, plan_acl};
-use matterbind::matter::credentials::reissue_hub_noc;
-use matterbind::matter::{CaseLink, Credentials, Link, PaseLink, Stack, StackOptions, mint};
-use matterbind::node::{FabricId, NodeId};
-use matterbind::onboarding::SetupCode;
-use matterbind::secret::Passcode;
+use matterbind::facade::config::BluetoothConfig;
+use matterbind::facade::fabric::{AclEntry, AclLimits, Cat, CatGrant, Privilege, granted_cats, plan_acl};
+use matterbind::facade::matter::credentials::reissue_hub_noc;
+use matterbind::facade::matter::{CaseLink, Credentials, Link, PaseLink, Stack, StackOptions, mint};
+use matterbind::facade::node::{FabricId, NodeId};
+use matterbind::facade::onboarding::SetupCode;
+use matterbind::facade::secret::Passcode;
 
 /// For one session, whatever comes.
 const BUDGET: Duration = Duration::from_secs(15);

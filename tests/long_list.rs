@@ -14,11 +14,11 @@ use axum::response::Json;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
-use matterbind::bind::CloudDevice;
-use matterbind::cloud::{Client, MemoryTokens};
-use matterbind::config::{BeforeCommissioning, CloudConfig, OnAccessDrift, OnCloudMissing, OnRejected};
-use matterbind::node::FabricId;
-use matterbind::outbox::ports::BindApi;
+use matterbind::facade::bind::CloudDevice;
+use matterbind::facade::cloud::{Client, MemoryTokens};
+use matterbind::facade::config::{BeforeCommissioning, CloudConfig, OnAccessDrift, OnCloudMissing, OnRejected};
+use matterbind::facade::node::FabricId;
+use matterbind::facade::outbox::ports::BindApi;
 use serde_json::{Value, json};
 
 /// The system's allocator, which counts what is in use.

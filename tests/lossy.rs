@@ -11,14 +11,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use matterbind::bluetooth::Bluetooth;
-use matterbind::commissioning::ports::{LinkError, MatterLink, NoAnswer, OperationalSession, PaseSession};
-use matterbind::config::BluetoothConfig;
-use matterbind::fabric::Cat;
-use matterbind::matter::{CaseLink, Credentials, Link, Stack, StackOptions, mint};
-use matterbind::node::{FabricId, NodeId, Peer};
-use matterbind::secret::Passcode;
-use matterbind::sim::virtual_device::{self, VirtualDeviceOptions};
+use matterbind::facade::bluetooth::Bluetooth;
+use matterbind::facade::commissioning::ports::{LinkError, MatterLink, NoAnswer, OperationalSession, PaseSession};
+use matterbind::facade::config::BluetoothConfig;
+use matterbind::facade::fabric::Cat;
+use matterbind::facade::matter::{CaseLink, Credentials, Link, Stack, StackOptions, mint};
+use matterbind::facade::node::{FabricId, NodeId, Peer};
+use matterbind::facade::secret::Passcode;
+use matterbind::facade::sim::virtual_device::{self, VirtualDeviceOptions};
 use tokio_util::sync::CancellationToken;
 
 #[path = "support/relay.rs"]

@@ -15,10 +15,10 @@ use std::process::Command;
 
 use chromium::Browser;
 use fake_backend::{Running, TERMS, TOKEN, WAITS, node, start};
-use matterbind::admin::wire::BluetoothStatus;
-use matterbind::bind::BindState;
-use matterbind::journal::Level;
-use matterbind::node::{NodeRecord, NodeState};
+use matterbind::facade::admin::wire::BluetoothStatus;
+use matterbind::facade::bind::BindState;
+use matterbind::facade::journal::Level;
+use matterbind::facade::node::{NodeRecord, NodeState};
 
 /// A browser that shows the page of a pretended daemon.
 struct Shown {

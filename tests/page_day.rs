@@ -21,7 +21,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use matterbind::sim::evidence::Builder;
+use matterbind::facade::sim::evidence::Builder;
 use qrcode::QrCode;
 use serde_json::{Value, json};
 

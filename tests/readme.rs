@@ -6,8 +6,8 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use matterbind::telemetry::exposition::Exposition;
-use matterbind::telemetry::metrics::{Metrics, Standing};
+use matterbind::facade::telemetry::exposition::Exposition;
+use matterbind::facade::telemetry::metrics::{Metrics, Standing};
 
 /// Where a commissioning's codes are given.
 const SOURCES: &[&str] = &[

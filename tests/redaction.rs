@@ -15,8 +15,8 @@ use std::os::unix::net::UnixStream;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
-use matterbind::keystore::Keystore;
-use matterbind::sim::cloud::{Fault, FaultKind, Scenario, SimCloud};
+use matterbind::facade::keystore::Keystore;
+use matterbind::facade::sim::cloud::{Fault, FaultKind, Scenario, SimCloud};
 use rs_matter::BasicCommData;
 use tokio_util::sync::CancellationToken;
 

@@ -11,12 +11,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use jiff::Timestamp;
-use matterbind::backup::{Identity, make};
-use matterbind::fabric::Cat;
-use matterbind::matter::credentials::{Credentials, mint};
-use matterbind::node::{FabricId, NodeId};
-use matterbind::sim::evidence::TEST_PAA_NOVID_CERT;
-use matterbind::store::{NewFabric, Store};
+use matterbind::facade::backup::{Identity, make};
+use matterbind::facade::fabric::Cat;
+use matterbind::facade::matter::credentials::{Credentials, mint};
+use matterbind::facade::node::{FabricId, NodeId};
+use matterbind::facade::sim::evidence::TEST_PAA_NOVID_CERT;
+use matterbind::facade::store::{NewFabric, Store};
 
 const SERVICE: u32 = 60_020;
 

@@ -14,14 +14,14 @@ mod support {
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use matterbind::bluetooth::Bluetooth;
-use matterbind::commissioning::ports::{AttributePath, LinkError, MatterLink, OperationalSession};
-use matterbind::config::BluetoothConfig;
-use matterbind::fabric::Cat;
-use matterbind::keystore::{KeyBundle, Keystore};
-use matterbind::matter::credentials::reissue_hub_noc;
-use matterbind::matter::{Credentials, Link, Stack, StackOptions};
-use matterbind::node::NodeId;
+use matterbind::facade::bluetooth::Bluetooth;
+use matterbind::facade::commissioning::ports::{AttributePath, LinkError, MatterLink, OperationalSession};
+use matterbind::facade::config::BluetoothConfig;
+use matterbind::facade::fabric::Cat;
+use matterbind::facade::keystore::{KeyBundle, Keystore};
+use matterbind::facade::matter::credentials::reissue_hub_noc;
+use matterbind::facade::matter::{Credentials, Link, Stack, StackOptions};
+use matterbind::facade::node::NodeId;
 use serde_json::json;
 
 use support::daemon::{Hub, Options, VirtualDevice};

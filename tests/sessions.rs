@@ -12,11 +12,11 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use fake_backend::{Fake, Running, TOKEN, start};
-use matterbind::admin::server::{AdminOptions, AdminServer};
-use matterbind::admin::tls::{KeyPair, Tls};
-use matterbind::admin::wire::BluetoothStatus;
-use matterbind::secret::OperatorSecret;
-use matterbind::telemetry::metrics::Metrics;
+use matterbind::facade::admin::server::{AdminOptions, AdminServer};
+use matterbind::facade::admin::tls::{KeyPair, Tls};
+use matterbind::facade::admin::wire::BluetoothStatus;
+use matterbind::facade::secret::OperatorSecret;
+use matterbind::facade::telemetry::metrics::Metrics;
 use reqwest::header::{HeaderMap, HeaderValue};
 use reqwest::redirect::Policy;
 use reqwest::{Client, Method, Response, StatusCode};

@@ -18,7 +18,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
 use base64::Engine;
-use matterbind::sim::evidence::{TEST_PAA_NOVID_CERT, generate};
+use matterbind::facade::sim::evidence::{TEST_PAA_NOVID_CERT, generate};
 use serde_json::{Value, json};
 
 use support::daemon::{Hub, Options, PATIENCE, VirtualDevice};

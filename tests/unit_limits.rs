@@ -18,9 +18,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use matterbind::config::bearer;
-use matterbind::journal::{Event, EventSink, Level};
-use matterbind::store::{JournalFilter, JournalLimits, Store};
+use matterbind::facade::config::bearer;
+use matterbind::facade::journal::{Event, EventSink, Level};
+use matterbind::facade::store::{JournalFilter, JournalLimits, Store};
 use rustix::process::{Pid, Resource, Signal, getrlimit, kill_process, setrlimit};
 use serde_json::json;
 use socket2::{Domain, Socket, Type};

@@ -1,5 +1,5 @@
-//! See `matterbind::discovery::fuzz`.
+//! See `matterbind::facade::discovery::fuzz`.
 
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| matterbind::discovery::fuzz::heard(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| matterbind::facade::discovery::fuzz::heard(data));

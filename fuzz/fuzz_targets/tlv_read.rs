@@ -1,5 +1,5 @@
-//! See `matterbind::matter::fuzz`.
+//! See `matterbind::facade::matter::fuzz`.
 
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| matterbind::matter::fuzz::reads(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| matterbind::facade::matter::fuzz::reads(data));

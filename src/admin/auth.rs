@@ -28,13 +28,13 @@ use crate::secret::OperatorSecret;
 use crate::telemetry::metrics::Metrics;
 
 /// The one path where a code is shown instead of a token.
-pub const ENROL: &str = "/v1/enrol";
+pub(crate) const ENROL: &str = "/v1/enrol";
 /// The group whose members may administer the hub.
-pub const ADMIN_GROUP: &str = "matterbind";
+pub(crate) const ADMIN_GROUP: &str = "matterbind";
 
 /// Who is at the other end of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Peer {
+pub(crate) enum Peer {
     /// A local process, as the kernel knows it.
     Local {
         /// Effective user id when it connected.
@@ -52,7 +52,7 @@ pub enum Peer {
 
 impl Peer {
     /// Asks the kernel (SO_PEERCRED, SO_PEERGROUPS).
-    pub fn of(stream: &UnixStream) -> Self {
+    pub(crate) fn of(stream: &UnixStream) -> Self {
         match (stream.peer_cred(), peer_groups(stream)) {
             (Ok(credentials), groups) => {
                 let mut groups = groups.unwrap_or_default();
@@ -64,7 +64,7 @@ impl Peer {
     }
 
     /// Whether it came in by a log-in, and can log out.
-    pub fn has_session(&self) -> bool {
+    pub(crate) fn has_session(&self) -> bool {
         matches!(self, Self::Person(_))
     }
 
@@ -78,7 +78,7 @@ impl Peer {
     }
 
     /// Where it is: no token is known of whoever shows a code.
-    pub fn place(&self) -> String {
+    pub(crate) fn place(&self) -> String {
         match self {
             Self::Remote(address) | Self::Person(address) => address.ip().to_canonical().to_string(),
             Self::Local { .. } | Self::Unknown => self.describe(),
@@ -86,7 +86,7 @@ impl Peer {
     }
 
     /// For the admin log.
-    pub fn describe(&self) -> String {
+    pub(crate) fn describe(&self) -> String {
         match self {
             Self::Local { uid, .. } => match user_name(*uid) {
                 Some(name) => format!("{name} (uid {uid})"),
@@ -136,7 +136,7 @@ fn find_user(file: &str, uid: u32) -> Option<String> {
 }
 
 /// The group's id, if `/etc/group` has it.
-pub fn group_id(name: &str) -> Option<u32> {
+pub(crate) fn group_id(name: &str) -> Option<u32> {
     find_group(&std::fs::read_to_string("/etc/group").ok()?, name)
 }
 
@@ -301,11 +301,11 @@ fn same(shown: &[u8], token: &[u8]) -> bool {
 const ASK_TOKEN: (header::HeaderName, &str) = (header::WWW_AUTHENTICATE, "Bearer realm=\"matterbind\"");
 
 /// Takes who showed what was wrong, and how many there were since it was told last.
-pub type Tell = Arc<dyn Fn(String, u64) + Send + Sync>;
+pub(crate) type Tell = Arc<dyn Fn(String, u64) + Send + Sync>;
 
 /// What the guard needs to let somebody through or to say that it did not.
 #[derive(Clone)]
-pub struct Gate {
+pub(crate) struct Gate {
     /// Who may come in.
     pub guard: Guard,
     /// Counts who may not.
@@ -317,7 +317,7 @@ pub struct Gate {
 }
 
 /// The middleware: lets a request through or answers 401 or 403.
-pub async fn check(
+pub(crate) async fn check(
     State(Gate { guard, metrics, wrong_tokens, wrong_codes }): State<Gate>,
     ConnectInfo(peer): ConnectInfo<Peer>,
     mut request: Request,
@@ -420,7 +420,7 @@ fn wants_page(request: &Request) -> bool {
 }
 
 /// A further middleware, for routes with keys: on TCP, where a token is enough to come in, the answer is 403.
-pub async fn only_local(ConnectInfo(peer): ConnectInfo<Peer>, request: Request, next: Next) -> Response {
+pub(crate) async fn only_local(ConnectInfo(peer): ConnectInfo<Peer>, request: Request, next: Next) -> Response {
     if matches!(peer, Peer::Local { .. }) {
         return next.run(request).await;
     }

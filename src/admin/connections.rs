@@ -49,7 +49,6 @@ const REMOTE_PEER: usize = 32;
 pub(super) enum Channel {
     /// They can, if there are any.
     Plain,
-    /// TLS.
     Encrypted,
 }
 

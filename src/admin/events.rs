@@ -25,7 +25,7 @@ use crate::hub::doors::{CommissionDoor, DiscoverDoor, InventoryDoor, LogDoor, Pr
 use crate::journal::Event;
 
 /// How long a stream may be quiet.
-pub const HEARTBEAT: Duration = Duration::from_secs(10);
+pub(crate) const HEARTBEAT: Duration = Duration::from_secs(10);
 /// Nobody waits longer for a list of what is on the LAN.
 const MAX_DISCOVER_MS: u64 = 60_000;
 /// Nobody waits longer for the cloud.

@@ -53,8 +53,7 @@ const HEADERS: [(HeaderName, &str); 4] = [
 ];
 
 /// What the handlers share.
-pub struct Api<H> {
-    /// The daemon.
+pub(crate) struct Api<H> {
     pub hub: Arc<H>,
     /// Counters and gauges.
     pub metrics: Arc<Metrics>,
@@ -87,7 +86,7 @@ impl<H> Clone for Api<H> {
 }
 
 /// All routes, behind the guard.
-pub fn router<H: Doors>(api: Api<H>, guard: Guard) -> Router {
+pub(crate) fn router<H: Doors>(api: Api<H>, guard: Guard) -> Router {
     let routes = table::<H>();
     let document = openapi::document(&routes);
     let (tokens, codes) = (Arc::clone(&api.hub), Arc::clone(&api.hub));
@@ -217,7 +216,7 @@ async fn observe(
 
 /// An error as the client gets it.
 #[derive(Debug)]
-pub struct Refused(pub Refusal);
+pub(crate) struct Refused(pub Refusal);
 
 impl From<Refusal> for Refused {
     fn from(error: Refusal) -> Self {

@@ -63,7 +63,7 @@ pub enum BindError {
     /// The socket cannot be made.
     #[error("cannot listen on {}", path.display())]
     Socket {
-        /// Where.
+        /// The configured `socket`, or where its directory would be.
         path: PathBuf,
         /// What the system says.
         source: io::Error,
@@ -74,7 +74,7 @@ pub enum BindError {
     /// `admin.tcp` cannot be listened on.
     #[error("cannot listen on {address}")]
     Tcp {
-        /// Where.
+        /// The configured `admin.tcp`, port included.
         address: SocketAddr,
         /// What the system says.
         source: io::Error,

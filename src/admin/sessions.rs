@@ -30,7 +30,6 @@ pub(super) struct Known {
     pub(super) ended: CancellationToken,
 }
 
-/// All sessions.
 #[derive(Debug, Default)]
 pub(super) struct Sessions(Mutex<Vec<Session>>);
 

@@ -31,7 +31,7 @@ use crate::plain;
 use crate::secret::OperatorSecret;
 
 /// What the store calls the certificate that the hub made.
-pub const SELF_MADE: &str = "admin-tls";
+pub(crate) const SELF_MADE: &str = "admin-tls";
 /// Certificate or key files are no longer.
 const MAX_FILE: usize = 64 * 1024;
 /// A handshake takes no longer.
@@ -77,12 +77,7 @@ struct Kept {
 pub enum TlsError {
     /// A configured file.
     #[error("{}: {source}", path.display())]
-    File {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    File { path: PathBuf, source: io::Error },
     /// What was read is no certificate with its key.
     #[error("the certificate for TLS cannot be used: {0}")]
     Unfit(String),

@@ -11,42 +11,40 @@ use crate::hub::sync::Intent;
 use crate::node::{NodeId, NodeRecord};
 use crate::secret::OperatorSecret;
 
-pub use crate::commissioning::path::AcceptedTerms;
+pub(crate) use crate::commissioning::path::AcceptedTerms;
 pub use crate::hub::access::{AccessOutcome, AccessReport, AccessView, NodeAccess};
 pub use crate::hub::binding::{BindOrder, BindResult};
-pub use crate::hub::commission::{
-    AttestationOverride, CommissionEvent, CommissionRequest, CommissionResult, Failure, Timings,
-};
+pub(crate) use crate::hub::commission::AttestationOverride;
+pub use crate::hub::commission::{CommissionEvent, CommissionRequest, CommissionResult, Failure, Timings};
+pub(crate) use crate::hub::controllers::RemoveOrder;
 pub use crate::hub::controllers::{
-    BundleNode, CertificateForms, ControllerBundle, ControllerCounts, ControllerName, ControllerOrder,
-    ControllerRemoval, ControllerView, Controllers, EnrolRequest, ExpiringController, Holder, Invitation, InviteOrder,
-    InviteView, RemoveOrder, RenewOrder, TagHolders,
+    BundleNode, CertificateForms, ControllerBundle, ControllerName, ControllerOrder, ControllerRemoval, ControllerView,
+    Controllers, EnrolRequest, Invitation, InviteOrder, InviteView, RenewOrder,
 };
-pub use crate::hub::discover::{BluetoothSeen, DiscoverChange, DiscoverQuery, Discovered, DiscoveredNode};
+pub use crate::hub::discover::{DiscoverChange, DiscoverQuery, Discovered, DiscoveredNode};
 pub use crate::hub::doctor::{Diagnosis, Finding, Severity};
-pub use crate::hub::inventory::{
-    CloseResult, NodeCheck, NodeDetail, NodeRef, NodeRefError, Nodes, NodesQuery, ShareResult,
-};
+pub use crate::hub::inventory::{CloseResult, NodeCheck, NodeDetail, NodeRef, Nodes, NodesQuery, ShareResult};
 pub use crate::hub::keys::FabricInfo;
 pub use crate::hub::log::LogQuery;
 pub use crate::hub::networks::{NetworkList, NetworkOrder, NetworkView};
 pub use crate::hub::outbox::{Outbox, OutboxItem};
 pub use crate::hub::refusal::Refusal;
 pub use crate::hub::removal::RemoveResult;
-pub use crate::hub::status::{BluetoothStatus, CloudStatus, NodeCounts, OutboxCounts, Status, TrustStatus};
-pub use crate::hub::strangers::ForeignNode;
-pub use crate::hub::sync::{Difference, NodeComparison, NodeSync, SyncReport, SyncStep, Verdict};
+pub use crate::hub::status::{BluetoothStatus, CloudStatus, NodeCounts, OutboxCounts, Status};
+pub(crate) use crate::hub::strangers::ForeignNode;
+pub(crate) use crate::hub::sync::SyncStep;
+pub use crate::hub::sync::{Difference, NodeComparison, NodeSync, SyncReport, Verdict};
 
 /// `GET /v1/sessions`
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct SessionList {
+pub(crate) struct SessionList {
     /// Who is logged in on the page, the latest first.
     pub sessions: Vec<SessionView>,
 }
 
 /// Somebody who is logged in on the page.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct SessionView {
+pub(crate) struct SessionView {
     /// Names it; not what lets anybody in.
     pub id: String,
     /// From where.
@@ -81,7 +79,7 @@ impl SyncQuery {
 /// One line of the answer to `POST /v1/sync?progress=true`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(untagged)]
-pub enum SyncLine {
+pub(crate) enum SyncLine {
     /// The last line.
     Report(SyncReport),
     /// Any other.
@@ -144,7 +142,7 @@ pub enum NodeAction {
 /// What came of a [`NodeAction`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(untagged)]
-pub enum NodeAnswer {
+pub(crate) enum NodeAnswer {
     /// To `check`.
     Checked(NodeCheck),
     /// To `identify`.

@@ -13,10 +13,10 @@ use super::signature::PublicKey;
 use crate::plain;
 
 /// The longest DER certificate that a device may show (Matter Core 6.1.3), in bytes.
-pub const CERTIFICATE_SIZE_MAX: usize = 600;
+pub(crate) const CERTIFICATE_SIZE_MAX: usize = 600;
 
 /// A key identifier: 20 bytes everywhere in a chain.
-pub type KeyId = [u8; 20];
+pub(crate) type KeyId = [u8; 20];
 
 const ECDSA_WITH_SHA256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.2");
 const EC_PUBLIC_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
@@ -71,9 +71,7 @@ impl Role {
 pub struct AttestationCertificate {
     /// Where it stands.
     pub role: Role,
-    /// Subject.
     pub subject: Name,
-    /// Issuer.
     pub issuer: Name,
     /// Issuer, DER.
     pub issuer_der: Vec<u8>,
@@ -138,7 +136,7 @@ fn is_text(tag: Tag) -> bool {
 }
 
 /// Reads a certificate and judges it for its place; `None` where it cannot be read at all.
-pub fn parse(der: &[u8], role: Role, findings: &mut Findings) -> Option<AttestationCertificate> {
+pub(crate) fn parse(der: &[u8], role: Role, findings: &mut Findings) -> Option<AttestationCertificate> {
     let name = role.as_str();
     if role != Role::Paa && der.len() > CERTIFICATE_SIZE_MAX {
         let values = [role.value(), ("bytes", der.len().to_string()), ("limit", CERTIFICATE_SIZE_MAX.to_string())];

@@ -18,13 +18,13 @@ use super::finding::{Code, Findings, hex, id, optional_id};
 use super::trust::TrustStore;
 
 /// The longest declaration that is read, in bytes: what AttestationElements have room for, RESP_MAX (Matter Core 11.18.3).
-pub const DECLARATION_SIZE_MAX: usize = 900;
+pub(crate) const DECLARATION_SIZE_MAX: usize = 900;
 /// The most product ids of one declaration (Matter Core 6.3.1).
-pub const PRODUCT_IDS_MAX: usize = 100;
+pub(crate) const PRODUCT_IDS_MAX: usize = 100;
 /// The most authorized PAAs of one declaration (Matter Core 6.3.1).
-pub const AUTHORIZED_PAAS_MAX: usize = 10;
+pub(crate) const AUTHORIZED_PAAS_MAX: usize = 10;
 /// Length of a certificate id (Matter Core 6.3.1).
-pub const CERTIFICATE_ID_SIZE: usize = 19;
+pub(crate) const CERTIFICATE_ID_SIZE: usize = 19;
 
 const SIGNED_DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.7.2");
 const DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.7.1");
@@ -87,13 +87,11 @@ impl Declaration {
 /// A declaration as a report shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeclarationSummary {
-    /// Vendor id.
     pub vendor_id: u16,
     /// How many products it is for.
     pub product_count: usize,
     /// Certificate id of the Alliance.
     pub certificate_id: String,
-    /// Device type.
     pub device_type_id: u32,
     /// Test, provisional or official, where it is one of them.
     pub certification_type: Option<CertificationType>,
@@ -112,7 +110,7 @@ impl From<&Declaration> for DeclarationSummary {
 }
 
 /// Reads a declaration and judges its envelope and signature; the content where it can be read, trusted or not.
-pub fn parse(der: &[u8], trust: &TrustStore, findings: &mut Findings) -> Option<Declaration> {
+pub(crate) fn parse(der: &[u8], trust: &TrustStore, findings: &mut Findings) -> Option<Declaration> {
     if der.len() > DECLARATION_SIZE_MAX {
         let values = [("bytes", der.len().to_string()), ("limit", DECLARATION_SIZE_MAX.to_string())];
         findings.add(Code::DeclarationTooLarge, "the certification declaration is too long", values);
@@ -201,7 +199,6 @@ enum Signer {
     Unknown,
     /// Whoever has read the Matter SDK.
     Test,
-    /// The Alliance.
     Alliance,
 }
 
@@ -303,7 +300,7 @@ fn read_list<T>(
 
 /// What a declaration is compared with.
 #[derive(Debug)]
-pub struct Device<'a> {
+pub(crate) struct Device<'a> {
     vendor_id: u16,
     product_id: u16,
     chain: &'a Chain,
@@ -311,13 +308,13 @@ pub struct Device<'a> {
 
 impl<'a> Device<'a> {
     /// The claims of Basic Information, and the chain.
-    pub fn new(material: &Material<'_>, chain: &'a Chain) -> Self {
+    pub(crate) fn new(material: &Material<'_>, chain: &'a Chain) -> Self {
         Self { vendor_id: material.vendor_id, product_id: material.product_id, chain }
     }
 }
 
 /// Compares a declaration with the device (6.2.3.1, "Validating the Certification Declaration").
-pub fn check(declaration: &Declaration, device: &Device<'_>, findings: &mut Findings) {
+pub(crate) fn check(declaration: &Declaration, device: &Device<'_>, findings: &mut Findings) {
     if declaration.format_version != 1 {
         let values = [("expected", "1".to_owned()), ("found", declaration.format_version.to_string())];
         findings.add(Code::DeclarationFormatVersion, "the certification declaration's format is not known", values);

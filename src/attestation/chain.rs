@@ -11,10 +11,8 @@ use super::trust::TrustStore;
 
 /// The certificates that could be read.
 #[derive(Debug)]
-pub struct Chain {
-    /// The device's.
+pub(crate) struct Chain {
     pub dac: Option<AttestationCertificate>,
-    /// Its issuer.
     pub pai: Option<AttestationCertificate>,
     /// The trusted root that the PAI names and that signed it.
     pub paa: Option<Arc<AttestationCertificate>>,
@@ -60,7 +58,7 @@ impl From<&AttestationCertificate> for CertificateSummary {
 }
 
 /// Judges the chain at `at`.
-pub fn check(dac: &[u8], pai: &[u8], at: Timestamp, trust: &TrustStore, findings: &mut Findings) -> Chain {
+pub(crate) fn check(dac: &[u8], pai: &[u8], at: Timestamp, trust: &TrustStore, findings: &mut Findings) -> Chain {
     let dac = parse(dac, Role::Dac, findings);
     let pai = parse(pai, Role::Pai, findings);
     let paa = pai.as_ref().and_then(|pai| find_paa(pai, trust, findings));

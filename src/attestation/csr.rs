@@ -9,7 +9,7 @@ use super::elements::is_signed;
 use super::finding::{Finding, Findings, hex};
 
 /// The longest NOCSRElements of any device, RESP_MAX (Matter Core 11.18.3), in bytes.
-pub const NOCSR_SIZE_MAX: usize = 900;
+pub(crate) const NOCSR_SIZE_MAX: usize = 900;
 
 /// Why a CSR is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -22,19 +22,13 @@ pub enum CsrRejected {
     },
     /// The DAC cannot be read.
     #[error("the DAC is not usable: {}", .findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
-    Dac {
-        /// Why.
-        findings: Vec<Finding>,
-    },
+    Dac { findings: Vec<Finding> },
     /// The elements are not signed by the DAC's key for this session.
     #[error("the CSR is not signed by the DAC's key for this session")]
     Signature,
     /// The TLV of Matter Core 11.18.4.9 cannot be read.
     #[error("NOCSRElements lack {field} or have it wrong")]
-    Malformed {
-        /// Which field.
-        field: &'static str,
-    },
+    Malformed { field: &'static str },
     /// The nonce is not ours.
     #[error("the CSR answers to another nonce: {answered} in place of {sent}")]
     Nonce {

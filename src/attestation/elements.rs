@@ -6,11 +6,11 @@ use super::certificate::AttestationCertificate;
 use super::finding::{Code, Findings, hex};
 
 /// The longest AttestationElements of any device, RESP_MAX (Matter Core 11.18.3), in bytes.
-pub const ELEMENTS_SIZE_MAX: usize = 900;
+pub(crate) const ELEMENTS_SIZE_MAX: usize = 900;
 
 /// The parts of AttestationElements.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Elements<'a> {
+pub(crate) struct Elements<'a> {
     /// Certification declaration, CMS in DER.
     pub certification_declaration: &'a [u8],
     /// The nonce that the device answers to.
@@ -22,7 +22,7 @@ pub struct Elements<'a> {
 }
 
 /// Reads AttestationElements; `None` where they cannot be read, and a finding says so.
-pub fn parse<'a>(tlv: &'a [u8], findings: &mut Findings) -> Option<Elements<'a>> {
+pub(crate) fn parse<'a>(tlv: &'a [u8], findings: &mut Findings) -> Option<Elements<'a>> {
     if tlv.len() > ELEMENTS_SIZE_MAX {
         let values = [("bytes", tlv.len().to_string()), ("limit", ELEMENTS_SIZE_MAX.to_string())];
         findings.add(Code::ElementsTooLarge, "the attestation elements are too long", values);
@@ -59,7 +59,7 @@ fn read(tlv: &[u8]) -> Result<Elements<'_>, &'static str> {
 }
 
 /// The nonce must be the one that we sent, or these elements were made for somebody else.
-pub fn check_nonce(elements: &Elements<'_>, nonce: &[u8; 32], findings: &mut Findings) {
+pub(crate) fn check_nonce(elements: &Elements<'_>, nonce: &[u8; 32], findings: &mut Findings) {
     if elements.nonce != nonce {
         let values = [("sent", hex(nonce)), ("answered", hex(elements.nonce))];
         findings.add(Code::NonceMismatch, "the device answered to another nonce than ours: a replay", values);
@@ -67,7 +67,7 @@ pub fn check_nonce(elements: &Elements<'_>, nonce: &[u8; 32], findings: &mut Fin
 }
 
 /// "The attestation_signature shall verify with the DAC's key over attestation_tbs" (6.2.3.1).
-pub fn check_signature(
+pub(crate) fn check_signature(
     dac: &AttestationCertificate,
     tlv: &[u8],
     challenge: &[u8; 16],

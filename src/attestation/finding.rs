@@ -30,7 +30,6 @@ macro_rules! codes {
         }
 
         impl Code {
-            /// Every code.
             pub const ALL: &'static [Self] = &[$(Self::$name,)*];
 
             /// The stable word.
@@ -201,19 +200,18 @@ impl fmt::Display for Finding {
     }
 }
 
-/// Collects findings.
 #[derive(Debug, Default)]
-pub struct Findings(Vec<Finding>);
+pub(crate) struct Findings(Vec<Finding>);
 
 impl Findings {
     /// Notes a finding; `values` are `(name, value)`.
-    pub fn add<const N: usize>(&mut self, code: Code, message: impl Into<String>, values: [(&str, String); N]) {
+    pub(crate) fn add<const N: usize>(&mut self, code: Code, message: impl Into<String>, values: [(&str, String); N]) {
         let values = values.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         self.0.push(Finding { code, severity: code.severity(), message: message.into(), values });
     }
 
     /// All of them in order.
-    pub fn into_vec(self) -> Vec<Finding> {
+    pub(crate) fn into_vec(self) -> Vec<Finding> {
         self.0
     }
 }

@@ -12,7 +12,7 @@ use super::finding::{Code, Findings, hex};
 use super::trust::TrustStore;
 
 /// The longest revocation file that is read, in bytes.
-pub const REVOCATION_SIZE_MAX: usize = 16 << 20;
+pub(crate) const REVOCATION_SIZE_MAX: usize = 16 << 20;
 
 /// Why revocation sets cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -31,14 +31,13 @@ pub enum RevocationFormatError {
     Entry {
         /// Which one, from 0.
         index: usize,
-        /// Which field.
         field: &'static str,
     },
 }
 
 /// All known revocations, by the issuer's key identifier.
 #[derive(Debug, Clone, Default)]
-pub struct RevocationSets(HashMap<KeyId, Vec<RevocationSet>>);
+pub(crate) struct RevocationSets(HashMap<KeyId, Vec<RevocationSet>>);
 
 #[derive(Debug, Clone)]
 struct RevocationSet {
@@ -59,7 +58,7 @@ struct Entry {
 
 impl RevocationSets {
     /// Adds the sets of a JSON array; entries of other types are passed over. All or nothing; gives how many were added.
-    pub fn add(&mut self, json: &[u8]) -> Result<usize, RevocationFormatError> {
+    pub(crate) fn add(&mut self, json: &[u8]) -> Result<usize, RevocationFormatError> {
         if json.len() > REVOCATION_SIZE_MAX {
             return Err(RevocationFormatError::TooLarge { size: json.len() });
         }
@@ -78,13 +77,8 @@ impl RevocationSets {
     }
 
     /// How many sets there are.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.0.values().map(Vec::len).sum()
-    }
-
-    /// Whether nothing is revoked.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
     }
 
     fn revokes(&self, certificate: &AttestationCertificate) -> bool {
@@ -122,7 +116,7 @@ pub(crate) fn unhex(text: &str) -> Option<Vec<u8>> {
 }
 
 /// Notes each revoked certificate of the chain.
-pub fn check(chain: &Chain, trust: &TrustStore, findings: &mut Findings) {
+pub(crate) fn check(chain: &Chain, trust: &TrustStore, findings: &mut Findings) {
     for certificate in [&chain.dac, &chain.pai].into_iter().flatten() {
         if trust.revocations().revokes(certificate) {
             let name = certificate.role.as_str();

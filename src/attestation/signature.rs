@@ -7,22 +7,22 @@ use ring::signature::{ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_FIXED, UnparsedP
 
 /// A public key that is a point on P-256.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PublicKey([u8; 65]);
+pub(crate) struct PublicKey([u8; 65]);
 
 impl PublicKey {
     /// From an uncompressed SEC1 point, the only form that Matter's certificates have; `None` where it is not on the curve.
-    pub fn from_sec1(point: &[u8]) -> Option<Self> {
+    pub(crate) fn from_sec1(point: &[u8]) -> Option<Self> {
         let bytes = <[u8; 65]>::try_from(point).ok()?;
         p256::ecdsa::VerifyingKey::from_sec1_bytes(point).ok().map(|_| Self(bytes))
     }
 
     /// Whether `signature`, an ECDSA-Sig-Value in DER, is this key's over `message`.
-    pub fn verifies_der(&self, message: &[u8], signature: &[u8]) -> bool {
+    pub(crate) fn verifies_der(&self, message: &[u8], signature: &[u8]) -> bool {
         UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, &self.0).verify(message, signature).is_ok()
     }
 
     /// Whether `signature`, r and s in 32 bytes each, is this key's over `message`.
-    pub fn verifies_raw(&self, message: &[u8], signature: &[u8]) -> bool {
+    pub(crate) fn verifies_raw(&self, message: &[u8], signature: &[u8]) -> bool {
         UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, &self.0).verify(message, signature).is_ok()
     }
 }

@@ -12,7 +12,7 @@ use super::signature::PublicKey;
 
 /// Subject key identifiers of the public CHIP test PAAs (connectedhomeip, `credentials/development/paa-root-certs`): for
 /// vendor 0xFFF1 and without vendor id.
-pub const TEST_PAA_SKIDS: [KeyId; 2] = [
+pub(crate) const TEST_PAA_SKIDS: [KeyId; 2] = [
     [
         0x6a, 0xfd, 0x22, 0x77, 0x1f, 0x51, 0x1f, 0xec, 0xbf, 0x16, 0x41, 0x97, 0x67, 0x10, 0xdc, 0xdc, 0x31, 0xa1,
         0x71, 0x7e,
@@ -24,7 +24,7 @@ pub const TEST_PAA_SKIDS: [KeyId; 2] = [
 ];
 
 /// The longest PAA certificate that is read, in bytes: generous, since a PAA is not sent by devices.
-pub const PAA_SIZE_MAX: usize = 4096;
+pub(crate) const PAA_SIZE_MAX: usize = 4096;
 
 /// Why a certificate is not taken as a PAA.
 #[derive(Debug, Clone, thiserror::Error)]

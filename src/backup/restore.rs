@@ -22,18 +22,17 @@ use crate::node::OWN_ID_MAX;
 use crate::store::{DATABASE_FILE, FabricRow, OfflineState, OpenError, Store};
 
 /// Node ids left out after a restore: more than anybody commissions between two backups.
-pub const NODE_ID_GAP: u64 = 1000;
+pub(crate) const NODE_ID_GAP: u64 = 1000;
 
 /// Why a backup was not restored. The state is as it was.
 #[derive(Debug, thiserror::Error)]
-pub enum RestoreError {
+pub(crate) enum RestoreError {
     /// The directory cannot be used, for instance because the daemon runs.
     #[error(transparent)]
     State(#[from] OpenError),
     /// Something is here already.
     #[error("{} holds {what} already", state_dir.display())]
     Exists {
-        /// Where.
         state_dir: PathBuf,
         /// A fabric, as far as it can be told.
         what: String,
@@ -41,14 +40,8 @@ pub enum RestoreError {
     /// The backup's database and keys are of two fabrics.
     #[error("the records of this backup are of another fabric than its keys")]
     OtherFabric,
-    /// The disk.
     #[error("{}: {source}", path.display())]
-    Io {
-        /// Where.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    Io { path: PathBuf, source: io::Error },
     /// The store refuses.
     #[error("the restored records cannot be used: {0}")]
     Store(#[from] StoreError),
@@ -62,7 +55,7 @@ pub enum RestoreError {
 
 impl RestoreError {
     /// A stable word.
-    pub fn code(&self) -> &'static str {
+    pub(crate) fn code(&self) -> &'static str {
         match self {
             Self::State(OpenError::Locked { .. }) => "daemon-running",
             Self::Exists { .. } => "state-exists",
@@ -72,7 +65,7 @@ impl RestoreError {
     }
 
     /// What to do now.
-    pub fn hint(&self) -> &'static str {
+    pub(crate) fn hint(&self) -> &'static str {
         match self {
             Self::State(OpenError::Locked { .. }) => "stop the daemon: `systemctl stop matterbind`",
             Self::Exists { .. } => "--force restores all the same, and keeps the old state aside",
@@ -84,7 +77,7 @@ impl RestoreError {
 
 /// What a restore made of the backup.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Restored {
+pub(crate) struct Restored {
     /// The node id that is given away next.
     pub next_node_id: u64,
     /// Where the old state is.
@@ -95,7 +88,7 @@ pub struct Restored {
 ///
 /// # Errors
 /// See [`RestoreError`].
-pub async fn restore(
+pub(crate) async fn restore(
     backup: &Backup,
     state_dir: &Path,
     seal: Option<SealKey>,

@@ -5,22 +5,19 @@
 use serde::{Deserialize, Serialize};
 
 /// The body code of success (cloud-contract 1). A body code of 0 is not success.
-pub const SUCCESS: i64 = 200;
-/// The device's name is too long.
-pub const NAME_TOO_LONG: i64 = 5333;
+pub(crate) const SUCCESS: i64 = 200;
 /// The access token is expired, revoked or damaged.
-pub const TOKEN_INVALID: i64 = 5032;
+pub(crate) const TOKEN_INVALID: i64 = 5032;
 /// No access token was sent.
-pub const TOKEN_MISSING: i64 = 5106;
+pub(crate) const TOKEN_MISSING: i64 = 5106;
 /// Our account has no such binding (`deviceInfo`, `unbundlingDeviceDk`).
-pub const NOT_BOUND: i64 = 5052;
+pub(crate) const NOT_BOUND: i64 = 5052;
 
 /// What to do about a body code. Where [`CodeMeaning::ambiguous`] is set, the read-back comes first: a record of our
 /// own with the same Matter ids means bound, whatever the code said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Disposition {
-    /// Bound.
     Bound,
     /// Bound already, if the read-back says so; else a person must help.
     DoneIfReadBack,
@@ -45,7 +42,7 @@ pub enum Disposition {
 /// One row of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CodeMeaning {
-    /// Body code.
+    /// The `code` in the body of an answer; HTTP says 200 all the same.
     pub code: i64,
     /// The seed's own words; for codes that the seed does not list, the vendor's catalogue's.
     pub message: &'static str,
@@ -187,7 +184,7 @@ static UNKNOWN: CodeMeaning = row!(unlisted 0 ?, "undocumented code", Operator, 
     "the cloud answered with a code that is in no document: ask its operator, then `matterbind outbox retry`");
 
 /// The row of a code, if it has one.
-pub fn lookup(code: i64) -> Option<&'static CodeMeaning> {
+pub(crate) fn lookup(code: i64) -> Option<&'static CodeMeaning> {
     CODES.iter().find(|row| row.code == code)
 }
 

@@ -62,7 +62,7 @@ pub(super) async fn connect(directory: &Path, address: BluetoothAddress) -> io::
 }
 
 /// One end of a connection: what is written goes to the other end, what comes from there is indicated.
-pub fn gatt(stream: UnixStream) -> Gatt {
+pub(crate) fn gatt(stream: UnixStream) -> Gatt {
     let (from, to) = stream.into_split();
     let (writes, outgoing) = mpsc::channel(SEGMENTS);
     let (incoming, indications) = mpsc::channel(SEGMENTS);
@@ -97,7 +97,7 @@ async fn receive(mut from: OwnedReadHalf, incoming: mpsc::Sender<Vec<u8>>) -> io
 }
 
 /// A device's side of the air.
-pub struct Station {
+pub(crate) struct Station {
     directory: PathBuf,
     address: BluetoothAddress,
     listener: UnixListener,
@@ -108,7 +108,7 @@ impl Station {
     ///
     /// # Errors
     /// The directory cannot be used.
-    pub fn open(directory: &Path, address: BluetoothAddress) -> io::Result<Self> {
+    pub(crate) fn open(directory: &Path, address: BluetoothAddress) -> io::Result<Self> {
         std::fs::create_dir_all(directory)?;
         let path = socket(directory, address);
         // One of a device that was killed; it may have been advertising, too.
@@ -123,7 +123,7 @@ impl Station {
     ///
     /// # Errors
     /// The directory cannot be written.
-    pub fn advertise(&self, data: Option<&[u8]>) -> io::Result<()> {
+    pub(crate) fn advertise(&self, data: Option<&[u8]>) -> io::Result<()> {
         let path = advertisement(&self.directory, self.address);
         match data {
             Some(data) => {
@@ -142,7 +142,7 @@ impl Station {
     ///
     /// # Errors
     /// The socket fails.
-    pub async fn accept(&self) -> io::Result<UnixStream> {
+    pub(crate) async fn accept(&self) -> io::Result<UnixStream> {
         self.listener.accept().await.map(|(stream, _)| stream)
     }
 }

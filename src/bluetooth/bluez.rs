@@ -220,7 +220,6 @@ impl Bluez {
     }
 }
 
-/// Never.
 enum Never {}
 
 async fn managed(bus: &Connection) -> Result<ManagedObjects, zbus::Error> {

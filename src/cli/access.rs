@@ -18,7 +18,7 @@ Examples:
 /// `access`
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub struct AccessArgs {
+pub(crate) struct AccessArgs {
     /// Print one JSON document
     #[arg(long, global = true)]
     pub json: bool,
@@ -29,7 +29,7 @@ pub struct AccessArgs {
 
 /// `access …`
 #[derive(Debug, clap::Subcommand)]
-pub enum AccessCommand {
+pub(crate) enum AccessCommand {
     /// Show who may do what, in force and on the nodes
     Show {
         /// Only this node, by id or name

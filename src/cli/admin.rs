@@ -10,7 +10,7 @@ Only the token is printed. To put it where admin.token_file names it, readable f
 
 /// `admin`
 #[derive(Debug, clap::Args)]
-pub struct AdminArgs {
+pub(crate) struct AdminArgs {
     /// What to do
     #[command(subcommand)]
     pub action: AdminCommand,
@@ -18,7 +18,7 @@ pub struct AdminArgs {
 
 /// `admin …`
 #[derive(Debug, clap::Subcommand)]
-pub enum AdminCommand {
+pub(crate) enum AdminCommand {
     /// Make a token for the admin API over TCP
     #[command(after_help = TOKEN_NOTE)]
     Token {

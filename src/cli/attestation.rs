@@ -14,7 +14,7 @@ use crate::paa::{self, EvidenceFiles};
 
 /// `attestation`
 #[derive(Debug, clap::Args)]
-pub struct AttestationArgs {
+pub(crate) struct AttestationArgs {
     /// What to do
     #[command(subcommand)]
     pub action: AttestationCommand,
@@ -22,7 +22,7 @@ pub struct AttestationArgs {
 
 /// `attestation …`
 #[derive(Debug, clap::Subcommand)]
-pub enum AttestationCommand {
+pub(crate) enum AttestationCommand {
     /// Verify a device's evidence from DER files. Exit 0: accepted, 3: rejected
     Verify(VerifyArgs),
     /// Refresh the store of trusted PAA certificates
@@ -31,7 +31,7 @@ pub enum AttestationCommand {
 
 /// `attestation verify`
 #[derive(Debug, clap::Args)]
-pub struct VerifyArgs {
+pub(crate) struct VerifyArgs {
     /// Device attestation certificate
     #[arg(long, value_name = "FILE")]
     pub dac: PathBuf,
@@ -57,7 +57,7 @@ pub struct VerifyArgs {
 
 /// `attestation update-paa`
 #[derive(Debug, clap::Args)]
-pub struct UpdatePaaArgs {
+pub(crate) struct UpdatePaaArgs {
     /// Where from: a DCL's REST address, or a directory [default: attestation.paa_source, else the DCL's main net]
     #[arg(long, value_name = "URL|DIR")]
     pub from: Option<String>,

@@ -27,13 +27,13 @@ pub const PLAIN: Duration = Duration::from_secs(30);
 pub const SLOW: Duration = Duration::from_secs(180);
 
 /// An answer that comes line by line; fails when it breaks off.
-pub type Lines = BoxStream<'static, Result<String, CliError>>;
+pub(crate) type Lines = BoxStream<'static, Result<String, CliError>>;
 
 /// The active dataset of a border router, from its REST interface (openthread/ot-br-posix).
 ///
 /// # Errors
 /// It does not answer, or not with a dataset.
-pub async fn active_dataset(url: &str) -> Result<OperatorSecret, CliError> {
+pub(crate) async fn active_dataset(url: &str) -> Result<OperatorSecret, CliError> {
     let failed =
         |error: reqwest::Error| CliError::Usage(format!("the border router did not tell its dataset: {error}"));
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -238,7 +238,7 @@ fn lines(response: Response) -> Lines {
 }
 
 /// Where the daemon listens when nothing is said: the system's socket, else the user's.
-pub fn default_socket() -> PathBuf {
+pub(crate) fn default_socket() -> PathBuf {
     let system = PathBuf::from("/run/matterbind/admin.sock");
     let own = std::env::var_os("XDG_RUNTIME_DIR").map(|directory| Path::new(&directory).join("matterbind/admin.sock"));
     match own {

@@ -42,7 +42,7 @@ Exit 0: commissioned and bound, or nothing to bind. 6: commissioned, the cloud i
 /// `commission`
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub struct CommissionArgs {
+pub(crate) struct CommissionArgs {
     /// QR payload (MT:...), manual code of 11 or 21 digits, or - to read it from stdin
     #[arg(
         value_name = "SETUP-CODE",

@@ -39,7 +39,7 @@ docs/controllers.md says what a bundle holds and how a controller uses it.";
 /// `controller`
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub struct ControllerArgs {
+pub(crate) struct ControllerArgs {
     /// Print one JSON document
     #[arg(long, global = true)]
     pub json: bool,
@@ -50,7 +50,7 @@ pub struct ControllerArgs {
 
 /// `controller …`
 #[derive(Debug, clap::Subcommand)]
-pub enum ControllerCommand {
+pub(crate) enum ControllerCommand {
     /// Give a controller a certificate of our fabric with tags
     Add(AddArgs),
     /// List controllers and open invitations
@@ -86,7 +86,7 @@ pub enum ControllerCommand {
 /// Where the key comes from
 #[derive(Debug, clap::Args)]
 #[group(required = true, multiple = false)]
-pub struct KeyArgs {
+pub(crate) struct KeyArgs {
     /// The controller's certificate request (PKCS#10, P-256), PEM or DER; - reads stdin
     #[arg(long, value_name = "FILE")]
     pub csr: Option<PathBuf>,
@@ -97,7 +97,7 @@ pub struct KeyArgs {
 
 /// Where the bundle goes
 #[derive(Debug, clap::Args)]
-pub struct BundleArgs {
+pub(crate) struct BundleArgs {
     /// How long the certificate is valid [default: 365d]
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub valid: Option<Duration>,
@@ -111,7 +111,7 @@ pub struct BundleArgs {
 
 /// `controller add`
 #[derive(Debug, clap::Args)]
-pub struct AddArgs {
+pub(crate) struct AddArgs {
     /// How people call it
     pub name: String,
     /// Its key.
@@ -130,7 +130,7 @@ pub struct AddArgs {
 
 /// `controller renew`
 #[derive(Debug, clap::Args)]
-pub struct RenewArgs {
+pub(crate) struct RenewArgs {
     /// The controller, by node id or name
     pub controller: String,
     /// Its new key.
@@ -143,7 +143,7 @@ pub struct RenewArgs {
 
 /// `controller invite`
 #[derive(Debug, clap::Args)]
-pub struct InviteArgs {
+pub(crate) struct InviteArgs {
     /// A tag that the app gets, by its identifier; three at most
     #[arg(long, value_name = "CAT", value_parser = access::identifier, required = true)]
     pub cat: Vec<u16>,

@@ -27,7 +27,7 @@ Order: defaults < file < MATTERBIND_* environment < flags.
 /// `daemon`
 #[derive(Debug, clap::Args)]
 #[command(after_help = ORDER)]
-pub struct DaemonArgs {
+pub(crate) struct DaemonArgs {
     /// The configuration [default: $MATTERBIND_CONFIG, else /etc/matterbind/matterbind.toml if it exists]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -39,7 +39,7 @@ pub struct DaemonArgs {
 /// `check-config`
 #[derive(Debug, clap::Args)]
 #[command(after_help = ORDER)]
-pub struct CheckConfigArgs {
+pub(crate) struct CheckConfigArgs {
     /// The configuration [default: $MATTERBIND_CONFIG, else /etc/matterbind/matterbind.toml if it exists]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -52,7 +52,7 @@ pub struct CheckConfigArgs {
 ///
 /// # Errors
 /// Every mistake.
-pub fn load_config(
+pub(crate) fn load_config(
     global: &Global,
     file: Option<PathBuf>,
     state_dir: Option<PathBuf>,

@@ -20,7 +20,7 @@ Examples:
 /// `discover`
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub struct DiscoverArgs {
+pub(crate) struct DiscoverArgs {
     /// How long to listen
     #[arg(long, value_name = "TIME", default_value = "3s", value_parser = numbers::duration)]
     pub timeout: Duration,

@@ -28,7 +28,7 @@ Examples:
 /// `doctor`
 #[derive(Debug, clap::Args)]
 #[command(after_help = NOTE)]
-pub struct DoctorArgs {
+pub(crate) struct DoctorArgs {
     /// Print one JSON document
     #[arg(long)]
     pub json: bool,

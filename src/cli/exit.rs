@@ -16,7 +16,6 @@ use crate::plain;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum ExitCode {
-    /// Done.
     Done = 0,
     /// Something is wrong with the hub or with matterbind.
     Internal = 1,

@@ -37,7 +37,7 @@ Node ids go on 1000 after the backup's, and the hub's own tag 64 versions later:
 
 /// `fabric`
 #[derive(Debug, clap::Args)]
-pub struct FabricArgs {
+pub(crate) struct FabricArgs {
     /// What to do
     #[command(subcommand)]
     pub action: FabricCommand,
@@ -45,7 +45,7 @@ pub struct FabricArgs {
 
 /// `fabric …`
 #[derive(Debug, clap::Subcommand)]
-pub enum FabricCommand {
+pub(crate) enum FabricCommand {
     /// Show ids, label and root key
     Show {
         /// Print one JSON document
@@ -64,7 +64,7 @@ pub enum FabricCommand {
 
 /// How a file opens
 #[derive(Debug, clap::Args)]
-pub struct DecryptArgs {
+pub(crate) struct DecryptArgs {
     /// A file with the passphrase; else it is asked for, or read from stdin's first line
     #[arg(long, value_name = "FILE", conflicts_with = "identity")]
     pub passphrase_file: Option<PathBuf>,
@@ -75,7 +75,7 @@ pub struct DecryptArgs {
 
 /// How a file is encrypted
 #[derive(Debug, clap::Args)]
-pub struct EncryptArgs {
+pub(crate) struct EncryptArgs {
     /// A file with the passphrase; else it is asked for, or read from stdin's first line
     #[arg(long, value_name = "FILE", conflicts_with = "recipient")]
     pub passphrase_file: Option<PathBuf>,
@@ -87,7 +87,7 @@ pub struct EncryptArgs {
 /// `fabric backup`
 #[derive(Debug, clap::Args)]
 #[command(after_help = BACKUP_NOTE)]
-pub struct BackupArgs {
+pub(crate) struct BackupArgs {
     /// The file to write
     pub file: PathBuf,
     /// How.
@@ -101,7 +101,7 @@ pub struct BackupArgs {
 /// `fabric restore`
 #[derive(Debug, clap::Args)]
 #[command(after_help = RESTORE_NOTE)]
-pub struct RestoreArgs {
+pub(crate) struct RestoreArgs {
     /// The file to read
     pub file: PathBuf,
     /// How it opens.
@@ -123,7 +123,7 @@ pub struct RestoreArgs {
 
 /// `fabric export-root`
 #[derive(Debug, clap::Args)]
-pub struct ExportRootArgs {
+pub(crate) struct ExportRootArgs {
     /// The file to write
     pub file: PathBuf,
     /// How.
@@ -139,7 +139,7 @@ pub struct ExportRootArgs {
 
 /// `fabric import-root`
 #[derive(Debug, clap::Args)]
-pub struct ImportRootArgs {
+pub(crate) struct ImportRootArgs {
     /// The file that `export-root` wrote
     pub file: PathBuf,
     /// How it opens.
@@ -394,7 +394,7 @@ pub(super) fn write_private(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
 ///
 /// # Errors
 /// None was given, or the two differ.
-pub fn passphrase(file: Option<&Path>, is_new: bool) -> Result<OperatorSecret, CliError> {
+pub(crate) fn passphrase(file: Option<&Path>, is_new: bool) -> Result<OperatorSecret, CliError> {
     let stdin_error = |source| CliError::Io { what: "reading the passphrase".to_owned(), source };
     let secret = match file {
         Some(file) => secret_file::read(file).map_err(|error| CliError::Usage(error.to_string()))?,

@@ -18,14 +18,14 @@ use crate::config;
 Examples:
   matterbind completions bash > /etc/bash_completion.d/matterbind
   matterbind completions zsh > ~/.zfunc/_matterbind")]
-pub struct CompletionsArgs {
+pub(crate) struct CompletionsArgs {
     /// Which shell
     pub shell: Shell,
 }
 
 /// `man`
 #[derive(Debug, clap::Args)]
-pub struct ManArgs {
+pub(crate) struct ManArgs {
     /// Where to write them
     pub dir: PathBuf,
 }
@@ -47,7 +47,7 @@ pub(super) fn completions(args: &CompletionsArgs) -> Result<ExitCode, CliError> 
 #[command(after_help = "\
 Editors that know TOML take it, for instance Even Better TOML and Taplo, by a first line in the file:
   #:schema /usr/share/matterbind/config.schema.json")]
-pub struct SchemaArgs {}
+pub(crate) struct SchemaArgs {}
 
 pub(super) fn config_schema() -> Result<ExitCode, CliError> {
     let schema = serde_json::to_string_pretty(&config::schema()).map_err(anyhow::Error::new)?;

@@ -28,7 +28,7 @@ With -f nothing is shown that has happened before, unless -n, --since or --attem
 /// `logs`
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub struct LogsArgs {
+pub(crate) struct LogsArgs {
     /// Go on with what happens from now on
     #[arg(short, long)]
     pub follow: bool,

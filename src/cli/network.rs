@@ -32,7 +32,7 @@ What joins a network goes in and never comes out: no command, no backup in the c
 /// `network`
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub struct NetworkArgs {
+pub(crate) struct NetworkArgs {
     /// Print one JSON document
     #[arg(long, global = true)]
     pub json: bool,
@@ -43,7 +43,7 @@ pub struct NetworkArgs {
 
 /// `network …`
 #[derive(Debug, clap::Subcommand)]
-pub enum NetworkCommand {
+pub(crate) enum NetworkCommand {
     /// List the networks that devices are brought to over Bluetooth
     List,
     /// Forget a network
@@ -61,7 +61,7 @@ pub enum NetworkCommand {
 
 /// `network set …`
 #[derive(Debug, clap::Subcommand)]
-pub enum SetCommand {
+pub(crate) enum SetCommand {
     /// A Wi-Fi network; the password is asked for, or read from stdin
     Wifi {
         /// SSID
@@ -93,7 +93,7 @@ pub enum SetCommand {
 
 /// How a network is called.
 #[derive(Debug, Clone, clap::Args)]
-pub struct Naming {
+pub(crate) struct Naming {
     /// What to call it
     #[arg(long)]
     pub name: Option<String>,

@@ -39,7 +39,7 @@ Examples:
 
 /// `nodes`
 #[derive(Debug, clap::Args)]
-pub struct NodesArgs {
+pub(crate) struct NodesArgs {
     /// Print one JSON document
     #[arg(long)]
     pub json: bool,
@@ -48,7 +48,7 @@ pub struct NodesArgs {
 /// `node`
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub struct NodeArgs {
+pub(crate) struct NodeArgs {
     /// What to do
     #[command(subcommand)]
     pub action: NodeCommand,
@@ -56,7 +56,7 @@ pub struct NodeArgs {
 
 /// Which node, and how to answer.
 #[derive(Debug, clap::Args)]
-pub struct Which {
+pub(crate) struct Which {
     /// Node id or unique name
     #[arg(add = complete::nodes())]
     pub node: NodeRef,
@@ -67,7 +67,7 @@ pub struct Which {
 
 /// `node …`
 #[derive(Debug, clap::Subcommand)]
-pub enum NodeCommand {
+pub(crate) enum NodeCommand {
     /// Show its record, and why it was accepted
     Show {
         /// Which

@@ -12,7 +12,7 @@ const MATTER_PORT: u16 = 5540;
 ///
 /// # Errors
 /// No number, or too large.
-pub fn u16_any_base(text: &str) -> Result<u16, String> {
+pub(crate) fn u16_any_base(text: &str) -> Result<u16, String> {
     let parsed = match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
         Some(hex) => u16::from_str_radix(hex, 16),
         None => text.parse(),
@@ -24,7 +24,7 @@ pub fn u16_any_base(text: &str) -> Result<u16, String> {
 ///
 /// # Errors
 /// Something else.
-pub fn terms(text: &str) -> Result<AcceptedTerms, String> {
+pub(crate) fn terms(text: &str) -> Result<AcceptedTerms, String> {
     let wrong = || "version and bits are needed, for instance 1:0x1".to_owned();
     let (version, bits) = text.split_once(':').ok_or_else(wrong)?;
     let number = |text| u16_any_base(text).map_err(|_| wrong());
@@ -35,7 +35,7 @@ pub fn terms(text: &str) -> Result<AcceptedTerms, String> {
 ///
 /// # Errors
 /// No duration.
-pub fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     if let Ok(seconds) = text.parse::<u64>() {
         return Ok(Duration::from_secs(seconds));
     }
@@ -46,7 +46,7 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 ///
 /// # Errors
 /// No such address, or no such interface.
-pub fn address(text: &str) -> Result<SocketAddr, String> {
+pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
     const WRONG: &str = "an address is needed, for instance 192.168.1.7, [fd00::7]:5541 or fe80::7%eth0";
     if let Ok(socket) = text.parse() {
         return Ok(socket);

@@ -16,7 +16,7 @@ Examples:
 /// `outbox`
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES, args_conflicts_with_subcommands = false)]
-pub struct OutboxArgs {
+pub(crate) struct OutboxArgs {
     /// Print one JSON document
     #[arg(long, global = true)]
     pub json: bool,
@@ -27,7 +27,7 @@ pub struct OutboxArgs {
 
 /// `outbox …`
 #[derive(Debug, clap::Subcommand)]
-pub enum OutboxAction {
+pub(crate) enum OutboxAction {
     /// Try an entry again now
     Retry {
         /// Its id

@@ -17,7 +17,7 @@ const REST: &str = "…";
 
 /// `--color`
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum Colour {
+pub(crate) enum Colour {
     /// On a terminal, unless NO_COLOR is set.
     #[default]
     Auto,
@@ -39,12 +39,11 @@ impl Colour {
 
 /// Good, middling, bad, beside the point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Tone {
+pub(crate) enum Tone {
     /// As it should be.
     Good,
     /// To be looked at.
     Warn,
-    /// Wrong.
     Bad,
     /// Beside the point.
     Quiet,
@@ -56,32 +55,29 @@ pub enum Tone {
 
 /// Paints for one stream.
 #[derive(Debug, Clone, Copy)]
-pub struct Paint(bool);
+pub(crate) struct Paint(bool);
 
 impl Paint {
-    /// For stdout.
-    pub fn stdout(colour: Colour) -> Self {
+    pub(crate) fn stdout(colour: Colour) -> Self {
         Self(colour.on(&io::stdout()))
     }
 
-    /// For stderr.
-    pub fn stderr(colour: Colour) -> Self {
+    pub(crate) fn stderr(colour: Colour) -> Self {
         Self(colour.on(&io::stderr()))
     }
 
-    /// Without colours.
     #[cfg(test)]
-    pub fn plain() -> Self {
+    pub(crate) fn plain() -> Self {
         Self(false)
     }
 
     /// Whether colours are used.
-    pub fn is_on(self) -> bool {
+    pub(crate) fn is_on(self) -> bool {
         self.0
     }
 
     /// The text in its tone.
-    pub fn tone(self, tone: Tone, text: impl std::fmt::Display) -> String {
+    pub(crate) fn tone(self, tone: Tone, text: impl std::fmt::Display) -> String {
         if !self.0 {
             return text.to_string();
         }
@@ -101,7 +97,7 @@ impl Paint {
 ///
 /// # Errors
 /// stdout is closed or full.
-pub fn json(document: &impl Serialize) -> Result<(), CliError> {
+pub(crate) fn json(document: &impl Serialize) -> Result<(), CliError> {
     let text = if io::stdout().is_terminal() {
         serde_json::to_string_pretty(document)
     } else {
@@ -114,7 +110,7 @@ pub fn json(document: &impl Serialize) -> Result<(), CliError> {
 ///
 /// # Errors
 /// stdout is closed or full.
-pub fn json_line(document: &impl Serialize) -> Result<(), CliError> {
+pub(crate) fn json_line(document: &impl Serialize) -> Result<(), CliError> {
     line(&serde_json::to_string(document).map_err(anyhow::Error::new)?)
 }
 
@@ -122,19 +118,19 @@ pub fn json_line(document: &impl Serialize) -> Result<(), CliError> {
 ///
 /// # Errors
 /// stdout is closed or full.
-pub fn line(text: &str) -> Result<(), CliError> {
+pub(crate) fn line(text: &str) -> Result<(), CliError> {
     let mut out = io::stdout().lock();
     let written = writeln!(out, "{}", plain::for_terminal(text)).and_then(|()| out.flush());
     written.map_err(|source| CliError::Io { what: "stdout".to_owned(), source })
 }
 
 /// Tells a person something on stderr. Where that is closed there is nobody to tell.
-pub fn note(text: &str) {
+pub(crate) fn note(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{}", plain::for_terminal(text));
 }
 
 /// A table with a head and no lines that would get in the way of `cut` and `awk`.
-pub fn table(head: &[&str]) -> Table {
+pub(crate) fn table(head: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING);
     // Cells are cut for people; and some terminals say that they have no columns at all.
@@ -151,7 +147,7 @@ pub fn table(head: &[&str]) -> Table {
 
 /// The table as text without blanks at line ends. Where it has to fit a terminal, each row has one line, or as many as its cells
 /// say themselves, and what has no room is cut.
-pub fn table_text(table: &Table) -> String {
+pub(crate) fn table_text(table: &Table) -> String {
     let mut table = table.clone();
     for row in table.row_iter_mut() {
         let own = row.cell_iter().map(|cell| cell.content().lines().count()).max().unwrap_or(1).max(1);
@@ -161,17 +157,17 @@ pub fn table_text(table: &Table) -> String {
 }
 
 /// A time as the clock on the wall shows it.
-pub fn local(at: Timestamp) -> String {
+pub(crate) fn local(at: Timestamp) -> String {
     at.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string()
 }
 
 /// `-` where there is nothing.
-pub fn or_dash(text: Option<impl ToString>) -> String {
+pub(crate) fn or_dash(text: Option<impl ToString>) -> String {
     text.map(|text| text.to_string()).filter(|text| !text.is_empty()).unwrap_or_else(|| "-".to_owned())
 }
 
 /// How long ago something was: `12 s ago`, `3 min ago`, `5 h ago`, `9 days ago`. What lies in the future was just now.
-pub fn ago(at: Timestamp, now: Timestamp) -> String {
+pub(crate) fn ago(at: Timestamp, now: Timestamp) -> String {
     match now.duration_since(at).as_secs().max(0) {
         seconds @ 0..100 => format!("{seconds} s ago"),
         seconds @ 100..6000 => format!("{} min ago", seconds / 60),
@@ -181,7 +177,7 @@ pub fn ago(at: Timestamp, now: Timestamp) -> String {
 }
 
 /// `850 ms`, `1.2 s`, `75 s`.
-pub fn duration(ms: u64) -> String {
+pub(crate) fn duration(ms: u64) -> String {
     match ms {
         0..1000 => format!("{ms} ms"),
         1000..20_000 => format!("{:.1} s", ms as f64 / 1000.0),

@@ -13,9 +13,8 @@ use crate::bind::BindState;
 /// The column in which durations begin.
 const WIDTH: usize = 34;
 
-/// Shows progress.
 #[derive(Debug)]
-pub enum Progress {
+pub(crate) enum Progress {
     /// Says nothing: `--json`.
     Silent,
     /// One JSON object for each event: `--events`.
@@ -24,7 +23,6 @@ pub enum Progress {
     Terminal {
         /// The line that moves.
         bar: ProgressBar,
-        /// Colours.
         paint: Paint,
     },
     /// A line for each finished step.
@@ -33,7 +31,7 @@ pub enum Progress {
 
 impl Progress {
     /// For a person: as good as stderr can show it.
-    pub fn for_person(colour: Colour) -> Self {
+    pub(crate) fn for_person(colour: Colour) -> Self {
         if !std::io::stderr().is_terminal() {
             return Self::Plain;
         }
@@ -48,7 +46,7 @@ impl Progress {
     ///
     /// # Errors
     /// stdout is closed or full.
-    pub fn show(&self, event: &CommissionEvent) -> Result<(), CliError> {
+    pub(crate) fn show(&self, event: &CommissionEvent) -> Result<(), CliError> {
         match self {
             Self::Silent => Ok(()),
             Self::Events => output::json_line(event),
@@ -64,7 +62,7 @@ impl Progress {
     }
 
     /// Nothing moves any more; `failed_in` is the step that did not succeed.
-    pub fn end(&self, failed_in: Option<&str>) {
+    pub(crate) fn end(&self, failed_in: Option<&str>) {
         if let Self::Terminal { bar, paint } = self {
             if let Some(label) = failed_in {
                 bar.println(format!("{} {label}", paint.tone(Tone::Bad, "✘")));

@@ -10,12 +10,12 @@ use super::exit::{CliError, ExitCode};
 use super::{Global, block_on, output};
 use crate::sim::cloud::{self, Scenario};
 use crate::sim::virtual_device::args;
-pub use crate::sim::virtual_device::args::VirtualDeviceArgs;
+pub(crate) use crate::sim::virtual_device::args::VirtualDeviceArgs;
 
 /// `demo`
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Exit 0 only if every device is in sync.")]
-pub struct DemoArgs {
+pub(crate) struct DemoArgs {
     /// How many virtual devices
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub devices: u16,
@@ -29,7 +29,7 @@ pub struct DemoArgs {
 
 /// `cloud-sim`
 #[derive(Debug, clap::Args)]
-pub struct CloudSimArgs {
+pub(crate) struct CloudSimArgs {
     /// Where to listen
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8787")]
     pub listen: SocketAddr,

@@ -10,7 +10,7 @@ use crate::admin::wire::{CloudStatus, Finding, Status};
 
 /// `status`
 #[derive(Debug, clap::Args)]
-pub struct StatusArgs {
+pub(crate) struct StatusArgs {
     /// Print one JSON document
     #[arg(long)]
     pub json: bool,

@@ -14,7 +14,7 @@ use crate::admin::wire::{NodeRef, SyncLine, SyncQuery, SyncReport, SyncStep, Ver
 #[command(
     after_help = "Exit 0 only if all match. 4: a device does not answer. 6: the cloud differs. 1: a device has drifted, or one has no record."
 )]
-pub struct SyncArgs {
+pub(crate) struct SyncArgs {
     /// Only this node: id or unique name
     #[arg(long, value_name = "NODE", add = complete::nodes())]
     pub node: Option<NodeRef>,

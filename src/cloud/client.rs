@@ -44,7 +44,6 @@ pub enum BuildError {
     /// `cloud.base_url` is no URL.
     #[error("cloud.base_url is no URL: {source}")]
     BaseUrl {
-        /// Why not.
         #[source]
         source: <reqwest::Url as std::str::FromStr>::Err,
     },

@@ -2,8 +2,10 @@
 //!
 //! Not here: sending it (`session`). The algorithms are the vendor's choice; TLS is what protects the password.
 
+#[cfg(any(feature = "sim", test))]
+use aes::cipher::BlockModeDecrypt;
 use aes::cipher::block_padding::Pkcs7;
-use aes::cipher::{BlockModeDecrypt, BlockModeEncrypt, KeyIvInit};
+use aes::cipher::{BlockModeEncrypt, KeyIvInit};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use md5::{Digest as _, Md5};
@@ -18,13 +20,13 @@ const BLOCK: usize = 16;
 const RANDOM_LEN: usize = 16;
 
 /// A fresh `random`: 16 letters and digits.
-pub fn fresh_random() -> String {
+pub(crate) fn fresh_random() -> String {
     use rand::distr::{Alphanumeric, SampleString as _};
     Alphanumeric.sample_string(&mut rand::rng(), RANDOM_LEN)
 }
 
 /// Key and IV that follow from `random`: characters 8..24 of the upper-case hex MD5, and its halves exchanged.
-pub fn key_and_iv(random: &str) -> ([u8; BLOCK], [u8; BLOCK]) {
+pub(crate) fn key_and_iv(random: &str) -> ([u8; BLOCK], [u8; BLOCK]) {
     let hex = upper_hex(&Md5::digest(random.as_bytes()));
     let mut key = [0; BLOCK];
     key.copy_from_slice(&hex.as_bytes()[8..24]);
@@ -46,7 +48,8 @@ pub fn encrypt_password(password: &str, random: &str) -> String {
 }
 
 /// The inverse of [`encrypt_password`], as the service does it; `None` for anything that is not such a text.
-pub fn decrypt_password(pwd: &str, random: &str) -> Option<Zeroizing<String>> {
+#[cfg(any(feature = "sim", test))]
+pub(crate) fn decrypt_password(pwd: &str, random: &str) -> Option<Zeroizing<String>> {
     let (key, iv) = key_and_iv(random);
     let mut buffer = Zeroizing::new(STANDARD.decode(pwd).ok()?);
     let cipher = cbc::Decryptor::<aes::Aes128>::new(&key.into(), &iv.into());

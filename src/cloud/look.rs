@@ -38,7 +38,6 @@ pub struct Look {
     pub resolved: Option<Result<Vec<IpAddr>, String>>,
     /// The first address that took a connection, or why none did.
     pub connected: Option<Result<SocketAddr, String>>,
-    /// Who answered.
     pub answered: Option<Answered>,
     /// What time it was there, by its answer.
     pub date: Option<Timestamp>,
@@ -46,7 +45,6 @@ pub struct Look {
     pub at_time: Timestamp,
 }
 
-/// Who answered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Answered {
@@ -54,19 +52,16 @@ pub enum Answered {
     Service,
     /// Something before it.
     SomethingElse {
-        /// What.
         seen: String,
         /// What to do.
         hint: String,
     },
     /// Somebody whose certificate is not good.
     Untrusted {
-        /// Why not.
         seen: String,
         /// What to do.
         hint: String,
     },
-    /// Nobody.
     Nobody {
         /// What was seen instead.
         seen: String,
@@ -77,7 +72,7 @@ pub enum Answered {
 ///
 /// # Errors
 /// `base_url` is unusable.
-pub async fn look(config: &CloudConfig, now: Now) -> Result<Look, BuildError> {
+pub(crate) async fn look(config: &CloudConfig, now: Now) -> Result<Look, BuildError> {
     let health = Arc::new(HealthCell::default());
     Ok(along(&Transport::new(&config.base_url, config.timeout, health, Arc::new(Unmetered), now)?).await)
 }

@@ -35,13 +35,12 @@ const HTTP_STATUSES: std::ops::RangeInclusive<i64> = 100..=599;
 /// Kept longer than the outbox's usual pace, so that connections and TLS sessions are reused.
 const POOL_IDLE: Duration = Duration::from_secs(90);
 
-/// Counts requests.
+/// Counts and times what the cloud is asked, for the metrics.
 pub trait Meter: Send + Sync + 'static {
     /// A request ended; `code` is the body code, or a word such as `not-sent`.
     fn count(&self, call: &'static str, code: &str, took: Duration);
 }
 
-/// Counts nothing.
 pub(super) struct Unmetered;
 
 impl Meter for Unmetered {

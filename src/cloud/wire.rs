@@ -18,7 +18,7 @@ const MAX_ID: u64 = i64::MAX as u64;
 /// Body of `deviceBindingByWifi`, every field of the seed.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct BindBody<'a> {
+pub(crate) struct BindBody<'a> {
     binding_code: &'a str,
     capabilities_bitmask: u8,
     device_key: &'a str,
@@ -62,7 +62,7 @@ impl<'a> BindBody<'a> {
     /// # Errors
     /// What the service would refuse or bend, as the code that it would answer with: an id above 2^63-1 (5883, 5885),
     /// an empty Matter version (5881).
-    pub fn new(request: &'a BindRequest) -> Result<Self, CloudError> {
+    pub(crate) fn new(request: &'a BindRequest) -> Result<Self, CloudError> {
         let refused = |code, message: &str| CloudError::Code { code, message: format!("not sent: {message}") };
         let info = &request.matter_info;
         if info.fabric_id.0 == 0 || info.fabric_id.0 > MAX_ID {
@@ -105,12 +105,9 @@ impl<'a> BindBody<'a> {
 /// One element of the family service's `setDeviceInfo`.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct MoveBody<'a> {
-    /// Device key.
+pub(crate) struct MoveBody<'a> {
     pub dk: &'a str,
-    /// Product key.
     pub pk: &'a str,
-    /// Family.
     pub fid: &'a str,
     /// Room it leaves.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -122,7 +119,7 @@ pub struct MoveBody<'a> {
 /// `{code, msg, data, extMsg}`; everything but `code` may be missing.
 #[derive(Debug)]
 pub struct Envelope {
-    /// Body code.
+    /// 200 is success, whatever HTTP said (cloud-contract 1).
     pub code: i64,
     /// `msg`, or empty.
     pub message: String,
@@ -151,7 +148,7 @@ fn integer(value: &Value) -> Option<i64> {
 
 /// An unsigned id as the service may show it. What a signed column bent below zero is bent back, and flagged.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct LooseId {
+pub(crate) struct LooseId {
     /// The id; `None` for null, fractions, exponents and anything else that is no integer.
     pub value: Option<u64>,
     /// Whether it came as a negative number.
@@ -235,17 +232,16 @@ fn loose_object<'de, D: Deserializer<'de>, T: serde::de::DeserializeOwned>(
 /// `data` of the sign-in and of the refresh.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct TokensData {
+pub(crate) struct TokensData {
     /// The access token.
     pub access_token: TokenData<AccessToken>,
     /// The refresh token.
     pub refresh_token: TokenData<RefreshToken>,
 }
 
-/// One token.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct TokenData<S> {
+pub(crate) struct TokenData<S> {
     /// As returned, `Bearer ` included.
     pub token: S,
     /// Seconds since 1970 by the service's clock.

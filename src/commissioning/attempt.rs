@@ -12,7 +12,7 @@ const SLEEPS_ARMED: u32 = 2;
 
 /// The configured limits of one attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// One attempt in all.
     pub attempt: Duration,
     /// `Step::Discover`.
@@ -26,14 +26,14 @@ pub struct Limits {
 impl Limits {
     /// `Step::Operational`. Lost datagrams make CASE fail although the device is there: it is tried again while a good part of
     /// the fail-safe is left.
-    pub fn meeting(&self) -> Duration {
+    pub(crate) fn meeting(&self) -> Duration {
         self.step.max(self.fail_safe / 2)
     }
 }
 
 /// What the device holds of us, and so what a failure must undo.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
+pub(crate) enum Standing {
     /// Nothing was asked of it that it would keep.
     Untouched,
     /// Its fail-safe is armed since `since`: expiring it rolls everything back (Matter Core 11.10.7.2).
@@ -52,7 +52,7 @@ pub enum Standing {
 
 /// What happened on the device, as far as `Standing` cares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DeviceEvent {
+pub(crate) enum DeviceEvent {
     /// ArmFailSafe was answered with OK.
     Armed,
     /// CommissioningComplete is about to be sent.
@@ -63,8 +63,7 @@ pub enum DeviceEvent {
 
 /// What a failure must undo on the device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Undo {
-    /// Nothing.
+pub(crate) enum Undo {
     Nothing,
     /// ArmFailSafe(0).
     ExpireFailSafe,
@@ -76,7 +75,7 @@ pub enum Undo {
 
 /// Which clock ran out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Expired {
+pub(crate) enum Expired {
     /// The step's own deadline.
     Step(Duration),
     /// The attempt's deadline.
@@ -85,9 +84,8 @@ pub enum Expired {
     FailSafe(Duration),
 }
 
-/// One attempt.
 #[derive(Debug, Clone)]
-pub struct Attempt {
+pub(crate) struct Attempt {
     limits: Limits,
     started: Instant,
     step: Step,
@@ -101,7 +99,7 @@ pub struct Attempt {
 
 impl Attempt {
     /// An attempt that begins now with reading the code.
-    pub fn new(limits: Limits, now: Instant) -> Self {
+    pub(crate) fn new(limits: Limits, now: Instant) -> Self {
         Self {
             limits,
             started: now,
@@ -116,55 +114,50 @@ impl Attempt {
     }
 
     /// The device has to be brought onto its network, and may take so long for that.
-    pub fn handle_joining(&mut self, most: Duration) {
+    pub(crate) fn handle_joining(&mut self, most: Duration) {
         self.joining = most;
     }
 
     /// The device announces that it sleeps so long: every wait for it may take so much longer.
-    pub fn handle_sleep(&mut self, sleep: Duration) {
+    pub(crate) fn handle_sleep(&mut self, sleep: Duration) {
         self.sleep = sleep;
     }
 
     /// The device needs so long to roll back what an earlier attempt of ours left on it. That is not this attempt's time.
-    pub fn handle_leftover(&mut self, left: Duration) {
+    pub(crate) fn handle_leftover(&mut self, left: Duration) {
         self.leftover += left;
     }
 
     /// What the device's sleep adds to each wait for it.
-    pub fn sleep(&self) -> Duration {
+    pub(crate) fn sleep(&self) -> Duration {
         self.sleep
     }
 
     /// For how long its fail-safe is armed.
-    pub fn fail_safe(&self) -> Duration {
+    pub(crate) fn fail_safe(&self) -> Duration {
         self.limits.fail_safe + self.sleep * SLEEPS_ARMED + self.joining
     }
 
     /// The step under way.
-    pub fn step(&self) -> Step {
+    pub(crate) fn step(&self) -> Step {
         self.step
     }
 
-    /// What the device holds of us.
-    pub fn standing(&self) -> Standing {
-        self.standing
-    }
-
     /// A step begins; the time until now belongs to the one before.
-    pub fn handle_step(&mut self, step: Step, now: Instant) {
+    pub(crate) fn handle_step(&mut self, step: Step, now: Instant) {
         self.durations[self.step as usize] += now.duration_since(self.step_started);
         self.step = step;
         self.step_started = now;
     }
 
     /// The time until now was spent waiting for the attempt's turn, and does not count.
-    pub fn handle_wait(&mut self, waited: Duration) {
+    pub(crate) fn handle_wait(&mut self, waited: Duration) {
         self.started += waited;
         self.step_started += waited;
     }
 
     /// Something happened on the device.
-    pub fn handle_device(&mut self, event: DeviceEvent, now: Instant) {
+    pub(crate) fn handle_device(&mut self, event: DeviceEvent, now: Instant) {
         use DeviceEvent::{Armed, CompleteConfirmed, CompleteSent};
         self.standing = match (self.standing, event) {
             (Standing::Untouched | Standing::Armed { .. }, Armed) => Standing::Armed { since: now },
@@ -181,7 +174,7 @@ impl Attempt {
     }
 
     /// When the step under way must have ended.
-    pub fn next_deadline(&self) -> Instant {
+    pub(crate) fn next_deadline(&self) -> Instant {
         let step = self.step_started + self.step_limit();
         let attempt = self.started + self.limit();
         match self.standing {
@@ -192,7 +185,7 @@ impl Attempt {
     }
 
     /// Which clock ran out at [`Self::next_deadline`].
-    pub fn expired(&self) -> Expired {
+    pub(crate) fn expired(&self) -> Expired {
         let deadline = self.next_deadline();
         if deadline == self.started + self.limit() {
             Expired::Attempt(self.limit())
@@ -204,17 +197,17 @@ impl Attempt {
     }
 
     /// How long discovery may take.
-    pub fn discover_budget(&self, now: Instant) -> Duration {
+    pub(crate) fn discover_budget(&self, now: Instant) -> Duration {
         self.limits.discover.min((self.started + self.limits.attempt).saturating_duration_since(now))
     }
 
     /// Whether less than half of the fail-safe is left, so that it must be armed again before the next command.
-    pub fn rearm_due(&self, now: Instant) -> bool {
+    pub(crate) fn rearm_due(&self, now: Instant) -> bool {
         matches!(self.standing, Standing::Armed { since } if now.duration_since(since) > self.fail_safe() / 2)
     }
 
     /// What must be undone on the device if the attempt ends now.
-    pub fn undo(&self) -> Undo {
+    pub(crate) fn undo(&self) -> Undo {
         match self.standing {
             Standing::Untouched => Undo::Nothing,
             Standing::Armed { .. } => Undo::ExpireFailSafe,
@@ -224,13 +217,13 @@ impl Attempt {
     }
 
     /// How long `step` has taken up to now, all its turns together.
-    pub fn duration(&self, step: Step, now: Instant) -> Duration {
+    pub(crate) fn duration(&self, step: Step, now: Instant) -> Duration {
         let running = if step == self.step { now.duration_since(self.step_started) } else { Duration::ZERO };
         self.durations[step as usize] + running
     }
 
     /// How long the attempt has taken up to now.
-    pub fn total(&self, now: Instant) -> Duration {
+    pub(crate) fn total(&self, now: Instant) -> Duration {
         now.duration_since(self.started)
     }
 

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::node::{Announced, Peer};
 
 /// Refused tries by us that one device has to bear in one window (interface.md).
-pub const MOST_TRIES: usize = 3;
+pub(crate) const MOST_TRIES: usize = 3;
 /// No commissioning window is open for longer (Matter Core 11.19.8.1); what was refused before says nothing any more.
 const WINDOW: Duration = Duration::from_secs(15 * 60);
 /// How long others that fit are waited for after the last one was tried: two rounds of queries.
@@ -28,7 +28,7 @@ const AGAIN: Duration = Duration::from_secs(5);
 
 /// Whether a device may be tried now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
+pub(crate) enum Standing {
     /// Nothing speaks against it.
     Free,
     /// It has borne as many refused tries as it has to.
@@ -43,16 +43,15 @@ pub enum Standing {
 
 /// A device that fits, and whether it may be tried.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Candidate {
+pub(crate) struct Candidate {
     /// As it announces itself.
     pub node: Announced,
-    /// See there.
     pub standing: Standing,
 }
 
 /// What to do now.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Next {
+pub(crate) enum Next {
     /// Try the passcode on this one.
     Try(Box<Announced>),
     /// Nothing before then, unless what is known changes.
@@ -63,8 +62,7 @@ pub enum Next {
 
 /// Why nobody is left.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ending {
-    /// Nobody fits.
+pub(crate) enum Ending {
     NotFound,
     /// Everybody who fits refused the passcode.
     Refused,
@@ -82,7 +80,7 @@ pub enum Ending {
 
 /// How a try ended without a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fruitless {
+pub(crate) enum Fruitless {
     /// The passcode is not its own.
     Refused,
     /// It did not answer; `waited_out` where no other device cut that short.
@@ -133,7 +131,7 @@ impl Tried {
 
 /// The search of one attempt.
 #[derive(Debug, Clone)]
-pub struct Search {
+pub(crate) struct Search {
     began: Instant,
     deadline: Instant,
     tried: Vec<Tried>,
@@ -141,23 +139,23 @@ pub struct Search {
 
 impl Search {
     /// A search that may take `budget`.
-    pub fn new(now: Instant, budget: Duration) -> Self {
+    pub(crate) fn new(now: Instant, budget: Duration) -> Self {
         Self { began: now, deadline: now + budget, tried: Vec::new() }
     }
 
     /// The time until now was spent waiting for the attempt's turn, and does not count.
-    pub fn handle_wait(&mut self, waited: Duration) {
+    pub(crate) fn handle_wait(&mut self, waited: Duration) {
         self.began += waited;
         self.deadline += waited;
     }
 
     /// How long it has taken.
-    pub fn took(&self, now: Instant) -> Duration {
+    pub(crate) fn took(&self, now: Instant) -> Duration {
         now.duration_since(self.began)
     }
 
     /// A try ended without a session.
-    pub fn handle_fruitless(&mut self, node: &Announced, outcome: Fruitless, now: Instant) {
+    pub(crate) fn handle_fruitless(&mut self, node: &Announced, outcome: Fruitless, now: Instant) {
         let same = |tried: &Tried| std::mem::discriminant(&tried.outcome) == std::mem::discriminant(&outcome);
         let since = self.tried(node).filter(|tried| same(tried)).map_or(now, |tried| tried.since);
         self.tried.retain(|tried| !tried.is(node));
@@ -165,7 +163,7 @@ impl Search {
     }
 
     /// What to do with what is known at `now`; `fitting` in the order in which they should be tried.
-    pub fn poll(&self, fitting: &[Candidate], now: Instant) -> Next {
+    pub(crate) fn poll(&self, fitting: &[Candidate], now: Instant) -> Next {
         let free = || fitting.iter().filter(|candidate| candidate.standing == Standing::Free);
         let next = free().find(|candidate| self.tried(&candidate.node).is_none());
         let again = || free().find(|candidate| self.due(&candidate.node).is_some_and(|due| due <= now));
@@ -190,7 +188,7 @@ impl Search {
     }
 
     /// How long a try that began at `since` may go on without an answer.
-    pub fn patience(&self, fitting: &[Candidate], trying: &Announced, since: Instant) -> Option<Instant> {
+    pub(crate) fn patience(&self, fitting: &[Candidate], trying: &Announced, since: Instant) -> Option<Instant> {
         let other = |candidate: &Candidate| {
             candidate.standing == Standing::Free
                 && candidate.node.instance() != trying.instance()
@@ -258,11 +256,11 @@ impl Search {
 
 /// The refused tries of all attempts.
 #[derive(Debug, Default)]
-pub struct Refusals(Vec<Tried>);
+pub(crate) struct Refusals(Vec<Tried>);
 
 impl Refusals {
     /// A device refused a passcode.
-    pub fn note(&mut self, node: &Announced, now: Instant) {
+    pub(crate) fn note(&mut self, node: &Announced, now: Instant) {
         self.0.retain(|refused| now < refused.at + WINDOW);
         let outcome = Fruitless::Refused;
         self.0.push(Tried { instance: node.instance(), peers: node.peers(), outcome, since: now, at: now });
@@ -270,7 +268,7 @@ impl Refusals {
 
     /// How many refused tries the device has borne in this window. A window that is opened again has another instance name;
     /// one that is still announced beside it may be the same device under two names.
-    pub fn borne(&self, node: &Announced, announced: &[Announced], now: Instant) -> usize {
+    pub(crate) fn borne(&self, node: &Announced, announced: &[Announced], now: Instant) -> usize {
         let peers = node.peers();
         let counts = |refused: &&Tried| {
             let same = refused.instance == node.instance() && !node.instance().is_empty();

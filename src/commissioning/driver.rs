@@ -21,9 +21,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 use uuid::Uuid;
 
-pub use self::approach::Turn;
+pub(crate) use self::approach::Turn;
 use self::approach::{Found, Hold, Met};
-pub use self::record::bind_task;
+pub(crate) use self::record::bind_task;
 use self::record::{Draft, succeeding, unknown_discriminator};
 use self::run::{Run, now};
 use crate::attestation::policy::AttestationOverride;
@@ -58,10 +58,8 @@ const MEET_AGAIN: Duration = Duration::from_millis(500);
 
 /// What does not change from attempt to attempt.
 #[derive(Debug, Clone)]
-pub struct Settings {
-    /// Deadlines.
+pub(crate) struct Settings {
     pub limits: Limits,
-    /// Our fabric.
     pub fabric_id: FabricId,
     /// Its compressed id, which operational nodes announce.
     pub compressed_fabric_id: u64,
@@ -71,7 +69,6 @@ pub struct Settings {
     pub admin_cat: Cat,
     /// What other tags may do.
     pub grants: Vec<CatGrant>,
-    /// Product profiles.
     pub profiles: Vec<Profile>,
     /// Recognises codes that were used before.
     pub fingerprints: FingerprintKey,
@@ -83,8 +80,7 @@ pub struct Settings {
 
 /// What an attempt is told.
 #[derive(Debug, Clone)]
-pub struct Order {
-    /// Its id.
+pub(crate) struct Order {
     pub attempt_id: Uuid,
     /// The understood code.
     pub payload: OnboardingPayload,
@@ -112,7 +108,7 @@ pub struct Order {
 
 /// A commissioned and recorded device.
 #[derive(Debug, Clone)]
-pub struct Commissioned {
+pub(crate) struct Commissioned {
     /// The record as it is on disk.
     pub record: NodeRecord,
     /// The queued bind.
@@ -125,12 +121,11 @@ pub struct Commissioned {
 
 /// What a listener is told while an attempt runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Progress {
+pub(crate) enum Progress {
     /// A step began.
     Started(Step),
     /// A step ended well.
     Finished(Step, Duration),
-    /// Worth knowing.
     Note(String),
     /// The device waits until a person has done something.
     Waits {
@@ -146,11 +141,11 @@ pub enum Progress {
 }
 
 /// Takes progress; never blocks.
-pub type ProgressFn<'a> = &'a (dyn Fn(Progress) + Send + Sync);
+pub(crate) type ProgressFn<'a> = &'a (dyn Fn(Progress) + Send + Sync);
 
 /// What the cloud says about a device that is about to get credentials.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PreflightAnswer {
+pub(crate) enum PreflightAnswer {
     /// Nothing speaks against it.
     Go,
     /// Go on, and say this.
@@ -160,19 +155,16 @@ pub enum PreflightAnswer {
 }
 
 /// Asks the cloud about a device; answers within seconds, whatever the cloud does.
-pub type Preflight = Arc<dyn Fn(CloudDevice) -> BoxFuture<'static, PreflightAnswer> + Send + Sync>;
+pub(crate) type Preflight = Arc<dyn Fn(CloudDevice) -> BoxFuture<'static, PreflightAnswer> + Send + Sync>;
 
 /// Finds the record that a device had before it was reset: only one whose node surely does not answer any more, and that is
 /// flagged so. Answers within seconds.
-pub type FindPredecessor = Arc<dyn Fn(BasicInformation) -> BoxFuture<'static, Option<NodeRecord>> + Send + Sync>;
+pub(crate) type FindPredecessor = Arc<dyn Fn(BasicInformation) -> BoxFuture<'static, Option<NodeRecord>> + Send + Sync>;
 
-/// Commissions devices.
-pub struct Commissioner<L, D, S, J> {
+pub(crate) struct Commissioner<L, D, S, J> {
     /// The Matter stack.
     pub link: Arc<L>,
-    /// The LAN.
     pub discovery: Arc<D>,
-    /// Bluetooth.
     pub radio: Arc<dyn Radio>,
     /// The networks of the home.
     pub networks: Arc<dyn HomeNetworks>,
@@ -214,7 +206,7 @@ where
     ///
     /// # Errors
     /// The reason, after the device was rolled back as far as it could be reached.
-    pub async fn commission(
+    pub(crate) async fn commission(
         &self,
         order: Order,
         progress: ProgressFn<'_>,

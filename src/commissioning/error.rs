@@ -53,9 +53,9 @@ pub enum CommissioningError {
     /// A step did not end in its time.
     #[error("the step took longer than {} ms", after.as_millis())]
     StepTimeout {
-        /// Which step.
+        /// The one that was under way.
         step: Step,
-        /// Its deadline.
+        /// What the step was given.
         after: Duration,
     },
     /// The attempt did not end in its time.
@@ -91,13 +91,13 @@ pub enum CommissioningError {
     AlreadyOurs {
         /// When that turned out.
         step: Step,
-        /// Which node.
+        /// The record of ours that names this device.
         node: Box<NodeRecord>,
     },
     /// Another attempt of ours has proved the same passcode to it.
     #[error("attempt {attempt} is bringing this device in")]
     BeingCommissioned {
-        /// Which one.
+        /// The one that began before.
         attempt: Uuid,
     },
     /// The client left before it was the attempt's turn.
@@ -109,7 +109,7 @@ pub enum CommissioningError {
     /// The list read back is not the list written.
     #[error("the access control list read back differs from the one written: {difference}")]
     AccessMismatch {
-        /// What differs.
+        /// What was written, and what stands there.
         difference: String,
     },
     /// The device's fabric table is full.
@@ -134,7 +134,7 @@ pub enum CommissioningError {
     /// The cloud said beforehand that the device cannot be bound.
     #[error("the cloud would refuse this device: {reason}")]
     CloudRefuses {
-        /// Why.
+        /// The cloud's answer, in a sentence.
         reason: String,
     },
     /// The state directory cannot be written.

@@ -9,7 +9,7 @@ use crate::onboarding::{Discriminator, OnboardingPayload};
 
 /// The key of this hub's fingerprints.
 #[derive(Clone)]
-pub struct FingerprintKey(hmac::Key);
+pub(crate) struct FingerprintKey(hmac::Key);
 
 impl fmt::Debug for FingerprintKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -19,14 +19,14 @@ impl fmt::Debug for FingerprintKey {
 
 impl FingerprintKey {
     /// Derived from a secret of the fabric.
-    pub fn new(secret: &[u8]) -> Self {
+    pub(crate) fn new(secret: &[u8]) -> Self {
         let derived = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret), b"matterbind setup code fingerprint");
         Self(hmac::Key::new(hmac::HMAC_SHA256, derived.as_ref()))
     }
 
     /// The same for the manual and the QR code of one device: both tell the passcode and the upper four bits of the
     /// discriminator.
-    pub fn fingerprint(&self, payload: &OnboardingPayload) -> u16 {
+    pub(crate) fn fingerprint(&self, payload: &OnboardingPayload) -> u16 {
         let short = match payload.discriminator {
             Discriminator::Long(long) => (long >> 8) as u8,
             Discriminator::Short(short) => short,

@@ -9,12 +9,9 @@ use crate::secret::BindingCode;
 
 /// What the command or the manifest says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct GivenIdentity {
-    /// Product key.
+pub(crate) struct GivenIdentity {
     pub product_key: Option<String>,
-    /// Device key.
     pub device_key: Option<String>,
-    /// Binding code.
     pub binding_code: Option<BindingCode>,
     /// `matterInfo.extra`.
     pub extra: Option<String>,
@@ -24,12 +21,9 @@ pub struct GivenIdentity {
 
 /// A product profile, its attribute paths understood.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Profile {
-    /// Vendor id.
+pub(crate) struct Profile {
     pub vendor_id: u16,
-    /// Product id.
     pub product_id: u16,
-    /// Product key.
     pub product_key: String,
     /// Where the device key comes from.
     pub device_key: DeviceKey,
@@ -43,7 +37,7 @@ pub struct Profile {
 
 /// Where a device key comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DeviceKey {
+pub(crate) enum DeviceKey {
     /// Basic Information's SerialNumber.
     SerialNumber,
     /// Basic Information's UniqueID.
@@ -54,7 +48,7 @@ pub enum DeviceKey {
 
 /// Where a binding code comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BindingCodeOrigin {
+pub(crate) enum BindingCodeOrigin {
     /// Made by the hub.
     Random,
     /// Made by the hub and written to the device, whose firmware reports it.
@@ -65,7 +59,7 @@ pub enum BindingCodeOrigin {
 
 /// What a bind needs beside the Matter identity.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Eligible {
+pub(crate) struct Eligible {
     /// Product key and device key.
     pub device: CloudDevice,
     /// The shared code.
@@ -78,20 +72,20 @@ pub struct Eligible {
 
 /// Why there will be no bind.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NotEligible {
+pub(crate) struct NotEligible {
     /// In plain words.
     pub reason: String,
 }
 
 impl NotEligible {
     /// The node record's bind status.
-    pub fn status(&self) -> BindStatus {
+    pub(crate) fn status(&self) -> BindStatus {
         BindStatus { state: BindState::NotEligible, message: self.reason.clone(), ..BindStatus::default() }
     }
 }
 
 /// A fresh binding code: 16 characters `0-9A-F` (cloud-contract 3.1).
-pub fn random_binding_code() -> BindingCode {
+pub(crate) fn random_binding_code() -> BindingCode {
     BindingCode::new(format!("{:016X}", rand::random::<u64>()))
 }
 
@@ -100,7 +94,7 @@ pub fn random_binding_code() -> BindingCode {
 ///
 /// # Errors
 /// A part that has no source, or whose source gave nothing usable: the node stays local.
-pub async fn resolve(
+pub(crate) async fn resolve(
     given: &GivenIdentity,
     profiles: &[Profile],
     basic: &BasicInformation,
@@ -146,7 +140,11 @@ pub async fn resolve(
 
 /// The device in the cloud, as far as it can be told before the device is on our fabric; `None` where a key has to be read
 /// from it, or where there is none.
-pub fn known_beforehand(given: &GivenIdentity, profiles: &[Profile], basic: &BasicInformation) -> Option<CloudDevice> {
+pub(crate) fn known_beforehand(
+    given: &GivenIdentity,
+    profiles: &[Profile],
+    basic: &BasicInformation,
+) -> Option<CloudDevice> {
     let profile = profiles.iter().find(|p| p.vendor_id == basic.vendor_id && p.product_id == basic.product_id);
     let product_key = given.product_key.clone().or_else(|| profile.map(|p| p.product_key.clone()))?;
     let from_profile = || match profile?.device_key {
@@ -162,7 +160,7 @@ pub fn known_beforehand(given: &GivenIdentity, profiles: &[Profile], basic: &Bas
 ///
 /// # Errors
 /// The device does not answer, or not with 16 characters `0-9A-F`.
-pub async fn binding_code_from(
+pub(crate) async fn binding_code_from(
     origin: BindingCodeOrigin,
     session: &impl OperationalSession,
 ) -> Result<BindingCode, NotEligible> {
@@ -191,7 +189,7 @@ pub async fn binding_code_from(
 }
 
 /// Whether the cloud would take the code's form (5213).
-pub fn is_binding_code(code: &str) -> bool {
+pub(crate) fn is_binding_code(code: &str) -> bool {
     code.len() == 16 && code.bytes().all(|b| b.is_ascii_digit() || (b'A'..=b'F').contains(&b))
 }
 
@@ -235,7 +233,7 @@ impl InvalidIdentity {
 ///
 /// # Errors
 /// What the contract makes invalid.
-pub fn check_given(given: &GivenIdentity) -> Result<(), InvalidIdentity> {
+pub(crate) fn check_given(given: &GivenIdentity) -> Result<(), InvalidIdentity> {
     if let Some(key) = given.device_key.as_ref().filter(|key| check_device_key(key).is_err()) {
         return Err(InvalidIdentity::DeviceKey(key.clone()));
     }
@@ -249,7 +247,7 @@ pub fn check_given(given: &GivenIdentity) -> Result<(), InvalidIdentity> {
 ///
 /// # Errors
 /// Why not.
-pub fn check_device_key(device_key: &str) -> Result<(), NotEligible> {
+pub(crate) fn check_device_key(device_key: &str) -> Result<(), NotEligible> {
     if (4..=32).contains(&device_key.len()) && device_key.bytes().all(|b| b.is_ascii_alphanumeric()) {
         Ok(())
     } else {

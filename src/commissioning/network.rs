@@ -12,20 +12,18 @@ use crate::secret::{ThreadDataset, WifiPassword};
 
 /// NetworkCommissioningStatusEnum (11.9.5.3).
 mod status {
-    pub const NETWORK_NOT_FOUND: u8 = 5;
-    pub const REGULATORY_ERROR: u8 = 6;
-    pub const AUTH_FAILURE: u8 = 7;
-    pub const UNSUPPORTED_SECURITY: u8 = 8;
-    pub const IPV6_FAILED: u8 = 10;
-    pub const IP_BIND_FAILED: u8 = 11;
+    pub(crate) const NETWORK_NOT_FOUND: u8 = 5;
+    pub(crate) const REGULATORY_ERROR: u8 = 6;
+    pub(crate) const AUTH_FAILURE: u8 = 7;
+    pub(crate) const UNSUPPORTED_SECURITY: u8 = 8;
+    pub(crate) const IPV6_FAILED: u8 = 10;
+    pub(crate) const IP_BIND_FAILED: u8 = 11;
 }
 
 /// The kinds of network that devices join.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum NetworkKind {
-    /// Wi-Fi.
     Wifi,
-    /// Thread.
     Thread,
 }
 
@@ -51,14 +49,12 @@ impl fmt::Display for NetworkKind {
 /// What a device needs to join.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NetworkCredentials {
-    /// Wi-Fi.
     Wifi {
         /// 1 to 32 bytes.
         ssid: Vec<u8>,
         /// Empty for an open network.
         password: WifiPassword,
     },
-    /// Thread.
     Thread {
         /// The operational dataset, TLV.
         dataset: ThreadDataset,
@@ -68,7 +64,6 @@ pub enum NetworkCredentials {
 }
 
 impl NetworkCredentials {
-    /// Which kind.
     pub fn kind(&self) -> NetworkKind {
         match self {
             Self::Wifi { .. } => NetworkKind::Wifi,
@@ -95,7 +90,7 @@ pub struct HomeNetwork {
 }
 
 /// The networks of the home, as an attempt asks for them.
-pub trait HomeNetworks: Send + Sync + 'static {
+pub(crate) trait HomeNetworks: Send + Sync + 'static {
     /// The one of this name, or the default one of a kind that the device has.
     fn network<'a>(
         &'a self,
@@ -159,9 +154,7 @@ pub enum NetworkError {
     /// The network is of a kind that the device lacks.
     #[error("{name:?} is a {kind} network, and the device joins {}", list(kinds))]
     WrongKind {
-        /// The network.
         name: String,
-        /// Its kind.
         kind: NetworkKind,
         /// What the device can join.
         kinds: Vec<NetworkKind>,
@@ -172,15 +165,13 @@ pub enum NetworkError {
     /// The device does not see it.
     #[error("the device does not see the network {name:?}; it sees {}", if seen.is_empty() { "none".to_owned() } else { seen.join(", ") })]
     NotSeen {
-        /// Which.
         name: String,
         /// What it sees instead.
         seen: Vec<String>,
     },
     /// The device tried, and said why it could not.
-    #[error("the device could not join {name:?}: networking status {status}{}", said(text))]
+    #[error("the device could not join {name:?}: {} (networking status {status}{})", meaning(*status, *kind), said(text))]
     Refused {
-        /// Which network.
         name: String,
         /// Of which kind.
         kind: NetworkKind,
@@ -192,7 +183,6 @@ pub enum NetworkError {
     /// It was sent to a network, and does not show itself there.
     #[error("the device was sent to {name:?} and has not shown itself there within {} s", waited.as_secs())]
     NotShown {
-        /// Which network.
         name: String,
         /// How long it was waited for.
         waited: Duration,
@@ -206,8 +196,21 @@ fn list(kinds: &[NetworkKind]) -> String {
     kinds.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ")
 }
 
+/// NetworkCommissioningStatusEnum in words (11.9.5.3).
+fn meaning(status: u8, kind: NetworkKind) -> &'static str {
+    match (status, kind) {
+        (status::NETWORK_NOT_FOUND, _) => "it does not find it",
+        (status::AUTH_FAILURE, NetworkKind::Wifi) => "the password was refused",
+        (status::AUTH_FAILURE, NetworkKind::Thread) => "the dataset was refused",
+        (status::UNSUPPORTED_SECURITY, _) => "it lacks that network's security",
+        (status::IPV6_FAILED | status::IP_BIND_FAILED, _) => "it got no address there",
+        (status::REGULATORY_ERROR, _) => "it may not use that network's channel in this country",
+        _ => "it tried, and failed",
+    }
+}
+
 fn said(text: &str) -> String {
-    if text.is_empty() { String::new() } else { format!(" ({text:?})") }
+    if text.is_empty() { String::new() } else { format!(", {text:?}") }
 }
 
 impl NetworkError {

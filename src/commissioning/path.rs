@@ -21,31 +21,28 @@ mod network;
 mod preparation;
 
 pub(in crate::commissioning) use network::ANSWER;
-pub use network::{
-    NetworkedCommissionee, OfflineCommissionee, ProvisionedCommissionee, Setback, Surveyed, SurveyedCommissionee,
-    Whereabouts,
-};
-pub use preparation::{AcceptedTerms, Preparation};
+pub(crate) use network::{NetworkedCommissionee, OfflineCommissionee, Setback, Surveyed, Whereabouts};
+pub(crate) use preparation::{AcceptedTerms, Preparation};
 
 /// The passcode is proved.
-pub struct PaseCommissionee<S> {
+pub(crate) struct PaseCommissionee<S> {
     session: Arc<S>,
 }
 
 /// Its fail-safe is armed: from here on whatever it is told, it forgets when that expires.
-pub struct ArmedCommissionee<S> {
+pub(crate) struct ArmedCommissionee<S> {
     session: Arc<S>,
 }
 
 /// What it is, is known.
-pub struct DescribedCommissionee<S> {
+pub(crate) struct DescribedCommissionee<S> {
     session: Arc<S>,
     description: DeviceDescription,
 }
 
 /// What a device has shown of itself until it was accepted.
 #[derive(Debug, Clone)]
-pub struct Shown {
+pub(crate) struct Shown {
     /// What it says of itself.
     pub description: DeviceDescription,
     /// Why it was accepted.
@@ -53,52 +50,52 @@ pub struct Shown {
 }
 
 /// Its evidence was judged and accepted; the only state that asks for its key.
-pub struct AttestedCommissionee<S> {
+pub(crate) struct AttestedCommissionee<S> {
     session: Arc<S>,
     shown: Shown,
 }
 
 /// Its own key is known: fresh, and signed by the key that was attested.
-pub struct KeyedCommissionee<S> {
+pub(crate) struct KeyedCommissionee<S> {
     session: Arc<S>,
     shown: Shown,
     csr: Vec<u8>,
 }
 
 /// A certificate is made for its key; the device knows nothing of it yet.
-pub struct CertifiedCommissionee<S> {
+pub(crate) struct CertifiedCommissionee<S> {
     session: Arc<S>,
     noc: IssuedNoc,
 }
 
 /// It trusts our root, until the fail-safe expires.
-pub struct RootedCommissionee<S> {
+pub(crate) struct RootedCommissionee<S> {
     session: Arc<S>,
     noc: IssuedNoc,
 }
 
 /// It has its certificate too, until the fail-safe expires.
-pub struct CredentialedCommissionee<S> {
+pub(crate) struct CredentialedCommissionee<S> {
     session: Arc<S>,
     node: NodeId,
     fabric_index: u8,
 }
 
 /// It answered as our node.
-pub struct OperationalCommissionee<C> {
+pub(crate) struct OperationalCommissionee<C> {
     session: Arc<C>,
     fabric_index: u8,
 }
 
 /// Who may do what on it is set and read back.
-pub struct AccessedCommissionee<C> {
+pub(crate) struct AccessedCommissionee<C> {
     session: Arc<C>,
     fabric_index: u8,
     cats: Vec<CatGrant>,
 }
 
 /// It is ours for good, until it is told otherwise.
-pub struct CommissionedNode<C> {
+pub(crate) struct CommissionedNode<C> {
     session: Arc<C>,
     fabric_index: u8,
 }
@@ -115,7 +112,7 @@ fn at(step: Step) -> impl Fn(LinkError) -> CommissioningError {
 
 impl<S: PaseSession> PaseCommissionee<S> {
     /// Begins the path.
-    pub fn new(session: Arc<S>) -> Self {
+    pub(crate) fn new(session: Arc<S>) -> Self {
         Self { session }
     }
 
@@ -123,7 +120,7 @@ impl<S: PaseSession> PaseCommissionee<S> {
     ///
     /// # Errors
     /// The link's.
-    pub async fn arm(self, expiry: Duration) -> Result<ArmedCommissionee<S>, CommissioningError> {
+    pub(crate) async fn arm(self, expiry: Duration) -> Result<ArmedCommissionee<S>, CommissioningError> {
         failpoint::reach("arm.before");
         self.session.arm_fail_safe(expiry).await.map_err(at(Step::ArmFailSafe))?;
         failpoint::reach("arm.after");
@@ -137,7 +134,7 @@ impl<S: PaseSession> ArmedCommissionee<S> {
     ///
     /// # Errors
     /// The link's, a full fabric table, or terms that nobody has accepted.
-    pub async fn describe(self, place: &Preparation) -> Result<DescribedCommissionee<S>, CommissioningError> {
+    pub(crate) async fn describe(self, place: &Preparation) -> Result<DescribedCommissionee<S>, CommissioningError> {
         let description = self.session.describe().await.map_err(at(Step::ReadInfo))?;
         let (supported, commissioned) = description.fabrics;
         if supported > 0 && commissioned >= supported {
@@ -150,7 +147,7 @@ impl<S: PaseSession> ArmedCommissionee<S> {
 
 impl<S: PaseSession> DescribedCommissionee<S> {
     /// What it says of itself.
-    pub fn description(&self) -> &DeviceDescription {
+    pub(crate) fn description(&self) -> &DeviceDescription {
         &self.description
     }
 
@@ -158,7 +155,7 @@ impl<S: PaseSession> DescribedCommissionee<S> {
     ///
     /// # Errors
     /// The link's, or [`CommissioningError::AttestationRejected`].
-    pub async fn attest(
+    pub(crate) async fn attest(
         self,
         judge: &impl AttestationJudge,
         overridden: Option<&AttestationOverride>,
@@ -187,7 +184,7 @@ impl<S: PaseSession> DescribedCommissionee<S> {
 
 impl<S: PaseSession> AttestedCommissionee<S> {
     /// What it has shown.
-    pub fn shown(&self) -> &Shown {
+    pub(crate) fn shown(&self) -> &Shown {
         &self.shown
     }
 
@@ -195,7 +192,7 @@ impl<S: PaseSession> AttestedCommissionee<S> {
     ///
     /// # Errors
     /// The link's, or [`CommissioningError::CsrRejected`].
-    pub async fn request_csr(self) -> Result<KeyedCommissionee<S>, CommissioningError> {
+    pub(crate) async fn request_csr(self) -> Result<KeyedCommissionee<S>, CommissioningError> {
         let Self { session, shown } = self;
         let nonce = nonce();
         let response = session.request_csr(nonce).await.map_err(at(Step::Csr))?;
@@ -208,7 +205,7 @@ impl<S: PaseSession> AttestedCommissionee<S> {
 
 impl<S: PaseSession> KeyedCommissionee<S> {
     /// What it has shown.
-    pub fn shown(&self) -> &Shown {
+    pub(crate) fn shown(&self) -> &Shown {
         &self.shown
     }
 
@@ -216,7 +213,7 @@ impl<S: PaseSession> KeyedCommissionee<S> {
     ///
     /// # Errors
     /// [`CommissioningError::CsrRejected`], or the stack's.
-    pub async fn issue_noc<L: MatterLink>(
+    pub(crate) async fn issue_noc<L: MatterLink>(
         self,
         link: &L,
         node: NodeId,
@@ -231,16 +228,11 @@ impl<S: PaseSession> KeyedCommissionee<S> {
 }
 
 impl<S: PaseSession> CertifiedCommissionee<S> {
-    /// Which node it will be.
-    pub fn node(&self) -> NodeId {
-        self.noc.node_id
-    }
-
     /// AddTrustedRootCertificate.
     ///
     /// # Errors
     /// The link's.
-    pub async fn add_root(self) -> Result<RootedCommissionee<S>, CommissioningError> {
+    pub(crate) async fn add_root(self) -> Result<RootedCommissionee<S>, CommissioningError> {
         failpoint::reach("add-root.before");
         self.session.add_root().await.map_err(at(Step::AddRoot))?;
         failpoint::reach("add-root.after");
@@ -253,7 +245,10 @@ impl<S: PaseSession> RootedCommissionee<S> {
     ///
     /// # Errors
     /// The link's.
-    pub async fn add_noc(self, case_admin_subject: u64) -> Result<CredentialedCommissionee<S>, CommissioningError> {
+    pub(crate) async fn add_noc(
+        self,
+        case_admin_subject: u64,
+    ) -> Result<CredentialedCommissionee<S>, CommissioningError> {
         failpoint::reach("add-noc.before");
         let added = self.session.add_noc(&self.noc, case_admin_subject).await;
         failpoint::reach("add-noc.after");
@@ -263,8 +258,7 @@ impl<S: PaseSession> RootedCommissionee<S> {
 }
 
 impl<C: OperationalSession> OperationalCommissionee<C> {
-    /// The session.
-    pub fn session(&self) -> &C {
+    pub(crate) fn session(&self) -> &C {
         &self.session
     }
 
@@ -272,7 +266,7 @@ impl<C: OperationalSession> OperationalCommissionee<C> {
     ///
     /// # Errors
     /// The link's, or [`CommissioningError::AccessMismatch`].
-    pub async fn set_access(
+    pub(crate) async fn set_access(
         self,
         plan: &[AclEntry],
         label: &str,
@@ -287,18 +281,17 @@ impl<C: OperationalSession> OperationalCommissionee<C> {
 }
 
 impl<C: OperationalSession> AccessedCommissionee<C> {
-    /// The session.
-    pub fn session(&self) -> &C {
+    pub(crate) fn session(&self) -> &C {
         &self.session
     }
 
     /// The index under which the device keeps our fabric.
-    pub fn fabric_index(&self) -> u8 {
+    pub(crate) fn fabric_index(&self) -> u8 {
         self.fabric_index
     }
 
     /// The CAT privileges as read back.
-    pub fn cats(&self) -> &[CatGrant] {
+    pub(crate) fn cats(&self) -> &[CatGrant] {
         &self.cats
     }
 
@@ -307,7 +300,7 @@ impl<C: OperationalSession> AccessedCommissionee<C> {
     ///
     /// # Errors
     /// The link's, or those of `again`.
-    pub async fn complete(
+    pub(crate) async fn complete(
         self,
         again: impl Future<Output = Result<C, CommissioningError>>,
     ) -> Result<CommissionedNode<C>, CommissioningError> {
@@ -335,7 +328,7 @@ impl<C: OperationalSession> CommissionedNode<C> {
     ///
     /// # Errors
     /// The link's.
-    pub async fn remove(&self) -> Result<(), LinkError> {
+    pub(crate) async fn remove(&self) -> Result<(), LinkError> {
         self.session.remove_fabric(self.fabric_index).await
     }
 }
@@ -344,7 +337,7 @@ impl<C: OperationalSession> CommissionedNode<C> {
 ///
 /// # Errors
 /// The link's, or [`CommissioningError::AccessMismatch`].
-pub async fn set_access(
+pub(crate) async fn set_access(
     session: &impl OperationalSession,
     plan: &[AclEntry],
 ) -> Result<Vec<CatGrant>, CommissioningError> {
@@ -360,9 +353,9 @@ pub async fn set_access(
 }
 
 /// CommissioningErrorEnum (11.10.5.1). In answer to CommissioningComplete over CASE: there is nothing left to complete.
-pub const NO_FAIL_SAFE: u8 = 3;
+pub(crate) const NO_FAIL_SAFE: u8 = 3;
 /// CommissioningErrorEnum (11.10.5.1). Another fabric's administrator, or one with another session, has armed the fail-safe.
-pub const BUSY_WITH_OTHER_ADMIN: u8 = 4;
+pub(crate) const BUSY_WITH_OTHER_ADMIN: u8 = 4;
 
 /// NodeOperationalCertStatusEnum: another fabric on the device has that label already (11.18.4.3).
 const LABEL_CONFLICT: u8 = 10;
@@ -376,7 +369,7 @@ const LABELS: u32 = 9;
 ///
 /// # Errors
 /// The device was not reached.
-pub async fn set_label(session: &impl OperationalSession, label: &str) -> Result<(), LinkError> {
+pub(crate) async fn set_label(session: &impl OperationalSession, label: &str) -> Result<(), LinkError> {
     for number in 1..=LABELS {
         match session.update_fabric_label(&numbered(label, number)).await {
             Ok(()) => return Ok(()),
@@ -403,7 +396,7 @@ fn numbered(label: &str, number: u32) -> String {
 }
 
 /// What differs between a list written and the list read back; the order of entries and subjects does not count.
-pub fn acl_difference(written: &[AclEntry], held: &[AclEntry]) -> Option<String> {
+pub(crate) fn acl_difference(written: &[AclEntry], held: &[AclEntry]) -> Option<String> {
     let normal = |entries: &[AclEntry]| {
         let mut entries: Vec<AclEntry> = entries.to_vec();
         for entry in &mut entries {

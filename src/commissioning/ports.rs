@@ -24,7 +24,6 @@ pub use failure::{DiscoverError, LinkError, NoAnswer};
 /// What a device says of itself before it gets credentials.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeviceDescription {
-    /// Basic Information.
     pub basic: BasicInformation,
     /// Access Control limits; defaults where the device does not say.
     pub acl_limits: AclLimits,
@@ -65,7 +64,6 @@ pub struct Terms {
 /// A moment and a zone, as Time Synchronization wants them (11.17).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LocalTime {
-    /// Now.
     pub utc: Timestamp,
     /// Of the zone, without summer time, seconds.
     pub offset_s: i32,
@@ -205,9 +203,9 @@ pub trait OperationalSession: Send + Sync + 'static {
 pub struct AttributePath {
     /// Endpoint, 0..=65534.
     pub endpoint: u16,
-    /// Cluster id.
+    /// Of 32 bits: the vendor's prefix above, the cluster below (Matter Core 7.10).
     pub cluster: u32,
-    /// Attribute id.
+    /// Of 32 bits: the vendor's prefix above, the attribute below (Matter Core 7.10).
     pub attribute: u32,
 }
 
@@ -222,7 +220,6 @@ pub struct FabricDescriptor {
     pub node_id: u64,
     /// VendorID of the administrator.
     pub vendor_id: u16,
-    /// Label.
     pub label: String,
     /// RootPublicKey, 65 bytes.
     pub root_public_key: Vec<u8>,
@@ -283,7 +280,7 @@ pub trait CandidateSearch: Send + Sync {
     fn doubt(&self, node: &CommissionableNode);
 }
 
-/// The LAN.
+/// What mDNS tells of commissionable devices and of nodes, and what the hub announces of itself.
 pub trait Discovery: Send + Sync + 'static {
     /// See [`CandidateSearch`].
     type Search: CandidateSearch;
@@ -382,7 +379,7 @@ pub trait NodeStore: Send + Sync + 'static {
 }
 
 /// Verification and policy together, with the trust store that is loaded now.
-pub trait AttestationJudge: Send + Sync + 'static {
+pub(crate) trait AttestationJudge: Send + Sync + 'static {
     /// Verifies and decides.
     fn judge(&self, evidence: Evidence, overridden: Option<AttestationOverride>) -> Judgement;
 }

@@ -33,12 +33,7 @@ pub enum BluetoothUnavailable {
     },
     /// Soft-blocked, or it cannot be powered.
     #[error("the Bluetooth adapter {adapter} is switched off{}", if *.blocked { " (blocked by rfkill)" } else { "" })]
-    Off {
-        /// Which.
-        adapter: String,
-        /// By rfkill.
-        blocked: bool,
-    },
+    Off { adapter: String, blocked: bool },
     /// BlueZ answers in another way than it should.
     #[error("BlueZ failed: {0}")]
     Failed(String),
@@ -73,7 +68,7 @@ impl BluetoothUnavailable {
 }
 
 /// Who advertises, or why nobody can be heard.
-pub type Heard = Result<Vec<BluetoothNode>, BluetoothUnavailable>;
+pub(crate) type Heard = Result<Vec<BluetoothNode>, BluetoothUnavailable>;
 
 /// The radio scans while this lives.
 pub struct Looking {
@@ -115,7 +110,6 @@ pub struct Gatt {
     pub indications: mpsc::Receiver<Vec<u8>>,
 }
 
-/// Bluetooth.
 pub trait Radio: Send + Sync + 'static {
     /// Begins to scan, or joins who does; goes on until the last one who looks is gone.
     fn look(&self) -> Looking;

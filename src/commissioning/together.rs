@@ -13,7 +13,7 @@ use crate::onboarding::OnboardingPayload;
 
 /// Shared by all attempts; clones are the same.
 #[derive(Debug, Clone, Default)]
-pub struct Together(Arc<Shared>);
+pub(crate) struct Together(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
@@ -56,14 +56,14 @@ impl Claim {
 
 /// A device that one attempt works on, until this is dropped.
 #[derive(Debug)]
-pub struct Claimed {
+pub(crate) struct Claimed {
     shared: Arc<Shared>,
     attempt: Uuid,
 }
 
 impl Together {
     /// Whether `attempt` may try its passcode on a device; `announced` is who announces itself now.
-    pub fn standing(
+    pub(crate) fn standing(
         &self,
         attempt: Uuid,
         payload: &OnboardingPayload,
@@ -88,7 +88,7 @@ impl Together {
     }
 
     /// Takes a device for an attempt, which works on one at a time; `None` where another attempt was faster.
-    pub fn claim(&self, attempt: Uuid, payload: &OnboardingPayload, node: &Announced) -> Option<Claimed> {
+    pub(crate) fn claim(&self, attempt: Uuid, payload: &OnboardingPayload, node: &Announced) -> Option<Claimed> {
         let mut state = self.0.state();
         if state.claims.iter().any(|claim| claim.attempt != attempt && claim.is_on(node)) {
             return None;
@@ -104,27 +104,27 @@ impl Together {
     }
 
     /// How many refused tries of ours a device has borne.
-    pub fn borne(&self, node: &Announced, announced: &[Announced], now: Instant) -> usize {
+    pub(crate) fn borne(&self, node: &Announced, announced: &[Announced], now: Instant) -> usize {
         self.0.state().refusals.borne(node, announced, now)
     }
 
     /// A device refused a passcode.
-    pub fn refused(&self, node: &Announced, now: Instant) {
+    pub(crate) fn refused(&self, node: &Announced, now: Instant) {
         self.0.state().refusals.note(node, now);
     }
 
     /// The turn with the radio, if nobody has it.
-    pub fn try_radio(&self) -> Option<OwnedSemaphorePermit> {
+    pub(crate) fn try_radio(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.0.radio.0).try_acquire_owned().ok()
     }
 
     /// The next turn with the radio; `None` never, as nobody closes it.
-    pub async fn radio(&self) -> Option<OwnedSemaphorePermit> {
+    pub(crate) async fn radio(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.0.radio.0).acquire_owned().await.ok()
     }
 
     /// What changes from now on.
-    pub fn changes(&self) -> watch::Receiver<()> {
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
         self.0.changes.subscribe()
     }
 }
@@ -138,7 +138,7 @@ impl Shared {
 
 impl Claimed {
     /// The device took the passcode, so it is the one that the code is for.
-    pub fn prove(&self) {
+    pub(crate) fn prove(&self) {
         let mut state = self.shared.state();
         state.claims.iter_mut().filter(|claim| claim.attempt == self.attempt).for_each(|claim| claim.proved = true);
         drop(state);

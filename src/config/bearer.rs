@@ -14,7 +14,7 @@ use super::secret_file::{self, SecretFileError};
 use crate::secret::OperatorSecret;
 
 /// How to make one; the end of every refusal.
-pub const HOW: &str =
+pub(crate) const HOW: &str =
     "make one with `matterbind admin token | sudo install -m 640 -g matterbind /dev/stdin /etc/matterbind/token`";
 /// What somebody who guesses needs to have against them.
 const BITS: f64 = 128.0;
@@ -30,7 +30,6 @@ pub enum TokenError {
     /// Users of this machine who are not the service may read it.
     #[error("{} has mode {mode:03o}: everybody on this machine may read the token", path.display())]
     Exposed {
-        /// The file.
         path: PathBuf,
         /// Its permission bits.
         mode: u32,
@@ -38,7 +37,6 @@ pub enum TokenError {
     /// An HTTP header cannot carry it.
     #[error("{} holds a token with blanks or characters that a header cannot carry", .0.display())]
     Unsendable(PathBuf),
-    /// Guessable.
     #[error("{} holds a token that can be guessed: it has fewer than 128 bits", .0.display())]
     Weak(PathBuf),
 }
@@ -53,7 +51,7 @@ pub fn make() -> OperatorSecret {
 ///
 /// # Errors
 /// It is not there, others may read it, or it is no good token.
-pub fn read(value: &Path) -> Result<OperatorSecret, TokenError> {
+pub(crate) fn read(value: &Path) -> Result<OperatorSecret, TokenError> {
     let credentials = std::env::var_os("CREDENTIALS_DIRECTORY");
     let path = secret_file::resolve(value, credentials.as_deref());
     let token = secret_file::read(value)?;

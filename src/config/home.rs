@@ -35,7 +35,6 @@ impl HomeNetworkConfig {
         self.name.clone().or_else(|| self.ssid.clone()).unwrap_or_else(|| "Thread".to_owned())
     }
 
-    /// Which kind.
     pub fn kind(&self) -> NetworkKind {
         if self.dataset_file.is_some() { NetworkKind::Thread } else { NetworkKind::Wifi }
     }

@@ -19,7 +19,7 @@ use crate::fabric::{Cat, CatGrant, Privilege};
 use crate::failpoint;
 
 /// Where the configuration lies when nothing else is said.
-pub const DEFAULT_FILE: &str = "/etc/matterbind/matterbind.toml";
+pub(crate) const DEFAULT_FILE: &str = "/etc/matterbind/matterbind.toml";
 /// Further files lie in this directory beside the file.
 const DROP_INS: &str = "conf.d";
 /// What every environment variable of ours begins with.
@@ -27,7 +27,7 @@ const PREFIX: &str = "MATTERBIND_";
 /// Names the file; no key.
 const FILE_VARIABLE: &str = "MATTERBIND_CONFIG";
 /// Names the socket to the commands that talk to a daemon; it moves no daemon's.
-pub const SOCKET_VARIABLE: &str = "MATTERBIND_SOCKET";
+pub(crate) const SOCKET_VARIABLE: &str = "MATTERBIND_SOCKET";
 
 /// One mistake: where, what, and what to write instead.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,10 +71,9 @@ fn lines(mistakes: &[Mistake]) -> String {
 
 /// What the configuration is made of. [`Sources::of_process`] takes the real ones.
 #[derive(Debug, Clone, Default)]
-pub struct Sources {
+pub(crate) struct Sources {
     /// The file of `--config`; `None`: `MATTERBIND_CONFIG`, else [`DEFAULT_FILE`] if there is one.
     pub file: Option<PathBuf>,
-    /// The environment.
     pub environment: Vec<(String, String)>,
     /// `(key path, value, flag)` from the command line.
     pub flags: Vec<(String, Value, String)>,
@@ -82,14 +81,14 @@ pub struct Sources {
 
 impl Sources {
     /// The process's own environment, and the file of `--config`.
-    pub fn of_process(file: Option<PathBuf>) -> Self {
+    pub(crate) fn of_process(file: Option<PathBuf>) -> Self {
         let environment =
             std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect();
         Self { file, environment, flags: Vec::new() }
     }
 
     /// Adds a value from the command line, which wins over everything else.
-    pub fn with_flag(mut self, key: &str, value: impl Into<Value>, flag: &str) -> Self {
+    pub(crate) fn with_flag(mut self, key: &str, value: impl Into<Value>, flag: &str) -> Self {
         self.flags.push((key.to_owned(), value.into(), flag.to_owned()));
         self
     }
@@ -102,7 +101,7 @@ impl Sources {
 /// What becomes of the secrets that the configuration names. A tool asks for what it uses: with the cloud's password in a
 /// credential that only the unit has, a backup must be restored all the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Secrets {
+pub(crate) enum Secrets {
     /// All must be there and good: the daemon.
     Read,
     /// What cannot be had is a note where the service may have it: `check-config`.
@@ -113,7 +112,7 @@ pub enum Secrets {
 
 /// A configuration without mistakes.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Loaded {
+pub(crate) struct Loaded {
     /// What is in force.
     pub config: Config,
     /// What could not be judged by this process.
@@ -124,7 +123,7 @@ pub struct Loaded {
 ///
 /// # Errors
 /// Every mistake in file, environment and flags, each with its key and what to write instead.
-pub fn load(sources: &Sources, secrets: Secrets) -> Result<Loaded, ConfigMistakes> {
+pub(crate) fn load(sources: &Sources, secrets: Secrets) -> Result<Loaded, ConfigMistakes> {
     let sample = sample();
     let mut layers = Layers::default();
     layers.add_service_directories(sources);
@@ -155,7 +154,7 @@ pub fn load(sources: &Sources, secrets: Secrets) -> Result<Loaded, ConfigMistake
 }
 
 /// The configuration as TOML, every key with its effective value. It cannot contain a secret: secrets are in files.
-pub fn effective(config: &Config) -> String {
+pub(crate) fn effective(config: &Config) -> String {
     toml::to_string_pretty(config).expect("every value of Config has a form in TOML")
 }
 

@@ -32,20 +32,14 @@ pub enum SecretFileError {
     },
     /// Nothing in it.
     #[error("{} is empty", path.display())]
-    Empty {
-        /// The file.
-        path: PathBuf,
-    },
+    Empty { path: PathBuf },
     /// More than 16 KiB, or not text.
     #[error("{} is no secret: more than 16 KiB, or not UTF-8", path.display())]
-    NotText {
-        /// The file.
-        path: PathBuf,
-    },
+    NotText { path: PathBuf },
 }
 
 /// Where a `…_file` value points: a bare name is looked up in `credentials` (systemd's `$CREDENTIALS_DIRECTORY`) first.
-pub fn resolve(value: &Path, credentials: Option<&OsStr>) -> PathBuf {
+pub(crate) fn resolve(value: &Path, credentials: Option<&OsStr>) -> PathBuf {
     let bare = value.components().count() == 1 && value.is_relative();
     match credentials {
         Some(directory) if bare && Path::new(directory).join(value).exists() => Path::new(directory).join(value),
@@ -57,7 +51,7 @@ pub fn resolve(value: &Path, credentials: Option<&OsStr>) -> PathBuf {
 ///
 /// # Errors
 /// The file is missing, unreadable, empty, too long or not text.
-pub fn read(value: &Path) -> Result<OperatorSecret, SecretFileError> {
+pub(crate) fn read(value: &Path) -> Result<OperatorSecret, SecretFileError> {
     read_from(value, std::env::var_os("CREDENTIALS_DIRECTORY").as_deref())
 }
 
@@ -65,7 +59,7 @@ pub fn read(value: &Path) -> Result<OperatorSecret, SecretFileError> {
 ///
 /// # Errors
 /// As [`read`].
-pub fn read_from(value: &Path, credentials: Option<&OsStr>) -> Result<OperatorSecret, SecretFileError> {
+pub(crate) fn read_from(value: &Path, credentials: Option<&OsStr>) -> Result<OperatorSecret, SecretFileError> {
     let path = resolve(value, credentials);
     let unreadable = |source| SecretFileError::Unreadable { path: path.clone(), source };
     let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_BYTES + 1));

@@ -23,7 +23,7 @@ const MAX_VENDOR_ID: u16 = 0xFFF4;
 /// `sun_path` with its closing zero.
 const MAX_SOCKET_PATH: usize = 107;
 /// Length of an SSID (IEEE 802.11), in bytes.
-pub const MAX_SSID: usize = 32;
+pub(crate) const MAX_SSID: usize = 32;
 /// IFNAMSIZ without its closing zero.
 const MAX_INTERFACE_NAME: usize = 15;
 /// The Matter stack holds 64 sessions; an attempt needs two, a window shared with others some more.

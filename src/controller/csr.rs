@@ -17,11 +17,11 @@ use x509_cert::spki::{AlgorithmIdentifierOwned, SubjectPublicKeyInfoOwned};
 use crate::attestation::signature::PublicKey;
 
 /// A request takes about 230 bytes in DER; subjects and attributes that tools add make it longer.
-pub const CSR_MAX: usize = 4096;
+pub(crate) const CSR_MAX: usize = 4096;
 const EC_PUBLIC_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
 const P256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7");
 /// ecdsa-with-SHA256.
-pub const ECDSA_WITH_SHA256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.2");
+pub(crate) const ECDSA_WITH_SHA256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.2");
 
 /// Why a request is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -137,14 +137,14 @@ pub fn request(key: &SigningKey) -> der::Result<CertReq> {
 ///
 /// # Errors
 /// The library fails.
-pub fn public_key(key: &SigningKey) -> der::Result<SubjectPublicKeyInfoOwned> {
+pub(crate) fn public_key(key: &SigningKey) -> der::Result<SubjectPublicKeyInfoOwned> {
     let algorithm = AlgorithmIdentifierOwned { oid: EC_PUBLIC_KEY, parameters: Some(Any::encode_from(&P256)?) };
     let point = key.verifying_key().to_sec1_point(false);
     Ok(SubjectPublicKeyInfoOwned { algorithm, subject_public_key: BitString::from_bytes(point.as_bytes())? })
 }
 
 /// SHA-256 of a public key, hex.
-pub fn fingerprint(public_key: &[u8]) -> String {
+pub(crate) fn fingerprint(public_key: &[u8]) -> String {
     crate::plain::lower_hex(&Sha256::digest(public_key))
 }
 

@@ -18,7 +18,7 @@ const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 const ID: usize = 4;
 const SECRET: usize = 8;
 /// Wrong codes that an invitation bears.
-pub const TRIES: u8 = 5;
+pub(crate) const TRIES: u8 = 5;
 
 /// A code as it was typed or scanned.
 #[derive(Clone, PartialEq, Eq)]
@@ -107,10 +107,7 @@ pub enum InviteRefused {
     Unknown,
     /// The secret part is another.
     #[error("the code is wrong, and may be wrong {left} times more")]
-    Wrong {
-        /// How often.
-        left: u8,
-    },
+    Wrong { left: u8 },
     /// It was wrong too often.
     #[error("too many wrong codes were tried for this invitation")]
     Closed,

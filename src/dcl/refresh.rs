@@ -16,7 +16,7 @@ use super::{DclClient, DclError, RevocationUpdate};
 use crate::paa::{self, Fetched, StorePaaError};
 
 /// The record's name in the state directory. It is not part of a backup: what was fetched is not either.
-pub const RECORD_FILE: &str = "trust-refresh.json";
+pub(crate) const RECORD_FILE: &str = "trust-refresh.json";
 
 /// How earlier tries ended.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,7 +38,7 @@ struct Record {
 
 /// What a refresh got.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refreshed {
+pub(crate) struct Refreshed {
     /// PAAs, and which were left out.
     pub fetched: Fetched,
     /// Revocation sets, and which could not be had.
@@ -52,10 +52,9 @@ pub struct Refreshed {
 /// A refresh that failed. What was there stays; nothing is recorded as fetched.
 #[derive(Debug, thiserror::Error)]
 #[error("the trust store could not be refreshed from {ledger}")]
-pub struct RefreshError {
+pub(crate) struct RefreshError {
     /// Who was asked.
     pub ledger: String,
-    /// Why.
     pub source: DclError,
     /// Whether this is the first failure since a success; the others are the same outage.
     pub first: bool,
@@ -63,7 +62,7 @@ pub struct RefreshError {
 
 /// The ledger at one address, and where what it says is kept.
 #[derive(Debug)]
-pub struct Refresh {
+pub(crate) struct Refresh {
     paa_dir: PathBuf,
     revocation_dir: PathBuf,
     path: PathBuf,
@@ -72,14 +71,14 @@ pub struct Refresh {
 
 impl Refresh {
     /// Refreshes `paa_dir` and the revocation sets of `state_dir` from the ledger at `source`.
-    pub fn new(source: &str, paa_dir: PathBuf, state_dir: &Path) -> Self {
+    pub(crate) fn new(source: &str, paa_dir: PathBuf, state_dir: &Path) -> Self {
         let (revocation_dir, path) = (paa::revocation_dir(state_dir), state_dir.join(RECORD_FILE));
         let record = Record { source: source.to_owned(), ..Record::default() };
         Self { paa_dir, revocation_dir, path, record }
     }
 
     /// How long to wait before the next [`Self::attempt`].
-    pub fn wait(&mut self, every: Duration, now: Timestamp) -> Duration {
+    pub(crate) fn wait(&mut self, every: Duration, now: Timestamp) -> Duration {
         self.reload();
         schedule::wait(&self.history(), every, now)
     }
@@ -106,7 +105,7 @@ impl Refresh {
     ///
     /// # Errors
     /// The ledger could not be asked, or what it said could not be stored.
-    pub async fn attempt(&mut self, now: Timestamp) -> Result<Refreshed, RefreshError> {
+    pub(crate) async fn attempt(&mut self, now: Timestamp) -> Result<Refreshed, RefreshError> {
         self.reload();
         let before = paa::last_fetched(&self.paa_dir).map(|fetched| fetched.rejected).unwrap_or_default();
         self.record.attempted_at = Some(now);

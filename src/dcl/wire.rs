@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// Any list with the ledger's paging.
 #[derive(Deserialize)]
-pub struct Page<T> {
+pub(crate) struct Page<T> {
     #[serde(flatten)]
     pub content: T,
     #[serde(default)]
@@ -14,47 +14,47 @@ pub struct Page<T> {
 }
 
 #[derive(Deserialize)]
-pub struct Pagination {
+pub(crate) struct Pagination {
     #[serde(default)]
     pub next_key: Option<String>,
 }
 
 /// `/dcl/pki/root-certificates`
 #[derive(Deserialize)]
-pub struct RootCertificates {
+pub(crate) struct RootCertificates {
     #[serde(rename = "approvedRootCertificates")]
     pub approved_root_certificates: References,
 }
 
 #[derive(Deserialize)]
-pub struct References {
+pub(crate) struct References {
     #[serde(default)]
     pub certs: Vec<CertificateReference>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct CertificateReference {
+pub(crate) struct CertificateReference {
     pub subject: String,
     pub subject_key_id: String,
 }
 
 /// `/dcl/pki/certificates/{subject}/{subjectKeyId}`
 #[derive(Deserialize)]
-pub struct Certificates {
+pub(crate) struct Certificates {
     #[serde(rename = "approvedCertificates")]
     pub approved_certificates: ApprovedCertificates,
 }
 
 #[derive(Deserialize)]
-pub struct ApprovedCertificates {
+pub(crate) struct ApprovedCertificates {
     #[serde(default)]
     pub certs: Vec<ApprovedCertificate>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct ApprovedCertificate {
+pub(crate) struct ApprovedCertificate {
     pub pem_cert: String,
     #[serde(default)]
     pub is_root: bool,
@@ -62,14 +62,14 @@ pub struct ApprovedCertificate {
 
 /// `/dcl/pki/revocation-points`
 #[derive(Deserialize)]
-pub struct RevocationPoints {
+pub(crate) struct RevocationPoints {
     #[serde(rename = "PkiRevocationDistributionPoint", default)]
     pub points: Vec<RevocationPoint>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct RevocationPoint {
+pub(crate) struct RevocationPoint {
     #[serde(default)]
     pub vid: u16,
     #[serde(default)]
@@ -86,7 +86,7 @@ pub struct RevocationPoint {
 
 /// One entry of a file of revocation sets.
 #[derive(Serialize, Deserialize)]
-pub struct RevocationSet {
+pub(crate) struct RevocationSet {
     #[serde(rename = "type")]
     kind: String,
     pub issuer_subject_key_id: String,
@@ -97,7 +97,7 @@ pub struct RevocationSet {
 
 impl RevocationSet {
     /// From bytes to the texts of the format.
-    pub fn new<'a>(
+    pub(crate) fn new<'a>(
         issuer_subject_key_id: String,
         issuer_name: Option<Vec<u8>>,
         serials: impl Iterator<Item = &'a [u8]>,

@@ -40,7 +40,7 @@ const LOCAL_GAP: Duration = Duration::from_secs(2);
 const DRAIN: usize = 2000;
 
 /// See the module.
-pub struct Actor {
+pub(crate) struct Actor {
     config: NetworkConfig,
     mdns: ServiceDaemon,
     guards: [Guard; 2],
@@ -55,7 +55,7 @@ pub struct Actor {
 
 impl Actor {
     /// Starts mdns-sd in the calling thread's network namespace.
-    pub fn start(config: &NetworkConfig, shared: Arc<Shared>) -> Result<Self, mdns_sd::Error> {
+    pub(crate) fn start(config: &NetworkConfig, shared: Arc<Shared>) -> Result<Self, mdns_sd::Error> {
         let mdns = open(config)?;
         let kinds = [Kind::Commissionable, Kind::Operational];
         let browses = kinds.map(|kind| Browse::new(kind, kind.service_type().to_owned())).into();
@@ -74,7 +74,7 @@ impl Actor {
     }
 
     /// Runs until `stop`.
-    pub async fn run(mut self, stop: CancellationToken, mut commands: UnboundedReceiver<Command>) {
+    pub(crate) async fn run(mut self, stop: CancellationToken, mut commands: UnboundedReceiver<Command>) {
         loop {
             let due = self.due();
             let browses = &mut self.browses;

@@ -9,7 +9,7 @@ const MAX_ADDRESSES: usize = 16;
 
 /// An address of this host with its prefix, from which follows what is on-link.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LocalPrefix {
+pub(crate) struct LocalPrefix {
     /// Our own address.
     pub ip: IpAddr,
     /// 0..=128.
@@ -25,7 +25,7 @@ pub struct LocalPrefix {
 /// The order is that of the Matter SDK: on-link unique local and global addresses, link-local, other unique local and
 /// global ones, IPv4. A loopback address counts only where it was heard on the loopback interface: from elsewhere it
 /// would make the hub talk to itself.
-pub fn rank(mut addresses: Vec<ScopedAddress>, local: &[LocalPrefix]) -> Vec<ScopedAddress> {
+pub(crate) fn rank(mut addresses: Vec<ScopedAddress>, local: &[LocalPrefix]) -> Vec<ScopedAddress> {
     addresses.retain(|address| {
         let heard_on_loopback = address
             .scope

@@ -12,7 +12,7 @@ use super::cache::Kind;
 
 /// The records of one node come in one packet or shortly after each other; later, one of them was lost. It must be more
 /// than the second for which mdns-sd keeps what has said goodbye: a restart within it would swallow the goodbye.
-pub const INCOMPLETE_AFTER: Duration = Duration::from_millis(1250);
+pub(crate) const INCOMPLETE_AFTER: Duration = Duration::from_millis(1250);
 /// An instance that stays incomplete through this many restarts is broken, not unlucky.
 const MAX_RESTARTS: u8 = 3;
 /// What is beyond help is forgotten after this, so that a repaired device gets its chance.
@@ -21,7 +21,7 @@ const FORGOTTEN_AFTER: Duration = Duration::from_secs(600);
 const MAX_INCOMPLETE: usize = 256;
 
 /// The browse of one service type or subtype.
-pub struct Browse {
+pub(crate) struct Browse {
     /// Which of the two service types, or a subtype of it.
     pub kind: Kind,
     /// As mdns-sd wants it: `_L3840._sub._matterc._udp.local.`
@@ -34,17 +34,17 @@ pub struct Browse {
 
 impl Browse {
     /// Not open yet.
-    pub fn new(kind: Kind, service_type: String) -> Self {
+    pub(crate) fn new(kind: Kind, service_type: String) -> Self {
         Self { kind, service_type, channels: VecDeque::new(), incomplete: HashMap::new() }
     }
 
     /// Reads from `channel` after everything before it.
-    pub fn push(&mut self, channel: Receiver<ServiceEvent>) {
+    pub(crate) fn push(&mut self, channel: Receiver<ServiceEvent>) {
         self.channels.push_back(channel.into_stream().boxed());
     }
 
     /// The next event; `None` once where the newest channel has ended.
-    pub fn poll_event(&mut self, context: &mut Context<'_>) -> Poll<Option<ServiceEvent>> {
+    pub(crate) fn poll_event(&mut self, context: &mut Context<'_>) -> Poll<Option<ServiceEvent>> {
         while let Some(channel) = self.channels.front_mut() {
             match channel.poll_next_unpin(context) {
                 Poll::Ready(Some(event)) => return Poll::Ready(Some(event)),
@@ -61,30 +61,30 @@ impl Browse {
     }
 
     /// How many instances were named of which nothing else is known.
-    pub fn unresolved(&self) -> usize {
+    pub(crate) fn unresolved(&self) -> usize {
         self.incomplete.len()
     }
 
     /// mdns-sd was started anew: nothing of what it told holds.
-    pub fn handle_new_daemon(&mut self) {
+    pub(crate) fn handle_new_daemon(&mut self) {
         self.channels.clear();
         self.incomplete.clear();
     }
 
     /// An instance was named; its other records should come soon.
-    pub fn handle_found(&mut self, fullname: &str, now: Instant) {
+    pub(crate) fn handle_found(&mut self, fullname: &str, now: Instant) {
         if self.incomplete.len() < MAX_INCOMPLETE {
             self.incomplete.entry(fullname.to_owned()).or_insert((now, 0));
         }
     }
 
     /// An instance is complete or gone.
-    pub fn handle_settled(&mut self, fullname: &str) {
+    pub(crate) fn handle_settled(&mut self, fullname: &str) {
         self.incomplete.remove(fullname);
     }
 
     /// Everything is asked for anew.
-    pub fn handle_restart(&mut self, now: Instant) {
+    pub(crate) fn handle_restart(&mut self, now: Instant) {
         self.incomplete.retain(|_, (since, restarts)| *restarts < MAX_RESTARTS || now < *since + FORGOTTEN_AFTER);
         for (_, restarts) in self.incomplete.values_mut() {
             *restarts = restarts.saturating_add(1);
@@ -92,7 +92,7 @@ impl Browse {
     }
 
     /// From when on the records that an instance lacks count as lost; `None` where nothing is missing, or for ever.
-    pub fn overdue_at(&self) -> Option<Instant> {
+    pub(crate) fn overdue_at(&self) -> Option<Instant> {
         self.hopeful().min().map(|since| since + INCOMPLETE_AFTER)
     }
 

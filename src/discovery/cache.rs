@@ -13,9 +13,9 @@ use crate::onboarding::Discriminator;
 
 /// More instances of one kind than this are a flood, not a home: a newcomer that nobody asked for is ignored, and one that is
 /// searched takes the place of the newest other.
-pub const MAX_INSTANCES: usize = 512;
+pub(crate) const MAX_INSTANCES: usize = 512;
 /// After the record cache was emptied, a node that does not answer within this is gone. Several queries fit into it.
-pub const RECONFIRM_WITHIN: Duration = Duration::from_secs(10);
+pub(crate) const RECONFIRM_WITHIN: Duration = Duration::from_secs(10);
 /// The records of a node that does not answer when it is asked for them are gone by then: ten seconds (RFC 6762 10.4) and a bit.
 const ANSWERED_WITHIN: Duration = Duration::from_millis(10_500);
 /// And by then what is left of them was told again, for a round of queries has gone out since.
@@ -43,7 +43,7 @@ pub enum Seen {
 
 /// One commissionable node with its history.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry<N> {
+pub(crate) struct Entry<N> {
     /// As last announced.
     pub node: N,
     /// When this instance name was first seen.
@@ -61,7 +61,7 @@ pub struct Entry<N> {
 
 /// The nodes by instance name in lower case, for DNS names are case-insensitive.
 #[derive(Debug, Default)]
-pub struct Cache {
+pub(crate) struct Cache {
     commissionable: HashMap<String, Entry<CommissionableNode>>,
     operational: HashMap<(u64, NodeId), Entry<OperationalNode>>,
     /// What is searched now, and the nodes that were asked for lately, the newest last: they stay in any flood.
@@ -73,12 +73,12 @@ pub struct Cache {
 
 impl Cache {
     /// A query for commissionable nodes went out on all interfaces.
-    pub fn handle_query(&mut self, now: Instant) {
+    pub(crate) fn handle_query(&mut self, now: Instant) {
         self.rounds.handle_query(now);
     }
 
     /// A node announced itself or answered.
-    pub fn handle_sighting(&mut self, seen: Seen, now: Instant) -> Vec<DiscoveryEvent> {
+    pub(crate) fn handle_sighting(&mut self, seen: Seen, now: Instant) -> Vec<DiscoveryEvent> {
         match seen {
             Seen::Commissionable(node) => {
                 let searched = |node: &CommissionableNode| {
@@ -111,12 +111,12 @@ impl Cache {
     }
 
     /// These discriminators are searched now.
-    pub fn handle_searches(&mut self, searched: Vec<Discriminator>) {
+    pub(crate) fn handle_searches(&mut self, searched: Vec<Discriminator>) {
         self.searched = searched;
     }
 
     /// The hub asks for a node.
-    pub fn handle_asked(&mut self, compressed_fabric_id: u64, node: NodeId) {
+    pub(crate) fn handle_asked(&mut self, compressed_fabric_id: u64, node: NodeId) {
         let key = (compressed_fabric_id, node);
         if !self.asked.contains(&key) {
             self.asked.push_back(key);
@@ -127,7 +127,7 @@ impl Cache {
     }
 
     /// A commissionable node said goodbye, or its records expired.
-    pub fn handle_commissionable_gone(&mut self, instance: &str, now: Instant) -> Option<DiscoveryEvent> {
+    pub(crate) fn handle_commissionable_gone(&mut self, instance: &str, now: Instant) -> Option<DiscoveryEvent> {
         let entry = self.commissionable.remove(&instance.to_ascii_lowercase())?;
         self.last_gone = Some(now);
         self.supersede();
@@ -135,13 +135,17 @@ impl Cache {
     }
 
     /// An operational node said goodbye, or its records expired.
-    pub fn handle_operational_gone(&mut self, compressed_fabric_id: u64, node: NodeId) -> Option<DiscoveryEvent> {
+    pub(crate) fn handle_operational_gone(
+        &mut self,
+        compressed_fabric_id: u64,
+        node: NodeId,
+    ) -> Option<DiscoveryEvent> {
         let entry = self.operational.remove(&(compressed_fabric_id, node))?;
         Some(DiscoveryEvent::Gone(Seen::Operational(entry.node)))
     }
 
     /// The record cache was emptied: mdns-sd will not tell when one of these goes, unless it answers again.
-    pub fn handle_restart(&mut self, kind: Kind, now: Instant) {
+    pub(crate) fn handle_restart(&mut self, kind: Kind, now: Instant) {
         match kind {
             Kind::Commissionable => self.commissionable.values_mut().for_each(|entry| entry.doubt(now)),
             Kind::Operational => self.operational.values_mut().for_each(|entry| entry.doubt(now)),
@@ -150,7 +154,7 @@ impl Cache {
 
     /// A node is asked to answer for itself. Until the records that it does not renew have gone, what mdns-sd tells of it may be a
     /// memory. That they went mdns-sd may never tell: it tells it under one service type only, and that may be a subtype.
-    pub fn handle_confirm(&mut self, kind: Kind, instance: &str, now: Instant) {
+    pub(crate) fn handle_confirm(&mut self, kind: Kind, instance: &str, now: Instant) {
         match kind {
             Kind::Commissionable => {
                 if let Some(entry) = self.commissionable.get_mut(&instance.to_ascii_lowercase()) {
@@ -167,12 +171,12 @@ impl Cache {
     }
 
     /// Whether some node still has to answer, after a restart or because it was asked to.
-    pub fn has_unconfirmed(&self) -> bool {
+    pub(crate) fn has_unconfirmed(&self) -> bool {
         self.commissionable.values().any(Entry::is_in_doubt) || self.operational.values().any(Entry::is_in_doubt)
     }
 
     /// Drops what was not confirmed in time.
-    pub fn handle_timeout(&mut self, now: Instant) -> Vec<DiscoveryEvent> {
+    pub(crate) fn handle_timeout(&mut self, now: Instant) -> Vec<DiscoveryEvent> {
         let mut events = Vec::new();
         self.commissionable.retain(|_, entry| {
             let gone = entry.is_overdue(now);
@@ -195,14 +199,14 @@ impl Cache {
     }
 
     /// Every commissionable node, oldest first.
-    pub fn commissionable_entries(&self) -> impl Iterator<Item = &Entry<CommissionableNode>> {
+    pub(crate) fn commissionable_entries(&self) -> impl Iterator<Item = &Entry<CommissionableNode>> {
         let mut entries: Vec<_> = self.commissionable.values().collect();
         entries.sort_by(|a, b| (a.first_seen, &a.node.instance).cmp(&(b.first_seen, &b.node.instance)));
         entries.into_iter()
     }
 
     /// Who has this address, and this port where it is named; the one heard last, where several do.
-    pub fn commissionable_at(&self, ip: IpAddr, port: Option<u16>) -> Option<CommissionableNode> {
+    pub(crate) fn commissionable_at(&self, ip: IpAddr, port: Option<u16>) -> Option<CommissionableNode> {
         let there = |node: &CommissionableNode| {
             port.is_none_or(|port| node.port == port) && node.addresses.iter().any(|address| address.ip == ip)
         };
@@ -212,7 +216,7 @@ impl Cache {
 
     /// Every instance with an open window, to be tried: what was heard last first, for a device that came back is newer than what
     /// it left behind, and what seems to be a second name for a device last.
-    pub fn candidates(&self) -> Vec<CommissionableNode> {
+    pub(crate) fn candidates(&self) -> Vec<CommissionableNode> {
         let open = |entry: &&Entry<CommissionableNode>| entry.node.txt.commissioning_mode != 0;
         let mut entries: Vec<_> = self.commissionable.values().filter(open).collect();
         entries.sort_by(|a, b| {
@@ -223,31 +227,31 @@ impl Cache {
     }
 
     /// Every operational node, of any fabric, in the order of fabric and node id.
-    pub fn operational_nodes(&self) -> Vec<OperationalNode> {
+    pub(crate) fn operational_nodes(&self) -> Vec<OperationalNode> {
         let mut nodes: Vec<_> = self.operational.values().map(|entry| entry.node.clone()).collect();
         nodes.sort_by_key(|node| (node.compressed_fabric_id, node.node_id));
         nodes
     }
 
     /// One operational node.
-    pub fn operational(&self, compressed_fabric_id: u64, node: NodeId) -> Option<&OperationalNode> {
+    pub(crate) fn operational(&self, compressed_fabric_id: u64, node: NodeId) -> Option<&OperationalNode> {
         self.operational.get(&(compressed_fabric_id, node)).map(|entry| &entry.node)
     }
 
     /// The same where it has answered since the record cache was emptied last, and since it was asked to.
-    pub fn confirmed_operational(&self, compressed_fabric_id: u64, node: NodeId) -> Option<&OperationalNode> {
+    pub(crate) fn confirmed_operational(&self, compressed_fabric_id: u64, node: NodeId) -> Option<&OperationalNode> {
         let entry = self.operational.get(&(compressed_fabric_id, node))?;
         (!entry.is_in_doubt()).then_some(&entry.node)
     }
 
     /// When a commissionable node last went. It may be back at once: the goodbye of one service takes the addresses of
     /// its host with it, and with them every other service there until they are asked for again.
-    pub fn last_gone(&self) -> Option<Instant> {
+    pub(crate) fn last_gone(&self) -> Option<Instant> {
         self.last_gone
     }
 
     /// When was asked.
-    pub fn rounds(&self) -> &Rounds {
+    pub(crate) fn rounds(&self) -> &Rounds {
         &self.rounds
     }
 
@@ -276,7 +280,7 @@ impl Cache {
 
 /// The two service types.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// `_matterc._udp.local.`
     Commissionable,
     /// `_matter._tcp.local.`
@@ -285,7 +289,7 @@ pub enum Kind {
 
 impl Kind {
     /// As mdns-sd wants it, with the final dot.
-    pub fn service_type(self) -> &'static str {
+    pub(crate) fn service_type(self) -> &'static str {
         match self {
             Self::Commissionable => "_matterc._udp.local.",
             Self::Operational => "_matter._tcp.local.",
@@ -295,7 +299,7 @@ impl Kind {
 
 impl<N> Entry<N> {
     /// Whether a newer instance has the same socket.
-    pub fn is_older_twin(&self) -> bool {
+    pub(crate) fn is_older_twin(&self) -> bool {
         self.superseded
     }
 

@@ -7,9 +7,9 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 /// A replay is two events for each name, and a channel of mdns-sd takes a thousand.
-pub const MAX_NAMES: usize = 400;
+pub(crate) const MAX_NAMES: usize = 400;
 /// More names than this that have nothing behind them are no devices: mdns-sd asks four times for each.
-pub const MAX_UNRESOLVED: usize = 64;
+pub(crate) const MAX_UNRESOLVED: usize = 64;
 /// The first pause, which is doubled each time up to the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 /// Whoever was quiet for so long begins anew.
@@ -17,7 +17,7 @@ const CALM: Duration = Duration::from_secs(60);
 
 /// One service type. Searches for one device go on while it is closed, under the device's subtype.
 #[derive(Debug, Default)]
-pub struct Guard {
+pub(crate) struct Guard {
     names: HashSet<String>,
     pause: Option<Duration>,
     closed_until: Option<Instant>,
@@ -26,7 +26,7 @@ pub struct Guard {
 
 impl Guard {
     /// mdns-sd holds a name; whether that are too many.
-    pub fn handle_found(&mut self, fullname: &str) -> bool {
+    pub(crate) fn handle_found(&mut self, fullname: &str) -> bool {
         if !self.names.contains(fullname) {
             self.names.insert(fullname.to_owned());
         }
@@ -34,17 +34,17 @@ impl Guard {
     }
 
     /// mdns-sd has dropped a name.
-    pub fn handle_gone(&mut self, fullname: &str) {
+    pub(crate) fn handle_gone(&mut self, fullname: &str) {
         self.names.remove(fullname);
     }
 
     /// mdns-sd has dropped everything.
-    pub fn handle_restart(&mut self) {
+    pub(crate) fn handle_restart(&mut self) {
         self.names.clear();
     }
 
     /// There was too much: the type is left alone for a while.
-    pub fn handle_overflow(&mut self, now: Instant) {
+    pub(crate) fn handle_overflow(&mut self, now: Instant) {
         let before = self.pause.filter(|_| self.last.is_some_and(|last| now < last + CALM));
         let pause = before.map_or(PAUSES.0, |pause| (pause * 2).min(PAUSES.1));
         (self.pause, self.last) = (Some(pause), Some(now));
@@ -52,12 +52,12 @@ impl Guard {
     }
 
     /// When it is opened again, where it is closed.
-    pub fn reopens_at(&self) -> Option<Instant> {
+    pub(crate) fn reopens_at(&self) -> Option<Instant> {
         self.closed_until
     }
 
     /// Whether it is still closed; the one time it is opened again is told by `Some(true)`.
-    pub fn poll_closed(&mut self, now: Instant) -> Option<bool> {
+    pub(crate) fn poll_closed(&mut self, now: Instant) -> Option<bool> {
         let until = self.closed_until?;
         let reopens = now >= until;
         if reopens {

@@ -34,7 +34,7 @@ impl fmt::Display for Health {
 }
 
 /// Why nothing can be heard, where no interface takes part. `missing` are the configured ones that are not there.
-pub fn no_interface(missing: &[String]) -> String {
+pub(crate) fn no_interface(missing: &[String]) -> String {
     if missing.is_empty() {
         "no network interface is up, has an address and can multicast".to_owned()
     } else if missing.iter().all(|name| name == "lo") {

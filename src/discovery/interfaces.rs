@@ -12,7 +12,7 @@ use crate::config::NetworkConfig;
 /// Whether an interface takes part: a named one, and with no names every one that is up and multicast-capable. On the loopback
 /// interface there is nobody but this machine: it takes part where somebody made it a network, by its MULTICAST flag or by
 /// `network.loopback`.
-pub fn takes_part(config: &NetworkConfig, interface: &Interface) -> bool {
+pub(crate) fn takes_part(config: &NetworkConfig, interface: &Interface) -> bool {
     if config.interfaces.is_empty() {
         return multicast_capable(&interface.name);
     }
@@ -23,9 +23,7 @@ pub fn takes_part(config: &NetworkConfig, interface: &Interface) -> bool {
 /// An interface as it stands now.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct InterfaceState {
-    /// Its name.
     pub name: String,
-    /// Its number.
     pub index: u32,
     /// IFF_UP
     pub up: bool,
@@ -44,7 +42,7 @@ pub struct InterfaceState {
 }
 
 /// Every interface of the machine, those without an address too.
-pub fn all(config: &NetworkConfig) -> Vec<InterfaceState> {
+pub(crate) fn all(config: &NetworkConfig) -> Vec<InterfaceState> {
     // As this thread's network namespace has them.
     let listed = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap_or_default();
     let names = listed.lines().filter_map(|line| Some(line.split_once(':')?.0.trim().to_owned()));
@@ -78,7 +76,7 @@ pub fn all(config: &NetworkConfig) -> Vec<InterfaceState> {
 
 /// The names of the interfaces that take part now, and the configured ones of which there is nothing: no such interface,
 /// not up, or without an address.
-pub fn survey(config: &NetworkConfig) -> (Vec<String>, Vec<String>) {
+pub(crate) fn survey(config: &NetworkConfig) -> (Vec<String>, Vec<String>) {
     let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
     let mut usable: Vec<_> =
         interfaces.iter().filter(|interface| takes_part(config, interface)).map(|i| i.name.clone()).collect();
@@ -89,7 +87,7 @@ pub fn survey(config: &NetworkConfig) -> (Vec<String>, Vec<String>) {
 }
 
 /// Our own addresses with their prefixes; empty where the system does not tell.
-pub fn local_prefixes() -> Vec<LocalPrefix> {
+pub(crate) fn local_prefixes() -> Vec<LocalPrefix> {
     let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
     let prefix = |interface: &Interface| {
         let (ip, length) = match &interface.addr {

@@ -21,7 +21,7 @@ const IDLE_GAP: Duration = Duration::from_secs(60);
 
 /// The times of the query rounds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Schedule {
+pub(crate) struct Schedule {
     step: usize,
     last: Option<Instant>,
     next: Instant,
@@ -29,25 +29,25 @@ pub struct Schedule {
 
 impl Schedule {
     /// The first query is due now.
-    pub fn new(now: Instant) -> Self {
+    pub(crate) fn new(now: Instant) -> Self {
         Self { step: 0, last: None, next: now }
     }
 
     /// A search began.
-    pub fn handle_search(&mut self, now: Instant) {
+    pub(crate) fn handle_search(&mut self, now: Instant) {
         self.step = 0;
         self.next = self.last.map_or(now, |last| now.max(last + SHORTEST_GAP));
     }
 
     /// A round was sent.
-    pub fn handle_round(&mut self, now: Instant, somebody_waits: bool) {
+    pub(crate) fn handle_round(&mut self, now: Instant, somebody_waits: bool) {
         self.last = Some(now);
         self.next = now + if somebody_waits { GAPS[self.step.min(GAPS.len() - 1)] } else { IDLE_GAP };
         self.step += 1;
     }
 
     /// When the next round is due.
-    pub fn next(&self) -> Instant {
+    pub(crate) fn next(&self) -> Instant {
         self.next
     }
 }

@@ -9,11 +9,11 @@ use crate::onboarding::Discriminator;
 /// A responder answers within 120 ms, but keeps still for a second after it has multicast the same record to anybody
 /// (RFC 6762 6): the second query, a second after the first, must have had its answer too. The rest is for devices that are
 /// busy.
-pub const SETTLE: Duration = Duration::from_millis(1500);
+pub(crate) const SETTLE: Duration = Duration::from_millis(1500);
 
 /// What is looked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Wanted {
+pub(crate) struct Wanted {
     /// From the code.
     pub discriminator: Discriminator,
     /// From the code, where it has them; 0 means "not told".
@@ -22,10 +22,9 @@ pub struct Wanted {
 
 /// What the present knowledge says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Finding {
+pub(crate) enum Finding {
     /// This one and no other.
     Found(CommissionableNode),
-    /// Several fit.
     Ambiguous(Vec<CommissionableNode>),
     /// Nothing to say before this time, unless something changes.
     WaitUntil(Instant),
@@ -35,14 +34,14 @@ pub enum Finding {
 
 impl Wanted {
     /// Whether a node may be the one. A product id of 0 is hidden by the device and contradicts nothing.
-    pub fn fits(&self, node: &CommissionableNode) -> bool {
+    pub(crate) fn fits(&self, node: &CommissionableNode) -> bool {
         let told = |code: u16, seen: Option<u16>| seen.is_none_or(|seen| code == 0 || seen == 0 || code == seen);
         self.discriminator.matches(node.txt.discriminator)
             && self.vid_pid.is_none_or(|(vid, pid)| told(vid, node.txt.vendor_id) && told(pid, node.txt.product_id))
     }
 
     /// The DNS-SD subtype under which the node can be asked for (Matter Core 4.3.1.3).
-    pub fn subtype(&self) -> (Kind, String) {
+    pub(crate) fn subtype(&self) -> (Kind, String) {
         let subtype = match self.discriminator {
             Discriminator::Long(discriminator) => format!("_L{discriminator}"),
             Discriminator::Short(discriminator) => format!("_S{discriminator}"),
@@ -55,7 +54,7 @@ impl Wanted {
     /// A long discriminator that fits exactly one node is answered at once. A short one only when every device has had
     /// the time to answer a query, and the match itself is not brand-new: others may be starting up beside it. Several
     /// matches are waited out as long, because one may be saying goodbye.
-    pub fn judge(&self, cache: &Cache, now: Instant) -> Finding {
+    pub(crate) fn judge(&self, cache: &Cache, now: Instant) -> Finding {
         let mut fitting = cache
             .commissionable_entries()
             .filter(|entry| !entry.is_older_twin() && entry.node.txt.commissioning_mode != 0 && self.fits(&entry.node));
@@ -79,12 +78,12 @@ impl Wanted {
 
     /// Every node that fits and has its window open, the one heard last first; what another record makes look like a leftover
     /// comes last, but it comes: anybody can send such a record.
-    pub fn fitting(&self, cache: &Cache) -> Vec<CommissionableNode> {
+    pub(crate) fn fitting(&self, cache: &Cache) -> Vec<CommissionableNode> {
         cache.candidates().into_iter().filter(|node| self.fits(node)).collect()
     }
 
     /// A node that would fit if its window were open.
-    pub fn closed(&self, cache: &Cache) -> Option<CommissionableNode> {
+    pub(crate) fn closed(&self, cache: &Cache) -> Option<CommissionableNode> {
         let fits = |node: &CommissionableNode| node.txt.commissioning_mode == 0 && self.fits(node);
         cache.commissionable_entries().map(|entry| &entry.node).find(|node| fits(node)).cloned()
     }
@@ -92,7 +91,7 @@ impl Wanted {
 
 /// The times of the query rounds, from which follows whether everybody has had the chance to answer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Rounds {
+pub(crate) struct Rounds {
     oldest_open: Option<Instant>,
     last_settled: Option<Instant>,
 }
@@ -102,7 +101,7 @@ impl Rounds {
     const FRESH: Duration = Duration::from_secs(90);
 
     /// A query went out on all interfaces.
-    pub fn handle_query(&mut self, now: Instant) {
+    pub(crate) fn handle_query(&mut self, now: Instant) {
         match self.oldest_open {
             Some(open) if now >= open + SETTLE => {
                 self.last_settled = Some(open);
@@ -114,7 +113,7 @@ impl Rounds {
     }
 
     /// When there is (or was) a complete round; in the future where one is under way.
-    pub fn settled_at(&self, now: Instant) -> Instant {
+    pub(crate) fn settled_at(&self, now: Instant) -> Instant {
         match (self.last_settled, self.oldest_open) {
             (Some(settled), _) if now < settled + Self::FRESH => settled + SETTLE,
             (_, Some(open)) if now < open + Self::FRESH => open + SETTLE,

@@ -37,7 +37,6 @@ pub struct Survey {
 /// One datagram that was sent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Echo {
-    /// The interface.
     pub interface: String,
     /// 4 or 6.
     pub family: u8,
@@ -67,7 +66,7 @@ impl Echo {
 
 /// Looks at the interfaces, and listens for one datagram of each kind on each that takes part. Takes [`PATIENCE`] where nothing
 /// comes back.
-pub async fn survey(config: &NetworkConfig) -> Survey {
+pub(crate) async fn survey(config: &NetworkConfig) -> Survey {
     let interfaces = interfaces::all(config);
     let questions = interfaces.iter().filter(|interface| interface.takes_part).take(MAX_INTERFACES).flat_map(|found| {
         // Nothing multicasts over IPv6 to itself alone.

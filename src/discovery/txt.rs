@@ -51,12 +51,14 @@ pub fn parse_commissionable<'a>(
 }
 
 /// Reads the TXT record of an operational node (Matter Core 4.3.4). Each key may be absent, and so may the whole record.
-pub fn parse_operational<'a>(properties: impl IntoIterator<Item = (&'a str, Option<&'a [u8]>)>) -> OperationalTxt {
+pub(crate) fn parse_operational<'a>(
+    properties: impl IntoIterator<Item = (&'a str, Option<&'a [u8]>)>,
+) -> OperationalTxt {
     Record::new(properties).common()
 }
 
 /// Whether a commissionable instance name is Matter's: 16 hex digits (Matter Core 4.3.1.1).
-pub fn is_commissionable_instance(instance: &str) -> bool {
+pub(crate) fn is_commissionable_instance(instance: &str) -> bool {
     instance.len() == 16 && instance.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 

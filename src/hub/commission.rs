@@ -13,7 +13,7 @@ use self::attempts::{Begun, UnderWay};
 use super::Hub;
 use super::refusal::Refusal;
 use super::world::World;
-pub use crate::attestation::policy::AttestationOverride;
+pub(crate) use crate::attestation::policy::AttestationOverride;
 use crate::bind::BindState;
 use crate::commissioning::driver::{self, Commissioned, Order, Turn};
 use crate::commissioning::error::CommissioningError;

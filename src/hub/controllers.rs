@@ -30,14 +30,15 @@ mod enrolment;
 mod view;
 
 pub(super) use departure::follow;
+pub(crate) use door::RemoveOrder;
 pub use door::{
     BundleNode, CertificateForms, ControllerBundle, ControllerName, ControllerOrder, ControllerRemoval, ControllerView,
-    Controllers, ControllersDoor, EnrolRequest, Invitation, InviteOrder, InviteView, RemoveOrder, RenewOrder,
+    Controllers, ControllersDoor, EnrolRequest, Invitation, InviteOrder, InviteView, RenewOrder,
 };
 pub(crate) use enrolment::Front;
 #[cfg(test)]
 pub(crate) use enrolment::refused;
-pub use view::{ControllerCounts, ExpiringController, Holder, TagHolders};
+pub(crate) use view::{ControllerCounts, TagHolders};
 
 /// How long a certificate is valid where nobody says.
 const VALID: u64 = 365 * 86_400;

@@ -13,11 +13,11 @@ use utoipa::ToSchema;
 
 use super::turns::Answers;
 
-pub mod facts;
+pub(crate) mod facts;
 mod judge;
 mod live;
-pub mod machine;
-pub mod offline;
+pub(crate) mod machine;
+pub(crate) mod offline;
 
 pub(super) use live::follow;
 

@@ -57,14 +57,14 @@ pub trait InventoryDoor: Send + Sync + 'static {
 /// A node as people name it: by id (decimal or 0x hex), else by its unique name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum NodeRef {
-    /// By id.
+    /// Which no other node of the fabric has.
     Id(NodeId),
-    /// By name.
+    /// As a person gave it; several nodes may bear it.
     Name(String),
 }
 
 /// Never: every text is an id or a name.
-pub type NodeRefError = Infallible;
+pub(crate) type NodeRefError = Infallible;
 
 impl FromStr for NodeRef {
     type Err = NodeRefError;

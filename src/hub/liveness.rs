@@ -107,7 +107,6 @@ impl Contact {
     }
 }
 
-/// All nodes.
 #[derive(Debug, Default)]
 pub(super) struct Liveness {
     nodes: BTreeMap<NodeId, Contact>,

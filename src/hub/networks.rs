@@ -42,7 +42,7 @@ pub trait NetworksDoor: Send + Sync + 'static {
         order: NetworkOrder,
         who: String,
     ) -> impl Future<Output = Result<NetworkList, Refusal>> + Send;
-    /// Deletes one.
+    /// Forgets the credentials of `name`; devices that have joined by them keep them.
     fn forget_network(&self, name: &str, who: String) -> impl Future<Output = Result<NetworkList, Refusal>> + Send;
 }
 

@@ -29,7 +29,6 @@ const JUST_COMMISSIONED: SignedDuration = SignedDuration::from_secs(60);
 enum Job {
     /// Interrupted attempts, and a leftover where this is one.
     Stranger(NodeId),
-    /// Removals.
     Removals,
     /// A device that waits for a commissioner: perhaps one that was rolled back.
     Waiting(CommissionableNode),

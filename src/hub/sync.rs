@@ -38,7 +38,8 @@ use crate::secret::BindingCode;
 
 mod report;
 
-pub use report::{Difference, NodeComparison, NodeSync, SyncProgress, SyncReport, SyncStep, Verdict};
+pub(crate) use report::SyncStep;
+pub use report::{Difference, NodeComparison, NodeSync, SyncProgress, SyncReport, Verdict};
 use report::{comparison, removing, report, unknown};
 
 /// Compares device, record and cloud.

@@ -16,7 +16,7 @@ use crate::node::{CommissionableNode, NodeId, OperationalNode};
 use crate::outbox::ports::BindApi;
 
 /// One world: which stack, which LAN, which cloud.
-pub trait World: Send + Sync + 'static {
+pub(crate) trait World: Send + Sync + 'static {
     /// The Matter stack.
     type Link: HubLink;
     /// What is announced on the network.
@@ -32,14 +32,13 @@ pub(crate) type Case<W> = <<W as World>::Link as MatterLink>::Case;
 pub(crate) struct Outside<W: World> {
     pub(crate) link: Arc<W::Link>,
     pub(crate) lan: W::Lan,
-    /// Bluetooth.
     pub(crate) radio: Arc<dyn Radio>,
     /// `None` where the configuration names none.
     pub(crate) cloud: Option<Arc<W::Cloud>>,
 }
 
 /// The Matter stack, besides the sessions that it opens.
-pub trait HubLink: MatterLink {
+pub(crate) trait HubLink: MatterLink {
     /// Why it has ended by itself, where it has.
     fn failure(&self) -> Option<String>;
     /// Comes back when the stack has taken a turn: it lives.
@@ -50,12 +49,11 @@ pub trait HubLink: MatterLink {
     fn renew_hub_noc(&self, keys: &KeyBundle) -> impl Future<Output = Result<(), LinkError>> + Send;
     /// The check-ins that come from now on; `None` where somebody has taken them before.
     fn check_ins(&self) -> Option<mpsc::Receiver<CheckInMessage>>;
-    /// Ends it.
     fn stop(&self) -> impl Future<Output = ()> + Send;
 }
 
 /// What is announced on the network, besides what one attempt looks for.
-pub trait Lan: Discovery + Clone {
+pub(crate) trait Lan: Discovery + Clone {
     /// While it lives, the LAN is asked again and again.
     type Asking: Send;
 
@@ -82,7 +80,7 @@ pub trait Lan: Discovery + Clone {
 }
 
 /// The binding service, besides binding.
-pub trait CloudService: BindApi {
+pub(crate) trait CloudService: BindApi {
     /// How it answered last.
     fn health(&self) -> CloudHealth;
     /// The way there, step by step.

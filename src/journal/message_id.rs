@@ -40,7 +40,7 @@ const IDS: &[(&str, &str)] = &[
 ];
 
 /// The MESSAGE_ID of a kind of event.
-pub fn message_id(kind: &str) -> Option<&'static str> {
+pub(crate) fn message_id(kind: &str) -> Option<&'static str> {
     IDS.iter().find(|(known, _)| *known == kind).map(|(_, id)| *id)
 }
 

@@ -79,12 +79,12 @@ pub(super) struct Connection {
 
 impl Connection {
     /// Cancelled when it has ended.
-    pub fn lost(&self) -> CancellationToken {
+    pub(crate) fn lost(&self) -> CancellationToken {
         self.lost.clone()
     }
 
     /// The work's outcome, unless the connection ends before.
-    pub async fn or_lost<T>(&self, work: impl Future<Output = Result<T, LinkError>>) -> Result<T, LinkError> {
+    pub(crate) async fn or_lost<T>(&self, work: impl Future<Output = Result<T, LinkError>>) -> Result<T, LinkError> {
         tokio::select! {
             biased;
             result = work => result,

@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 
 /// How far a PASE handshake got (Matter Core 4.14.1.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum PaseProgress {
+pub(crate) enum PaseProgress {
     /// PBKDFParamRequest is under way; nothing about the passcode has been sent.
     Asked,
     /// PBKDFParamResponse has come: from now on the device may count a try.
@@ -28,7 +28,7 @@ pub enum PaseProgress {
 }
 
 /// The decorator; one for each handshake.
-pub struct WatchedCrypto<C> {
+pub(crate) struct WatchedCrypto<C> {
     inner: C,
     watch: Watch,
 }
@@ -47,31 +47,31 @@ impl Watch {
 
 impl<C> WatchedCrypto<C> {
     /// Watches `inner`.
-    pub fn new(inner: C) -> Self {
+    pub(crate) fn new(inner: C) -> Self {
         let watch =
             Watch { drawn: Cell::default(), progress: Cell::new(PaseProgress::Asked), challenge: Cell::new(None) };
         Self { inner, watch }
     }
 
     /// How far the handshake got.
-    pub fn progress(&self) -> PaseProgress {
+    pub(crate) fn progress(&self) -> PaseProgress {
         self.watch.progress.get()
     }
 
     /// The last number of 64 bits that was drawn. For a new plaintext session that is the initiator's node id, which
     /// rs-matter tells nobody.
-    pub fn last_drawn(&self) -> u64 {
+    pub(crate) fn last_drawn(&self) -> u64 {
         self.watch.drawn.get()
     }
 
     /// The attestation challenge, once the session keys are derived. Can be taken once.
-    pub fn take_challenge(&self) -> Option<[u8; 16]> {
+    pub(crate) fn take_challenge(&self) -> Option<[u8; 16]> {
         self.watch.challenge.take().map(|challenge| *challenge)
     }
 }
 
 /// See [`WatchedCrypto`].
-pub struct WatchedKdf<'a, K>(K, &'a Watch);
+pub(crate) struct WatchedKdf<'a, K>(K, &'a Watch);
 
 impl<K: Kdf> Kdf for WatchedKdf<'_, K> {
     fn expand<const IKM: usize, const KEY: usize>(
@@ -97,7 +97,7 @@ impl<K: Kdf> Kdf for WatchedKdf<'_, K> {
 }
 
 /// See [`WatchedCrypto::last_drawn`].
-pub struct WatchedRand<'a, R>(R, &'a Watch);
+pub(crate) struct WatchedRand<'a, R>(R, &'a Watch);
 
 impl<R: Copy> Copy for WatchedRand<'_, R> {}
 

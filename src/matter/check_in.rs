@@ -11,7 +11,7 @@ use crate::secret::CheckInKey;
 
 /// A check-in that was sealed with our key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Opened {
+pub(crate) struct Opened {
     /// The Check-In Counter.
     pub counter: u32,
     /// ActiveModeThreshold, where the device says it: for how long it is awake at least.
@@ -19,7 +19,7 @@ pub struct Opened {
 }
 
 /// What a check-in says, where it was sealed with this key.
-pub fn open(key: &CheckInKey, payload: &[u8]) -> Option<Opened> {
+pub(crate) fn open(key: &CheckInKey, payload: &[u8]) -> Option<Opened> {
     let mut copy = payload.to_vec();
     let read = CheckIn::new(CanonAeadKeyRef::new(key.expose())).parse(backend(), &mut copy).ok()?;
     let threshold = read.app_data.first_chunk().map(|ms| Duration::from_millis(u16::from_le_bytes(*ms).into()));

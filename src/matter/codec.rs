@@ -19,15 +19,15 @@ pub(super) mod network;
 
 /// Clusters (Matter Core 9 and 11; Identify is Application Clusters 1.2).
 pub(super) mod cluster {
-    pub const IDENTIFY: u32 = 0x03;
-    pub const ACCESS_CONTROL: u32 = 0x1F;
-    pub const BASIC_INFORMATION: u32 = 0x28;
-    pub const GENERAL_COMMISSIONING: u32 = 0x30;
-    pub const NETWORK_COMMISSIONING: u32 = 0x31;
-    pub const TIME_SYNCHRONIZATION: u32 = 0x38;
-    pub const ADMINISTRATOR_COMMISSIONING: u32 = 0x3C;
-    pub const OPERATIONAL_CREDENTIALS: u32 = 0x3E;
-    pub const ICD_MANAGEMENT: u32 = 0x46;
+    pub(crate) const IDENTIFY: u32 = 0x03;
+    pub(crate) const ACCESS_CONTROL: u32 = 0x1F;
+    pub(crate) const BASIC_INFORMATION: u32 = 0x28;
+    pub(crate) const GENERAL_COMMISSIONING: u32 = 0x30;
+    pub(crate) const NETWORK_COMMISSIONING: u32 = 0x31;
+    pub(crate) const TIME_SYNCHRONIZATION: u32 = 0x38;
+    pub(crate) const ADMINISTRATOR_COMMISSIONING: u32 = 0x3C;
+    pub(crate) const OPERATIONAL_CREDENTIALS: u32 = 0x3E;
+    pub(crate) const ICD_MANAGEMENT: u32 = 0x46;
 }
 
 /// Global attribute FeatureMap (Matter Core 7.13).
@@ -189,7 +189,7 @@ pub(super) struct Gathered {
 
 impl Gathered {
     /// Takes one attribute. A value of an unexpected type counts as absent: this is information, and not proof.
-    pub fn take(&mut self, report: &Report<'_>) {
+    pub(crate) fn take(&mut self, report: &Report<'_>) {
         let data = &report.data;
         let limited = |limit| data.utf8().map(|text| clean(text, limit)).unwrap_or_default();
         let text = || limited(NAME);
@@ -258,7 +258,7 @@ impl Gathered {
 
     /// # Errors
     /// Not even VendorID and ProductID were reported.
-    pub fn finish(self) -> Result<DeviceDescription, LinkError> {
+    pub(crate) fn finish(self) -> Result<DeviceDescription, LinkError> {
         if self.basic.vendor_id == 0 && self.basic.product_id == 0 {
             return Err(LinkError::Malformed { what: "Basic Information lacks VendorID and ProductID".to_owned() });
         }

@@ -46,7 +46,7 @@ pub(super) struct CommandPath {
 
 impl CommandPath {
     /// An untimed command of endpoint 0.
-    pub fn root(cluster: u32, command: u32) -> Self {
+    pub(crate) fn root(cluster: u32, command: u32) -> Self {
         Self { endpoint: 0, cluster, command, timed: false }
     }
 }

@@ -28,7 +28,7 @@ use crate::secret::{IpkEpochKey, OperationalSigningKey, Passcode};
 
 /// VendorID of the administrator where none is configured, and in our own fabric table. We have none assigned: the first test
 /// vendor id.
-pub const ADMIN_VENDOR_ID: u16 = 0xFFF1;
+pub(crate) const ADMIN_VENDOR_ID: u16 = 0xFFF1;
 /// Certificates count seconds from 2000-01-01 (Matter Core 7.19.2.5).
 const MATTER_EPOCH: i64 = 946_684_800;
 /// A CSR of a P-256 key takes about 230 bytes.
@@ -264,7 +264,7 @@ impl Credentials {
 }
 
 /// Whether `key` is the private half of the key that the root certificate shows.
-pub fn is_root_key(rcac: &[u8], key: &OperationalSigningKey) -> bool {
+pub(crate) fn is_root_key(rcac: &[u8], key: &OperationalSigningKey) -> bool {
     let same = || -> Result<bool, Error> {
         let secret = backend().secret_key(CanonPkcSecretKeyRef::try_new(key.expose())?)?;
         let mut public = CanonPkcPublicKey::new();

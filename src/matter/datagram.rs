@@ -17,7 +17,6 @@ const BARE_ACKNOWLEDGEMENT: usize = 34;
 pub struct Datagram {
     /// The receiver's id of the session; 0 where it is unsecured.
     pub session: u16,
-    /// Message counter.
     pub counter: u32,
     /// Source node id; on an unsecured session the initiator's, made up for this one session.
     pub source: Option<u64>,
@@ -48,10 +47,11 @@ pub enum Message {
     /// A StatusReport of the secure channel (4.11.1, appendix D).
     Status(Status),
     /// PBKDFParamRequest or Sigma1, with the id that its sender gave to the session to be, where it can be read.
-    Opening { session: Option<u16> },
+    Opening {
+        session: Option<u16>,
+    },
     /// A check-in (4.20), with its sealed payload.
     CheckIn(Vec<u8>),
-    /// Anything else.
     Other,
 }
 
@@ -156,7 +156,13 @@ pub(super) mod tests {
     use crate::matter::credentials::backend;
 
     /// An unsecured message of the secure channel, as bytes: to `destination` where one is given.
-    pub fn unsecured(opcode: u8, reliable: bool, counter: u32, destination: Option<u64>, payload: &[u8]) -> Vec<u8> {
+    pub(crate) fn unsecured(
+        opcode: u8,
+        reliable: bool,
+        counter: u32,
+        destination: Option<u64>,
+        payload: &[u8],
+    ) -> Vec<u8> {
         let mut bytes = vec![u8::from(destination.is_some()), 0, 0, 0];
         bytes.extend(counter.to_le_bytes());
         bytes.extend(destination.iter().flat_map(|node| node.to_le_bytes()));

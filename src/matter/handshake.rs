@@ -52,7 +52,7 @@ pub(super) enum Goal {
 }
 
 impl Goal {
-    pub fn is_pase(&self) -> bool {
+    pub(crate) fn is_pase(&self) -> bool {
         matches!(self, Self::Pase(_))
     }
 }
@@ -72,7 +72,6 @@ pub(super) enum Failure {
     NoRoots,
     /// CASE: another certificate than that node's.
     OtherNode,
-    /// Another refusal.
     Refused {
         code: u16,
     },
@@ -84,7 +83,7 @@ pub(super) enum Failure {
 
 impl Failure {
     /// PASE: whether the device has certainly not counted a try of its passcode.
-    pub fn leaves_passcode_untried(&self) -> bool {
+    pub(crate) fn leaves_passcode_untried(&self) -> bool {
         match self {
             Self::NoAnswer(
                 NoAnswer::Silent | NoAnswer::NoRoute(_) | NoAnswer::NoConnection(_) | NoAnswer::NotTried,

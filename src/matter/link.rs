@@ -30,7 +30,7 @@ impl Link {
         Self { stack, credentials, radio }
     }
 
-    /// The stack.
+    /// The stack under this link and all that were opened by it.
     pub fn stack(&self) -> &Stack {
         &self.stack
     }

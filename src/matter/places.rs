@@ -23,7 +23,6 @@ const HANDSHAKE: u32 = 2;
 /// Callers have deadlines of their own; this one is for those that forgot.
 const QUEUE: Duration = Duration::from_secs(60);
 
-/// Both queues.
 pub(crate) struct Places {
     sessions: Arc<Semaphore>,
     addresses: RefCell<HashMap<Peer, Arc<Semaphore>>>,
@@ -45,7 +44,7 @@ pub(crate) struct Place(OwnedSemaphorePermit);
 
 impl Places {
     /// Waits until nobody else begins a handshake with this address.
-    pub async fn turn(&self, peer: Peer) -> Result<Turn, LinkError> {
+    pub(crate) async fn turn(&self, peer: Peer) -> Result<Turn, LinkError> {
         let queue = {
             let mut addresses = self.addresses.borrow_mut();
             addresses.retain(|_, queue| Arc::strong_count(queue) > 1);
@@ -55,7 +54,7 @@ impl Places {
     }
 
     /// Waits for room for one handshake.
-    pub async fn take(&self) -> Result<Place, LinkError> {
+    pub(crate) async fn take(&self) -> Result<Place, LinkError> {
         in_time(Arc::clone(&self.sessions).acquire_many_owned(HANDSHAKE)).await.map(Place)
     }
 }
@@ -74,7 +73,7 @@ async fn in_time(
 
 impl Place {
     /// Gives back what only the handshake needed.
-    pub fn for_a_session(mut self) -> Self {
+    pub(crate) fn for_a_session(mut self) -> Self {
         let surplus = self.0.num_permits().saturating_sub(1);
         drop(self.0.split(surplus));
         self

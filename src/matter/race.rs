@@ -12,19 +12,19 @@ const ANSWERING: Duration = Duration::from_secs(2);
 
 /// The order of starts.
 #[derive(Debug)]
-pub struct Race {
+pub(crate) struct Race {
     waiting: std::ops::Range<usize>,
     next: Instant,
 }
 
 impl Race {
     /// `count` addresses; the first starts at once.
-    pub fn new(count: usize, now: Instant) -> Self {
+    pub(crate) fn new(count: usize, now: Instant) -> Self {
         Self { waiting: 0..count, next: now }
     }
 
     /// The next one to start, if its time has come.
-    pub fn poll_start(&mut self, now: Instant) -> Option<usize> {
+    pub(crate) fn poll_start(&mut self, now: Instant) -> Option<usize> {
         if now < self.next {
             return None;
         }
@@ -33,17 +33,17 @@ impl Race {
     }
 
     /// When the next one starts, if one is left.
-    pub fn next_start(&self) -> Option<Instant> {
+    pub(crate) fn next_start(&self) -> Option<Instant> {
         (!self.waiting.is_empty()).then_some(self.next)
     }
 
     /// One that runs was heard of for the first time.
-    pub fn handle_answer(&mut self, now: Instant) {
+    pub(crate) fn handle_answer(&mut self, now: Instant) {
         self.next = self.next.max(now + ANSWERING);
     }
 
     /// One has failed.
-    pub fn handle_failure(&mut self, now: Instant) {
+    pub(crate) fn handle_failure(&mut self, now: Instant) {
         self.next = now;
     }
 }

@@ -26,7 +26,7 @@ const AT_ONCE: usize = 32;
 
 /// See the module's documentation.
 #[derive(Default)]
-pub struct Replies {
+pub(crate) struct Replies {
     /// What came last: rs-matter sends its automatic replies before it takes the next datagram.
     last: Option<(SocketAddr, Datagram)>,
     told: HashMap<SocketAddr, Instant>,
@@ -34,12 +34,12 @@ pub struct Replies {
 
 impl Replies {
     /// A datagram has come.
-    pub fn handle_received(&mut self, peer: SocketAddr, datagram: &Datagram) {
+    pub(crate) fn handle_received(&mut self, peer: SocketAddr, datagram: &Datagram) {
         self.last = Some((peer, datagram.clone()));
     }
 
     /// Whether this datagram may leave.
-    pub fn allows(&mut self, peer: SocketAddr, datagram: &Datagram, now: Instant) -> bool {
+    pub(crate) fn allows(&mut self, peer: SocketAddr, datagram: &Datagram, now: Instant) -> bool {
         let Some(unsecured) = &datagram.unsecured else { return true };
         let cause = self.last.as_ref().filter(|(from, _)| *from == peer).and_then(|(_, cause)| {
             let unsecured = cause.unsecured.as_ref()?;

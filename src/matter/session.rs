@@ -58,7 +58,7 @@ pub(super) struct Opened {
 }
 
 impl Opened {
-    pub fn session(self, stack: Stack, bluetooth: Option<Connection>) -> Session {
+    pub(crate) fn session(self, stack: Stack, bluetooth: Option<Connection>) -> Session {
         Session { stack, id: self.id, peer: self.peer, bluetooth, _place: self.place }
     }
 }

@@ -26,7 +26,7 @@ use crate::node::{Peer, is_unicast_link_local};
 ///
 /// # Errors
 /// The port is taken, or sockets are not allowed.
-pub fn bind(port: u16) -> io::Result<UdpSocket> {
+pub(crate) fn bind(port: u16) -> io::Result<UdpSocket> {
     let dual = Socket::new(Domain::IPV6, Type::DGRAM, Some(Protocol::UDP)).and_then(|socket| {
         socket.set_only_v6(false)?;
         socket.bind(&SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, port, 0, 0).into())?;
@@ -46,7 +46,7 @@ pub fn bind(port: u16) -> io::Result<UdpSocket> {
 }
 
 /// IPv4-mapped addresses become IPv4; a scope id stays only where it means something.
-pub fn canonical(address: SocketAddr) -> SocketAddr {
+pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
     match address {
         SocketAddr::V6(v6) => match v6.ip().to_ipv4_mapped() {
             Some(v4) => SocketAddr::new(IpAddr::V4(v4), v6.port()),

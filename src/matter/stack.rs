@@ -57,13 +57,7 @@ pub struct StackOptions {
 pub enum StackError {
     /// The port is taken, or sockets are not allowed.
     #[error("UDP port {port} cannot be opened: {source}")]
-    Socket {
-        /// Which port.
-        port: u16,
-        /// Why.
-        source: io::Error,
-    },
-    /// No thread.
+    Socket { port: u16, source: io::Error },
     #[error("no thread for the Matter stack: {0}")]
     Thread(io::Error),
     /// rs-matter refuses the fabric's keys or certificates.
@@ -74,7 +68,6 @@ pub enum StackError {
 /// Whether the stack's thread runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StackHealth {
-    /// It does.
     Running,
     /// It was stopped.
     Stopped,

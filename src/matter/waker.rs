@@ -35,7 +35,6 @@ impl Activity {
         Self(Rc::new(Cell::new(Instant::now())))
     }
 
-    /// The same.
     pub fn note(&self) {
         self.0.set(Instant::now());
     }
@@ -112,7 +111,7 @@ unsafe fn release(pointer: *const ()) {
 }
 
 /// Runs `future` with the one waker; once `activity` is over, alarms are heard once a second.
-pub async fn calm<F: Future>(future: F, activity: Activity) -> F::Output {
+pub(crate) async fn calm<F: Future>(future: F, activity: Activity) -> F::Output {
     learn_alarms();
     let mut look = pin!(async_io::Timer::interval(LOOK));
     run(future, move |shared, context| {
@@ -128,7 +127,7 @@ pub async fn calm<F: Future>(future: F, activity: Activity) -> F::Output {
 
 /// Runs `future` with the one waker, and hears every alarm at once: the virtual device does.
 #[cfg(any(feature = "sim", test))]
-pub async fn stable<F: Future>(future: F) -> F::Output {
+pub(crate) async fn stable<F: Future>(future: F) -> F::Output {
     run(future, |_, _| {}).await
 }
 

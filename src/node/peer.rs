@@ -9,7 +9,7 @@ use super::{CommissionableNode, SessionParameters};
 /// One end of a conversation with a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Peer {
-    /// UDP.
+    /// On the LAN; a link-local address carries its interface's number.
     Udp(SocketAddr),
     /// BTP (Matter Core 4.19).
     Bluetooth(BluetoothAddress),

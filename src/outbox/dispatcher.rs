@@ -58,9 +58,7 @@ impl Default for DispatchOptions {
 /// What became of a row when its worker let go of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutboxResult {
-    /// The row.
     pub id: OutboxId,
-    /// Its node.
     pub node_id: NodeId,
     /// `bind`, `unbind`, …
     pub kind: &'static str,

@@ -9,7 +9,7 @@ use std::time::Duration;
 /// What answered, as far as it showed itself. No part of a body is kept: a page may hold anything.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ForeignAnswer {
-    /// HTTP status.
+    /// Of HTTP.
     pub status: u16,
     /// The `Server` header.
     pub server: Option<String>,

@@ -27,7 +27,7 @@ pub enum CloudError {
     /// says that the code is ambiguous.
     #[error("the cloud answered {code} {message}")]
     Code {
-        /// Body code.
+        /// The `code` in the body, which `bind::codes` explains.
         code: i64,
         /// The cloud's `msg`.
         message: String,
@@ -55,7 +55,7 @@ pub enum CloudError {
     /// Something answered that is not the service. It says nothing about what was asked.
     #[error("not the cloud answered, but something before it: {answer}")]
     Foreign {
-        /// What answered.
+        /// As much of it as helps to find out who that is.
         answer: Box<ForeignAnswer>,
         /// Whether it was the request itself that was answered so, and not the sign-in that it needed.
         sent: bool,
@@ -108,7 +108,7 @@ pub trait BindApi: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Vec<CloudRecord>, CloudError>> + Send;
     /// Removes our binding. A device that is not bound is `Ok`.
     fn unbind(&self, device: &CloudDevice) -> impl Future<Output = Result<(), CloudError>> + Send;
-    /// Renames.
+    /// `setDeviceInfo` (cloud-contract 3.6).
     fn rename(&self, device: &CloudDevice, name: &str) -> impl Future<Output = Result<(), CloudError>> + Send;
     /// Moves to another room of the family.
     fn move_room(
@@ -131,14 +131,14 @@ pub enum OutboxTask {
     Unbind(CloudDevice),
     /// `setDeviceInfo`.
     Rename {
-        /// Which device.
+        /// The one to bind.
         device: CloudDevice,
         /// Its new name.
         name: String,
     },
     /// Move to a room.
     MoveRoom {
-        /// Which device.
+        /// The one to unbind.
         device: CloudDevice,
         /// The family both rooms belong to.
         family_id: String,
@@ -188,10 +188,10 @@ pub enum OutboxState {
     Rejected,
 }
 
-/// One row.
+/// One thing to be told to the cloud, and how far that has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutboxEntry {
-    /// Its id.
+    /// What was queued first has the lower one.
     pub id: OutboxId,
     /// The node it is about.
     pub node_id: NodeId,

@@ -20,11 +20,11 @@ mod tests;
 use row::{Move, after};
 
 /// How often a bind is repeated while the device has yet to report its code (5460, 5009, 5465; cloud-contract 3.1).
-pub const WINDOW_CADENCE: Duration = Duration::from_secs(3);
+pub(crate) const WINDOW_CADENCE: Duration = Duration::from_secs(3);
 /// How long, counted from the first try.
-pub const BIND_WINDOW: Duration = Duration::from_secs(120);
+pub(crate) const BIND_WINDOW: Duration = Duration::from_secs(120);
 /// How often a row that waits for a person is looked at without one.
-pub const OPERATOR_RECHECK: Duration = Duration::from_secs(24 * 3600);
+pub(crate) const OPERATOR_RECHECK: Duration = Duration::from_secs(24 * 3600);
 /// The first back-off; doubled with every try.
 const BACK_OFF_BASE: Duration = Duration::from_secs(2);
 /// The longest back-off.
@@ -70,19 +70,19 @@ pub enum Outcome {
     Accepted,
     /// Another body code.
     Refused {
-        /// The code.
+        /// The `code` in the body, which `bind::codes` explains.
         code: i64,
         /// The cloud's message.
         message: String,
     },
     /// The request never left.
     NotSent {
-        /// Why.
+        /// For the row's `last_error`.
         cause: String,
     },
     /// The request never left, for whoever answers cannot be trusted.
     Untrusted {
-        /// Why.
+        /// For the row's `last_error`.
         cause: String,
         /// What a person can do about it.
         hint: String,
@@ -94,7 +94,7 @@ pub enum Outcome {
     },
     /// Something answered that is not the cloud.
     Foreign {
-        /// What answered.
+        /// As much of it as helps to find out who that is.
         answer: Box<ForeignAnswer>,
         /// Whether the request itself was answered so, and not the sign-in that it needed.
         sent: bool,
@@ -135,7 +135,7 @@ pub struct Verdict {
 }
 
 /// The longest pause that a row in this state is ever given. What is due later was written by a clock that was wrong.
-pub fn longest_pause(state: OutboxState) -> Duration {
+pub(crate) fn longest_pause(state: OutboxState) -> Duration {
     match state {
         OutboxState::Pending | OutboxState::Sending | OutboxState::Unsettled => LOCK_PAUSE,
         OutboxState::WaitingForOperator | OutboxState::Rejected => OPERATOR_RECHECK,
@@ -143,13 +143,13 @@ pub fn longest_pause(state: OutboxState) -> Duration {
 }
 
 /// Whether the row may be worked on now.
-pub fn is_due(entry: &OutboxEntry, now: Timestamp) -> bool {
+pub(crate) fn is_due(entry: &OutboxEntry, now: Timestamp) -> bool {
     entry.next_try_at.is_some_and(|at| at <= now || at > after(now, longest_pause(entry.state)))
 }
 
 /// The row with no time that lies ahead of the clock: the clock was wrong when they were written, or is wrong now. Either way
 /// windows and pauses count from here.
-pub fn without_future(entry: &OutboxEntry, now: Timestamp) -> OutboxEntry {
+pub(crate) fn without_future(entry: &OutboxEntry, now: Timestamp) -> OutboxEntry {
     OutboxEntry {
         created_at: entry.created_at.min(now),
         first_sent_at: entry.first_sent_at.map(|at| at.min(now)),
@@ -178,7 +178,7 @@ pub fn begin_sending(entry: &OutboxEntry, now: Timestamp) -> OutboxEntry {
 }
 
 /// A row that a crash left in `Sending`: its outcome is unknown, and its last code belongs to an earlier try.
-pub fn recover(entry: &OutboxEntry, now: Timestamp) -> OutboxEntry {
+pub(crate) fn recover(entry: &OutboxEntry, now: Timestamp) -> OutboxEntry {
     OutboxEntry {
         state: OutboxState::Unsettled,
         last_code: None,
@@ -190,7 +190,7 @@ pub fn recover(entry: &OutboxEntry, now: Timestamp) -> OutboxEntry {
 }
 
 /// Reads the cloud's record (none: our account does not have the device) as an answer to what the task wants.
-pub fn judge(task: &OutboxTask, record: Option<&CloudRecord>) -> ReadBack {
+pub(crate) fn judge(task: &OutboxTask, record: Option<&CloudRecord>) -> ReadBack {
     let ours = |record: &CloudRecord| record.device_type != Some(2) && record.status.is_none_or(|status| status == 1);
     match (task, record) {
         (OutboxTask::Bind(_) | OutboxTask::UpdateMatterInfo(_), None) => ReadBack::NotInEffect,

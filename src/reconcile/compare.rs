@@ -58,11 +58,11 @@ pub enum CloudView {
 /// Everything that is compared.
 #[derive(Debug, Clone, Copy)]
 pub struct Views<'a> {
-    /// The record.
+    /// What the hub has written down.
     pub local: &'a NodeRecord,
-    /// The device.
+    /// What the device said of itself, or why it said nothing.
     pub device: &'a DeviceView,
-    /// The cloud.
+    /// What the account's list says of it.
     pub cloud: &'a CloudView,
     /// Whether the outbox holds a bind, an unbind or a change of the Matter identity for it, in whatever state.
     pub queued: bool,
@@ -128,9 +128,7 @@ pub enum Difference {
         /// In the record.
         local: (u64, u64),
     },
-    /// Basic Information.
     Basic {
-        /// Which value.
         field: BasicField,
         /// On the device.
         device: Value,
@@ -157,10 +155,7 @@ pub enum Difference {
         instance: String,
     },
     /// The same device was commissioned again as another node.
-    Superseded {
-        /// That node.
-        by: NodeId,
-    },
+    Superseded { by: NodeId },
     /// The cloud holds it or not, against what the record says.
     Bind {
         /// In the record.
@@ -174,7 +169,6 @@ pub enum Difference {
     CloudUnknown {
         /// In the record.
         local: BindState,
-        /// Why.
         reason: String,
     },
     /// The cloud's record is invalid, or only shared with our account.
@@ -188,7 +182,6 @@ pub enum Difference {
 /// The verdict on one node (interface.md, `sync --json`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Verdict {
-    /// All agree.
     Match,
     /// The device is not as recorded.
     Drift,
@@ -461,7 +454,7 @@ impl Difference {
 }
 
 /// All differences as rows, one for each field.
-pub fn rows(differences: &[Difference]) -> Vec<Row> {
+pub(crate) fn rows(differences: &[Difference]) -> Vec<Row> {
     let mut rows: Vec<Row> = Vec::new();
     for row in differences.iter().flat_map(Difference::rows) {
         match rows.iter_mut().find(|known| known.field == row.field) {

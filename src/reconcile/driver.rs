@@ -28,7 +28,7 @@ const NO_CODE: &str = "there is no binding code: give the product's source of it
 
 /// How much at once, and how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// Nodes that are asked side by side.
     pub parallel: usize,
     /// All nodes together. Sleepy ones may take longer, each by its own rhythm.
@@ -45,8 +45,7 @@ impl Default for Limits {
 
 /// What was found out about one node.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
-    /// The node.
+pub(crate) struct Finding {
     pub node_id: NodeId,
     /// How its device stands.
     pub device: DeviceView,
@@ -60,7 +59,7 @@ pub struct Finding {
 
 /// What was told already: each difference is told once, and not at every run.
 #[derive(Debug, Default)]
-pub struct Memory(Mutex<BTreeMap<NodeId, Vec<Difference>>>);
+pub(crate) struct Memory(Mutex<BTreeMap<NodeId, Vec<Difference>>>);
 
 impl Memory {
     /// Notes what was found; what it was before.
@@ -77,10 +76,8 @@ impl Memory {
 }
 
 /// Everything that a run needs. Runs must not overlap.
-pub struct Reconciler<'a, D, R, B, E> {
-    /// The devices.
+pub(crate) struct Reconciler<'a, D, R, B, E> {
     pub devices: &'a D,
-    /// The record.
     pub records: &'a R,
     /// The cloud; `None`: not configured.
     pub cloud: Option<&'a B>,
@@ -102,7 +99,7 @@ pub struct Reconciler<'a, D, R, B, E> {
 
 /// What a run came to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Findings {
+pub(crate) struct Findings {
     /// Node by node.
     pub nodes: Vec<Finding>,
     /// What the cloud holds for our account and nobody here has a record of.
@@ -129,7 +126,7 @@ impl<D: Devices, R: Records, B: BindApi, E: EventSink> Reconciler<'_, D, R, B, E
     ///
     /// # Errors
     /// The store fails. A device or a cloud that cannot be asked is a finding.
-    pub async fn run(&self, only: Option<&BTreeSet<NodeId>>) -> Result<Findings, StoreError> {
+    pub(crate) async fn run(&self, only: Option<&BTreeSet<NodeId>>) -> Result<Findings, StoreError> {
         let all = self.records.records().await?;
         self.memory.keep_only(&all.iter().map(|record| record.node_id).collect());
         let replaced = superseded(&all);

@@ -15,7 +15,7 @@ use crate::secret::BindingCode;
 
 /// How a node stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Look {
+pub(crate) struct Look {
     /// What it showed, or proved.
     pub device: DeviceView,
     /// DNS-SD instance of a commissionable device of the same vendor, product and discriminator.
@@ -23,7 +23,7 @@ pub struct Look {
 }
 
 /// The devices of our fabric.
-pub trait Devices: Send + Sync {
+pub(crate) trait Devices: Send + Sync {
     /// Whether the node announces itself on our fabric now. Those that do are asked first.
     fn is_announced(&self, record: &NodeRecord) -> bool;
     /// How long the node may take to answer, all questions.
@@ -39,7 +39,7 @@ pub trait Devices: Send + Sync {
 }
 
 /// The durable side.
-pub trait Records: Send + Sync {
+pub(crate) trait Records: Send + Sync {
     /// Every recorded node.
     fn records(&self) -> impl Future<Output = Result<Vec<NodeRecord>, StoreError>> + Send;
     /// Nodes for which the outbox holds a bind, an unbind or a change of the Matter identity, in whatever state.

@@ -35,9 +35,10 @@ use routes::{Call, ROUTES, Route};
 use world::{Refusal, World};
 
 pub use fault::{Fault, FaultKind};
-pub use scenario::{Device, Domain, EmptyData, Family, IdStorage, Product, Room, Scenario, Switches, User};
-pub use storm::Storm;
-pub use world::{Binding, Counters, Traffic};
+pub(crate) use scenario::{Device, EmptyData};
+pub use scenario::{IdStorage, Scenario};
+pub use world::Traffic;
+pub(crate) use world::{Binding, Counters};
 
 /// How long answers that are under way may take after the end was asked for.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -52,7 +53,7 @@ pub struct SimCloud(Arc<Mutex<World>>);
 ///
 /// # Errors
 /// The listener fails.
-pub async fn serve(listener: TcpListener, scenario: Scenario, shutdown: CancellationToken) -> io::Result<()> {
+pub(crate) async fn serve(listener: TcpListener, scenario: Scenario, shutdown: CancellationToken) -> io::Result<()> {
     SimCloud::new(scenario).serve(listener, shutdown).await
 }
 

@@ -4,8 +4,8 @@
 //! so that any hub that trusts that test PAA accepts a virtual device. All keys in here are public test data or derived
 //! from public words. Not here: judging evidence (`attestation`), or production keys of any kind.
 
-pub mod certificate;
-pub mod declaration;
+pub(crate) mod certificate;
+pub(crate) mod declaration;
 
 use p256::ecdsa::signature::Signer;
 use p256::ecdsa::{Signature, SigningKey};
@@ -13,20 +13,20 @@ use rs_matter::tlv::{TLVTag, TLVWrite};
 use rs_matter::utils::storage::WriteBuf;
 use sha2::{Digest, Sha256};
 
-pub use certificate::CertificateSpec;
-pub use declaration::DeclarationSpec;
+pub(crate) use certificate::CertificateSpec;
+pub(crate) use declaration::DeclarationSpec;
 
 /// Certificate of the CHIP test PAA without vendor id (connectedhomeip `Chip-Test-PAA-NoVID-Cert.der`).
 pub const TEST_PAA_NOVID_CERT: &[u8] = include_bytes!("evidence/Chip-Test-PAA-NoVID-Cert.der");
 /// Subject key identifier of that certificate.
-pub const TEST_PAA_NOVID_SKID: [u8; 20] = [
+pub(crate) const TEST_PAA_NOVID_SKID: [u8; 20] = [
     0x78, 0x5c, 0xe7, 0x05, 0xb8, 0x6b, 0x8f, 0x4e, 0x6f, 0xc7, 0x93, 0xaa, 0x60, 0xcb, 0x43, 0xea, 0x69, 0x68, 0x82,
     0xd5,
 ];
 
 /// Private key of the CHIP test PAA without vendor id, public test data: connectedhomeip `Chip-Test-PAA-NoVID-Key.pem`,
 /// also in @matter/protocol 0.17 as `TestCert_PAA_NoVID_PrivateKey`.
-pub const TEST_PAA_NOVID_KEY: [u8; 32] = [
+pub(crate) const TEST_PAA_NOVID_KEY: [u8; 32] = [
     0xe1, 0xf0, 0x73, 0xc9, 0x34, 0x85, 0x3b, 0xaf, 0xfb, 0x38, 0xbf, 0x7e, 0x8b, 0xda, 0xd7, 0xa0, 0xa6, 0x74, 0x10,
     0x7c, 0x77, 0x69, 0x89, 0x2a, 0x0f, 0xf2, 0xe0, 0x6c, 0x1a, 0x2e, 0xf7, 0xa7,
 ];
@@ -102,7 +102,7 @@ fn tlv(write: impl FnOnce(&mut WriteBuf<'_>) -> Result<(), rs_matter::error::Err
 }
 
 /// A key from a public word, the same at every call: test evidence is no secret.
-pub fn test_key(word: &str) -> [u8; 32] {
+pub(crate) fn test_key(word: &str) -> [u8; 32] {
     let mut scalar: [u8; 32] = Sha256::digest(word.as_bytes()).into();
     while SigningKey::from_slice(&scalar).is_err() {
         scalar = Sha256::digest(scalar).into();
@@ -176,7 +176,7 @@ impl Builder {
         self
     }
 
-    /// Signs everything.
+    /// Makes and signs the chain and the elements.
     pub fn build(self) -> Evidence {
         let (paa_spec, paa) = match self.paa {
             Paa::ChipTest => (CertificateSpec::chip_test_paa(), TEST_PAA_NOVID_CERT.to_vec()),

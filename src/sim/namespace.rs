@@ -33,18 +33,14 @@ pub enum IsolationRefused {
     /// The kernel or a container's policy said no; nothing has changed.
     #[error("the kernel does not allow it ({what})")]
     Kernel {
-        /// Which call.
         what: &'static str,
-        /// Its answer.
         #[source]
         source: io::Error,
     },
     /// The namespace is there but its loopback could not be set up: the process has no network at all any more.
     #[error("the new network could not be set up ({what})")]
     SetUp {
-        /// Which call.
         what: &'static str,
-        /// Its answer.
         #[source]
         source: io::Error,
     },

@@ -5,7 +5,7 @@
 //! commissioner's side of any of this (`matter`).
 
 mod advertise;
-pub mod args;
+pub(crate) mod args;
 mod evidence;
 mod interface;
 mod light;
@@ -25,8 +25,8 @@ use rs_matter::pairing::qr::{CommFlowType, NoOptionalData, QrPayload, no_optiona
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-pub use self::evidence::DeviceEvidence;
-pub use self::long_idle::LongIdleOptions;
+pub(crate) use self::evidence::DeviceEvidence;
+pub(crate) use self::long_idle::LongIdleOptions;
 use crate::onboarding::{MAX_DISCRIMINATOR, PayloadError, check_passcode};
 use crate::secret::{Passcode, WifiPassword};
 
@@ -42,7 +42,7 @@ pub struct VirtualDeviceOptions {
     pub passcode: Passcode,
     /// Vendor id; 0xFFF1..=0xFFF4 are the test vendors.
     pub vendor_id: u16,
-    /// Product id.
+    /// Of Basic Information and the certification declaration.
     pub product_id: u16,
     /// UDP port of the Matter messages; 0 takes a free one.
     pub port: u16,
@@ -201,34 +201,25 @@ pub enum VirtualDeviceError {
     Passcode(#[source] PayloadError),
     /// Longer than the attribute allows.
     #[error("the {what} is longer than 32 bytes")]
-    TooLong {
-        /// Which option.
-        what: &'static str,
-    },
+    TooLong { what: &'static str },
     /// Neither 32 raw bytes nor SEC1 nor PKCS #8.
     #[error("the DAC key is no P-256 private key (32 raw bytes, SEC1 or PKCS #8, in DER or PEM)")]
     DacKey,
     /// The storage directory cannot be used.
     #[error("the storage directory {} cannot be used", dir.display())]
     Storage {
-        /// The directory.
         dir: PathBuf,
-        /// Why.
         #[source]
         source: io::Error,
     },
     /// Another device runs on it.
     #[error("another device uses the storage directory {}", dir.display())]
-    StorageInUse {
-        /// The directory.
-        dir: PathBuf,
-    },
+    StorageInUse { dir: PathBuf },
     /// The UDP port cannot be had.
     #[error("UDP port {port} cannot be used")]
     Port {
         /// The port asked for.
         port: u16,
-        /// Why.
         #[source]
         source: io::Error,
     },
@@ -247,7 +238,6 @@ pub enum VirtualDeviceError {
     /// The Matter stack gave up.
     #[error("the Matter stack failed at {what}: {code:?}")]
     Stack {
-        /// Doing what.
         what: &'static str,
         /// rs-matter's word for it.
         code: ErrorCode,
@@ -284,7 +274,7 @@ pub async fn run(
 ///
 /// # Errors
 /// As [`run`].
-pub fn run_on_this_thread(
+pub(crate) fn run_on_this_thread(
     options: &VirtualDeviceOptions,
     ready: impl FnOnce(ReadyInfo),
     shutdown: CancellationToken,

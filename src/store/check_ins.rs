@@ -12,7 +12,6 @@ use crate::durable::StoreError;
 use crate::node::{CheckInCounter, IcdRegistration, IcdSleep, NodeId};
 use crate::secret::CheckInKey;
 
-/// One registration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CheckInRow {
     /// With which node.

@@ -16,12 +16,11 @@ use serde::Serialize;
 use super::open::{DATABASE_FILE, LOCK_FILE, is_read_only};
 
 /// When the last backup was made, among the saved blobs.
-pub const LAST_BACKUP: &str = "last-backup-at";
+pub(crate) const LAST_BACKUP: &str = "last-backup-at";
 const LOG_FILE: &str = "matterbind.db-wal";
 
-/// Who looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Examiner {
+pub(crate) enum Examiner {
     /// The daemon whose state it is.
     Daemon,
     /// Somebody else, while the daemon runs or does not.
@@ -31,7 +30,6 @@ pub enum Examiner {
 /// What was seen.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Examined {
-    /// The directory.
     pub state_dir: PathBuf,
     /// Whether it is there.
     pub exists: bool,
@@ -68,7 +66,7 @@ pub enum Integrity {
 }
 
 /// Looks; with `thorough` the whole database is read. Blocks for as long as the disk takes.
-pub fn examine(state_dir: &Path, examiner: Examiner, thorough: bool) -> Examined {
+pub(crate) fn examine(state_dir: &Path, examiner: Examiner, thorough: bool) -> Examined {
     let mut seen = Examined { state_dir: state_dir.to_owned(), ..Examined::default() };
     match fs::read_dir(state_dir) {
         Ok(_) => seen.exists = true,

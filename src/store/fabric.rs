@@ -60,7 +60,7 @@ pub struct NewFabric {
 
 /// What a start finds of the fabric, judged by [`fabric_start`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum FabricStart {
+pub(crate) enum FabricStart {
     /// Nothing was ever made, or its making did not get as far as the keys: make one.
     Make,
     /// The keys are durable, only the last step is missing: call [`Store::finish_fabric`].
@@ -71,7 +71,7 @@ pub enum FabricStart {
 
 /// Row and key bundle do not belong together: the daemon must stop, and never make a second root CA.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum FabricMismatch {
+pub(crate) enum FabricMismatch {
     /// The keys of a finished fabric are gone.
     #[error(
         "the keys of fabric {} are missing from the state directory: restore it from a backup; a new root CA would strand \
@@ -91,7 +91,6 @@ pub enum FabricMismatch {
     OtherRoot {
         /// The row's fingerprint.
         row: String,
-        /// The bundle's.
         keys: String,
     },
 }
@@ -100,7 +99,7 @@ pub enum FabricMismatch {
 ///
 /// # Errors
 /// The two do not belong together.
-pub fn fabric_start(row: Option<FabricRow>, keys: Option<&str>) -> Result<FabricStart, FabricMismatch> {
+pub(crate) fn fabric_start(row: Option<FabricRow>, keys: Option<&str>) -> Result<FabricStart, FabricMismatch> {
     match (row, keys) {
         (None, None) => Ok(FabricStart::Make),
         (None, Some(_)) => Err(FabricMismatch::RowMissing),
@@ -117,12 +116,12 @@ pub fn fabric_start(row: Option<FabricRow>, keys: Option<&str>) -> Result<Fabric
 }
 
 /// A random fabric id in 1..=2^31-1 (cloud-contract 6.3).
-pub fn random_fabric_id() -> FabricId {
+pub(crate) fn random_fabric_id() -> FabricId {
     FabricId(rand::random_range(1..=OWN_ID_MAX))
 }
 
 /// A random start for node ids that leaves at least half of the range for the devices.
-pub fn random_hub_node_id() -> NodeId {
+pub(crate) fn random_hub_node_id() -> NodeId {
     NodeId(rand::random_range(1..=OWN_ID_MAX / 2))
 }
 

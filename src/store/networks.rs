@@ -13,9 +13,7 @@ use crate::secret::{ThreadDataset, WifiPassword};
 /// A network as it may be shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredNetwork {
-    /// Its name.
     pub name: String,
-    /// Its kind.
     pub kind: NetworkKind,
     /// SSID, or extended PAN id.
     pub id: Vec<u8>,

@@ -25,7 +25,7 @@ use crate::outbox::ports::{OutboxId, OutboxTask};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum AttemptState {
-    /// Under way.
+    /// It has not ended; after a restart: it was cut off.
     Running,
     /// Its node is recorded.
     Committed,
@@ -38,7 +38,6 @@ pub enum AttemptState {
 /// One attempt to commission a device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AttemptRow {
-    /// Its id.
     pub attempt_id: Uuid,
     /// What it looked for.
     pub discriminator: Discriminator,

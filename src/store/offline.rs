@@ -30,7 +30,7 @@ const BESIDE_DATABASE: [&str; 2] = ["matterbind.db-wal", "matterbind.db-shm"];
 
 /// A state directory that no daemon uses, as long as this lives.
 #[derive(Debug)]
-pub struct OfflineState {
+pub(crate) struct OfflineState {
     state_dir: PathBuf,
     _lock: File,
 }
@@ -40,7 +40,7 @@ impl OfflineState {
     ///
     /// # Errors
     /// A daemon runs, or the directory cannot be written.
-    pub fn take(state_dir: &Path) -> Result<Self, OpenError> {
+    pub(crate) fn take(state_dir: &Path) -> Result<Self, OpenError> {
         open::make_private(state_dir)?;
         let (lock, _) = open::take_lock(state_dir)?;
         finish(state_dir).map_err(|source| open::io_error(state_dir, source))?;
@@ -48,12 +48,12 @@ impl OfflineState {
     }
 
     /// Whether a database or keys lie here, readable or not.
-    pub fn holds_state(&self) -> bool {
+    pub(crate) fn holds_state(&self) -> bool {
         [DATABASE_FILE, KEYS_FILE].iter().any(|name| self.state_dir.join(name).exists())
     }
 
     /// The fabric row and a saved blob of the state that lies here; `None` where it cannot be read.
-    pub fn peek(&self, blob: &str) -> Option<(FabricRow, Option<Vec<u8>>)> {
+    pub(crate) fn peek(&self, blob: &str) -> Option<(FabricRow, Option<Vec<u8>>)> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(self.state_dir.join(DATABASE_FILE), flags).ok()?;
         let row = row(&connection).ok()??;
@@ -65,7 +65,7 @@ impl OfflineState {
     ///
     /// # Errors
     /// It cannot be made.
-    pub fn staging(&self) -> io::Result<PathBuf> {
+    pub(crate) fn staging(&self) -> io::Result<PathBuf> {
         let staging = self.state_dir.join(STAGING);
         remove_dir(&staging)?;
         DirBuilder::new().mode(0o700).create(&staging)?;
@@ -73,7 +73,7 @@ impl OfflineState {
     }
 
     /// Gives the prepared files up.
-    pub fn discard(&self) {
+    pub(crate) fn discard(&self) {
         // What stays is removed by the next one.
         let _ = remove_dir(&self.state_dir.join(STAGING));
     }
@@ -82,7 +82,7 @@ impl OfflineState {
     ///
     /// # Errors
     /// Before the decision: nothing has changed. After it: the next start goes on.
-    pub fn replace(&self, now: Timestamp) -> io::Result<Option<PathBuf>> {
+    pub(crate) fn replace(&self, now: Timestamp) -> io::Result<Option<PathBuf>> {
         let staging = self.state_dir.join(STAGING);
         // A lock file of the preparation would be in the way of the directory's own.
         ignore_missing(fs::remove_file(staging.join(LOCK_FILE)))?;

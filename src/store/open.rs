@@ -18,9 +18,9 @@ use super::{offline, sqlite_code};
 use crate::failpoint;
 
 /// The database's name in the state directory.
-pub const DATABASE_FILE: &str = "matterbind.db";
+pub(crate) const DATABASE_FILE: &str = "matterbind.db";
 /// The lock file's name; it also remembers that the database was made.
-pub const LOCK_FILE: &str = "matterbind.lock";
+pub(crate) const LOCK_FILE: &str = "matterbind.lock";
 /// Files that the database has owned or that lie beside it; where one exists, the database must exist too.
 const WITNESSES: [&str; 4] = ["matterbind.db-wal", "matterbind.db-shm", "fabric.keys", "fabric.keys.new"];
 /// `mbnd`: marks the file as ours for `file(1)` and for us.
@@ -41,7 +41,7 @@ pub(super) const MIGRATIONS: &[M<'static>] = &[
 ];
 
 /// The schema that this binary writes.
-pub const SCHEMA_VERSION: i32 = MIGRATIONS.len() as i32;
+pub(crate) const SCHEMA_VERSION: i32 = MIGRATIONS.len() as i32;
 
 /// Why the state directory cannot be used. Every variant says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -53,7 +53,6 @@ pub enum OpenError {
         database.display(), witness.display()
     )]
     Missing {
-        /// The database.
         database: PathBuf,
         /// What remembers it.
         witness: PathBuf,
@@ -61,7 +60,6 @@ pub enum OpenError {
     /// Not a database, or one whose content does not hang together.
     #[error("{} is damaged ({detail}): restore the state directory from a backup", database.display())]
     Damaged {
-        /// The database.
         database: PathBuf,
         /// What was found.
         detail: String,
@@ -72,7 +70,6 @@ pub enum OpenError {
         database.display(), env!("CARGO_PKG_VERSION")
     )]
     NewerVersion {
-        /// The database.
         database: PathBuf,
         /// Its schema version.
         found: i32,
@@ -81,37 +78,24 @@ pub enum OpenError {
     },
     /// Another daemon uses the directory.
     #[error("another process uses {} (it holds {LOCK_FILE}): stop it first", state_dir.display())]
-    Locked {
-        /// The directory.
-        state_dir: PathBuf,
-    },
+    Locked { state_dir: PathBuf },
     /// The directory or a file in it cannot be written.
     #[error("{} cannot be written: check mount and owner", path.display())]
-    ReadOnly {
-        /// What.
-        path: PathBuf,
-    },
+    ReadOnly { path: PathBuf },
     /// No space left.
     #[error("the disk that holds {} is full: free some space", state_dir.display())]
-    Full {
-        /// The directory.
-        state_dir: PathBuf,
-    },
+    Full { state_dir: PathBuf },
     /// The operating system refuses something else.
     #[error("{}: {source}", path.display())]
     Io {
-        /// What.
         path: PathBuf,
-        /// Why.
         #[source]
         source: io::Error,
     },
     /// SQLite refuses something else.
     #[error("{} cannot be opened: {source}", database.display())]
     Sqlite {
-        /// The database.
         database: PathBuf,
-        /// Why.
         #[source]
         source: rusqlite::Error,
     },

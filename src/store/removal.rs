@@ -43,7 +43,6 @@ impl RemovalStage {
 /// A removal that is not finished, or that left something behind.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Removal {
-    /// The node.
     pub node_id: NodeId,
     /// What comes next.
     pub stage: RemovalStage,

@@ -14,7 +14,7 @@ use super::{Failure, Store, task_row};
 use crate::durable::{Seal, StoreError};
 
 /// The name of the cloud's tokens.
-pub const TOKENS: &str = "cloud-tokens";
+pub(crate) const TOKENS: &str = "cloud-tokens";
 /// Before everything that is sealed. Tokens are JSON and near-field keys base64: neither begins like this.
 const MARK: &[u8] = b"sealed:";
 

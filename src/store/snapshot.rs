@@ -23,7 +23,6 @@ pub struct Snapshot {
     pub database: File,
     /// The fabric of that instant.
     pub fabric: FabricRow,
-    /// Its schema.
     pub schema: i32,
     /// How many nodes it knows.
     pub nodes: u64,

@@ -15,14 +15,14 @@ use tracing_subscriber::registry::LookupSpan;
 const KEPT: [&str; 2] = ["message", "log.target"];
 
 /// Writes to journald.
-pub struct Journald(tracing_journald::Layer);
+pub(crate) struct Journald(tracing_journald::Layer);
 
 impl Journald {
     /// To the journal of this machine.
     ///
     /// # Errors
     /// It cannot be reached.
-    pub fn connect() -> io::Result<Self> {
+    pub(crate) fn connect() -> io::Result<Self> {
         Ok(Self(tracing_journald::layer()?.with_field_prefix(None).with_syslog_identifier("matterbind".to_owned())))
     }
 }

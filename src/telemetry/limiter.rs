@@ -13,11 +13,11 @@ const EACH: (u32, Duration) = (3, Duration::from_secs(10));
 const ALL: (u32, Duration) = (10, Duration::from_millis(500));
 
 /// Where a line is printed: module and line number.
-pub type Place = (String, u32);
+pub(crate) type Place = (String, u32);
 
 /// How often each line came.
 #[derive(Debug, Default)]
-pub struct Limiter {
+pub(crate) struct Limiter {
     all: Bucket,
     lines: BTreeMap<Place, Line>,
 }
@@ -50,7 +50,7 @@ impl Bucket {
 
 impl Limiter {
     /// Whether a line may be printed now; where not, it is counted.
-    pub fn admits(&mut self, place: &Place, now: Instant) -> bool {
+    pub(crate) fn admits(&mut self, place: &Place, now: Instant) -> bool {
         if !self.lines.contains_key(place) {
             self.lines.insert(place.clone(), Line::default());
         }
@@ -61,7 +61,7 @@ impl Limiter {
     }
 
     /// What was held back since this was asked last.
-    pub fn take_repeats(&mut self) -> Vec<(Place, u64)> {
+    pub(crate) fn take_repeats(&mut self) -> Vec<(Place, u64)> {
         let held_back = self.lines.iter_mut().filter(|(_, line)| line.held_back > 0);
         held_back.map(|(place, line)| (place.clone(), std::mem::take(&mut line.held_back))).collect()
     }

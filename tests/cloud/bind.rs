@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use matterbind::bind::{CloudDevice, codes};
-use matterbind::cloud::Client;
-use matterbind::node::{FabricId, NodeId};
-use matterbind::outbox::ports::{BindApi, CloudError};
-use matterbind::sim::cloud::{Fault, FaultKind, IdStorage, Scenario};
+use matterbind::facade::bind::{CloudDevice, codes};
+use matterbind::facade::cloud::Client;
+use matterbind::facade::node::{FabricId, NodeId};
+use matterbind::facade::outbox::ports::{BindApi, CloudError};
+use matterbind::facade::sim::cloud::{Fault, FaultKind, IdStorage, Scenario};
 use serde_json::{Value, json};
 
 use crate::rig::{CODE, Rig, device, request, scenario};
@@ -50,14 +50,14 @@ async fn every_code_that_depends_on_the_device_is_reached() {
     other.email = "other@example.com".to_owned();
     other.password_file = rig.secrets.path().join("other-password");
     std::fs::write(&other.password_file, "other-password").unwrap();
-    let other = Client::new(&other, matterbind::cloud::MemoryTokens::default()).unwrap();
+    let other = Client::new(&other, matterbind::facade::cloud::MemoryTokens::default()).unwrap();
 
     client.bind(&request(&device("pstrict", "GOOD0001"))).await.unwrap();
     other.bind(&request(&device("punique", "LOCK0001"))).await.unwrap();
     let mut long_name = request(&device("p11abc", "NAME0001"));
     long_name.device_name = Some("x".repeat(255));
     let mut bad_code = request(&device("p11abc", "CODE0001"));
-    bad_code.binding_code = matterbind::secret::BindingCode::new("0123456789abcdef");
+    bad_code.binding_code = matterbind::facade::secret::BindingCode::new("0123456789abcdef");
     let cases = [
         (5049, request(&device("pstrict", "GOOD0001"))),
         (5412, request(&device("punique", "LOCK0001"))),

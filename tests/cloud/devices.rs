@@ -1,7 +1,7 @@
 //! Lists, rename, rooms, unbind.
 
-use matterbind::outbox::ports::{BindApi, CloudError};
-use matterbind::sim::cloud::{Fault, FaultKind};
+use matterbind::facade::outbox::ports::{BindApi, CloudError};
+use matterbind::facade::sim::cloud::{Fault, FaultKind};
 
 use crate::rig::{Rig, device, request};
 

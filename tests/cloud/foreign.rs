@@ -11,15 +11,15 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use matterbind::bind::{BindState, MatterInfo};
-use matterbind::cloud::Client;
-use matterbind::commissioning::ports::NodeStore;
-use matterbind::node::NodeId;
-use matterbind::outbox::dispatcher::{DispatchOptions, Dispatcher};
-use matterbind::outbox::ports::{BindApi, BindingCodeSource, CloudError, OutboxState, OutboxStore, OutboxTask};
-use matterbind::secret::BindingCode;
-use matterbind::sim::cloud::{Fault, FaultKind};
-use matterbind::store::Store;
+use matterbind::facade::bind::{BindState, MatterInfo};
+use matterbind::facade::cloud::Client;
+use matterbind::facade::commissioning::ports::NodeStore;
+use matterbind::facade::node::NodeId;
+use matterbind::facade::outbox::dispatcher::{DispatchOptions, Dispatcher};
+use matterbind::facade::outbox::ports::{BindApi, BindingCodeSource, CloudError, OutboxState, OutboxStore, OutboxTask};
+use matterbind::facade::secret::BindingCode;
+use matterbind::facade::sim::cloud::{Fault, FaultKind};
+use matterbind::facade::store::Store;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -166,7 +166,7 @@ async fn no_page_costs_a_binding_at_whichever_call_it_comes() {
 #[derive(Default)]
 struct Counted(std::sync::Mutex<Vec<String>>);
 
-impl matterbind::cloud::Meter for Counted {
+impl matterbind::facade::cloud::Meter for Counted {
     fn count(&self, call: &'static str, code: &str, _took: Duration) {
         self.0.lock().unwrap().push(format!("{call} {code}"));
     }

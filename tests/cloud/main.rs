@@ -1,7 +1,7 @@
 //! The cloud client against the reference cloud over real HTTP on loopback.
 //!
 //! ```text
-//! test ── matterbind::cloud::Client ──HTTP──▶ matterbind::sim::cloud::SimCloud ◀── back door ── test
+//! test ── matterbind::facade::cloud::Client ──HTTP──▶ matterbind::facade::sim::cloud::SimCloud ◀── back door ── test
 //! ```
 #![cfg(feature = "sim")]
 // A test program: its helpers may stop it too, not just its tests.

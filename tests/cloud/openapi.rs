@@ -1,6 +1,6 @@
 //! The reference cloud as an integrator meets it: `/openapi.json`, the back door, the sample scenarios.
 
-use matterbind::sim::cloud::Scenario;
+use matterbind::facade::sim::cloud::Scenario;
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -28,7 +28,7 @@ impl Rig {
 
     /// As the documents show it: everything in the query.
     pub async fn sign_in_by_hand(&self) -> String {
-        use matterbind::cloud::login::{encrypt_password, signature};
+        use matterbind::facade::cloud::login::{encrypt_password, signature};
         let _ = rustls::crypto::ring::default_provider().install_default();
         let pwd = encrypt_password(PASSWORD, "abcdef");
         let signature = signature(&["hub@example.com", &pwd, "abcdef", DOMAIN_SECRET]);

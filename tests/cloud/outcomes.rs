@@ -7,15 +7,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use jiff::{SignedDuration, Timestamp};
-use matterbind::bind::{BindRequest, BindState, MatterInfo, codes};
-use matterbind::cloud::{Client, MemoryTokens};
-use matterbind::commissioning::ports::NodeStore;
-use matterbind::node::NodeId;
-use matterbind::outbox::dispatcher::{DispatchOptions, Dispatcher};
-use matterbind::outbox::ports::{BindApi, BindingCodeSource, OutboxState, OutboxStore, OutboxTask};
-use matterbind::secret::BindingCode;
-use matterbind::sim::cloud::{Fault, FaultKind};
-use matterbind::store::Store;
+use matterbind::facade::bind::{BindRequest, BindState, MatterInfo, codes};
+use matterbind::facade::cloud::{Client, MemoryTokens};
+use matterbind::facade::commissioning::ports::NodeStore;
+use matterbind::facade::node::NodeId;
+use matterbind::facade::outbox::dispatcher::{DispatchOptions, Dispatcher};
+use matterbind::facade::outbox::ports::{BindApi, BindingCodeSource, OutboxState, OutboxStore, OutboxTask};
+use matterbind::facade::secret::BindingCode;
+use matterbind::facade::sim::cloud::{Fault, FaultKind};
+use matterbind::facade::store::Store;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 

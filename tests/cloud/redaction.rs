@@ -3,8 +3,8 @@
 use std::io;
 use std::sync::{Arc, Mutex};
 
-use matterbind::outbox::ports::BindApi;
-use matterbind::sim::cloud::{Fault, FaultKind};
+use matterbind::facade::outbox::ports::BindApi;
+use matterbind::facade::sim::cloud::{Fault, FaultKind};
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::rig::{CODE, DOMAIN_SECRET, PASSWORD, Rig, device, request};

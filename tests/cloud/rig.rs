@@ -4,13 +4,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use matterbind::bind::{BindRequest, CloudDevice, MatterInfo};
-use matterbind::cloud::{Client, MemoryTokens};
-use matterbind::config::{BeforeCommissioning, CloudConfig, OnAccessDrift, OnCloudMissing, OnRejected};
-use matterbind::fabric::{Cat, CatGrant, Privilege};
-use matterbind::node::{FabricId, NodeId};
-use matterbind::secret::BindingCode;
-use matterbind::sim::cloud::{Scenario, SimCloud};
+use matterbind::facade::bind::{BindRequest, CloudDevice, MatterInfo};
+use matterbind::facade::cloud::{Client, MemoryTokens};
+use matterbind::facade::config::{BeforeCommissioning, CloudConfig, OnAccessDrift, OnCloudMissing, OnRejected};
+use matterbind::facade::fabric::{Cat, CatGrant, Privilege};
+use matterbind::facade::node::{FabricId, NodeId};
+use matterbind::facade::secret::BindingCode;
+use matterbind::facade::sim::cloud::{Scenario, SimCloud};
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 

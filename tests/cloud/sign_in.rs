@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use futures_util::future::join_all;
 use jiff::{SignedDuration, Timestamp};
-use matterbind::cloud::{Client, MemoryTokens};
-use matterbind::outbox::ports::{BindApi, CloudError};
-use matterbind::sim::cloud::{Fault, FaultKind};
+use matterbind::facade::cloud::{Client, MemoryTokens};
+use matterbind::facade::outbox::ports::{BindApi, CloudError};
+use matterbind::facade::sim::cloud::{Fault, FaultKind};
 
 use crate::rig::{Rig, device, request};
 
@@ -100,7 +100,9 @@ async fn http_401_without_a_code_is_a_refused_token_too() {
     assert_eq!(rig.cloud.counters().refreshes, 1);
 }
 
-fn blocked(outcome: Result<Vec<matterbind::bind::CloudRecord>, CloudError>) -> (Option<i64>, Option<Timestamp>) {
+fn blocked(
+    outcome: Result<Vec<matterbind::facade::bind::CloudRecord>, CloudError>,
+) -> (Option<i64>, Option<Timestamp>) {
     match outcome {
         Err(CloudError::SignIn { code, not_before, .. }) => (code, not_before),
         other => panic!("{other:?}"),
@@ -166,7 +168,7 @@ async fn the_reference_cloud_counts_down_locks_and_opens_again() {
 
 #[tokio::test]
 async fn what_the_operator_has_to_correct_is_named() {
-    type Wrong = fn(&mut matterbind::config::CloudConfig);
+    type Wrong = fn(&mut matterbind::facade::config::CloudConfig);
     let cases: [(i64, Wrong, &str); 4] = [
         (5015, |config| config.user_domain = "unknown".to_owned(), "cloud.user_domain"),
         (5031, |config| config.email = "nobody@example.com".to_owned(), "cloud.email"),

@@ -8,9 +8,9 @@ use std::process::Command;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use matterbind::bind::CloudDevice;
-use matterbind::cloud::{Client, MemoryTokens, Meter};
-use matterbind::outbox::ports::{BindApi, CloudError};
+use matterbind::facade::bind::CloudDevice;
+use matterbind::facade::cloud::{Client, MemoryTokens, Meter};
+use matterbind::facade::outbox::ports::{BindApi, CloudError};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 

@@ -2,10 +2,10 @@
 //! the same keys, as their owners would.
 
 use der::EncodePem;
-use matterbind::admin::wire::{ControllerView, Controllers};
-use matterbind::cli::client::{AdminClient, PLAIN, SLOW};
-use matterbind::controller::{ControllerState, csr};
-use matterbind::node::NodeRecord;
+use matterbind::facade::admin::wire::{ControllerView, Controllers};
+use matterbind::facade::cli::client::{AdminClient, PLAIN, SLOW};
+use matterbind::facade::controller::{ControllerState, csr};
+use matterbind::facade::node::NodeRecord;
 use p256::ecdsa::SigningKey;
 use serde_json::{Value, json};
 

@@ -17,8 +17,8 @@ use std::process::{Command, ExitCode, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use matterbind::failpoint;
-use matterbind::sim::namespace::enter_private_network;
+use matterbind::facade::failpoint;
+use matterbind::facade::sim::namespace::enter_private_network;
 use play::Play;
 
 /// Far above what one point takes on a loaded machine.

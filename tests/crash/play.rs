@@ -4,12 +4,12 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::time::Duration;
 
-use matterbind::bind::BindState;
-use matterbind::cli::client::{AdminClient, PLAIN, SLOW};
-use matterbind::commissioning::ports::NodeStore;
-use matterbind::node::{NodeId, NodeRecord, NodeState};
-use matterbind::sim::cloud::{Fault, FaultKind};
-use matterbind::store::{AttemptState, FabricState, Store};
+use matterbind::facade::bind::BindState;
+use matterbind::facade::cli::client::{AdminClient, PLAIN, SLOW};
+use matterbind::facade::commissioning::ports::NodeStore;
+use matterbind::facade::node::{NodeId, NodeRecord, NodeState};
+use matterbind::facade::sim::cloud::{Fault, FaultKind};
+use matterbind::facade::store::{AttemptState, FabricState, Store};
 use serde_json::{Value, json};
 
 use crate::controllers;

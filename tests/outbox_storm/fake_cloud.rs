@@ -4,10 +4,10 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use matterbind::bind::{BindReceipt, BindRequest, CloudDevice, CloudMatterInfo, CloudRecord, MatterInfo};
-use matterbind::node::{FabricId, NodeId};
-use matterbind::outbox::ports::{BindApi, BindPreview, BindingCodeSource, CloudError};
-use matterbind::secret::{AuthKey, BindingCode};
+use matterbind::facade::bind::{BindReceipt, BindRequest, CloudDevice, CloudMatterInfo, CloudRecord, MatterInfo};
+use matterbind::facade::node::{FabricId, NodeId};
+use matterbind::facade::outbox::ports::{BindApi, BindPreview, BindingCodeSource, CloudError};
+use matterbind::facade::secret::{AuthKey, BindingCode};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::time::{Instant, sleep};

@@ -1,13 +1,13 @@
 //! Devices of a household, what is wished of them, and what the cloud must hold in the end.
 
 use jiff::Timestamp;
-use matterbind::bind::{BindRequest, BindState, BindStatus, CloudDevice, MatterInfo};
-use matterbind::commissioning::ports::NodeStore;
-use matterbind::journal::{Event, EventSink};
-use matterbind::node::{AttestationSummary, FabricId, NodeId, NodeRecord, NodeState};
-use matterbind::outbox::ports::OutboxTask;
-use matterbind::secret::BindingCode;
-use matterbind::store::Store;
+use matterbind::facade::bind::{BindRequest, BindState, BindStatus, CloudDevice, MatterInfo};
+use matterbind::facade::commissioning::ports::NodeStore;
+use matterbind::facade::journal::{Event, EventSink};
+use matterbind::facade::node::{AttestationSummary, FabricId, NodeId, NodeRecord, NodeState};
+use matterbind::facade::outbox::ports::OutboxTask;
+use matterbind::facade::secret::BindingCode;
+use matterbind::facade::store::Store;
 use rand::RngExt as _;
 use rand::rngs::StdRng;
 use uuid::Uuid;
@@ -87,7 +87,7 @@ pub fn record(node: u64, commissioned_at: Timestamp) -> NodeRecord {
         attestation: AttestationSummary::default(),
         addresses: Vec::new(),
         port: 5540,
-        rhythm: matterbind::node::OperationalTxt::default(),
+        rhythm: matterbind::facade::node::OperationalTxt::default(),
         also_known_as: Vec::new(),
         commissioned_at,
         last_seen_at: None,

@@ -136,7 +136,7 @@ fn a_light_is_commissioned_every_few_seconds_through_all_attacks() {
     };
     let directory = tempfile::tempdir().unwrap();
     let token = directory.path().join("token");
-    fs::write(&token, matterbind::config::bearer::make().expose()).unwrap();
+    fs::write(&token, matterbind::facade::config::bearer::make().expose()).unwrap();
     fs::set_permissions(&token, fs::Permissions::from_mode(0o600)).unwrap();
     fs::write(directory.path().join("word"), "correct horse\n").unwrap();
     let more = format!("[admin]\ntcp = \"{TCP}\"\ntoken_file = \"{}\"\n", token.display());

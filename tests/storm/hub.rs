@@ -9,14 +9,14 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use matterbind::bind::MatterInfo;
-use matterbind::cloud::{Client, MemoryTokens};
-use matterbind::config::{BeforeCommissioning, CloudConfig, OnAccessDrift, OnCloudMissing, OnRejected};
-use matterbind::node::NodeId;
-use matterbind::outbox::dispatcher::{DispatchOptions, Dispatcher};
-use matterbind::outbox::ports::{BindingCodeSource, OutboxStore};
-use matterbind::secret::BindingCode;
-use matterbind::store::Store;
+use matterbind::facade::bind::MatterInfo;
+use matterbind::facade::cloud::{Client, MemoryTokens};
+use matterbind::facade::config::{BeforeCommissioning, CloudConfig, OnAccessDrift, OnCloudMissing, OnRejected};
+use matterbind::facade::node::NodeId;
+use matterbind::facade::outbox::dispatcher::{DispatchOptions, Dispatcher};
+use matterbind::facade::outbox::ports::{BindingCodeSource, OutboxStore};
+use matterbind::facade::secret::BindingCode;
+use matterbind::facade::store::Store;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio_util::sync::CancellationToken;
 

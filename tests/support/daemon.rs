@@ -13,7 +13,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use matterbind::sim::evidence::TEST_PAA_NOVID_CERT;
+use matterbind::facade::sim::evidence::TEST_PAA_NOVID_CERT;
 use serde_json::{Value, json};
 
 use super::lab::{INTERFACE, Lab};

@@ -6,33 +6,33 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use jiff::Timestamp;
-use matterbind::admin::server::{AdminOptions, AdminServer};
-use matterbind::admin::wire::{
+use matterbind::facade::admin::server::{AdminOptions, AdminServer};
+use matterbind::facade::admin::wire::{
     BindOrder, BindResult, BluetoothStatus, CloseResult, CloudStatus, CommissionEvent, CommissionRequest,
     CommissionResult, Diagnosis, Difference, DiscoverChange, DiscoverQuery, Discovered, DiscoveredNode, FabricInfo,
     Failure, Finding, LogQuery, NodeCheck, NodeComparison, NodeCounts, NodeDetail, NodeRef, NodeSync, Nodes,
     NodesQuery, Outbox, OutboxCounts, OutboxItem, Refusal, RemoveResult, Severity, ShareResult, Status, SyncReport,
     Timings, Verdict,
 };
-use matterbind::backup::{Identity, Lock, Recipient, Unlock, decrypt, encrypt};
-use matterbind::bind::{BindState, BindStatus};
-use matterbind::commissioning::error::CommissioningError;
-use matterbind::commissioning::ports::DiscoverError;
-use matterbind::commissioning::step::Step;
-use matterbind::fabric::{Cat, CatGrant, Privilege};
-use matterbind::hub::doors::{
+use matterbind::facade::backup::{Identity, Lock, Recipient, Unlock, decrypt, encrypt};
+use matterbind::facade::bind::{BindState, BindStatus};
+use matterbind::facade::commissioning::error::CommissioningError;
+use matterbind::facade::commissioning::ports::DiscoverError;
+use matterbind::facade::commissioning::step::Step;
+use matterbind::facade::fabric::{Cat, CatGrant, Privilege};
+use matterbind::facade::hub::doors::{
     BindingDoor, CommissionDoor, DiscoverDoor, DoctorDoor, Intent, InventoryDoor, KeysDoor, LogDoor, OutboxDoor,
     Progress, RemovalDoor, StatusDoor, StrangersDoor, SyncDoor, SyncProgress,
 };
-use matterbind::journal::{Event, Level};
-use matterbind::node::{
+use matterbind::facade::journal::{Event, Level};
+use matterbind::facade::node::{
     AttestationSummary, BluetoothNode, CommissionableNode, CommissionableTxt, FabricId, NodeId, NodeRecord, NodeState,
     ScopedAddress,
 };
-use matterbind::onboarding::{Discriminator, SetupCode};
-use matterbind::outbox::ports::OutboxState;
-use matterbind::secret::OperatorSecret;
-use matterbind::telemetry::metrics::Metrics;
+use matterbind::facade::onboarding::{Discriminator, SetupCode};
+use matterbind::facade::outbox::ports::OutboxState;
+use matterbind::facade::secret::OperatorSecret;
+use matterbind::facade::telemetry::metrics::Metrics;
 use tokio::sync::{Notify, broadcast, mpsc};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
@@ -122,7 +122,7 @@ pub fn node(id: u64, name: &str, state: NodeState, bind: BindState) -> NodeRecor
         attestation: AttestationSummary { verdict: "accepted".to_owned(), findings: Vec::new() },
         addresses: vec!["fe80::1%eth0".to_owned()],
         port: 5540,
-        rhythm: matterbind::node::OperationalTxt::default(),
+        rhythm: matterbind::facade::node::OperationalTxt::default(),
         also_known_as: Vec::new(),
         commissioned_at: at(0),
         last_seen_at: Some(at(60)),
@@ -175,7 +175,7 @@ impl Fake {
             progress.report(CommissionEvent::StepStarted { step: Step::Network });
             progress.report(CommissionEvent::Waiting {
                 code: "wifi-password-wrong".to_owned(),
-                message: "the device could not join \"Home\": networking status 7; the device waits up to 180 s for other credentials"
+                message: "the device could not join \"Home\": the password was refused (networking status 7); the device waits up to 180 s for other credentials"
                     .to_owned(),
                 hint: "set the password again: `matterbind network set wifi SSID`, then try again".to_owned(),
                 left_ms: 180_000,

@@ -1,16 +1,16 @@
 //! The pretended daemon's access, its networks, and its other controllers: one that is enrolled, and one open invitation.
 
-use matterbind::admin::wire::{
+use matterbind::facade::admin::wire::{
     AccessOutcome, AccessReport, AccessView, BundleNode, CertificateForms, ControllerBundle, ControllerName,
     ControllerOrder, ControllerRemoval, ControllerView, Controllers, EnrolRequest, Invitation, InviteOrder, InviteView,
     NetworkList, NetworkOrder, NetworkView, NodeAccess, Refusal, RenewOrder,
 };
-use matterbind::commissioning::error::Disposition;
-use matterbind::controller::ControllerState;
-use matterbind::fabric::CatGrant;
-use matterbind::hub::doors::{AccessDoor, ControllersDoor, NetworksDoor};
-use matterbind::node::{NodeId, NodeState};
-use matterbind::secret::{IpkEpochKey, OperatorSecret};
+use matterbind::facade::commissioning::error::Disposition;
+use matterbind::facade::controller::ControllerState;
+use matterbind::facade::fabric::CatGrant;
+use matterbind::facade::hub::doors::{AccessDoor, ControllersDoor, NetworksDoor};
+use matterbind::facade::node::{NodeId, NodeState};
+use matterbind::facade::secret::{IpkEpochKey, OperatorSecret};
 
 use super::{Fake, at};
 

@@ -2,7 +2,7 @@
 package's unit in a network namespace of its own.
 
     namespace `hub`: matterbind (the unit, user matterbind), hostapd on wlan0, eth0 to the cloud outside
-          │ D-Bus: bluetoothd, hci0      ║ v1 ═ v0: in place of Wi-Fi and Thread; plugged in when the light joins
+          │ D-Bus: bluetoothd, hci0      ║ v1 ═ v0: in place of Wi-Fi and Thread; v0 gets addresses when the light joins
           │ virtual air                  ║ wlan0 ≈ wlan1: real WPA2, where a round wants that
     the machine itself: the light (Node, bleno on hci1), which the kernel lets have a controller nowhere else
 
@@ -92,8 +92,9 @@ ip link set eth0 netns hub
 ip -n hub addr add 10.77.1.2/24 dev eth0
 ip -n hub link set eth0 up
 ip link add v0 type veth peer name v1 netns hub
-ip addr add 192.168.77.1/24 dev v0
 ip -n hub addr add 192.168.77.2/24 dev v1
+ip -n hub link set v1 up
+ip link set v0 up
 for _ in {{1..100}}; do [ -e /sys/class/net/wlan0 ] && [ -e /sys/class/net/wlan1 ] && break; sleep .2; done
 iw phy "$(cat /sys/class/net/wlan0/phy80211/name)" set netns name hub
 cat > /run/hostapd.conf <<'X'
@@ -132,8 +133,8 @@ set -e
 ip link set wlan1 down
 ip addr flush dev wlan1
 ip link set wlan1 up
-ip link set v0 down
-ip -n hub link set v1 up
+echo 1 > /proc/sys/net/ipv6/conf/v0/disable_ipv6
+ip addr flush dev v0
 cat > /etc/matterbind/matterbind.toml <<'X'
 {config}X
 systemctl start bluetooth

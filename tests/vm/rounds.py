@@ -80,7 +80,7 @@ def wrong_password(boxed, _):
     boxed.set_wifi("a wrong horse")
     attempt = boxed.attempt("--wait-network", "3m")
     told, note = attempt.wait_for("note that it waits", lambda event: "waits up to" in event.get("message", ""), 200)
-    expect("password" in note["message"] and "a wrong horse" not in note["message"], note)
+    expect(note["code"] == "wifi-password-wrong" and "a wrong horse" not in json.dumps(note), note)
     boxed.set_wifi()
     outcome = attempt.result()
     return {**bound(outcome), "told": told - outcome.at("step-started", "network")}

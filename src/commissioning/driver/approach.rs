@@ -34,7 +34,7 @@ const MARGIN: Duration = Duration::from_millis(500);
 
 /// The attempt's turn: as many devices as configured are worked on at once. Asked for when there is a device to work on, so that
 /// nobody who searches holds up the others.
-pub type Turn<'a> = BoxFuture<'a, Result<OwnedSemaphorePermit, CommissioningError>>;
+pub(crate) type Turn<'a> = BoxFuture<'a, Result<OwnedSemaphorePermit, CommissioningError>>;
 
 /// A device as it was found.
 pub(super) struct Found {

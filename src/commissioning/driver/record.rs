@@ -89,7 +89,7 @@ impl Draft<'_> {
 }
 
 /// The bind that a record asks for.
-pub fn bind_task(record: &NodeRecord, eligible: Eligible) -> OutboxTask {
+pub(crate) fn bind_task(record: &NodeRecord, eligible: Eligible) -> OutboxTask {
     OutboxTask::Bind(Box::new(BindRequest {
         device: eligible.device,
         binding_code: eligible.binding_code,

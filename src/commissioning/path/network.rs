@@ -16,18 +16,18 @@ use crate::failpoint;
 use crate::node::{NodeId, Peer};
 
 /// What Breadcrumb (11.10.6.1) says after each part.
-pub mod breadcrumb {
+pub(crate) mod breadcrumb {
     /// The network's credentials are on the device.
-    pub const NETWORK_ADDED: u64 = 0x10;
+    pub(crate) const NETWORK_ADDED: u64 = 0x10;
     /// The device was sent to the network.
-    pub const NETWORK_JOINED: u64 = 0x11;
+    pub(crate) const NETWORK_JOINED: u64 = 0x11;
 }
 
 /// What an answer over Bluetooth may take beyond what the device says that it needs.
 pub(in crate::commissioning) const ANSWER: Duration = Duration::from_secs(5);
 
 /// Where a device is when it has its certificate.
-pub enum Whereabouts<S> {
+pub(crate) enum Whereabouts<S> {
     /// It was met over IP.
     OnNetwork(NetworkedCommissionee),
     /// It was met over Bluetooth.
@@ -35,27 +35,27 @@ pub enum Whereabouts<S> {
 }
 
 /// It has its certificate and no network.
-pub struct OfflineCommissionee<S> {
+pub(crate) struct OfflineCommissionee<S> {
     session: Arc<S>,
     node: NodeId,
     fabric_index: u8,
 }
 
 /// It sees the network that it is to join.
-pub struct SurveyedCommissionee<S> {
+pub(crate) struct SurveyedCommissionee<S> {
     offline: OfflineCommissionee<S>,
     network: HomeNetwork,
 }
 
 /// It knows the credentials.
-pub struct ProvisionedCommissionee<S> {
+pub(crate) struct ProvisionedCommissionee<S> {
     offline: OfflineCommissionee<S>,
     network: HomeNetwork,
 }
 
 /// It is on its network, as far as it says, until the fail-safe expires. The only state that is met by CASE.
 #[derive(Debug, Clone)]
-pub struct NetworkedCommissionee {
+pub(crate) struct NetworkedCommissionee {
     pub(super) node: NodeId,
     pub(super) fabric_index: u8,
     /// Where it was met over IP.
@@ -65,7 +65,7 @@ pub struct NetworkedCommissionee {
 }
 
 /// The device is as it was, and may be tried with other credentials.
-pub struct Setback<S> {
+pub(crate) struct Setback<S> {
     /// In the state from which it can be tried again.
     pub commissionee: OfflineCommissionee<S>,
     /// What went wrong.
@@ -74,7 +74,7 @@ pub struct Setback<S> {
 
 impl<S: PaseSession> CredentialedCommissionee<S> {
     /// Decided by where it was met, and by nothing else.
-    pub fn whereabouts(self) -> Whereabouts<S> {
+    pub(crate) fn whereabouts(self) -> Whereabouts<S> {
         let Self { session, node, fabric_index } = self;
         match session.peer() {
             Peer::Udp(address) => {
@@ -87,7 +87,7 @@ impl<S: PaseSession> CredentialedCommissionee<S> {
 
 impl<S: PaseSession> OfflineCommissionee<S> {
     /// Which node it will be.
-    pub fn node(&self) -> NodeId {
+    pub(crate) fn node(&self) -> NodeId {
         self.node
     }
 
@@ -109,7 +109,7 @@ impl<S: PaseSession> OfflineCommissionee<S> {
     ///
     /// # Errors
     /// The link's, or [`NetworkError::NotSeen`] with what it sees instead.
-    pub async fn survey(
+    pub(crate) async fn survey(
         self,
         network: HomeNetwork,
         interface: &NetworkInterface,
@@ -148,7 +148,7 @@ impl<S: PaseSession> OfflineCommissionee<S> {
 }
 
 /// What a survey says.
-pub enum Surveyed<S> {
+pub(crate) enum Surveyed<S> {
     /// The network is there.
     Seen(SurveyedCommissionee<S>),
     /// The device is on it already.
@@ -160,7 +160,7 @@ impl<S: PaseSession> SurveyedCommissionee<S> {
     ///
     /// # Errors
     /// The link's, or what the device does not like about the credentials.
-    pub async fn add_network(self) -> Result<ProvisionedCommissionee<S>, Box<Setback<S>>> {
+    pub(crate) async fn add_network(self) -> Result<ProvisionedCommissionee<S>, Box<Setback<S>>> {
         let Self { offline, network } = self;
         let added = offline.session.add_network(&network.credentials, breadcrumb::NETWORK_ADDED).await;
         failpoint::reach("network.added");
@@ -178,7 +178,7 @@ impl<S: PaseSession> ProvisionedCommissionee<S> {
     ///
     /// # Errors
     /// Why the device could not join.
-    pub async fn connect(
+    pub(crate) async fn connect(
         self,
         interface: &NetworkInterface,
         appeared: impl Future<Output = ()>,
@@ -206,17 +206,17 @@ impl<S: PaseSession> ProvisionedCommissionee<S> {
 
 impl NetworkedCommissionee {
     /// Which node it is.
-    pub fn node(&self) -> NodeId {
+    pub(crate) fn node(&self) -> NodeId {
         self.node
     }
 
     /// Where it was met over IP.
-    pub fn at(&self) -> Option<SocketAddr> {
+    pub(crate) fn at(&self) -> Option<SocketAddr> {
         self.at
     }
 
     /// Which network it was sent to.
-    pub fn joined(&self) -> Option<&str> {
+    pub(crate) fn joined(&self) -> Option<&str> {
         self.joined.as_deref()
     }
 
@@ -224,7 +224,7 @@ impl NetworkedCommissionee {
     ///
     /// # Errors
     /// Those of `meeting`.
-    pub async fn met<C>(
+    pub(crate) async fn met<C>(
         self,
         meeting: impl Future<Output = Result<C, CommissioningError>>,
     ) -> Result<super::OperationalCommissionee<C>, CommissioningError> {

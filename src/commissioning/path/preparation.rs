@@ -27,7 +27,7 @@ pub struct AcceptedTerms {
 
 /// What the hub knows of the place.
 #[derive(Debug, Clone, Default)]
-pub struct Preparation {
+pub(crate) struct Preparation {
     /// ISO 3166-1 alpha-2; `None` where none is configured.
     pub country: Option<String>,
     /// The time, where the hub's own clock is set, and the zone that it keeps.

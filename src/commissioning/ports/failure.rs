@@ -44,7 +44,7 @@ pub enum LinkError {
     /// that, so it proves nothing about what the device holds; it was tried again in fresh handshakes.
     #[error("the handshake was refused by {peer} with status {code}")]
     HandshakeRefused {
-        /// By whom.
+        /// Where the refusal came from.
         peer: Peer,
         /// The secure channel's ProtocolCode: 2 is INVALID_PARAMETER.
         code: u16,
@@ -52,7 +52,7 @@ pub enum LinkError {
     /// Somebody answers who cannot show the certificate of that node.
     #[error("what answers at {peer} is another node")]
     NotThatNode {
-        /// Who answers.
+        /// Where the session was to be opened.
         peer: SocketAddr,
     },
     /// The Bluetooth connection under the session has ended.
@@ -98,7 +98,7 @@ pub enum LinkError {
     /// The answer does not decode or lacks what it must have.
     #[error("the device's answer is malformed: {what}")]
     Malformed {
-        /// Which part.
+        /// What was read, and what is wrong with it.
         what: String,
     },
     /// The hub's own Matter stack failed: out of sessions, socket closed, stopped.
@@ -157,7 +157,7 @@ pub enum DiscoverError {
     NotFound {
         /// What was looked for.
         discriminator: Discriminator,
-        /// How long.
+        /// From the beginning of the search on.
         waited: Duration,
         /// What else advertises itself.
         others: Vec<Announced>,
@@ -173,7 +173,7 @@ pub enum DiscoverError {
     /// The device is there and says that its window is closed (`CM=0`).
     #[error("the device advertises itself, but is not in commissioning mode")]
     NotInCommissioningMode {
-        /// The device.
+        /// As it announces itself now.
         node: Box<CommissionableNode>,
     },
     /// mDNS does not run.

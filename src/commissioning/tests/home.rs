@@ -115,7 +115,6 @@ impl State {
     }
 }
 
-/// One device.
 pub(crate) struct Device {
     discriminator: u16,
     passcode: u32,

@@ -1,7 +1,7 @@
 use super::*;
 use crate::node::{CommissionableTxt, OperationalTxt};
 
-pub fn commissionable(instance: &str, discriminator: u16, host: u8) -> CommissionableNode {
+pub(crate) fn commissionable(instance: &str, discriminator: u16, host: u8) -> CommissionableNode {
     let ip = format!("fe80::{host}").parse().expect("an address");
     CommissionableNode {
         instance: instance.to_owned(),
@@ -11,7 +11,7 @@ pub fn commissionable(instance: &str, discriminator: u16, host: u8) -> Commissio
     }
 }
 
-pub fn sighting(node: &CommissionableNode) -> Seen {
+pub(crate) fn sighting(node: &CommissionableNode) -> Seen {
     Seen::Commissionable(node.clone())
 }
 

@@ -86,7 +86,7 @@ pub struct RenewOrder {
 /// `POST /v1/controllers/{controller}/remove`
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct RemoveOrder {
+pub(crate) struct RemoveOrder {
     /// Do not wait until the others of its tags have renewed: they are shut out until they do.
     pub now: bool,
 }

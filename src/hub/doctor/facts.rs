@@ -23,15 +23,12 @@ pub struct Facts {
     pub daemon: Option<Daemon>,
     /// Why there is none to ask, where somebody wanted to.
     pub absent: Option<Absent>,
-    /// The network.
     pub network: Option<Network>,
-    /// Bluetooth.
     pub radio: Option<Radio>,
     /// What guards this machine's ports.
     pub firewall: Firewall,
     /// Addresses of nodes to which this machine knows no way.
     pub routes: Option<Routes>,
-    /// The clock.
     pub clock: Option<ClockStatus>,
     /// The state directory.
     pub state: Option<Examined>,
@@ -43,7 +40,6 @@ pub struct Facts {
     pub cloud: Option<Option<Cloud>>,
     /// This process and its limits.
     pub process: Option<Process>,
-    /// systemd's unit.
     pub unit: Option<Unit>,
     /// Which versions are at work.
     pub versions: Option<Versions>,
@@ -143,9 +139,7 @@ pub struct Routes {
 /// A node to which there is no way.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Unroutable {
-    /// Which.
     pub node_id: NodeId,
-    /// Its name.
     pub name: String,
     /// The address that it had last.
     pub address: String,
@@ -170,7 +164,6 @@ pub struct Trust {
     pub lenient: bool,
 }
 
-/// The cloud.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Cloud {
     /// How it answered the daemon's own calls.
@@ -224,6 +217,5 @@ pub struct Versions {
     pub daemon: Option<String>,
     /// Kernel and machine.
     pub kernel: String,
-    /// The distribution.
     pub system: String,
 }

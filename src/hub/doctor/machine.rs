@@ -19,7 +19,7 @@ const UNIT: &str = "matterbind";
 const MDNS_PORT: u64 = 5353;
 
 /// This process and its limits.
-pub fn process() -> Process {
+pub(crate) fn process() -> Process {
     let open = fs::read_dir("/proc/self/fd").ok().map(|entries| entries.count() as u64);
     Process {
         managed: std::env::var_os("NOTIFY_SOCKET").is_some(),
@@ -41,7 +41,7 @@ fn memory() -> Option<(u64, u64)> {
 }
 
 /// Which versions are at work.
-pub fn versions() -> Versions {
+pub(crate) fn versions() -> Versions {
     let uname = rustix::system::uname();
     let text = |part: &std::ffi::CStr| part.to_string_lossy().into_owned();
     let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
@@ -58,13 +58,13 @@ pub fn versions() -> Versions {
 ///
 /// # Errors
 /// What the kernel says.
-pub fn way_to(socket: SocketAddr) -> io::Result<()> {
+pub(crate) fn way_to(socket: SocketAddr) -> io::Result<()> {
     let any: IpAddr = if socket.is_ipv4() { [0, 0, 0, 0].into() } else { Ipv6Addr::UNSPECIFIED.into() };
     UdpSocket::bind((any, 0))?.connect(socket)
 }
 
 /// `fe80::1%eth0` as it is kept in a record.
-pub fn remembered(address: &str, port: u16) -> Option<SocketAddr> {
+pub(crate) fn remembered(address: &str, port: u16) -> Option<SocketAddr> {
     match read_scoped(address)? {
         (IpAddr::V6(ip), Some(name)) => {
             let index = fs::read_to_string(Path::new("/sys/class/net").join(name).join("ifindex")).ok();
@@ -77,7 +77,7 @@ pub fn remembered(address: &str, port: u16) -> Option<SocketAddr> {
 }
 
 /// What guards this machine's ports, as far as this process may see it: only root sees the rules.
-pub fn firewall() -> Firewall {
+pub(crate) fn firewall() -> Firewall {
     let ufw =
         fs::read_to_string("/etc/ufw/ufw.conf").is_ok_and(|text| text.lines().any(|line| line.trim() == "ENABLED=yes"));
     let managers = [("ufw", ufw), ("firewalld", Path::new("/run/firewalld").exists())];
@@ -115,7 +115,7 @@ fn names(value: &Value, port: u64) -> bool {
 }
 
 /// What systemd says of the unit; `None` where there is no systemd.
-pub fn unit() -> Option<Unit> {
+pub(crate) fn unit() -> Option<Unit> {
     let properties = "--property=LoadState,ActiveState,Result,ExecMainStatus,NRestarts,NeedDaemonReload,UnitFileState";
     let said = run("systemctl", &["show", UNIT, properties])?;
     let files = run("systemctl", &["cat", UNIT]).unwrap_or_default();

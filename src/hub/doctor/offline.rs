@@ -19,7 +19,7 @@ use crate::paa;
 use crate::store::{Examiner, examine};
 
 /// Everything that can be looked at. Needs a tokio runtime.
-pub async fn facts(config: &Config) -> Facts {
+pub(crate) async fn facts(config: &Config) -> Facts {
     let survey = discovery::survey(&config.network).await;
     let cloud = match &config.cloud {
         Some(cloud) => {

@@ -20,7 +20,7 @@ const INSTRUCTION: usize = 128;
 const PERMANENT: u8 = 0;
 
 /// Takes one attribute. A value of an unexpected type counts as absent.
-pub fn report(icd: &mut Option<IcdParameters>, report: &Report<'_>) -> Result<(), LinkError> {
+pub(crate) fn report(icd: &mut Option<IcdParameters>, report: &Report<'_>) -> Result<(), LinkError> {
     let (data, icd) = (&report.data, icd.get_or_insert_default());
     match report.attribute {
         0 => keep(&mut icd.idle, data.u32().map(|seconds| Duration::from_secs(seconds.into()))),
@@ -46,7 +46,7 @@ fn client(data: &TLVElement<'_>) -> Option<u64> {
 
 /// RegisterClient `{0: CheckInNodeID, 1: MonitoredSubject, 2: Key, 4: ClientType}` (9.16.7.1). An administrator needs no
 /// verification key.
-pub fn register_fields(writer: &mut impl TLVWrite, client: NodeId, key: &CheckInKey) -> Result<(), Error> {
+pub(crate) fn register_fields(writer: &mut impl TLVWrite, client: NodeId, key: &CheckInKey) -> Result<(), Error> {
     writer.u64(&tag(0), client.0)?;
     writer.u64(&tag(1), client.0)?;
     writer.str(&tag(2), key.expose())?;
@@ -54,12 +54,12 @@ pub fn register_fields(writer: &mut impl TLVWrite, client: NodeId, key: &CheckIn
 }
 
 /// RegisterClientResponse `{0: ICDCounter}`.
-pub fn register_response(data: Option<&TLVElement<'_>>) -> Result<u32, LinkError> {
+pub(crate) fn register_response(data: Option<&TLVElement<'_>>) -> Result<u32, LinkError> {
     number("a RegisterClientResponse", data)
 }
 
 /// StayActiveResponse `{0: PromisedActiveDuration}`, milliseconds.
-pub fn stay_active_response(data: Option<&TLVElement<'_>>) -> Result<Duration, LinkError> {
+pub(crate) fn stay_active_response(data: Option<&TLVElement<'_>>) -> Result<Duration, LinkError> {
     number("a StayActiveResponse", data).map(|ms| Duration::from_millis(ms.into()))
 }
 

@@ -10,7 +10,6 @@ const BINDING_CODE_FORMAT: i64 = 5213;
 pub(super) enum LastResort {
     /// A person must do something.
     Operator,
-    /// Nothing helps.
     Reject,
 }
 

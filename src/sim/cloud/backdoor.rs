@@ -10,7 +10,6 @@ use super::routes::Call;
 use super::scenario::{Device, Product, Switches};
 use super::world::{Refusal, World};
 
-/// Which device.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Which {

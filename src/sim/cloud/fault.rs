@@ -20,7 +20,7 @@ pub struct Fault {
     /// The last part of the path it waits for, `*` for any.
     #[serde(default = "bind")]
     pub endpoint: String,
-    /// What happens.
+    /// What the call meets in place of its answer.
     #[serde(flatten)]
     pub kind: FaultKind,
     /// Whether the request takes effect all the same.
@@ -42,23 +42,23 @@ pub enum FaultKind {
     },
     /// This HTTP status, without a body code.
     Http {
-        /// HTTP status.
+        /// Of HTTP, 100..=599.
         status: u16,
     },
     /// The page of something that stands between hub and cloud.
     Page {
-        /// HTTP status.
+        /// Of HTTP, 100..=599.
         status: u16,
         /// Name and value of each header.
         #[serde(default)]
         headers: Vec<(String, String)>,
-        /// The page.
+        /// A page of HTML, as proxies and portals send it.
         #[serde(default)]
         body: String,
     },
     /// The answer comes late; the request takes effect before the wait with `after_commit`, else after it.
     Delay {
-        /// Milliseconds.
+        /// How late, in milliseconds.
         delay_ms: u64,
     },
     /// HTTP 200 with a body that is no JSON.

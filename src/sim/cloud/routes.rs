@@ -46,11 +46,9 @@ impl Call {
     }
 }
 
-/// An endpoint.
 pub(super) struct Route {
     pub(super) method: &'static str,
     pub(super) path: &'static str,
-    /// For people.
     summary: &'static str,
     /// Parameters in query or form; `*` marks a required one.
     params: &'static [&'static str],
@@ -84,7 +82,6 @@ macro_rules! routes {
     };
 }
 
-/// Every endpoint.
 pub(super) static ROUTES: &[Route] = routes! {
     POST "/v2/enduser/enduserapi/emailPwdLogin" "Email password login" ("email*" "pwd*" "signature*" "userDomain*" "random" "mcc") {} => login::email_pwd_login;
     PUT "/v2/enduser/enduserapi/refreshToken" "Refresh the token pair" ("refreshToken*") {} => login::refresh_token;

@@ -19,11 +19,11 @@ pub struct Scenario {
     pub switches: Switches,
     /// User domains (Apps).
     pub domains: Vec<Domain>,
-    /// Accounts.
+    /// Who may sign in.
     pub users: Vec<User>,
-    /// Products.
+    /// Which product keys are known.
     pub products: Vec<Product>,
-    /// Devices.
+    /// What exists, bound or not.
     pub devices: Vec<Device>,
     /// Families (homes).
     pub families: Vec<Family>,
@@ -175,28 +175,21 @@ pub struct Domain {
     pub disabled: bool,
 }
 
-/// An account.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct User {
-    /// Its domain.
     pub domain: String,
-    /// Email.
     pub email: String,
-    /// Password.
     pub password: String,
     /// Whether it uses families; without, a bind with `fid` is 5624.
     #[serde(default = "yes")]
     pub family_mode: bool,
 }
 
-/// A product.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Product {
-    /// Product key.
     pub key: String,
-    /// Name.
     #[serde(default)]
     pub name: String,
     /// 1 multi-user, 2 owner, 3 rotation.
@@ -210,13 +203,10 @@ pub struct Product {
     pub any_code: bool,
 }
 
-/// A device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Device {
-    /// Its product.
     pub product_key: String,
-    /// Device key.
     pub device_key: String,
     /// Region; left out: the service's.
     #[serde(default)]
@@ -241,26 +231,21 @@ pub struct Device {
 pub struct Family {
     /// `fid`.
     pub id: String,
-    /// Name.
     #[serde(default)]
     pub name: String,
-    /// The account.
     pub email: String,
     /// 1 creator, 2 administrator, 3 member (who may not bind: 5669).
     #[serde(default = "one")]
     pub role: u8,
-    /// Rooms.
     #[serde(default)]
     pub rooms: Vec<Room>,
 }
 
-/// A room.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Room {
     /// `frid`.
     pub id: String,
-    /// Name.
     #[serde(default)]
     pub name: String,
 }

@@ -56,19 +56,12 @@ pub(super) struct DeviceState {
 /// A binding: an account has a device.
 #[derive(Debug, Clone, Serialize)]
 pub struct Binding {
-    /// The account.
     pub email: String,
-    /// Its domain.
     pub domain: String,
-    /// Product key.
     pub product_key: String,
-    /// Device key.
     pub device_key: String,
-    /// Name.
     pub device_name: String,
-    /// Family.
     pub family_id: Option<String>,
-    /// Room.
     pub room_id: Option<String>,
     /// `capabilitiesBitmask` as it was sent.
     pub capabilities_bitmask: Option<i64>,

@@ -15,12 +15,12 @@ use super::{signing_key, tlv};
 
 /// Private key of the CHIP test signer of certification declarations, public test data from Matter Core 1.1, appendix F;
 /// also in @matter/protocol 0.17 as `TestCMS_SignerPrivateKey`.
-pub const TEST_SIGNER_KEY: [u8; 32] = [
+pub(crate) const TEST_SIGNER_KEY: [u8; 32] = [
     0xae, 0xf3, 0x48, 0x41, 0x16, 0xe9, 0x48, 0x1e, 0xc5, 0x7b, 0xe0, 0x47, 0x2d, 0xf4, 0x1b, 0xf4, 0x99, 0x06, 0x4e,
     0x50, 0x24, 0xad, 0x86, 0x9e, 0xca, 0x5e, 0x88, 0x98, 0x02, 0xd4, 0x80, 0x75,
 ];
 /// Subject key identifier of the same signer's certificate.
-pub const TEST_SIGNER_SKID: [u8; 20] = rs_matter::attest::cd_keys::TEST_CD_KID;
+pub(crate) const TEST_SIGNER_SKID: [u8; 20] = rs_matter::attest::cd_keys::TEST_CD_KID;
 
 const SIGNED_DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.7.2");
 const DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.7.1");

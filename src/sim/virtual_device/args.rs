@@ -16,7 +16,7 @@ use crate::secret::{Passcode, WifiPassword};
 
 /// A Matter on/off light to try things on.
 #[derive(Debug, Clone, clap::Args)]
-pub struct VirtualDeviceArgs {
+pub(crate) struct VirtualDeviceArgs {
     /// Discriminator, 0 to 4095
     #[arg(long, default_value = "3840", value_parser = discriminator)]
     discriminator: u16,
@@ -125,7 +125,7 @@ impl VirtualDeviceArgs {
     ///
     /// # Errors
     /// An evidence file that cannot be read, or a key that is none.
-    pub fn options(&self, scratch: &Path) -> anyhow::Result<VirtualDeviceOptions> {
+    pub(crate) fn options(&self, scratch: &Path) -> anyhow::Result<VirtualDeviceOptions> {
         let device = format!("{:04X}-{:04X}-{}", self.vendor_id, self.product_id, self.discriminator);
         Ok(VirtualDeviceOptions {
             discriminator: self.discriminator,
@@ -177,7 +177,7 @@ impl VirtualDeviceArgs {
 ///
 /// # Errors
 /// What keeps the device from starting or running.
-pub async fn main(args: VirtualDeviceArgs) -> anyhow::Result<()> {
+pub(crate) async fn main(args: VirtualDeviceArgs) -> anyhow::Result<()> {
     let scratch = Scratch(std::env::temp_dir().join(format!("matterbind-virtual-device-{}", std::process::id())));
     let options = args.options(&scratch.0)?;
     let shutdown = CancellationToken::new();
