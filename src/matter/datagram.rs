@@ -14,7 +14,7 @@ const BARE_ACKNOWLEDGEMENT: usize = 34;
 
 /// The parts that are not encrypted.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Datagram {
+pub(crate) struct Datagram {
     /// The receiver's id of the session; 0 where it is unsecured.
     pub session: u16,
     pub counter: u32,
@@ -30,7 +30,7 @@ pub struct Datagram {
 
 /// An unsecured message.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unsecured {
+pub(crate) struct Unsecured {
     /// What it is.
     pub message: Message,
     /// Whether it asks for an acknowledgement.
@@ -41,7 +41,7 @@ pub struct Unsecured {
 
 /// What an unsecured message can be.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Message {
+pub(crate) enum Message {
     /// A standalone acknowledgement (4.12.5).
     Acknowledgement,
     /// A StatusReport of the secure channel (4.11.1, appendix D).
@@ -57,7 +57,7 @@ pub enum Message {
 
 /// GeneralCode and ProtocolCode of a StatusReport.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Status {
+pub(crate) struct Status {
     /// Whether GeneralCode is SUCCESS.
     pub success: bool,
     /// GeneralCode BUSY, or the secure channel's own code BUSY.
@@ -68,7 +68,7 @@ pub struct Status {
 
 impl Datagram {
     /// Reads what can be read; nothing where it is no Matter message.
-    pub fn read(bytes: &[u8], crypto: impl Crypto) -> Option<Self> {
+    pub(crate) fn read(bytes: &[u8], crypto: impl Crypto) -> Option<Self> {
         let mut copy = bytes.to_vec();
         let mut buffer = ParseBuf::new(&mut copy);
         let mut header = PacketHdr::new();
@@ -94,7 +94,7 @@ impl Datagram {
     }
 
     /// Whether it says nothing but "arrived".
-    pub fn is_acknowledgement(&self) -> bool {
+    pub(crate) fn is_acknowledgement(&self) -> bool {
         match &self.unsecured {
             Some(unsecured) => unsecured.message == Message::Acknowledgement,
             None => self.length <= BARE_ACKNOWLEDGEMENT,
@@ -102,12 +102,12 @@ impl Datagram {
     }
 
     /// Whether it asks its receiver for a session.
-    pub fn is_opening(&self) -> bool {
+    pub(crate) fn is_opening(&self) -> bool {
         matches!(self.unsecured, Some(Unsecured { message: Message::Opening { .. }, .. }))
     }
 
     /// The StatusReport that it is.
-    pub fn status(&self) -> Option<Status> {
+    pub(crate) fn status(&self) -> Option<Status> {
         match self.unsecured.as_ref()?.message {
             Message::Status(status) => Some(status),
             Message::Acknowledgement | Message::Opening { .. } | Message::CheckIn(_) | Message::Other => None,
@@ -115,7 +115,7 @@ impl Datagram {
     }
 
     /// The sealed payload of the check-in that it is.
-    pub fn check_in(&self) -> Option<&[u8]> {
+    pub(crate) fn check_in(&self) -> Option<&[u8]> {
         match &self.unsecured.as_ref()?.message {
             Message::CheckIn(payload) => Some(payload),
             Message::Acknowledgement | Message::Status(_) | Message::Opening { .. } | Message::Other => None,

@@ -24,7 +24,7 @@ const KEPT_BACK: u8 = 2;
 
 /// What a peer has said since a handshake with it began.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Heard {
+pub(crate) struct Heard {
     /// When its last datagram came.
     pub last: Option<Instant>,
     /// The last unsecured StatusReport that was no success.
@@ -40,14 +40,14 @@ pub struct Heard {
 
 impl Heard {
     /// Whether anything at all was heard.
-    pub fn anything(&self) -> bool {
+    pub(crate) fn anything(&self) -> bool {
         self.last.is_some()
     }
 }
 
 /// All handshakes under way. Clones share them.
 #[derive(Clone, Default)]
-pub struct Watchers(Rc<RefCell<All>>);
+pub(crate) struct Watchers(Rc<RefCell<All>>);
 
 #[derive(Default)]
 struct All {
@@ -61,13 +61,13 @@ struct All {
 
 impl Watchers {
     /// Begins to note what `peer` says to `initiator`.
-    pub fn watch(&self, peer: Peer, initiator: u64) -> Watched {
+    pub(crate) fn watch(&self, peer: Peer, initiator: u64) -> Watched {
         self.0.borrow_mut().handshakes.insert(initiator, (peer, Heard::default()));
         Watched { initiator, all: self.clone() }
     }
 
     /// A datagram is about to be sent.
-    pub fn handle_sending(&self, datagram: &Datagram) {
+    pub(crate) fn handle_sending(&self, datagram: &Datagram) {
         let Some(Message::Opening { session }) = datagram.unsecured.as_ref().map(|unsecured| &unsecured.message) else {
             return;
         };
@@ -78,7 +78,7 @@ impl Watchers {
     }
 
     /// It could not be sent, and will not be the next time.
-    pub fn handle_no_route(&self, datagram: &Datagram, why: String) {
+    pub(crate) fn handle_no_route(&self, datagram: &Datagram, why: String) {
         let mut all = self.0.borrow_mut();
         if let Some((_, heard)) = datagram.source.and_then(|initiator| all.handshakes.get_mut(&initiator)) {
             heard.no_route = Some(why);
@@ -90,7 +90,7 @@ impl Watchers {
     ///
     /// Nobody opens a session with an administrator, which has no commissioning window and serves no cluster. rs-matter 0.4.1
     /// makes a session for each opening and refuses it reliably: at 2,000 a second devices that were there seemed silent.
-    pub fn handle_received(&self, peer: Peer, datagram: &Datagram, now: Instant) -> bool {
+    pub(crate) fn handle_received(&self, peer: Peer, datagram: &Datagram, now: Instant) -> bool {
         if datagram.is_opening() {
             return false;
         }
@@ -131,14 +131,14 @@ impl Watchers {
 }
 
 /// One handshake's notes.
-pub struct Watched {
+pub(crate) struct Watched {
     initiator: u64,
     all: Watchers,
 }
 
 impl Watched {
     /// What was heard until now; `waker` is woken when the hub turns out to have no way to the peer.
-    pub fn heard(&self, waker: &Waker) -> Heard {
+    pub(crate) fn heard(&self, waker: &Waker) -> Heard {
         let mut all = self.all.0.borrow_mut();
         if !all.waiting.as_ref().is_some_and(|waiting| waiting.will_wake(waker)) {
             all.waiting = Some(waker.clone());
@@ -147,7 +147,7 @@ impl Watched {
     }
 
     /// The handshake made its session: the first acknowledgements on that are kept back, too.
-    pub fn established(self) {
+    pub(crate) fn established(self) {
         let mut all = self.all.0.borrow_mut();
         let session = all.handshakes.get(&self.initiator).and_then(|(_, heard)| heard.session);
         if let Some(session) = session {

@@ -66,7 +66,7 @@ fn mapped(address: SocketAddr) -> SocketAddr {
 }
 
 /// See the module.
-pub struct MatterSocket<C> {
+pub(crate) struct MatterSocket<C> {
     socket: Async<UdpSocket>,
     dual: bool,
     watchers: Watchers,
@@ -79,7 +79,7 @@ pub struct MatterSocket<C> {
 impl<C> MatterSocket<C> {
     /// # Errors
     /// The reactor does not take the socket.
-    pub fn new(
+    pub(crate) fn new(
         socket: UdpSocket,
         watchers: Watchers,
         activity: Activity,

@@ -27,15 +27,15 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// When something happened last, as far as timers care.
 #[derive(Clone)]
-pub struct Activity(Rc<Cell<Instant>>);
+pub(crate) struct Activity(Rc<Cell<Instant>>);
 
 impl Activity {
     /// Something happens now.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(Rc::new(Cell::new(Instant::now())))
     }
 
-    pub fn note(&self) {
+    pub(crate) fn note(&self) {
         self.0.set(Instant::now());
     }
 
