@@ -15,6 +15,8 @@ mod support {
 
 use std::time::{Duration, Instant};
 
+use serde_json::json;
+
 use support::daemon::{Hub, Options, VirtualDevice};
 use support::lab::{Families, Lab};
 
@@ -72,4 +74,34 @@ fn a_device_that_sleeps_long_is_lived_with_by_its_check_ins() {
         assert!(Instant::now() < give_up, "{}", hub.daemon_log());
     }
     assert_eq!(hub.nodes(), Vec::<serde_json::Value>::new());
+}
+
+#[test]
+fn what_a_sleeping_device_has_to_be_told_is_told_when_it_wakes() {
+    let Some(lab) = Lab::new(Families::Both) else { return };
+    let hub = Hub::start(&lab, Options::default());
+    let storage = tempfile::tempdir().unwrap();
+    // Awake for as long as one that sleeps long is at least (Matter Core 9.16.6.3).
+    let device = VirtualDevice::start(&lab, storage.path(), &["--sleeps", "60s", "--awake", "5s"]);
+    let (exit, result) = hub.commission(&device.qr, &["--no-bind"]);
+    assert_eq!((exit, &result["node"]["icd"]), (0, &json!("registered")), "{result:#}\n{}", hub.daemon_log());
+    let node = result["node"]["node_id"].to_string();
+    // It was asked to stay awake for ten seconds; then it sleeps, for longer than what follows takes. Asking it keeps it awake.
+    let give_up = Instant::now() + PATIENCE;
+    let asleep = loop {
+        std::thread::sleep(Duration::from_secs(12));
+        let answer = hub.ask_any(&["node", "check", &node]);
+        if answer["reachable"] == false {
+            break answer;
+        }
+        assert!(Instant::now() < give_up, "it does not fall asleep: {answer:#}");
+    };
+    let message = asleep["message"].as_str().unwrap();
+    assert!(message.contains("sleeps") && message.contains("press its setup button"), "{message}");
+    let mut log = hub.follow();
+    let report = hub.ask_any(&["access", "apply", &node]);
+    assert_eq!(report["nodes"][0]["code"], "device-asleep", "{report:#}\n{}", hub.daemon_log());
+    let node_id = &result["node"]["node_id"];
+    log.wait_for("the access list", |line| line["kind"] == "access-unchanged" && line["node_id"] == *node_id);
+    assert_eq!(hub.ask(&["node", "show", &node])["state"], "operational", "its sleep is no silence");
 }
