@@ -2,8 +2,12 @@
 // browser's detector if it has one, else the decoder of https://github.com/paulmillr/qr (qr/LICENSE). No picture leaves the browser.
 
 const $ = selector => document.querySelector(selector);
-/** Photos are looked at in these widths: a large one hides a small code in noise, a small one loses it. */
-const WIDTHS = [1000, 1800, 600, 2600];
+/** How a photo is looked at, in turn. A large picture hides a small code in noise, a small one loses it. A code that was taken far
+    from the side is square again when the picture is squeezed from the other sides. */
+const LOOKS = [
+  ...[1000, 1800, 600, 2600].map(longest => ({ longest })),
+  ...[0, 1, 2, 3].map(eighths => ({ longest: 1400, turn: (eighths * Math.PI) / 4, squeeze: 0.5 })),
+];
 const BETWEEN_LOOKS = 150;
 
 let stream;
@@ -48,7 +52,7 @@ async function film(found) {
   await video.play();
   const read = await reader();
   while (stream) {
-    const text = video.videoWidth ? await read(picture(video, video.videoWidth, video.videoHeight, 900)) : undefined;
+    const text = video.videoWidth ? await read(picture(video, video.videoWidth, video.videoHeight, { longest: 900 })) : undefined;
     if (text) {
       stop();
       return take(text, found);
@@ -66,20 +70,24 @@ function stop() {
 
 async function fromPhoto(file) {
   const [photo, read] = [await createImageBitmap(file), await reader()];
-  for (const width of WIDTHS) {
-    const text = await read(picture(photo, photo.width, photo.height, width));
+  for (const look of LOOKS) {
+    const text = await read(picture(photo, photo.width, photo.height, look));
     if (text) return text;
   }
 }
 
-/** A picture scaled so that its longer side is at most `longest`. */
-function picture(source, width, height, longest) {
+/** A picture scaled so that its longer side is at most `longest`, then turned and squeezed from left and right. */
+function picture(source, width, height, { longest, turn = 0, squeeze = 1 }) {
   const scale = Math.min(1, longest / Math.max(width, height));
+  const [w, h, sin, cos] = [width * scale, height * scale, Math.abs(Math.sin(turn)), Math.abs(Math.cos(turn))];
   const canvas = document.createElement("canvas");
-  canvas.width = Math.max(1, Math.round(width * scale));
-  canvas.height = Math.max(1, Math.round(height * scale));
+  canvas.width = Math.max(1, Math.round((w * cos + h * sin) * squeeze));
+  canvas.height = Math.max(1, Math.round(w * sin + h * cos));
   const context = canvas.getContext("2d", { willReadFrequently: true });
-  context.drawImage(source, 0, 0, canvas.width, canvas.height);
+  context.translate(canvas.width / 2, canvas.height / 2);
+  context.scale(squeeze, 1);
+  context.rotate(turn);
+  context.drawImage(source, -w / 2, -h / 2, w, h);
   return context.getImageData(0, 0, canvas.width, canvas.height);
 }
 
