@@ -33,7 +33,7 @@ pub(crate) struct Reading {
 /// What is thought of the wall clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum Standing {
+pub(crate) enum ClockStanding {
     /// It is behind a time that has certainly passed.
     NotSet,
     /// It may be right.
@@ -42,7 +42,7 @@ pub(crate) enum Standing {
     Confirmed,
 }
 
-impl Standing {
+impl ClockStanding {
     /// The word in JSON.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
@@ -59,7 +59,7 @@ pub(crate) struct Change {
     /// The wall clock was set, by this much.
     pub stepped: Option<SignedDuration>,
     /// The standing before, where it is another now.
-    pub was: Option<Standing>,
+    pub was: Option<ClockStanding>,
 }
 
 /// See the module.
@@ -69,7 +69,7 @@ pub(crate) struct Sanity {
     good: Timestamp,
     good_at: Duration,
     last: Reading,
-    standing: Standing,
+    standing: ClockStanding,
     steady_since: Duration,
     /// Whether an earlier run left a last known good time.
     remembers: bool,
@@ -83,7 +83,7 @@ impl Sanity {
             good,
             good_at: now.running,
             last: now,
-            standing: Standing::Unconfirmed,
+            standing: ClockStanding::Unconfirmed,
             steady_since: now.running,
             remembers: known.is_some(),
         };
@@ -102,10 +102,10 @@ impl Sanity {
         if stepped.is_some() {
             self.steady_since = now.running;
             // Set by whom? Until somebody agrees, it is a clock like any other.
-            self.standing = Standing::Unconfirmed;
+            self.standing = ClockStanding::Unconfirmed;
         }
         self.standing = self.judged(now);
-        if self.standing == Standing::Confirmed {
+        if self.standing == ClockStanding::Confirmed {
             self.note(now.wall, now.running);
         }
         Change { stepped, was: (was != self.standing).then_some(was) }
@@ -117,13 +117,13 @@ impl Sanity {
         if witness.duration_since(now.wall).abs() > SLACK {
             return Change::default();
         }
-        let was = std::mem::replace(&mut self.standing, Standing::Confirmed);
+        let was = std::mem::replace(&mut self.standing, ClockStanding::Confirmed);
         (self.good, self.good_at, self.remembers) = (now.wall, now.running, true);
-        Change { stepped: None, was: (was != Standing::Confirmed).then_some(was) }
+        Change { stepped: None, was: (was != ClockStanding::Confirmed).then_some(was) }
     }
 
     /// What is thought of the wall clock.
-    pub(crate) fn standing(&self) -> Standing {
+    pub(crate) fn standing(&self) -> ClockStanding {
         self.standing
     }
 
@@ -136,26 +136,26 @@ impl Sanity {
     /// The best guess at the time: the wall clock, or what it is at least where that is later.
     pub(crate) fn best(&self, now: Reading) -> Timestamp {
         match self.standing {
-            Standing::NotSet => now.wall.max(self.at_least(now.running)),
-            Standing::Unconfirmed | Standing::Confirmed => now.wall,
+            ClockStanding::NotSet => now.wall.max(self.at_least(now.running)),
+            ClockStanding::Unconfirmed | ClockStanding::Confirmed => now.wall,
         }
     }
 
-    fn judged(&self, now: Reading) -> Standing {
+    fn judged(&self, now: Reading) -> ClockStanding {
         let ahead = now.wall.duration_since(self.at_least(now.running));
         if ahead < -SLACK {
-            return Standing::NotSet;
+            return ClockStanding::NotSet;
         }
         let steady = now.running.saturating_sub(self.steady_since) >= STEADY;
-        if self.standing == Standing::Confirmed || steady && (!self.remembers || ahead <= SWITCHED_OFF) {
-            return Standing::Confirmed;
+        if self.standing == ClockStanding::Confirmed || steady && (!self.remembers || ahead <= SWITCHED_OFF) {
+            return ClockStanding::Confirmed;
         }
-        Standing::Unconfirmed
+        ClockStanding::Unconfirmed
     }
 
     fn note(&mut self, good: Timestamp, running: Duration) {
         // A drift of seconds must not take back what was known.
-        if good >= self.at_least(running) || self.standing == Standing::Confirmed {
+        if good >= self.at_least(running) || self.standing == ClockStanding::Confirmed {
             (self.good, self.good_at, self.remembers) = (good.max(self.good), running, true);
         }
     }
@@ -224,16 +224,16 @@ mod tests {
     fn in_1970_the_clock_is_not_set_and_time_goes_on_from_the_last_known_good() {
         let known = NOW - DAY;
         let mut hub = Hub::boots(Some(known), NOW, Timestamp::UNIX_EPOCH.duration_since(NOW));
-        assert_eq!(hub.sanity.standing(), Standing::NotSet);
+        assert_eq!(hub.sanity.standing(), ClockStanding::NotSet);
         assert_eq!(hub.best(), known);
         hub.runs(DAY / 2);
         assert_eq!(hub.best(), known + DAY / 2, "the monotonic clock carries it");
         let change = hub.is_set(SignedDuration::ZERO);
-        assert_eq!((change.was, hub.sanity.standing()), (Some(Standing::NotSet), Standing::Unconfirmed));
+        assert_eq!((change.was, hub.sanity.standing()), (Some(ClockStanding::NotSet), ClockStanding::Unconfirmed));
         assert!(change.stepped.is_some());
         assert_eq!(hub.best(), hub.truth);
         hub.hears_the_time();
-        assert_eq!((hub.sanity.standing(), hub.at_least()), (Standing::Confirmed, hub.truth));
+        assert_eq!((hub.sanity.standing(), hub.at_least()), (ClockStanding::Confirmed, hub.truth));
         // A hub that has never run knows that it is not older than its source.
         assert_eq!(Hub::boots(None, NOW, Timestamp::UNIX_EPOCH.duration_since(NOW)).best(), WRITTEN);
     }
@@ -246,18 +246,18 @@ mod tests {
             let mut jumps = Hub::boots(Some(NOW), NOW, SignedDuration::ZERO);
             jumps.hears_the_time();
             jumps.runs(DAY / 24);
-            assert_eq!(jumps.is_set(years).was, Some(Standing::Confirmed));
+            assert_eq!(jumps.is_set(years).was, Some(ClockStanding::Confirmed));
             for hub in [&mut boots, &mut jumps] {
                 for _ in 0..20 {
                     hub.runs(DAY / 24);
-                    assert_eq!(hub.sanity.standing(), Standing::Unconfirmed);
+                    assert_eq!(hub.sanity.standing(), ClockStanding::Unconfirmed);
                     assert!(hub.at_least() <= hub.truth, "{} {}", hub.at_least(), hub.truth);
                 }
                 // A witness who knows the truth does not confirm it; when it is put right, one does.
                 assert_eq!(hub.hears_the_time(), Change::default());
                 hub.is_set(SignedDuration::ZERO);
                 hub.hears_the_time();
-                assert_eq!((hub.sanity.standing(), hub.best()), (Standing::Confirmed, hub.truth));
+                assert_eq!((hub.sanity.standing(), hub.best()), (ClockStanding::Confirmed, hub.truth));
             }
         }
     }
@@ -272,17 +272,21 @@ mod tests {
                 hub.runs(DAY / 24);
             }
         }
-        assert_eq!((plain.sanity.standing(), plain.at_least()), (Standing::Confirmed, plain.truth));
-        assert_eq!(odd.sanity.standing(), Standing::Unconfirmed);
+        assert_eq!((plain.sanity.standing(), plain.at_least()), (ClockStanding::Confirmed, plain.truth));
+        assert_eq!(odd.sanity.standing(), ClockStanding::Unconfirmed);
         assert!(odd.at_least() <= odd.truth);
-        assert_eq!(first.sanity.standing(), Standing::Confirmed, "there is nothing that it could be compared with");
+        assert_eq!(
+            first.sanity.standing(),
+            ClockStanding::Confirmed,
+            "there is nothing that it could be compared with"
+        );
     }
 
     #[test]
     fn what_was_believed_wrongly_is_overruled_by_a_witness_who_agrees_with_the_clock() {
         let mut hub = Hub::boots(Some(NOW + 3000 * DAY), NOW, SignedDuration::ZERO);
-        assert_eq!(hub.sanity.standing(), Standing::NotSet);
-        assert_eq!(hub.hears_the_time().was, Some(Standing::NotSet));
+        assert_eq!(hub.sanity.standing(), ClockStanding::NotSet);
+        assert_eq!(hub.hears_the_time().was, Some(ClockStanding::NotSet));
         assert_eq!((hub.at_least(), hub.best()), (hub.truth, hub.truth));
     }
 
@@ -296,6 +300,6 @@ mod tests {
             assert!(hub.at_least() <= hub.truth + SignedDuration::from_secs(10));
         }
         assert_eq!(hub.is_set(SignedDuration::from_hours(-5)).stepped, Some(SignedDuration::from_hours(-5)));
-        assert_eq!(hub.sanity.standing(), Standing::NotSet, "it is behind what was certain");
+        assert_eq!(hub.sanity.standing(), ClockStanding::NotSet, "it is behind what was certain");
     }
 }

@@ -66,7 +66,7 @@ pub use self::cache::{DiscoveryEvent, Seen};
 pub(crate) use self::candidates::Candidates;
 pub(crate) use self::health::Health;
 pub(crate) use self::interfaces::InterfaceState;
-use self::search::{Finding, Wanted};
+use self::search::{SearchState, Wanted};
 pub(crate) use self::survey::{Echo, EchoOutcome, Survey, survey};
 use crate::commissioning::ports::{DiscoverError, Discovery};
 use crate::config::NetworkConfig;
@@ -267,13 +267,13 @@ impl LanDiscovery {
             self.shared.check_running()?;
             let now = Instant::now();
             let (wake, patience) = match wanted.judge(&self.shared.cache(), now) {
-                Finding::Found(node) => return Ok(node),
-                Finding::Ambiguous(candidates) => {
+                SearchState::Found(node) => return Ok(node),
+                SearchState::Ambiguous(candidates) => {
                     let candidates = candidates.into_iter().map(Announced::Lan).collect();
                     return Err(DiscoverError::Ambiguous { candidates });
                 }
-                Finding::WaitUntil(settled) => (settled, deadline + search::SETTLE * 2),
-                Finding::Nothing => (deadline, deadline),
+                SearchState::WaitUntil(settled) => (settled, deadline + search::SETTLE * 2),
+                SearchState::Nothing => (deadline, deadline),
             };
             if now >= patience {
                 return Err(self.not_found(wanted, now - began));

@@ -29,6 +29,17 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// The stable word, whatever the store was asked for.
+    pub(crate) fn code(&self) -> &'static str {
+        match self {
+            Self::DiskFull => "disk-full",
+            Self::ReadOnly => "state-read-only",
+            Self::Missing(_) => "not-found",
+            Self::Closed => "daemon-stopping",
+            Self::Busy | Self::Corrupt(_) | Self::Failed(_) => "store-failed",
+        }
+    }
+
     /// What to do about it.
     pub fn hint(&self) -> &'static str {
         match self {

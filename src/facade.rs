@@ -125,8 +125,8 @@ pub mod hub {
     pub mod doors {
         pub use crate::hub::doors::{
             AccessDoor, BindingDoor, CommissionDoor, ControllersDoor, DiscoverDoor, DoctorDoor, Intent, InventoryDoor,
-            KeysDoor, LogDoor, NetworksDoor, OutboxDoor, Progress, RemovalDoor, StatusDoor, StrangersDoor, SyncDoor,
-            SyncProgress,
+            KeysDoor, LogDoor, NetworksDoor, OutboxDoor, ProgressSink, RemovalDoor, StatusDoor, StrangersDoor,
+            SyncDoor, SyncProgress,
         };
     }
 }
@@ -172,7 +172,7 @@ pub mod outbox {
         };
     }
     pub mod schedule {
-        pub use crate::outbox::schedule::{Action, Outcome, ReadBack, Step, action, advance, begin_sending};
+        pub use crate::outbox::schedule::{ReadBack, RowAction, RowStep, SendOutcome, action, advance, begin_sending};
     }
 }
 pub mod plain {
@@ -220,6 +220,6 @@ pub mod telemetry {
         pub use crate::telemetry::exposition::Exposition;
     }
     pub mod metrics {
-        pub use crate::telemetry::metrics::{Metrics, Standing};
+        pub use crate::telemetry::metrics::{HubStanding, Metrics};
     }
 }

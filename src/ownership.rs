@@ -11,6 +11,7 @@ use std::marker::PhantomData;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
+use nix::unistd::User;
 use rustix::fs::{Gid, Uid};
 use rustix::process::{getegid, geteuid};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
@@ -76,36 +77,24 @@ pub(crate) fn make_state_dir(state_dir: &Path) -> io::Result<()> {
         fs::create_dir_all(parent)?;
     }
     DirBuilder::new().mode(0o700).create(state_dir)?;
-    let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
-    if let Some((uid, gid)) = find_user(&passwd, SERVICE_USER).filter(|_| geteuid().is_root()) {
+    let service = User::from_name(SERVICE_USER).ok().flatten();
+    if let Some(service) = service.filter(|_| geteuid().is_root()) {
         // By its descriptor: the name may lead elsewhere by now.
         let flags = libc::O_DIRECTORY | libc::O_NOFOLLOW;
         let made = fs::OpenOptions::new().read(true).custom_flags(flags).open(state_dir)?;
-        rustix::fs::fchown(&made, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
+        rustix::fs::fchown(
+            &made,
+            Some(Uid::from_raw(service.uid.as_raw())),
+            Some(Gid::from_raw(service.gid.as_raw())),
+        )?;
     }
     Ok(())
-}
-
-fn find_user(passwd: &str, name: &str) -> Option<(u32, u32)> {
-    passwd.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        (fields.next() == Some(name)).then_some(())?;
-        Some((fields.nth(1)?.parse().ok()?, fields.next()?.parse().ok()?))
-    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::os::unix::fs::{PermissionsExt, chown, symlink};
-
-    #[test]
-    fn a_user_is_found_by_its_whole_name() {
-        let file =
-            "root:x:0:0:root:/root:/bin/sh\nmatterbind-x:x:5:6::/:/\nmatterbind:x:990:991::/var/lib/matterbind:/\n";
-        assert_eq!(find_user(file, "matterbind"), Some((990, 991)));
-        assert_eq!(find_user(file, "matter"), None);
-    }
 
     #[test]
     fn root_becomes_the_owner_and_root_again() {

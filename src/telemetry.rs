@@ -11,10 +11,11 @@ use std::time::{Duration, Instant};
 
 use tracing::level_filters::LevelFilter;
 use tracing::{Metadata, Subscriber};
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::{Context, Filter, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
+use tracing_subscriber::{Layer, Registry, reload};
 
 use crate::config::{LogConfig, LogFormat};
 use crate::plain;
@@ -51,7 +52,7 @@ const OF_PEERS: [&str; 3] = ["rs_matter::transport", "rs_matter::sc", "rs_matter
 const TELL: Duration = Duration::from_secs(10);
 
 /// Replaces the filter of the process's subscriber.
-type Replace = Box<dyn Fn(EnvFilter) -> bool + Send + Sync>;
+type Replace = Box<dyn Fn(Targets) -> bool + Send + Sync>;
 static FILTER: OnceLock<Replace> = OnceLock::new();
 
 /// Diagnostics cannot be set up.
@@ -78,7 +79,7 @@ pub(crate) enum TelemetryError {
 /// # Errors
 /// The filter is wrong, or journald was asked for by name and is not there.
 pub(crate) fn init(config: &LogConfig, verbose: u8) -> Result<(), TelemetryError> {
-    let filter = EnvFilter::try_new(directives(&config.level, verbose))?;
+    let filter: Targets = directives(&config.level, verbose).parse()?;
     let layer = output(config.format)?;
     let caps = Caps::new(verbose > 0 || config.level.contains("rs_matter"));
     let limiter = Arc::clone(&caps.limiter);
@@ -96,7 +97,7 @@ pub(crate) fn init(config: &LogConfig, verbose: u8) -> Result<(), TelemetryError
 /// # Errors
 /// The filter is wrong; the earlier one stays.
 pub(crate) fn reload(config: &LogConfig, verbose: u8) -> Result<(), TelemetryError> {
-    let filter = EnvFilter::try_new(directives(&config.level, verbose))?;
+    let filter: Targets = directives(&config.level, verbose).parse()?;
     match FILTER.get() {
         Some(replace) if replace(filter) => Ok(()),
         _ => Err(TelemetryError::NoFilter),
@@ -307,6 +308,6 @@ mod tests {
     fn verbosity_is_for_our_own_code() {
         assert_eq!(directives("info", 0), "info");
         assert_eq!(directives("info", 2), "info,matterbind=trace");
-        EnvFilter::try_new(directives("warn,matterbind::store=debug", 1)).unwrap();
+        directives("warn,matterbind::store=debug", 1).parse::<Targets>().unwrap();
     }
 }

@@ -95,6 +95,7 @@ const ALLOWED: &[(&str, &str, &str)] = &[
         "the use cases, on every adapter that they need",
     ),
     ("app", "*", "the composition root"),
+    ("facade", "*", "what tests, benches and fuzz targets take hold of"),
 ];
 
 /// Who may use which library, and why it is fenced in.

@@ -19,7 +19,7 @@ use matterbind::facade::dcl::schedule::{self, History};
 use matterbind::facade::node::{FabricId, NodeId};
 use matterbind::facade::outbox::foreign::ForeignAnswer;
 use matterbind::facade::outbox::ports::{OutboxEntry, OutboxId, OutboxState, OutboxTask};
-use matterbind::facade::outbox::schedule::{Action, Outcome, ReadBack, Step, action, advance, begin_sending};
+use matterbind::facade::outbox::schedule::{ReadBack, RowAction, RowStep, SendOutcome, action, advance, begin_sending};
 use matterbind::facade::rhythm::Place;
 use matterbind::facade::secret::BindingCode;
 
@@ -122,17 +122,17 @@ fn binds(hub: u64, door: &mut Door) {
         door.comes(at);
         let away = OUTAGE.contains(&at);
         let outcome = match action(&entry) {
-            Action::Send if away => Outcome::NotSent { cause: "no route".to_owned() },
-            Action::ReadBack if away => Outcome::Ambiguous { cause: "no answer".to_owned() },
-            Action::Send => Outcome::Accepted,
-            Action::ReadBack => Outcome::ReadBack(ReadBack::InEffect),
-            Action::Nothing => return,
+            RowAction::Send if away => SendOutcome::NotSent { cause: "no route".to_owned() },
+            RowAction::ReadBack if away => SendOutcome::Ambiguous { cause: "no answer".to_owned() },
+            RowAction::Send => SendOutcome::Accepted,
+            RowAction::ReadBack => SendOutcome::ReadBack(ReadBack::InEffect),
+            RowAction::Nothing => return,
         };
-        if action(&entry) == Action::Send {
+        if action(&entry) == RowAction::Send {
             entry = begin_sending(&entry, now);
         }
         let verdict = advance(&entry, &outcome, now, hub << 20 ^ u64::from(entry.tries));
-        if verdict.step == Step::Done {
+        if verdict.step == RowStep::Done {
             return;
         }
         entry = verdict.entry;

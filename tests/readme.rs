@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use matterbind::facade::telemetry::exposition::Exposition;
-use matterbind::facade::telemetry::metrics::{Metrics, Standing};
+use matterbind::facade::telemetry::metrics::{HubStanding, Metrics};
 
 /// Where a commissioning's codes are given.
 const SOURCES: &[&str] = &[
@@ -72,7 +72,7 @@ fn every_metric_that_is_worth_an_alert_is_one() {
     metrics.count_login_failure("wrong-token");
     metrics.set_nodes("operational", 1);
     metrics.set_outbox("pending", 1);
-    metrics.set_standing(&Standing { verdicts: [("match".to_owned(), 1)].into(), ..Standing::default() });
+    metrics.set_standing(&HubStanding { verdicts: [("match".to_owned(), 1)].into(), ..HubStanding::default() });
     let text = metrics.encode(Exposition::Text);
     let document = read("docs/operations.md");
     let rows = document.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());

@@ -13,7 +13,9 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt;
 use jiff::Timestamp;
+use nix::unistd::{Group, Uid, User};
 use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq as _;
 use tokio::net::UnixStream;
 use tokio_util::sync::CancellationToken;
 
@@ -122,29 +124,14 @@ fn peer_groups(stream: &UnixStream) -> io::Result<Vec<u32>> {
     Ok(groups)
 }
 
-/// The user's name, if `/etc/passwd` has it.
+/// As the machine's directories know the user, `/etc/passwd` or another.
 fn user_name(uid: u32) -> Option<String> {
-    find_user(&std::fs::read_to_string("/etc/passwd").ok()?, uid)
+    Some(User::from_uid(Uid::from_raw(uid)).ok()??.name)
 }
 
-fn find_user(file: &str, uid: u32) -> Option<String> {
-    file.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let name = fields.next()?;
-        (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
-    })
-}
-
-/// The group's id, if `/etc/group` has it.
+/// As the machine's directories know the group, `/etc/group` or another.
 pub(crate) fn group_id(name: &str) -> Option<u32> {
-    find_group(&std::fs::read_to_string("/etc/group").ok()?, name)
-}
-
-fn find_group(file: &str, name: &str) -> Option<u32> {
-    file.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        (fields.next() == Some(name)).then(|| fields.nth(1)).flatten()?.parse().ok()
-    })
+    Some(Group::from_name(name).ok()??.gid.as_raw())
 }
 
 /// Who may come in.
@@ -215,11 +202,11 @@ impl Guard {
         self.enrolment && request.method() == Method::POST && request.uri().path() == ENROL
     }
 
-    fn admits(&self, peer: &Peer, request: &Request) -> Verdict {
+    fn admits(&self, peer: &Peer, request: &Request) -> Admission {
         match peer {
             Peer::Local { uid, groups } => {
                 let member = self.group.is_some_and(|group| groups.contains(&group));
-                if *uid == 0 || *uid == self.own_uid || member { Verdict::Admitted } else { Verdict::Forbidden }
+                if *uid == 0 || *uid == self.own_uid || member { Admission::Admitted } else { Admission::Forbidden }
             }
             Peer::Remote(_) | Peer::Person(_) => {
                 let open = matches!(
@@ -227,18 +214,18 @@ impl Guard {
                     "/healthz" | "/readyz" | "/login" | "/assets/style.css" | "/assets/icon.svg"
                 );
                 if self.shows_token(request) {
-                    Verdict::Admitted
+                    Admission::Admitted
                 } else if let Some(session) = self.shows_session(request) {
-                    Verdict::Known(session)
+                    Admission::Known(session)
                 } else if open || self.is_enrolment(request) {
-                    Verdict::Admitted
+                    Admission::Admitted
                 } else if request.headers().contains_key(header::AUTHORIZATION) {
-                    Verdict::WrongToken
+                    Admission::WrongToken
                 } else {
-                    Verdict::TokenNeeded
+                    Admission::TokenNeeded
                 }
             }
-            Peer::Unknown => Verdict::Forbidden,
+            Peer::Unknown => Admission::Forbidden,
         }
     }
 
@@ -282,7 +269,7 @@ pub(super) enum LogIn {
 /// The session's cookie, with TLS and without.
 pub(super) const COOKIES: [&str; 2] = ["__Host-matterbind", "matterbind"];
 
-enum Verdict {
+enum Admission {
     Admitted,
     /// By this session.
     Known(Known),
@@ -291,10 +278,9 @@ enum Verdict {
     WrongToken,
 }
 
-/// Compares digests, so that the time it takes says nothing about the token.
+/// Compares digests, so that the time it takes says nothing about the token, its length neither.
 fn same(shown: &[u8], token: &[u8]) -> bool {
-    let (a, b) = (Sha256::digest(shown), Sha256::digest(token));
-    a.iter().zip(b.iter()).fold(0u8, |difference, (x, y)| difference | (x ^ y)) == 0
+    Sha256::digest(shown).ct_eq(&Sha256::digest(token)).into()
 }
 
 /// Not `Basic`: a browser asks people for that by itself, and sends it to everybody who makes it send something here.
@@ -327,7 +313,7 @@ pub(crate) async fn check(
         error_response(status, &Refusal::new("forbidden", Disposition::UserAction, message, hint))
     };
     let verdict = guard.admits(&peer, &request);
-    match guard.is_foreign(&request, matches!(verdict, Verdict::Known(_))) {
+    match guard.is_foreign(&request, matches!(verdict, Admission::Known(_))) {
         None => {}
         Some(Foreign::Host(host)) => {
             metrics.count_refused("unknown-host");
@@ -342,14 +328,14 @@ pub(crate) async fn check(
         }
     }
     match verdict {
-        Verdict::Known(known) => {
+        Admission::Known(known) => {
             if let Peer::Remote(address) = peer {
                 request.extensions_mut().insert(ConnectInfo(Peer::Person(address)));
             }
             request.extensions_mut().insert(known.clone());
             until(next.run(request).await, known.ended)
         }
-        Verdict::Admitted if guard.is_enrolment(&request) => {
+        Admission::Admitted if guard.is_enrolment(&request) => {
             let answer = next.run(request).await;
             if answer.status() == StatusCode::FORBIDDEN {
                 metrics.count_refused("wrong-code");
@@ -363,8 +349,8 @@ pub(crate) async fn check(
             }
             answer
         }
-        Verdict::Admitted => next.run(request).await,
-        Verdict::Forbidden => {
+        Admission::Admitted => next.run(request).await,
+        Admission::Forbidden => {
             metrics.count_refused("forbidden");
             refuse(
                 StatusCode::FORBIDDEN,
@@ -372,18 +358,18 @@ pub(crate) async fn check(
                 "run as root, or join the group: `usermod -aG matterbind $USER`, then log in again",
             )
         }
-        Verdict::TokenNeeded if wants_page(&request) => {
+        Admission::TokenNeeded if wants_page(&request) => {
             let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
             let path = percent_encoding::utf8_percent_encode(path, percent_encoding::NON_ALPHANUMERIC);
             (StatusCode::SEE_OTHER, [(header::LOCATION, format!("/login?next={path}"))]).into_response()
         }
-        Verdict::TokenNeeded => {
+        Admission::TokenNeeded => {
             metrics.count_refused("no-token");
             let answer =
                 refuse(StatusCode::UNAUTHORIZED, "a token is needed", "send `Authorization: Bearer` with the token");
             ([ASK_TOKEN], answer).into_response()
         }
-        Verdict::WrongToken => {
+        Admission::WrongToken => {
             metrics.count_refused("wrong-token");
             metrics.count_login_failure("token");
             if let Some(times) = guard.tokens.take_unsaid() {
@@ -442,7 +428,7 @@ mod tests {
     }
 
     fn admitted(guard: &Guard, peer: &Peer, request: &Request) -> bool {
-        matches!(guard.admits(peer, request), Verdict::Admitted)
+        matches!(guard.admits(peer, request), Admission::Admitted)
     }
 
     #[test]
@@ -480,16 +466,10 @@ mod tests {
     }
 
     #[test]
-    fn a_group_is_found_by_its_whole_name() {
-        let file = "root:x:0:\nmatterbind-x:x:5:\nmatterbind:x:991:alice,bob\n";
-        assert_eq!(find_group(file, "matterbind"), Some(991));
-        assert_eq!(find_group(file, "matter"), None);
-    }
-
-    #[test]
-    fn a_user_is_found_by_the_number() {
-        let file = "root:x:0:0:root:/root:/bin/bash\nbroken\nalice:x:1000:100::/home/alice:/bin/sh\n";
-        assert_eq!(find_user(file, 1000).as_deref(), Some("alice"));
-        assert_eq!(find_user(file, 100), None);
+    fn users_and_groups_are_whom_the_machine_knows() {
+        assert_eq!(user_name(0).as_deref(), Some("root"));
+        assert_eq!(user_name(4_000_000_001), None);
+        assert_eq!(group_id("root"), Some(0));
+        assert_eq!(group_id("roo"), None);
     }
 }

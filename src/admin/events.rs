@@ -21,7 +21,7 @@ use tokio::sync::oneshot;
 use super::auth::Peer;
 use super::routes::{Api, Asked, Body, Refused, check_name};
 use super::wire::{CommissionLine, CommissionRequest, DiscoverQuery, LogQuery, NodeRef, Refusal, SyncLine, SyncQuery};
-use crate::hub::doors::{CommissionDoor, DiscoverDoor, InventoryDoor, LogDoor, Progress, SyncDoor, SyncProgress};
+use crate::hub::doors::{CommissionDoor, DiscoverDoor, InventoryDoor, LogDoor, ProgressSink, SyncDoor, SyncProgress};
 use crate::journal::Event;
 
 /// How long a stream may be quiet.
@@ -67,7 +67,7 @@ pub(super) async fn commission<H: CommissionDoor>(
         }
         given.who = peer.describe();
     }
-    let (progress, mut events) = Progress::channel();
+    let (progress, mut events) = ProgressSink::channel();
     let (result_sender, result) = oneshot::channel();
     let hub = api.hub.clone();
     api.tasks.spawn(async move {

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use super::routes::Api;
 use crate::hub::doors::StatusDoor;
 use crate::telemetry::exposition::Exposition;
-use crate::telemetry::metrics::Standing;
+use crate::telemetry::metrics::HubStanding;
 
 pub(super) async fn scrape<H: StatusDoor>(State(api): State<Api<H>>, asked: HeaderMap) -> Response {
     let accept = asked.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -46,7 +46,7 @@ pub(super) async fn scrape<H: StatusDoor>(State(api): State<Api<H>>, asked: Head
     metrics.set_cloud_reachable(status.cloud.reachable.unwrap_or(false));
     let now = Timestamp::now();
     let age = |at: Option<Timestamp>| at.map(|at| Duration::try_from(now.duration_since(at)).unwrap_or_default());
-    metrics.set_standing(&Standing {
+    metrics.set_standing(&HubStanding {
         outbox_age: age(status.outbox.oldest_at),
         sync_age: age(status.compared_at),
         verdicts: status.verdicts,

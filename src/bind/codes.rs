@@ -17,7 +17,7 @@ pub(crate) const NOT_BOUND: i64 = 5052;
 /// own with the same Matter ids means bound, whatever the code said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Disposition {
+pub enum Remedy {
     Bound,
     /// Bound already, if the read-back says so; else a person must help.
     DoneIfReadBack,
@@ -49,7 +49,7 @@ pub struct CodeMeaning {
     /// What it means for a bind, in ours.
     pub meaning: &'static str,
     /// What to do.
-    pub disposition: Disposition,
+    pub disposition: Remedy,
     /// Whether the bind may have happened all the same, now or by an earlier request: read back before anything else.
     pub ambiguous: bool,
     /// How often at most, for the dispositions that say so; 0 for the others.
@@ -79,7 +79,7 @@ macro_rules! row {
             code: $code,
             message: $message,
             meaning: $meaning,
-            disposition: Disposition::$disposition,
+            disposition: Remedy::$disposition,
             ambiguous: $ambiguous,
             tries: $tries,
             hint: $hint,
@@ -233,11 +233,8 @@ mod tests {
         for (index, row) in CODES.iter().enumerate() {
             assert!(CODES[index + 1..].iter().all(|other| other.code != row.code), "{} twice", row.code);
             assert!(!row.meaning.is_empty() && !row.message.is_empty(), "{}", row.code);
-            assert_eq!(row.hint.is_empty(), row.disposition == Disposition::Bound, "{}", row.code);
-            let counted = matches!(
-                row.disposition,
-                Disposition::RetryWithBackOff | Disposition::FreshCode | Disposition::SignInAgain
-            );
+            assert_eq!(row.hint.is_empty(), row.disposition == Remedy::Bound, "{}", row.code);
+            let counted = matches!(row.disposition, Remedy::RetryWithBackOff | Remedy::FreshCode | Remedy::SignInAgain);
             assert_eq!(row.tries > 0, counted, "{}", row.code);
         }
     }
@@ -250,7 +247,7 @@ mod tests {
         for code in [200, 5032, 5066, 5229, 5333, 5465, 5885, 6083] {
             assert!(!meaning_of(code).ambiguous, "{code}");
         }
-        assert_eq!(meaning_of(77_777).disposition, Disposition::Operator);
-        assert_eq!(meaning_of(422).disposition, Disposition::Operator, "an HTTP status is no code of the contract");
+        assert_eq!(meaning_of(77_777).disposition, Remedy::Operator);
+        assert_eq!(meaning_of(422).disposition, Remedy::Operator, "an HTTP status is no code of the contract");
     }
 }

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::client::AdminClient;
 use super::exit::{CliError, ExitCode};
 use super::output::{self, Paint, Tone};
-use super::progress::Progress;
+use super::progress::ProgressLine;
 use super::{Global, block_on, manifest, numbers};
 use crate::admin::wire::{
     AcceptedTerms, AttestationOverride, CommissionEvent, CommissionLine, CommissionRequest, CommissionResult, Failure,
@@ -240,9 +240,9 @@ async fn each(
         for code in single {
             let request = CommissionRequest { setup_code: code, ..args.request() };
             let progress = match (args.json, args.events) {
-                (true, _) => Progress::Silent,
-                (_, true) => Progress::Events,
-                _ => Progress::for_person(global.color),
+                (true, _) => ProgressLine::Silent,
+                (_, true) => ProgressLine::Events,
+                _ => ProgressLine::for_person(global.color),
             };
             let result = attempt(client, &request, &progress).await;
             match &result {
@@ -293,7 +293,7 @@ fn finish(mut results: Vec<(u64, Outcome)>, args: &CommissionArgs, err: Paint) -
 }
 
 /// One attempt, from the request to its result; progress is shown on the way.
-pub(super) async fn attempt(client: &AdminClient, request: &CommissionRequest, progress: &Progress) -> Outcome {
+pub(super) async fn attempt(client: &AdminClient, request: &CommissionRequest, progress: &ProgressLine) -> Outcome {
     let mut id = None;
     let result = tokio::select! {
         result = follow(client, request, progress, &mut id) => result,
@@ -314,7 +314,7 @@ pub(super) async fn attempt(client: &AdminClient, request: &CommissionRequest, p
 async fn follow(
     client: &AdminClient,
     request: &CommissionRequest,
-    progress: &Progress,
+    progress: &ProgressLine,
     id: &mut Option<Uuid>,
 ) -> Outcome {
     let mut lines = client.post_lines(&["commission"], request).await?;

@@ -12,7 +12,7 @@ use super::client::AdminClient;
 use super::commission::{CommissionArgs, Outcome, attempt, bind_sentence};
 use super::exit::{CliError, ExitCode};
 use super::output::{self, Paint, Tone};
-use super::progress::Progress;
+use super::progress::ProgressLine;
 use super::{Global, numbers};
 use crate::admin::wire::{CommissionRequest, CommissionResult, Failure};
 use crate::onboarding::SetupCode;
@@ -160,7 +160,7 @@ pub(super) async fn run(
     let bar = overall(jobs.len(), args.json);
     let paint = Paint::stderr(global.color);
     let attempts = stream::iter(jobs.into_iter().enumerate()).map(|(index, job)| async move {
-        let result = attempt(client, &job.request, &Progress::Silent).await;
+        let result = attempt(client, &job.request, &ProgressLine::Silent).await;
         (index, Answered { line: job.line, name: job.request.name, result })
     });
     let mut attempts = attempts.buffer_unordered(usize::from(args.jobs));

@@ -14,7 +14,7 @@ use crate::bind::BindState;
 const WIDTH: usize = 34;
 
 #[derive(Debug)]
-pub(crate) enum Progress {
+pub(crate) enum ProgressLine {
     /// Says nothing: `--json`.
     Silent,
     /// One JSON object for each event: `--events`.
@@ -29,7 +29,7 @@ pub(crate) enum Progress {
     Plain,
 }
 
-impl Progress {
+impl ProgressLine {
     /// For a person: as good as stderr can show it.
     pub(crate) fn for_person(colour: Colour) -> Self {
         if !std::io::stderr().is_terminal() {

@@ -33,7 +33,7 @@ impl Limits {
 
 /// What the device holds of us, and so what a failure must undo.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Standing {
+pub(crate) enum Held {
     /// Nothing was asked of it that it would keep.
     Untouched,
     /// Its fail-safe is armed since `since`: expiring it rolls everything back (Matter Core 11.10.7.2).
@@ -50,7 +50,7 @@ pub(crate) enum Standing {
     Completed,
 }
 
-/// What happened on the device, as far as `Standing` cares.
+/// What happened on the device, as far as `Held` cares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum DeviceEvent {
     /// ArmFailSafe was answered with OK.
@@ -90,7 +90,7 @@ pub(crate) struct Attempt {
     started: Instant,
     step: Step,
     step_started: Instant,
-    standing: Standing,
+    standing: Held,
     durations: [Duration; Step::ALL.len()],
     sleep: Duration,
     leftover: Duration,
@@ -105,7 +105,7 @@ impl Attempt {
             started: now,
             step: Step::Parse,
             step_started: now,
-            standing: Standing::Untouched,
+            standing: Held::Untouched,
             durations: [Duration::ZERO; Step::ALL.len()],
             sleep: Duration::ZERO,
             leftover: Duration::ZERO,
@@ -160,16 +160,14 @@ impl Attempt {
     pub(crate) fn handle_device(&mut self, event: DeviceEvent, now: Instant) {
         use DeviceEvent::{Armed, CompleteConfirmed, CompleteSent};
         self.standing = match (self.standing, event) {
-            (Standing::Untouched | Standing::Armed { .. }, Armed) => Standing::Armed { since: now },
-            (Standing::Armed { since } | Standing::Completing { since }, CompleteSent) => {
-                Standing::Completing { since }
-            }
-            (Standing::Completing { .. }, CompleteConfirmed) => Standing::Completed,
+            (Held::Untouched | Held::Armed { .. }, Armed) => Held::Armed { since: now },
+            (Held::Armed { since } | Held::Completing { since }, CompleteSent) => Held::Completing { since },
+            (Held::Completing { .. }, CompleteConfirmed) => Held::Completed,
             // The driver sends nothing in these orders; if it did, the cautious reading is the one that undoes more.
-            (Standing::Completing { .. }, Armed) => Standing::Completing { since: now },
-            (Standing::Untouched, CompleteSent) => Standing::Completing { since: now },
-            (Standing::Untouched | Standing::Armed { .. }, CompleteConfirmed) => Standing::Completed,
-            (Standing::Completed, Armed | CompleteSent | CompleteConfirmed) => Standing::Completed,
+            (Held::Completing { .. }, Armed) => Held::Completing { since: now },
+            (Held::Untouched, CompleteSent) => Held::Completing { since: now },
+            (Held::Untouched | Held::Armed { .. }, CompleteConfirmed) => Held::Completed,
+            (Held::Completed, Armed | CompleteSent | CompleteConfirmed) => Held::Completed,
         };
     }
 
@@ -179,8 +177,8 @@ impl Attempt {
         let attempt = self.started + self.limit();
         match self.standing {
             // After CommissioningComplete was sent the fail-safe no longer limits us.
-            Standing::Armed { since } => step.min(attempt).min(since + self.fail_safe()),
-            Standing::Untouched | Standing::Completing { .. } | Standing::Completed => step.min(attempt),
+            Held::Armed { since } => step.min(attempt).min(since + self.fail_safe()),
+            Held::Untouched | Held::Completing { .. } | Held::Completed => step.min(attempt),
         }
     }
 
@@ -189,7 +187,7 @@ impl Attempt {
         let deadline = self.next_deadline();
         if deadline == self.started + self.limit() {
             Expired::Attempt(self.limit())
-        } else if matches!(self.standing, Standing::Armed { since } if deadline == since + self.fail_safe()) {
+        } else if matches!(self.standing, Held::Armed { since } if deadline == since + self.fail_safe()) {
             Expired::FailSafe(self.fail_safe())
         } else {
             Expired::Step(self.step_limit())
@@ -203,16 +201,16 @@ impl Attempt {
 
     /// Whether less than half of the fail-safe is left, so that it must be armed again before the next command.
     pub(crate) fn rearm_due(&self, now: Instant) -> bool {
-        matches!(self.standing, Standing::Armed { since } if now.duration_since(since) > self.fail_safe() / 2)
+        matches!(self.standing, Held::Armed { since } if now.duration_since(since) > self.fail_safe() / 2)
     }
 
     /// What must be undone on the device if the attempt ends now.
     pub(crate) fn undo(&self) -> Undo {
         match self.standing {
-            Standing::Untouched => Undo::Nothing,
-            Standing::Armed { .. } => Undo::ExpireFailSafe,
-            Standing::Completing { .. } => Undo::Probe,
-            Standing::Completed => Undo::RemoveFabric,
+            Held::Untouched => Undo::Nothing,
+            Held::Armed { .. } => Undo::ExpireFailSafe,
+            Held::Completing { .. } => Undo::Probe,
+            Held::Completed => Undo::RemoveFabric,
         }
     }
 
@@ -325,12 +323,7 @@ mod tests {
     #[test]
     fn every_pair_of_standing_and_event_is_decided() {
         let now = Instant::now();
-        let standings = [
-            Standing::Untouched,
-            Standing::Armed { since: now },
-            Standing::Completing { since: now },
-            Standing::Completed,
-        ];
+        let standings = [Held::Untouched, Held::Armed { since: now }, Held::Completing { since: now }, Held::Completed];
         let undo_after = |standing, event| {
             let mut attempt = Attempt::new(LIMITS, now);
             attempt.standing = standing;

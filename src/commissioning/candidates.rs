@@ -28,7 +28,7 @@ const AGAIN: Duration = Duration::from_secs(5);
 
 /// Whether a device may be tried now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Standing {
+pub(crate) enum Eligibility {
     /// Nothing speaks against it.
     Free,
     /// It has borne as many refused tries as it has to.
@@ -46,7 +46,7 @@ pub(crate) enum Standing {
 pub(crate) struct Candidate {
     /// As it announces itself.
     pub node: Announced,
-    pub standing: Standing,
+    pub standing: Eligibility,
 }
 
 /// What to do now.
@@ -164,15 +164,15 @@ impl Search {
 
     /// What to do with what is known at `now`; `fitting` in the order in which they should be tried.
     pub(crate) fn poll(&self, fitting: &[Candidate], now: Instant) -> Next {
-        let free = || fitting.iter().filter(|candidate| candidate.standing == Standing::Free);
+        let free = || fitting.iter().filter(|candidate| candidate.standing == Eligibility::Free);
         let next = free().find(|candidate| self.tried(&candidate.node).is_none());
         let again = || free().find(|candidate| self.due(&candidate.node).is_some_and(|due| due <= now));
         if let Some(candidate) = next {
             return Next::Try(Box::new(candidate.node.clone()));
         }
         if let Some(attempt) = fitting.iter().find_map(|candidate| match candidate.standing {
-            Standing::Taken(attempt) => Some(attempt),
-            Standing::Free | Standing::Forbidden | Standing::BeingTried | Standing::NotMeant => None,
+            Eligibility::Taken(attempt) => Some(attempt),
+            Eligibility::Free | Eligibility::Forbidden | Eligibility::BeingTried | Eligibility::NotMeant => None,
         }) {
             return Next::Over(Ending::Taken(attempt));
         }
@@ -190,7 +190,7 @@ impl Search {
     /// How long a try that began at `since` may go on without an answer.
     pub(crate) fn patience(&self, fitting: &[Candidate], trying: &Announced, since: Instant) -> Option<Instant> {
         let other = |candidate: &Candidate| {
-            candidate.standing == Standing::Free
+            candidate.standing == Eligibility::Free
                 && candidate.node.instance() != trying.instance()
                 && candidate.node.peers() != trying.peers()
                 && self.tried(&candidate.node).is_none()
@@ -217,16 +217,16 @@ impl Search {
             Fruitless::Silent { waited_out: false } | Fruitless::Busy { .. } => false,
         });
         match last {
-            _ if with(Standing::BeingTried) => deadline,
+            _ if with(Eligibility::BeingTried) => deadline,
             Some(last) if decided => deadline.min(last),
             Some(_) => deadline,
-            None if with(Standing::Forbidden) => deadline.min(self.began + LINGER),
+            None if with(Eligibility::Forbidden) => deadline.min(self.began + LINGER),
             None => deadline,
         }
     }
 
     fn ending(&self, fitting: &[Candidate]) -> Ending {
-        let forbidden = fitting.iter().filter(|candidate| candidate.standing == Standing::Forbidden);
+        let forbidden = fitting.iter().filter(|candidate| candidate.standing == Eligibility::Forbidden);
         let forbidden: Vec<_> = forbidden.map(|candidate| candidate.node.clone()).collect();
         let any = |wanted: fn(&Fruitless) -> bool| self.tried.iter().any(|tried| wanted(&tried.outcome));
         let untried = forbidden.iter().any(|node| self.tried(node).is_none());
@@ -301,7 +301,7 @@ mod tests {
     }
 
     fn free(node: Announced) -> Candidate {
-        Candidate { node, standing: Standing::Free }
+        Candidate { node, standing: Eligibility::Free }
     }
 
     fn attempt(node: &Announced) -> Next {
@@ -414,14 +414,14 @@ mod tests {
         let search = Search::new(now, BUDGET);
         let with = |standing| [Candidate { node: node("A", 1), standing }];
         let other = Uuid::from_u128(7);
-        assert_eq!(search.poll(&with(Standing::Taken(other)), now), Next::Over(Ending::Taken(other)));
-        assert_eq!(search.poll(&with(Standing::BeingTried), now), Next::WaitUntil(now + BUDGET));
-        assert_eq!(search.poll(&with(Standing::NotMeant), now), Next::WaitUntil(now + BUDGET));
-        let forbidden = with(Standing::Forbidden);
+        assert_eq!(search.poll(&with(Eligibility::Taken(other)), now), Next::Over(Ending::Taken(other)));
+        assert_eq!(search.poll(&with(Eligibility::BeingTried), now), Next::WaitUntil(now + BUDGET));
+        assert_eq!(search.poll(&with(Eligibility::NotMeant), now), Next::WaitUntil(now + BUDGET));
+        let forbidden = with(Eligibility::Forbidden);
         assert_eq!(search.poll(&forbidden, now), Next::WaitUntil(now + LINGER));
         assert_eq!(search.poll(&forbidden, now + LINGER), Next::Over(Ending::Forbidden(vec![node("A", 1)])));
         // A free one goes first.
-        let both = [with(Standing::Taken(other)).to_vec(), vec![free(node("B", 2))]].concat();
+        let both = [with(Eligibility::Taken(other)).to_vec(), vec![free(node("B", 2))]].concat();
         assert_eq!(search.poll(&both, now), attempt(&node("B", 2)));
     }
 
@@ -431,7 +431,7 @@ mod tests {
         let a = node("A", 1);
         let mut search = Search::new(now, BUDGET);
         search.handle_fruitless(&a, Fruitless::Refused, now);
-        let fitting = [Candidate { node: a, standing: Standing::Forbidden }];
+        let fitting = [Candidate { node: a, standing: Eligibility::Forbidden }];
         assert_eq!(search.poll(&fitting, now + LINGER), Next::Over(Ending::Refused));
     }
 

@@ -30,6 +30,16 @@ pub enum Disposition {
     Bug,
 }
 
+impl From<&StoreError> for Disposition {
+    fn from(error: &StoreError) -> Self {
+        match error {
+            StoreError::DiskFull | StoreError::ReadOnly | StoreError::Busy | StoreError::Missing(_) => Self::UserAction,
+            StoreError::Closed => Self::Retry,
+            StoreError::Corrupt(_) | StoreError::Failed(_) => Self::Bug,
+        }
+    }
+}
+
 /// A failed attempt. Wherever it happened, the device has been rolled back as far as it could be reached.
 #[derive(Debug, thiserror::Error)]
 pub enum CommissioningError {
@@ -204,15 +214,7 @@ impl CommissioningError {
             Self::TermsRequired { .. } => "terms-required",
             Self::Network(error) => error.code(),
             Self::CloudRefuses { .. } => "cloud-would-refuse",
-            Self::Store { source, .. } => match source {
-                StoreError::DiskFull => "disk-full",
-                StoreError::ReadOnly => "state-read-only",
-                StoreError::Busy
-                | StoreError::Corrupt(_)
-                | StoreError::Missing(_)
-                | StoreError::Closed
-                | StoreError::Failed(_) => "store-failed",
-            },
+            Self::Store { source, .. } => source.code(),
             Self::Stopped { .. } => "daemon-stopping",
         }
     }
@@ -220,6 +222,7 @@ impl CommissioningError {
     /// Who can do something about it.
     pub fn disposition(&self) -> Disposition {
         match self {
+            Self::Store { source, .. } | Self::Network(NetworkError::Store(source)) => source.into(),
             Self::Payload(_)
             | Self::Identity(_)
             | Self::Access(_)
@@ -243,10 +246,6 @@ impl CommissioningError {
             | Self::Abandoned
             | Self::Stopped { .. } => Disposition::Retry,
             Self::CsrRejected { .. } | Self::AccessMismatch { .. } => Disposition::Bug,
-            Self::Store { source, .. } => match source {
-                StoreError::DiskFull | StoreError::ReadOnly | StoreError::Busy => Disposition::UserAction,
-                _ => Disposition::Bug,
-            },
         }
     }
 

@@ -231,7 +231,7 @@ impl NetworkError {
                 _ => "network-refused",
             },
             Self::NotShown { .. } => "not-seen-on-network",
-            Self::Store(_) => "store-failed",
+            Self::Store(error) => error.code(),
         }
     }
 
@@ -249,6 +249,9 @@ impl NetworkError {
 
     /// What to do now.
     pub fn hint(&self) -> &'static str {
+        if let Self::Store(error) = self {
+            return error.hint();
+        }
         match self.code() {
             "network-not-configured" => {
                 "tell the hub the network of the home: `matterbind network set wifi SSID` or `matterbind network set thread`"

@@ -34,12 +34,12 @@ pub struct DeviceDescription {
     /// SupportedFabrics and CommissionedFabrics.
     pub fabrics: (u8, u8),
     /// What else decides how it is commissioned.
-    pub facts: Facts,
+    pub facts: SurveyFacts,
 }
 
 /// What decides how a device is commissioned, besides what it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Facts {
+pub struct SurveyFacts {
     /// Its network interface.
     pub network: NetworkInterface,
     /// Breadcrumb (11.10.6.1): how far an earlier commissioner has got within the fail-safe that is armed.

@@ -7,7 +7,7 @@ use std::time::Instant;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use uuid::Uuid;
 
-use crate::commissioning::candidates::{MOST_TRIES, Refusals, Standing};
+use crate::commissioning::candidates::{Eligibility, MOST_TRIES, Refusals};
 use crate::node::{Announced, Peer};
 use crate::onboarding::OnboardingPayload;
 
@@ -70,19 +70,19 @@ impl Together {
         node: &Announced,
         announced: &[Announced],
         now: Instant,
-    ) -> Standing {
+    ) -> Eligibility {
         let state = self.0.state();
         let others = state.claims.iter().filter(|claim| claim.attempt != attempt && claim.is_on(node));
-        let mut standing = Standing::Free;
+        let mut standing = Eligibility::Free;
         for claim in others {
             standing = match (claim.proved, claim.payload.passcode == payload.passcode) {
-                (true, true) => return Standing::Taken(claim.attempt),
-                (true, false) => return Standing::NotMeant,
-                (false, _) => Standing::BeingTried,
+                (true, true) => return Eligibility::Taken(claim.attempt),
+                (true, false) => return Eligibility::NotMeant,
+                (false, _) => Eligibility::BeingTried,
             };
         }
-        if standing == Standing::Free && state.refusals.borne(node, announced, now) >= MOST_TRIES {
-            standing = Standing::Forbidden;
+        if standing == Eligibility::Free && state.refusals.borne(node, announced, now) >= MOST_TRIES {
+            standing = Eligibility::Forbidden;
         }
         standing
     }
@@ -187,12 +187,12 @@ mod tests {
         let standing = |payload: &OnboardingPayload| together.standing(second, payload, &device, &[], Instant::now());
         let claimed = together.claim(first, &own, &device).expect("nobody has it");
         assert!(together.claim(second, &other, &device).is_none());
-        assert_eq!(standing(&other), Standing::BeingTried);
+        assert_eq!(standing(&other), Eligibility::BeingTried);
         claimed.prove();
-        assert_eq!(standing(&own), Standing::Taken(first));
-        assert_eq!(standing(&other), Standing::NotMeant);
+        assert_eq!(standing(&own), Eligibility::Taken(first));
+        assert_eq!(standing(&other), Eligibility::NotMeant);
         drop(claimed);
-        assert_eq!(standing(&other), Standing::Free);
+        assert_eq!(standing(&other), Eligibility::Free);
     }
 
     #[test]
@@ -202,10 +202,10 @@ mod tests {
         let announced = [device.clone()];
         let standing = || together.standing(Uuid::nil(), &payload(1), &device, &announced, Instant::now());
         for _ in 0..MOST_TRIES {
-            assert_eq!(standing(), Standing::Free);
+            assert_eq!(standing(), Eligibility::Free);
             together.refused(&device, Instant::now());
         }
-        assert_eq!(standing(), Standing::Forbidden);
+        assert_eq!(standing(), Eligibility::Forbidden);
         assert_eq!(together.borne(&device, &announced, Instant::now()), MOST_TRIES);
     }
 }

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
 
 use super::load::{Mistake, Secrets};
 use super::{BindingCodeProfile, CloudConfig, Config, DeviceKeySource, bearer, secret_file};
@@ -395,11 +395,11 @@ impl Judge {
         }
         let instead = "write a level (error, warn, info, debug, trace) or a filter such as matterbind=debug";
         let level = &config.log.level;
-        if let Err(error) = EnvFilter::try_new(level) {
+        if let Err(error) = level.parse::<Targets>() {
             self.demand(false, "log.level", || error.to_string(), instead);
         }
         // To the filter a word alone is a module of that name, at every level.
-        let words = level.split(',').map(str::trim).filter(|word| !word.contains(['=', '[']));
+        let words = level.split(',').map(str::trim).filter(|word| !word.contains('='));
         for word in words.filter(|word| !word.is_empty() && word.parse::<LevelFilter>().is_err()) {
             self.demand(false, "log.level", || format!("{word:?} is no level"), instead);
         }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use if_addrs::{IfAddr, Interface};
+use nix::net::if_::InterfaceFlags;
 use serde::Serialize;
 
 use super::address::LocalPrefix;
@@ -43,19 +44,15 @@ pub struct InterfaceState {
 
 /// Every interface of the machine, those without an address too.
 pub(crate) fn all(config: &NetworkConfig) -> Vec<InterfaceState> {
-    // As this thread's network namespace has them.
-    let listed = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap_or_default();
-    let names = listed.lines().filter_map(|line| Some(line.split_once(':')?.0.trim().to_owned()));
-    let mut found: BTreeMap<String, InterfaceState> = names
-        .map(|name| {
-            let flags = flags(&name).unwrap_or_default();
-            let has = |flag: libc::c_int| libc::c_int::from(flags) & flag != 0;
+    let mut found: BTreeMap<String, InterfaceState> = flags()
+        .into_iter()
+        .map(|(name, flags)| {
             let state = InterfaceState {
                 name: name.clone(),
-                up: has(libc::IFF_UP),
-                multicast: has(libc::IFF_MULTICAST),
-                loopback: has(libc::IFF_LOOPBACK),
-                running: has(libc::IFF_RUNNING),
+                up: flags.contains(InterfaceFlags::IFF_UP),
+                multicast: flags.contains(InterfaceFlags::IFF_MULTICAST),
+                loopback: flags.contains(InterfaceFlags::IFF_LOOPBACK),
+                running: flags.contains(InterfaceFlags::IFF_RUNNING),
                 ..InterfaceState::default()
             };
             (name, state)
@@ -99,28 +96,15 @@ pub(crate) fn local_prefixes() -> Vec<LocalPrefix> {
     interfaces.iter().map(prefix).collect()
 }
 
-/// IFF_UP and IFF_MULTICAST, asked of the calling thread's network namespace.
 fn multicast_capable(name: &str) -> bool {
-    let wanted = (libc::IFF_UP | libc::IFF_MULTICAST) as libc::c_short;
-    flags(name).is_some_and(|flags| flags & wanted == wanted)
+    let wanted = InterfaceFlags::IFF_UP | InterfaceFlags::IFF_MULTICAST;
+    flags().get(name).is_some_and(|flags| flags.contains(wanted))
 }
 
-fn flags(name: &str) -> Option<libc::c_short> {
-    use std::os::fd::AsRawFd;
-    let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::DGRAM, None).ok()?;
-    // SAFETY: all-zero bytes are a valid ifreq, which is plain data.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    // The last byte stays 0: names are at most 15 bytes.
-    if name.len() >= request.ifr_name.len() {
-        return None;
-    }
-    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
-        *to = from as libc::c_char;
-    }
-    // SAFETY: SIOCGIFFLAGS reads ifr_name and writes ifru_flags of the ifreq behind the pointer, which outlives the call.
-    let answer = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFFLAGS as _, &raw mut request) };
-    // SAFETY: every bit pattern is a valid c_short; it is what the kernel wrote where the call succeeded.
-    (answer == 0).then_some(unsafe { request.ifr_ifru.ifru_flags })
+/// Of every interface in the calling thread's network namespace, those without an address too.
+fn flags() -> BTreeMap<String, InterfaceFlags> {
+    let listed = nix::ifaddrs::getifaddrs().into_iter().flatten();
+    listed.map(|interface| (interface.interface_name, interface.flags)).collect()
 }
 
 #[cfg(test)]
@@ -143,8 +127,6 @@ mod tests {
         let all = all(&named(true));
         let listed = all.iter().find(|state| state.name == loopback.name).expect("it is listed");
         assert!(listed.loopback && listed.up && listed.takes_part, "{listed:?}");
-        let up = flags(&loopback.name).expect("its flags") & libc::IFF_UP as libc::c_short;
-        assert_ne!(up, 0);
-        assert_eq!(flags("no-such-interface-at-all"), None);
+        assert!(!multicast_capable("no-such-interface-at-all"));
     }
 }

@@ -22,7 +22,7 @@ pub(crate) struct Wanted {
 
 /// What the present knowledge says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Finding {
+pub(crate) enum SearchState {
     /// This one and no other.
     Found(CommissionableNode),
     Ambiguous(Vec<CommissionableNode>),
@@ -54,25 +54,25 @@ impl Wanted {
     /// A long discriminator that fits exactly one node is answered at once. A short one only when every device has had
     /// the time to answer a query, and the match itself is not brand-new: others may be starting up beside it. Several
     /// matches are waited out as long, because one may be saying goodbye.
-    pub(crate) fn judge(&self, cache: &Cache, now: Instant) -> Finding {
+    pub(crate) fn judge(&self, cache: &Cache, now: Instant) -> SearchState {
         let mut fitting = cache
             .commissionable_entries()
             .filter(|entry| !entry.is_older_twin() && entry.node.txt.commissioning_mode != 0 && self.fits(&entry.node));
-        let Some(first) = fitting.next() else { return Finding::Nothing };
+        let Some(first) = fitting.next() else { return SearchState::Nothing };
         let others: Vec<_> = fitting.collect();
         if others.is_empty() && matches!(self.discriminator, Discriminator::Long(_)) {
-            return Finding::Found(first.node.clone());
+            return SearchState::Found(first.node.clone());
         }
         let newest = others.iter().map(|entry| entry.first_seen).fold(first.first_seen, Instant::max);
         let changed = cache.last_gone().map_or(newest, |gone| gone.max(newest));
         let settled = cache.rounds().settled_at(now).max(changed + SETTLE);
         if now < settled {
-            Finding::WaitUntil(settled)
+            SearchState::WaitUntil(settled)
         } else if others.is_empty() {
-            Finding::Found(first.node.clone())
+            SearchState::Found(first.node.clone())
         } else {
             let rest = others.iter().map(|entry| entry.node.clone());
-            Finding::Ambiguous(std::iter::once(first.node.clone()).chain(rest).collect())
+            SearchState::Ambiguous(std::iter::once(first.node.clone()).chain(rest).collect())
         }
     }
 
@@ -144,8 +144,8 @@ mod tests {
     fn a_long_discriminator_is_answered_at_once() {
         let now = Instant::now();
         let node = commissionable("A", 3840, 1);
-        assert_eq!(LONG.judge(&cache(now, std::slice::from_ref(&node)), now), Finding::Found(node));
-        assert_eq!(LONG.judge(&cache(now, &[commissionable("A", 3841, 1)]), now), Finding::Nothing);
+        assert_eq!(LONG.judge(&cache(now, std::slice::from_ref(&node)), now), SearchState::Found(node));
+        assert_eq!(LONG.judge(&cache(now, &[commissionable("A", 3841, 1)]), now), SearchState::Nothing);
     }
 
     #[test]
@@ -153,21 +153,21 @@ mod tests {
         let start = Instant::now();
         let node = commissionable("A", 3840, 1);
         let mut cache = cache(start, std::slice::from_ref(&node));
-        assert_eq!(SHORT.judge(&cache, start), Finding::WaitUntil(start + SETTLE));
-        assert_eq!(SHORT.judge(&cache, start + SETTLE), Finding::Found(node.clone()));
+        assert_eq!(SHORT.judge(&cache, start), SearchState::WaitUntil(start + SETTLE));
+        assert_eq!(SHORT.judge(&cache, start + SETTLE), SearchState::Found(node.clone()));
 
         let other = commissionable("B", 3900, 2);
         cache.handle_sighting(sighting(&other), start + SETTLE);
         let later = start + SETTLE * 2;
-        assert_eq!(SHORT.judge(&cache, start + SETTLE), Finding::WaitUntil(later));
-        assert_eq!(SHORT.judge(&cache, later), Finding::Ambiguous(vec![node, other]));
+        assert_eq!(SHORT.judge(&cache, start + SETTLE), SearchState::WaitUntil(later));
+        assert_eq!(SHORT.judge(&cache, later), SearchState::Ambiguous(vec![node, other]));
     }
 
     #[test]
     fn two_devices_with_one_long_discriminator_are_ambiguous() {
         let now = Instant::now();
         let nodes = [commissionable("A", 3840, 1), commissionable("B", 3840, 2)];
-        assert_eq!(LONG.judge(&cache(now, &nodes), now + SETTLE), Finding::Ambiguous(nodes.to_vec()));
+        assert_eq!(LONG.judge(&cache(now, &nodes), now + SETTLE), SearchState::Ambiguous(nodes.to_vec()));
     }
 
     #[test]
@@ -200,7 +200,7 @@ mod tests {
         let mut node = commissionable("A", 3840, 1);
         node.txt.commissioning_mode = 0;
         let cache = cache(now, std::slice::from_ref(&node));
-        assert_eq!(LONG.judge(&cache, now + SETTLE), Finding::Nothing);
+        assert_eq!(LONG.judge(&cache, now + SETTLE), SearchState::Nothing);
         assert_eq!(LONG.closed(&cache), Some(node));
     }
 

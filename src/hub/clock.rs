@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 
 use super::Hub;
 use super::world::{CloudService, World};
-use crate::clock::{Change, Reading, Sanity, Standing};
+use crate::clock::{Change, ClockStanding, Reading, Sanity};
 use crate::durable::StoreError;
 use crate::journal::{Event, EventSink, Level};
 use crate::store::Store;
@@ -67,12 +67,12 @@ impl Clock {
 
     /// Whether it is at least as late as a time that has certainly passed.
     pub(super) fn is_set(&self) -> bool {
-        self.with(|sanity, _| sanity.standing() != Standing::NotSet)
+        self.with(|sanity, _| sanity.standing() != ClockStanding::NotSet)
     }
 
     /// The time, where the clock may be told to others: it is not known to be wrong.
     pub(crate) fn believed(&self) -> Option<Timestamp> {
-        self.with(|sanity, now| (sanity.standing() != Standing::NotSet).then_some(now.wall))
+        self.with(|sanity, now| (sanity.standing() != ClockStanding::NotSet).then_some(now.wall))
     }
 
     pub(super) fn status(&self) -> ClockStatus {
@@ -99,7 +99,7 @@ pub(super) async fn follow<W: World>(hub: Arc<Hub<W>>) {
         let confirmed = witness.map(|witness| hub.clock.with(|sanity, now| sanity.confirm(witness, now)));
         let standing = if confirmed.is_some() { hub.clock.with(|sanity, _| sanity.standing()) } else { standing };
         tell(&hub, read, standing, &mut told);
-        let due = standing == Standing::Confirmed && kept.is_none_or(|at| at.elapsed() >= KEEP);
+        let due = standing == ClockStanding::Confirmed && kept.is_none_or(|at| at.elapsed() >= KEEP);
         if due || confirmed.is_some_and(|change| change.was.is_some()) {
             kept = Some(Instant::now());
             keep(&hub).await;
@@ -109,7 +109,7 @@ pub(super) async fn follow<W: World>(hub: Arc<Hub<W>>) {
             () = tokio::time::sleep(LOOK) => {}
         }
     }
-    if hub.clock.with(|sanity, _| sanity.standing()) == Standing::Confirmed {
+    if hub.clock.with(|sanity, _| sanity.standing()) == ClockStanding::Confirmed {
         keep(&hub).await;
     }
 }
@@ -123,7 +123,7 @@ async fn keep<W: World>(hub: &Hub<W>) {
     }
 }
 
-fn tell<W: World>(hub: &Hub<W>, read: Change, standing: Standing, told: &mut Option<Standing>) {
+fn tell<W: World>(hub: &Hub<W>, read: Change, standing: ClockStanding, told: &mut Option<ClockStanding>) {
     let now = Timestamp::now();
     if let Some(by) = read.stepped {
         let way = if by.is_negative() { "back" } else { "ahead" };
@@ -136,7 +136,7 @@ fn tell<W: World>(hub: &Hub<W>, read: Change, standing: Standing, told: &mut Opt
         }
     }
     match (standing, told.replace(standing)) {
-        (Standing::NotSet, before) if before != Some(Standing::NotSet) => {
+        (ClockStanding::NotSet, before) if before != Some(ClockStanding::NotSet) => {
             let passed = hub.clock.with(|sanity, now| sanity.at_least(now.running));
             let message = format!(
                 "clock-not-set: the hub's clock says {now}, and it is {passed} at least: set it (NTP); until then certificates \
@@ -144,10 +144,10 @@ fn tell<W: World>(hub: &Hub<W>, read: Change, standing: Standing, told: &mut Opt
             );
             hub.journal.record(Event::new(now, Level::Warn, "clock-not-set", message));
         }
-        (Standing::Unconfirmed | Standing::Confirmed, Some(Standing::NotSet)) => {
+        (ClockStanding::Unconfirmed | ClockStanding::Confirmed, Some(ClockStanding::NotSet)) => {
             hub.journal.record(Event::new(now, Level::Info, "clock-set", format!("the hub's clock is set: {now}")));
         }
-        (Standing::NotSet | Standing::Unconfirmed | Standing::Confirmed, _) => {}
+        (ClockStanding::NotSet | ClockStanding::Unconfirmed | ClockStanding::Confirmed, _) => {}
     }
 }
 

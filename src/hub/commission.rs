@@ -37,15 +37,15 @@ pub trait CommissionDoor: Send + Sync + 'static {
     fn commission(
         &self,
         request: CommissionRequest,
-        progress: Progress,
+        progress: ProgressSink,
     ) -> impl Future<Output = Result<CommissionResult, Refusal>> + Send;
 }
 
 /// Takes the progress of an attempt. Never blocks and never fails: an attempt goes on when nobody listens any more.
 #[derive(Debug, Clone)]
-pub struct Progress(mpsc::UnboundedSender<CommissionEvent>);
+pub struct ProgressSink(mpsc::UnboundedSender<CommissionEvent>);
 
-impl Progress {
+impl ProgressSink {
     /// A sender and what comes out of it. An attempt sends a few dozen events, so the queue needs no bound.
     pub fn channel() -> (Self, mpsc::UnboundedReceiver<CommissionEvent>) {
         let (sender, receiver) = mpsc::unbounded_channel();
@@ -77,7 +77,11 @@ const WAIT_NETWORK_MAX: Duration = Duration::from_secs(600);
 
 impl<W: World> CommissionDoor for Hub<W> {
     /// A request for a device that is being taken in joins that attempt.
-    async fn commission(&self, request: CommissionRequest, progress: Progress) -> Result<CommissionResult, Refusal> {
+    async fn commission(
+        &self,
+        request: CommissionRequest,
+        progress: ProgressSink,
+    ) -> Result<CommissionResult, Refusal> {
         let attempt_id = Uuid::now_v7();
         let wait_bind = Duration::from_millis(request.wait_bind_ms).min(WAIT_BIND_MAX);
         let order = match order(attempt_id, request) {

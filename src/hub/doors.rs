@@ -2,7 +2,7 @@
 
 pub use super::access::AccessDoor;
 pub use super::binding::BindingDoor;
-pub use super::commission::{CommissionDoor, Progress};
+pub use super::commission::{CommissionDoor, ProgressSink};
 pub use super::controllers::ControllersDoor;
 pub use super::discover::DiscoverDoor;
 pub use super::doctor::DoctorDoor;

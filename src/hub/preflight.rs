@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 
 use crate::bind::CloudDevice;
-use crate::bind::codes::{self, Disposition};
+use crate::bind::codes::{self, Remedy};
 use crate::commissioning::driver::{Preflight, PreflightAnswer};
 use crate::config::BeforeCommissioning;
 use crate::outbox::ports::{BindApi, BindPreview, CloudError};
@@ -76,7 +76,7 @@ fn answer(policy: BeforeCommissioning, preview: Result<BindPreview, CloudError>,
 }
 
 fn is_taken(code: i64) -> bool {
-    codes::lookup(code).is_some_and(|row| row.disposition == Disposition::DoneIfReadBack)
+    codes::lookup(code).is_some_and(|row| row.disposition == Remedy::DoneIfReadBack)
 }
 
 /// Whether waiting does not help. What passes (not reported yet, a fault, a token) is the outbox's business; an HTTP status
@@ -84,7 +84,7 @@ fn is_taken(code: i64) -> bool {
 fn is_final(code: i64) -> bool {
     let row = codes::lookup(code).filter(|_| code >= 1000);
     row.is_some_and(|row| {
-        code == BAD_DEVICE_KEY || matches!(row.disposition, Disposition::DoneIfReadBack | Disposition::Operator)
+        code == BAD_DEVICE_KEY || matches!(row.disposition, Remedy::DoneIfReadBack | Remedy::Operator)
     })
 }
 

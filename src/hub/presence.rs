@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
-use super::reach::Standing;
+use super::reach::Reached;
 use super::world::{Lan, World};
 use super::{Hub, recovery, removal};
 use crate::commissioning::ports::OperationalSession;
@@ -162,12 +162,12 @@ async fn finish_leftover<W: World>(hub: &Arc<Hub<W>>, node: NodeId) {
     let Ok(removals) = hub.store.removals().await else { return };
     let Some(leftover) = removals.into_iter().find(|removal| removal.node_id == node) else { return };
     let told = match hub.settled_standing(&leftover.record).await {
-        Standing::Ours(session) => {
+        Reached::Ours(session) => {
             let told = async { session.remove_fabric(session.current_fabric_index().await?).await };
             hub.within(&leftover.record, told).await.is_ok()
         }
-        Standing::NotOnOurFabric(_) => true,
-        Standing::SomebodyElse(_) | Standing::Unknown(_) => false,
+        Reached::NotOnOurFabric(_) => true,
+        Reached::SomebodyElse(_) | Reached::Unknown(_) => false,
     };
     if told && hub.store.forget_leftover(node).await.is_ok() {
         let event = Event::new(Timestamp::now(), Level::Info, "leftover-removed", "the device has forgotten us too");

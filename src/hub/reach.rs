@@ -38,7 +38,7 @@ pub(crate) const OPEN: Duration = Duration::from_secs(8);
 const DEVICE: Duration = Duration::from_secs(20);
 
 /// Where a node stands, by who answered when it was asked.
-pub(super) enum Standing<W: World> {
+pub(super) enum Reached<W: World> {
     /// It answered itself, with its certificate of our fabric.
     Ours(Case<W>),
     /// It has proved itself that it is not on our fabric any more. Only this is a reason to destroy anything.
@@ -343,7 +343,7 @@ impl Interfaces {
     }
 }
 
-impl<W: World> Standing<W> {
+impl<W: World> Reached<W> {
     fn of(error: LinkError) -> Self {
         match error {
             LinkError::NoSharedTrustRoots { .. } | LinkError::NotThatNode { .. } => Self::SomebodyElse(error),
@@ -352,7 +352,7 @@ impl<W: World> Standing<W> {
     }
 }
 
-impl<W: World> fmt::Display for Standing<W> {
+impl<W: World> fmt::Display for Reached<W> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ours(session) => write!(f, "it answers at {}", session.peer()),
@@ -406,22 +406,22 @@ impl<W: World> Hub<W> {
 
     /// Where a node stands, as far as that is known within `budget`. Proving that it has left takes longer, and goes on
     /// by itself where there is a reason; what it came to is known here then.
-    pub(super) async fn standing(&self, record: &NodeRecord, budget: Duration) -> Standing<W> {
+    pub(super) async fn standing(&self, record: &NodeRecord, budget: Duration) -> Reached<W> {
         match self.meet_within(record, budget).await {
-            Ok(session) => Standing::Ours(session),
+            Ok(session) => Reached::Ours(session),
             Err(error) => match self.reach.proof(record.node_id) {
-                Some(proof) => Standing::NotOnOurFabric(proof),
-                None => Standing::of(error),
+                Some(proof) => Reached::NotOnOurFabric(proof),
+                None => Reached::of(error),
             },
         }
     }
 
     /// The same, to the end: where something says that the node has left, the proof is waited for, some 15 s.
-    pub(super) async fn settled_standing(&self, record: &NodeRecord) -> Standing<W> {
+    pub(super) async fn settled_standing(&self, record: &NodeRecord) -> Reached<W> {
         let standing = self.standing(record, OPEN).await;
-        let Standing::SomebodyElse(LinkError::NoSharedTrustRoots { peer }) = &standing else { return standing };
+        let Reached::SomebodyElse(LinkError::NoSharedTrustRoots { peer }) = &standing else { return standing };
         match self.reach.prove(record, *peer).await {
-            Some(proof) => Standing::NotOnOurFabric(proof),
+            Some(proof) => Reached::NotOnOurFabric(proof),
             None => standing,
         }
     }

@@ -67,14 +67,7 @@ impl Refusal {
 
 impl From<StoreError> for Refusal {
     fn from(error: StoreError) -> Self {
-        let (code, disposition) = match &error {
-            StoreError::DiskFull => ("disk-full", Disposition::UserAction),
-            StoreError::ReadOnly => ("state-read-only", Disposition::UserAction),
-            StoreError::Missing(_) => ("not-found", Disposition::UserAction),
-            StoreError::Closed => ("daemon-stopping", Disposition::Retry),
-            StoreError::Busy | StoreError::Corrupt(_) | StoreError::Failed(_) => ("store-failed", Disposition::Bug),
-        };
-        Self::new(code, disposition, error.to_string(), error.hint())
+        Self::new(error.code(), Disposition::from(&error), error.to_string(), error.hint())
     }
 }
 

@@ -10,7 +10,7 @@ use tokio::sync::broadcast;
 use utoipa::ToSchema;
 
 use super::Hub;
-use super::reach::{OPEN, Standing, device_error};
+use super::reach::{OPEN, Reached, device_error};
 use super::refusal::Refusal;
 use super::world::{Case, World};
 use crate::bind::BindState;
@@ -197,10 +197,10 @@ impl<W: World> Hub<W> {
     async fn remove_from_device(&self, removal: &Removal) -> Result<OffFabric, LinkError> {
         let record = &removal.record;
         match self.settled_standing(record).await {
-            Standing::Ours(session) => self.within(record, self.remove_over(record, session)).await,
-            Standing::NotOnOurFabric(proof) => Ok(proof),
+            Reached::Ours(session) => self.within(record, self.remove_over(record, session)).await,
+            Reached::NotOnOurFabric(proof) => Ok(proof),
             // It was told before, over CASE, and the daemon ended before it could note the answer.
-            Standing::SomebodyElse(LinkError::NoSharedTrustRoots { peer }) if removal.told => {
+            Reached::SomebodyElse(LinkError::NoSharedTrustRoots { peer }) if removal.told => {
                 tokio::time::sleep(SAY_IT_TWICE).await;
                 match self.reach.open_at(record, peer, OPEN).await {
                     Ok(session) => self.within(record, self.remove_over(record, session)).await,
@@ -211,7 +211,7 @@ impl<W: World> Hub<W> {
                     Err(error) => Err(error),
                 }
             }
-            Standing::SomebodyElse(error) | Standing::Unknown(error) => Err(error),
+            Reached::SomebodyElse(error) | Reached::Unknown(error) => Err(error),
         }
     }
 

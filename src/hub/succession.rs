@@ -16,7 +16,7 @@ use crate::commissioning::ports::LinkError;
 use crate::journal::{Event, EventSink, Level};
 use crate::node::{BasicInformation, IcdRegistration, NodeId, NodeRecord, NodeState};
 use crate::reconcile::compare::{DeviceView, Difference};
-use crate::reconcile::driver::Finding;
+use crate::reconcile::driver::NodeFinding;
 use crate::store::{JournalHandle, Store};
 
 /// How long the old node may take to answer; the device's fail-safe runs meanwhile.
@@ -85,7 +85,7 @@ impl<W: World> Hub<W> {
     }
 
     /// Ends the nodes that a comparison found to be another one by now, and silent as themselves.
-    pub(super) async fn end_predecessors(&self, findings: &[Finding]) {
+    pub(super) async fn end_predecessors(&self, findings: &[NodeFinding]) {
         for finding in findings {
             let by = finding.comparison.differences.iter().find_map(|difference| match difference {
                 Difference::Superseded { by } => Some(*by),

@@ -14,7 +14,7 @@ use super::Hub;
 use super::bind::DeviceCodes;
 use super::clock::has_just_booted;
 use super::inventory::NodeRef;
-use super::reach::Standing;
+use super::reach::Reached;
 use super::refusal::Refusal;
 use super::strangers::ForeignNode;
 use super::world::{Case, Lan, World};
@@ -30,7 +30,7 @@ use crate::node::{FabricId, NodeId, NodeRecord, NodeState};
 use crate::outbox::dispatcher::OutboxResult;
 use crate::outbox::ports::{BindingCodeSource, OutboxState};
 use crate::reconcile::compare::{DeviceFacts, DeviceView};
-use crate::reconcile::driver::{Finding, Findings, Limits, Memory, Reconciler};
+use crate::reconcile::driver::{CompareLimits, Findings, Memory, NodeFinding, Reconciler};
 use crate::reconcile::mend::Policy;
 use crate::reconcile::ports::{Devices, Look};
 use crate::rhythm::Place;
@@ -304,7 +304,7 @@ struct Order<'a> {
 
 impl<W: World> Hub<W> {
     /// A tag whose holders all have an earlier version than a node asks for lets nobody in there.
-    async fn note_unheld_tags(&self, findings: &[Finding], report: &mut SyncReport) -> Result<(), StoreError> {
+    async fn note_unheld_tags(&self, findings: &[NodeFinding], report: &mut SyncReport) -> Result<(), StoreError> {
         let tags = self.tag_holders(&self.store.controllers().await?);
         for (finding, row) in findings.iter().zip(&mut report.nodes) {
             let DeviceView::Seen(facts) = &finding.device else { continue };
@@ -342,7 +342,7 @@ impl<W: World> Hub<W> {
             memory: &self.syncing.memory,
             policy,
             mends: intent == Intent::Mend,
-            limits: Limits::default(),
+            limits: CompareLimits::default(),
             fabric,
             progress: &|compared, of| progress.report(compared, of),
         };
@@ -424,9 +424,9 @@ impl<W: World> LanDevices<'_, W> {
             return silent("it sleeps, and is compared when it checks in".to_owned());
         }
         let session = match self.hub.standing(record, if announced { OPEN } else { OPEN_DOUBTFUL }).await {
-            Standing::Ours(session) => session,
-            Standing::NotOnOurFabric(proof) => return DeviceView::OffFabric(proof),
-            standing @ (Standing::SomebodyElse(_) | Standing::Unknown(_)) => return silent(standing.to_string()),
+            Reached::Ours(session) => session,
+            Reached::NotOnOurFabric(proof) => return DeviceView::OffFabric(proof),
+            standing @ (Reached::SomebodyElse(_) | Reached::Unknown(_)) => return silent(standing.to_string()),
         };
         match self.hub.facts(record.node_id, &session).await {
             Ok(facts) => DeviceView::Seen(Box::new(facts)),

@@ -19,7 +19,7 @@ use tokio_util::task::TaskTracker;
 use self::cloud::Account;
 use super::Hub;
 use super::clock::Clock;
-use super::commission::{CommissionDoor, CommissionRequest, CommissionResult, Progress};
+use super::commission::{CommissionDoor, CommissionRequest, CommissionResult, ProgressSink};
 use super::world::{HubLink, Lan, Outside, World};
 use crate::app::{self, Inside};
 use crate::commissioning::ports::{CheckInMessage, LinkError};
@@ -205,7 +205,7 @@ impl Rig {
     async fn commission(&self, setup_code: &str) -> CommissionResult {
         let request: CommissionRequest =
             serde_json::from_value(serde_json::json!({ "setup_code": setup_code, "wait_bind_ms": 10_000 })).unwrap();
-        let (progress, _events) = Progress::channel();
+        let (progress, _events) = ProgressSink::channel();
         self.hub.commission(request, progress).await.unwrap()
     }
 

@@ -8,7 +8,7 @@ use rs_matter::error::Error;
 use rs_matter::tlv::{TLVElement, TLVTag, TLVWrite};
 
 use crate::commissioning::network::NetworkKind;
-use crate::commissioning::ports::{DeviceDescription, FabricDescriptor, Facts, LinkError};
+use crate::commissioning::ports::{DeviceDescription, FabricDescriptor, LinkError, SurveyFacts};
 use crate::fabric::{AclEntry, AclLimits};
 use crate::matter::command::Report;
 use crate::node::BasicInformation;
@@ -184,7 +184,7 @@ pub(super) struct Gathered {
     features: u32,
     cumulative: Option<u16>,
     fabrics: (u8, u8),
-    facts: Facts,
+    facts: SurveyFacts,
 }
 
 impl Gathered {

@@ -101,7 +101,7 @@ impl Failure {
 
 /// What others may know of a handshake while it runs.
 #[derive(Default)]
-pub(super) struct Progress {
+pub(super) struct HandshakeState {
     /// When its turn came.
     pub began: Cell<Option<Instant>>,
     /// Whether its peer was heard.
@@ -113,7 +113,7 @@ pub(super) async fn run(
     context: &Context,
     peer: Peer,
     goal: &Goal,
-    progress: Rc<Progress>,
+    progress: Rc<HandshakeState>,
 ) -> Result<Ended, LinkError> {
     let turn = context.places.turn(peer).await?;
     let place = context.places.take().await?;

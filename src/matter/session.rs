@@ -16,7 +16,7 @@ use rs_matter::transport::exchange::Exchange;
 
 use crate::commissioning::ports::{LinkError, NoAnswer};
 use crate::matter::btp::Connection;
-use crate::matter::handshake::{self, Ended, Failure, Goal, Progress};
+use crate::matter::handshake::{self, Ended, Failure, Goal, HandshakeState};
 use crate::matter::places::Place;
 use crate::matter::race::Race;
 use crate::matter::socket::canonical;
@@ -98,7 +98,7 @@ pub(super) async fn open(
                 found.extend(failures);
             }
         }
-        match next(&goal, &found, Standing { round, broke_off, left }) {
+        match next(&goal, &found, Round { round, broke_off, left }) {
             Next::Again { after, at } => {
                 Timer::after(after).await;
                 left = left.saturating_sub(after);
@@ -123,7 +123,7 @@ enum Raced {
 
 struct Runner<'a> {
     peer: Peer,
-    progress: Rc<Progress>,
+    progress: Rc<HandshakeState>,
     was_heard: bool,
     work: Pin<Box<dyn Future<Output = Result<Ended, LinkError>> + 'a>>,
 }
@@ -145,7 +145,7 @@ async fn race(context: &Context, addresses: &[Peer], left: &mut Duration, goal: 
             let now = Instant::now();
             while !(goal.is_pase() && running.iter().any(|runner| runner.was_heard)) {
                 let Some(index) = race.poll_start(now) else { break };
-                let (peer, progress) = (addresses[index], Rc::new(Progress::default()));
+                let (peer, progress) = (addresses[index], Rc::new(HandshakeState::default()));
                 let work = Box::pin(handshake::run(context, peer, goal, Rc::clone(&progress)));
                 running.push(Runner { peer, progress, was_heard: false, work });
             }
@@ -236,7 +236,7 @@ enum Next {
 
 /// Where an opening stands after a race.
 #[derive(Clone, Copy)]
-struct Standing {
+struct Round {
     round: u32,
     /// Whether a handshake began and did not come to its end. A device that is still at it may say no to the next one.
     broke_off: bool,
@@ -244,7 +244,7 @@ struct Standing {
 }
 
 /// `found` has what became of every address, the latest that is known.
-fn next(goal: &Goal, found: &[(Peer, Failure)], Standing { round, broke_off, left }: Standing) -> Next {
+fn next(goal: &Goal, found: &[(Peer, Failure)], Round { round, broke_off, left }: Round) -> Next {
     let again = round + 1 < ROUNDS;
     let is_untried = |failure: &Failure| *failure == Failure::NoAnswer(NoAnswer::NotTried);
     let is_worth_it = |failure: &Failure| match failure {
@@ -324,7 +324,7 @@ mod tests {
     fn decide(goal: &Goal, found: &[Failure], round: u32, left: Duration) -> Next {
         let found: Vec<_> = (1..).zip(found).map(|(n, failure)| (at(n), failure.clone())).collect();
         let broke_off = round > 0;
-        next(goal, &found, Standing { round, broke_off, left })
+        next(goal, &found, Round { round, broke_off, left })
     }
 
     fn again(addresses: &[u8], ms: u64) -> Next {

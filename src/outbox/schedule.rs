@@ -41,7 +41,7 @@ const ASKED_AGAIN: &str = "the cloud could not be asked whether this took effect
 
 /// What is to be done with a row that is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Action {
+pub enum RowAction {
     /// Ask the cloud to do it.
     Send,
     /// Ask the cloud whether it is done.
@@ -65,7 +65,7 @@ pub enum ReadBack {
 
 /// What happened to a row.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
+pub enum SendOutcome {
     /// Body code 200.
     Accepted,
     /// Another body code.
@@ -116,22 +116,22 @@ pub enum Outcome {
 
 /// What the dispatcher does with the row that [`advance`] answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
+pub enum RowStep {
     /// Delete it: what it wanted is so.
     Done,
     /// Write it; it is due at its `next_try_at`.
     Keep,
-    /// Write it, get a fresh binding code, and come back with [`Outcome::FreshCode`].
+    /// Write it, get a fresh binding code, and come back with [`SendOutcome::FreshCode`].
     FreshCode,
 }
 
 /// A row's new standing.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Verdict {
+pub struct Advance {
     /// The row as it is to be written.
     pub entry: OutboxEntry,
     /// What to do with it.
-    pub step: Step,
+    pub step: RowStep,
 }
 
 /// The longest pause that a row in this state is ever given. What is due later was written by a clock that was wrong.
@@ -158,11 +158,11 @@ pub(crate) fn without_future(entry: &OutboxEntry, now: Timestamp) -> OutboxEntry
 }
 
 /// What to do with a due row. A row that was being sent when the daemon ended goes through [`recover`] first.
-pub fn action(entry: &OutboxEntry) -> Action {
+pub fn action(entry: &OutboxEntry) -> RowAction {
     match entry.state {
-        OutboxState::Pending => Action::Send,
-        OutboxState::Sending | OutboxState::Unsettled | OutboxState::WaitingForOperator => Action::ReadBack,
-        OutboxState::Rejected => Action::Nothing,
+        OutboxState::Pending => RowAction::Send,
+        OutboxState::Sending | OutboxState::Unsettled | OutboxState::WaitingForOperator => RowAction::ReadBack,
+        OutboxState::Rejected => RowAction::Nothing,
     }
 }
 
@@ -216,56 +216,60 @@ fn so(yes: bool) -> ReadBack {
 }
 
 /// The whole transition table: a row, what happened to it, and what becomes of it. Every `seed` gives a legal answer.
-pub fn advance(entry: &OutboxEntry, outcome: &Outcome, now: Timestamp, seed: u64) -> Verdict {
+pub fn advance(entry: &OutboxEntry, outcome: &SendOutcome, now: Timestamp, seed: u64) -> Advance {
     use OutboxState::{Pending, Rejected, Sending, Unsettled, WaitingForOperator};
     let row = Move { entry: entry.clone(), now, seed };
     match (entry.state, outcome) {
         // The request was made (a dropped `Sending` mark makes no difference).
-        (Pending | Sending, Outcome::Accepted) => row.acknowledged(),
-        (Pending | Sending, Outcome::Refused { code, message }) => row.refused(*code, message),
-        (Pending | Sending, Outcome::NotSent { cause }) => row.transport(Pending, cause, UNREACHABLE),
-        (Pending | Sending, Outcome::Untrusted { cause, hint }) => row.transport(Pending, cause, hint),
-        (Pending | Sending, Outcome::Ambiguous { cause }) => row.transport(Unsettled, cause, UNREACHABLE),
-        (Pending | Sending, Outcome::Foreign { answer, sent }) => {
+        (Pending | Sending, SendOutcome::Accepted) => row.acknowledged(),
+        (Pending | Sending, SendOutcome::Refused { code, message }) => row.refused(*code, message),
+        (Pending | Sending, SendOutcome::NotSent { cause }) => row.transport(Pending, cause, UNREACHABLE),
+        (Pending | Sending, SendOutcome::Untrusted { cause, hint }) => row.transport(Pending, cause, hint),
+        (Pending | Sending, SendOutcome::Ambiguous { cause }) => row.transport(Unsettled, cause, UNREACHABLE),
+        (Pending | Sending, SendOutcome::Foreign { answer, sent }) => {
             let state = if *sent && answer.may_hide_success() { Unsettled } else { Pending };
             row.foreign(state, answer)
         }
-        (Unsettled | WaitingForOperator, Outcome::Foreign { answer, .. }) => row.look_past(answer),
+        (Unsettled | WaitingForOperator, SendOutcome::Foreign { answer, .. }) => row.look_past(answer),
         // The cloud was only asked what it holds, or answered for something that was not asked: look again.
-        (Unsettled | WaitingForOperator, Outcome::Accepted) => row.acknowledged(),
-        (Unsettled | WaitingForOperator, Outcome::Refused { code, message }) => row.read_back_refused(*code, message),
-        (Unsettled | WaitingForOperator, Outcome::NotSent { cause } | Outcome::Ambiguous { cause }) => {
+        (Unsettled | WaitingForOperator, SendOutcome::Accepted) => row.acknowledged(),
+        (Unsettled | WaitingForOperator, SendOutcome::Refused { code, message }) => {
+            row.read_back_refused(*code, message)
+        }
+        (Unsettled | WaitingForOperator, SendOutcome::NotSent { cause } | SendOutcome::Ambiguous { cause }) => {
             row.look_again(cause, ASKED_AGAIN)
         }
-        (Unsettled | WaitingForOperator, Outcome::Untrusted { cause, hint }) => row.look_again(cause, hint),
-        (Pending | Sending, Outcome::SignIn { code, message, not_before }) => {
+        (Unsettled | WaitingForOperator, SendOutcome::Untrusted { cause, hint }) => row.look_again(cause, hint),
+        (Pending | Sending, SendOutcome::SignIn { code, message, not_before }) => {
             row.sign_in(Pending, *code, message, *not_before)
         }
-        (Unsettled, Outcome::SignIn { code, message, not_before }) => {
+        (Unsettled, SendOutcome::SignIn { code, message, not_before }) => {
             row.sign_in(Unsettled, *code, message, *not_before)
         }
-        (WaitingForOperator, Outcome::SignIn { message, .. }) => row.look_again(message, ASKED_AGAIN),
-        (Pending | Sending | Unsettled | WaitingForOperator, Outcome::ReadBack(ReadBack::InEffect)) => row.done(),
-        (Pending | Sending | Unsettled | WaitingForOperator, Outcome::ReadBack(ReadBack::NotOurs)) => row.not_ours(),
-        (Pending | Sending | Unsettled | WaitingForOperator, Outcome::ReadBack(ReadBack::Differs(fields))) => {
+        (WaitingForOperator, SendOutcome::SignIn { message, .. }) => row.look_again(message, ASKED_AGAIN),
+        (Pending | Sending | Unsettled | WaitingForOperator, SendOutcome::ReadBack(ReadBack::InEffect)) => row.done(),
+        (Pending | Sending | Unsettled | WaitingForOperator, SendOutcome::ReadBack(ReadBack::NotOurs)) => {
+            row.not_ours()
+        }
+        (Pending | Sending | Unsettled | WaitingForOperator, SendOutcome::ReadBack(ReadBack::Differs(fields))) => {
             row.differs(fields)
         }
-        (Pending | Sending, Outcome::ReadBack(ReadBack::NotInEffect)) => row.send_now(),
-        (Unsettled, Outcome::ReadBack(ReadBack::NotInEffect)) => row.not_in_effect(),
-        (WaitingForOperator, Outcome::ReadBack(ReadBack::NotInEffect)) => row.try_without_operator(),
-        (Pending | Sending | Unsettled | WaitingForOperator, Outcome::FreshCode(true)) => row.with_fresh_code(),
-        (Pending | Sending | Unsettled | WaitingForOperator, Outcome::FreshCode(false)) => row.without_fresh_code(),
+        (Pending | Sending, SendOutcome::ReadBack(ReadBack::NotInEffect)) => row.send_now(),
+        (Unsettled, SendOutcome::ReadBack(ReadBack::NotInEffect)) => row.not_in_effect(),
+        (WaitingForOperator, SendOutcome::ReadBack(ReadBack::NotInEffect)) => row.try_without_operator(),
+        (Pending | Sending | Unsettled | WaitingForOperator, SendOutcome::FreshCode(true)) => row.with_fresh_code(),
+        (Pending | Sending | Unsettled | WaitingForOperator, SendOutcome::FreshCode(false)) => row.without_fresh_code(),
         (
             Rejected,
-            Outcome::Accepted
-            | Outcome::Refused { .. }
-            | Outcome::NotSent { .. }
-            | Outcome::Untrusted { .. }
-            | Outcome::Ambiguous { .. }
-            | Outcome::Foreign { .. }
-            | Outcome::SignIn { .. }
-            | Outcome::ReadBack(_)
-            | Outcome::FreshCode(_),
+            SendOutcome::Accepted
+            | SendOutcome::Refused { .. }
+            | SendOutcome::NotSent { .. }
+            | SendOutcome::Untrusted { .. }
+            | SendOutcome::Ambiguous { .. }
+            | SendOutcome::Foreign { .. }
+            | SendOutcome::SignIn { .. }
+            | SendOutcome::ReadBack(_)
+            | SendOutcome::FreshCode(_),
         ) => row.keep(),
     }
 }

@@ -181,7 +181,7 @@ pub enum Difference {
 
 /// The verdict on one node (interface.md, `sync --json`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Verdict {
+pub enum Agreement {
     Match,
     /// The device is not as recorded.
     Drift,
@@ -201,7 +201,7 @@ pub enum Verdict {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Comparison {
     /// The verdict: the first of unreachable, drift, cloud unreachable, missing, differs that holds.
-    pub verdict: Verdict,
+    pub verdict: Agreement,
     /// Everything that was found, the device's first.
     pub differences: Vec<Difference>,
 }
@@ -209,7 +209,7 @@ pub struct Comparison {
 impl Comparison {
     /// Whether nothing is left to do or to tell.
     pub fn in_sync(&self) -> bool {
-        matches!(self.verdict, Verdict::Match | Verdict::NotEligible)
+        matches!(self.verdict, Agreement::Match | Agreement::NotEligible)
     }
 }
 
@@ -250,19 +250,19 @@ pub fn compare(views: Views<'_>) -> Comparison {
     Comparison { verdict, differences }
 }
 
-fn verdict(views: &Views<'_>, device: &[Difference], cloud: &[Difference]) -> Verdict {
+fn verdict(views: &Views<'_>, device: &[Difference], cloud: &[Difference]) -> Agreement {
     let unknown = |difference: &Difference| matches!(difference, Difference::CloudUnknown { .. });
     let missing = |difference: &Difference| matches!(difference, Difference::Bind { held: false, .. });
     match views.device {
-        _ if views.superseded_by.is_some() => Verdict::Drift,
-        DeviceView::Silent { .. } => Verdict::DeviceUnreachable,
-        DeviceView::OffFabric(_) => Verdict::Drift,
-        DeviceView::Seen(_) if !device.is_empty() => Verdict::Drift,
-        DeviceView::Seen(_) if cloud.iter().any(unknown) => Verdict::CloudUnreachable,
-        DeviceView::Seen(_) if cloud.iter().any(missing) => Verdict::CloudMissing,
-        DeviceView::Seen(_) if !cloud.is_empty() => Verdict::CloudDiffers,
-        DeviceView::Seen(_) if views.local.bind.state == BindState::NotEligible => Verdict::NotEligible,
-        DeviceView::Seen(_) => Verdict::Match,
+        _ if views.superseded_by.is_some() => Agreement::Drift,
+        DeviceView::Silent { .. } => Agreement::DeviceUnreachable,
+        DeviceView::OffFabric(_) => Agreement::Drift,
+        DeviceView::Seen(_) if !device.is_empty() => Agreement::Drift,
+        DeviceView::Seen(_) if cloud.iter().any(unknown) => Agreement::CloudUnreachable,
+        DeviceView::Seen(_) if cloud.iter().any(missing) => Agreement::CloudMissing,
+        DeviceView::Seen(_) if !cloud.is_empty() => Agreement::CloudDiffers,
+        DeviceView::Seen(_) if views.local.bind.state == BindState::NotEligible => Agreement::NotEligible,
+        DeviceView::Seen(_) => Agreement::Match,
     }
 }
 
@@ -391,7 +391,7 @@ pub fn superseded<'a>(records: impl IntoIterator<Item = &'a NodeRecord>) -> BTre
     old
 }
 
-impl Verdict {
+impl Agreement {
     /// The word in JSON.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -28,7 +28,7 @@ const NO_CODE: &str = "there is no binding code: give the product's source of it
 
 /// How much at once, and how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Limits {
+pub(crate) struct CompareLimits {
     /// Nodes that are asked side by side.
     pub parallel: usize,
     /// All nodes together. Sleepy ones may take longer, each by its own rhythm.
@@ -37,7 +37,7 @@ pub(crate) struct Limits {
     pub cloud: Duration,
 }
 
-impl Default for Limits {
+impl Default for CompareLimits {
     fn default() -> Self {
         Self { parallel: 24, looks: Duration::from_secs(20), cloud: Duration::from_secs(20) }
     }
@@ -45,7 +45,7 @@ impl Default for Limits {
 
 /// What was found out about one node.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Finding {
+pub(crate) struct NodeFinding {
     pub node_id: NodeId,
     /// How its device stands.
     pub device: DeviceView,
@@ -90,7 +90,7 @@ pub(crate) struct Reconciler<'a, D, R, B, E> {
     /// Whether it is done, and told to the admin log; else a person only looks.
     pub mends: bool,
     /// How much at once.
-    pub limits: Limits,
+    pub limits: CompareLimits,
     /// Our fabric, where the cloud is to be asked what it holds on it without a record here.
     pub fabric: Option<FabricId>,
     /// Told how many nodes are asked already, of how many.
@@ -101,7 +101,7 @@ pub(crate) struct Reconciler<'a, D, R, B, E> {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Findings {
     /// Node by node.
-    pub nodes: Vec<Finding>,
+    pub nodes: Vec<NodeFinding>,
     /// What the cloud holds for our account and nobody here has a record of.
     pub unrecorded: Vec<CloudRecord>,
     /// Nodes that the cloud shows exactly as the record says.
@@ -170,7 +170,7 @@ impl<D: Devices, R: Records, B: BindApi, E: EventSink> Reconciler<'_, D, R, B, E
             }
             let actions =
                 if self.mends { self.settle(views, &comparison).await? } else { mend(self.policy, views, &comparison) };
-            findings.push(Finding { node_id: local.node_id, device, cloud, comparison, actions });
+            findings.push(NodeFinding { node_id: local.node_id, device, cloud, comparison, actions });
         }
         let known: BTreeSet<CloudDevice> = all.iter().chain(now.values()).filter_map(cloud_device).collect();
         let unrecorded = match cloud {

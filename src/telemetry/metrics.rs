@@ -112,7 +112,7 @@ struct Process {
 
 /// Of the hub, as it stands when it is asked.
 #[derive(Debug, Clone, Default)]
-pub struct Standing {
+pub struct HubStanding {
     /// How long the oldest outbox row has waited; `None`: there is none.
     pub outbox_age: Option<Duration>,
     /// How long ago everything was compared; `None`: not since the start.
@@ -261,7 +261,7 @@ impl Metrics {
     }
 
     /// What is known when it is asked.
-    pub fn set_standing(&self, standing: &Standing) {
+    pub fn set_standing(&self, standing: &HubStanding) {
         let or_nan = |age: Option<Duration>| age.map_or(f64::NAN, |age| age.as_secs_f64());
         self.outbox_age.set(standing.outbox_age.map_or(0.0, |age| age.as_secs_f64()));
         self.sync_age.set(or_nan(standing.sync_age));
@@ -323,7 +323,7 @@ pub(super) fn moved() -> Metrics {
     metrics.set_controllers("enrolled", 1);
     let age = Some(Duration::from_secs(1));
     let verdicts = BTreeMap::from([("match".to_owned(), 1)]);
-    metrics.set_standing(&Standing { outbox_age: age, sync_age: age, verdicts, paas: 1, paa_age: age });
+    metrics.set_standing(&HubStanding { outbox_age: age, sync_age: age, verdicts, paas: 1, paa_age: age });
     metrics
 }
 

@@ -22,7 +22,7 @@ use matterbind::facade::commissioning::step::Step;
 use matterbind::facade::fabric::{Cat, CatGrant, Privilege};
 use matterbind::facade::hub::doors::{
     BindingDoor, CommissionDoor, DiscoverDoor, DoctorDoor, Intent, InventoryDoor, KeysDoor, LogDoor, OutboxDoor,
-    Progress, RemovalDoor, StatusDoor, StrangersDoor, SyncDoor, SyncProgress,
+    ProgressSink, RemovalDoor, StatusDoor, StrangersDoor, SyncDoor, SyncProgress,
 };
 use matterbind::facade::journal::{Event, Level};
 use matterbind::facade::node::{
@@ -141,7 +141,7 @@ pub fn node(id: u64, name: &str, state: NodeState, bind: BindState) -> NodeRecor
 }
 
 impl Fake {
-    async fn attempt(&self, request: &CommissionRequest, progress: &Progress) -> CommissionResult {
+    async fn attempt(&self, request: &CommissionRequest, progress: &ProgressSink) -> CommissionResult {
         let attempt_id = Uuid::from_u128(
             0x0193_a1b2_0000_7000_8000_0000_0000_0000 + u128::from(self.attempts.load(Ordering::SeqCst)),
         );
@@ -264,7 +264,11 @@ impl DoctorDoor for Fake {
 }
 
 impl CommissionDoor for Fake {
-    async fn commission(&self, request: CommissionRequest, progress: Progress) -> Result<CommissionResult, Refusal> {
+    async fn commission(
+        &self,
+        request: CommissionRequest,
+        progress: ProgressSink,
+    ) -> Result<CommissionResult, Refusal> {
         self.attempts.fetch_add(1, Ordering::SeqCst);
         let result = self.attempt(&request, &progress).await;
         *self.last_request.lock().unwrap() = Some(request);

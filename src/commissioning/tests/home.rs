@@ -14,8 +14,8 @@ use crate::commissioning::network::{NetworkCredentials, NetworkInterface, Networ
 use crate::commissioning::path::BUSY_WITH_OTHER_ADMIN;
 use crate::commissioning::ports::{
     AttestationResponse, AttributePath, CandidateSearch, CheckInMessage, CsrResponse, DeviceDescription, DiscoverError,
-    Discovery, FabricDescriptor, Facts, IssuedNoc, LinkError, LocalTime, MatterLink, NoAnswer, OperationalSession,
-    PaseSession,
+    Discovery, FabricDescriptor, IssuedNoc, LinkError, LocalTime, MatterLink, NoAnswer, OperationalSession,
+    PaseSession, SurveyFacts,
 };
 use crate::commissioning::radio::{BluetoothUnavailable, Gatt, Heard, Looking, Radio};
 use crate::discovery::{DiscoveryEvent, Seen};
@@ -243,7 +243,11 @@ impl Device {
             needs_regulatory_config: false,
             max_cumulative_fail_safe: Duration::from_secs(900),
             fabrics: (5, fabrics),
-            facts: Facts { network: self.interface(), long_idle: self.state().long_idle.is_some(), ..Facts::default() },
+            facts: SurveyFacts {
+                network: self.interface(),
+                long_idle: self.state().long_idle.is_some(),
+                ..SurveyFacts::default()
+            },
         }
     }
 

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use uuid::Uuid;
 
-use super::{CommissionEvent, CommissionResult, Progress};
+use super::{CommissionEvent, CommissionResult, ProgressSink};
 use crate::commissioning::error::Disposition;
 use crate::hub::refusal::Refusal;
 use crate::onboarding::OnboardingPayload;
@@ -33,7 +33,7 @@ pub(super) struct UnderWay {
 #[derive(Default)]
 struct Listeners {
     told: Vec<CommissionEvent>,
-    all: Vec<Progress>,
+    all: Vec<ProgressSink>,
 }
 
 /// What became of a request.
@@ -82,7 +82,7 @@ impl Attempts {
         id: Uuid,
         payload: &OnboardingPayload,
         address: Option<SocketAddr>,
-        progress: Progress,
+        progress: ProgressSink,
     ) -> Result<Begun, Refusal> {
         let mut under_way = locked(&self.under_way);
         if let Some(same) = under_way.values().find(|other| other.payload == *payload && other.address == address) {
@@ -113,7 +113,7 @@ impl Attempts {
 }
 
 impl UnderWay {
-    fn join(&self, progress: Progress) {
+    fn join(&self, progress: ProgressSink) {
         let mut listeners = locked(&self.listeners);
         listeners.told.iter().for_each(|event| progress.report(event.clone()));
         listeners.all.push(progress);
@@ -176,7 +176,7 @@ mod tests {
         id: u128,
         code: &str,
     ) -> (Result<Begun, Refusal>, tokio::sync::mpsc::UnboundedReceiver<CommissionEvent>) {
-        let (progress, events) = Progress::channel();
+        let (progress, events) = ProgressSink::channel();
         (attempts.begin(Uuid::from_u128(id), &payload(code), None, progress), events)
     }
 
@@ -217,7 +217,7 @@ mod tests {
         let attempts = Attempts::new(1);
         let mut begun = Vec::new();
         for id in 0..MOST as u128 {
-            let (progress, _) = Progress::channel();
+            let (progress, _) = ProgressSink::channel();
             let payload = OnboardingPayload {
                 passcode: crate::secret::Passcode::new(1000 + id as u32),
                 ..payload("34970112332")

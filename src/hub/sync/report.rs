@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use crate::fabric::granted_cats;
 use crate::node::{NodeId, NodeRecord, NodeState};
 use crate::reconcile::compare::{self, CloudView, DeviceView, Row};
-use crate::reconcile::driver::Finding;
+use crate::reconcile::driver::NodeFinding;
 
 /// Takes the progress of a comparison. Never blocks and never fails.
 #[derive(Debug, Clone, Default)]
@@ -205,7 +205,7 @@ pub(super) fn unknown(node: NodeId, here: bool, in_cloud: bool) -> NodeSync {
     }
 }
 
-pub(super) fn report(findings: &[Finding]) -> SyncReport {
+pub(super) fn report(findings: &[NodeFinding]) -> SyncReport {
     let nodes = findings.iter().map(|finding| NodeSync {
         node_id: finding.node_id,
         name: String::new(),
@@ -217,16 +217,16 @@ pub(super) fn report(findings: &[Finding]) -> SyncReport {
     SyncReport { in_sync: findings.iter().all(|finding| finding.comparison.in_sync()), nodes: nodes.collect() }
 }
 
-fn rows(finding: &Finding) -> Vec<Difference> {
+fn rows(finding: &NodeFinding) -> Vec<Difference> {
     compare::rows(&finding.comparison.differences).into_iter().map(difference).collect()
 }
 
-fn mending(finding: &Finding) -> Vec<String> {
+fn mending(finding: &NodeFinding) -> Vec<String> {
     finding.actions.iter().map(|action| action.as_str().to_owned()).collect()
 }
 
 /// What the three hold of a node; without a finding it was removed while it was asked, or is being removed.
-pub(super) fn comparison(local: &NodeRecord, finding: Option<&Finding>) -> NodeComparison {
+pub(super) fn comparison(local: &NodeRecord, finding: Option<&NodeFinding>) -> NodeComparison {
     let local_view = json!(local);
     let Some(finding) = finding else {
         return NodeComparison {
@@ -305,15 +305,15 @@ fn cloud_view(view: &CloudView) -> (Value, String) {
     (cloud, String::new())
 }
 
-fn verdict(verdict: compare::Verdict) -> Verdict {
+fn verdict(verdict: compare::Agreement) -> Verdict {
     match verdict {
-        compare::Verdict::Match => Verdict::Match,
-        compare::Verdict::Drift => Verdict::Drift,
-        compare::Verdict::DeviceUnreachable => Verdict::DeviceUnreachable,
-        compare::Verdict::CloudMissing => Verdict::CloudMissing,
-        compare::Verdict::CloudUnreachable => Verdict::CloudUnreachable,
-        compare::Verdict::CloudDiffers => Verdict::CloudDiffers,
-        compare::Verdict::NotEligible => Verdict::NotEligible,
+        compare::Agreement::Match => Verdict::Match,
+        compare::Agreement::Drift => Verdict::Drift,
+        compare::Agreement::DeviceUnreachable => Verdict::DeviceUnreachable,
+        compare::Agreement::CloudMissing => Verdict::CloudMissing,
+        compare::Agreement::CloudUnreachable => Verdict::CloudUnreachable,
+        compare::Agreement::CloudDiffers => Verdict::CloudDiffers,
+        compare::Agreement::NotEligible => Verdict::NotEligible,
     }
 }
 

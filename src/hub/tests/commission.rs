@@ -5,7 +5,7 @@ use crate::bind::BindState;
 use crate::commissioning::step::Step;
 use crate::commissioning::tests::home::{Command, Fault};
 use crate::hub::commission::CommissionResult;
-use crate::hub::doors::{CommissionDoor, OutboxDoor, Progress};
+use crate::hub::doors::{CommissionDoor, OutboxDoor, ProgressSink};
 use crate::node::NodeState;
 use crate::telemetry::exposition::Exposition;
 
@@ -75,7 +75,7 @@ async fn a_cloud_that_is_away_keeps_nobody_out() {
     rig.account.set_down(true);
     rig.home.plug_in(7, 3840, 20_202_021);
     let request = serde_json::from_value(serde_json::json!({ "setup_code": "34970112332" })).unwrap();
-    let (progress, _events) = Progress::channel();
+    let (progress, _events) = ProgressSink::channel();
     let result = rig.hub.commission(request, progress).await.unwrap();
     assert_eq!(result.bind_state(), Some(BindState::Pending));
     rig.account.set_down(false);

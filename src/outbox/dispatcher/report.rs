@@ -4,11 +4,11 @@ use jiff::Timestamp;
 
 use crate::journal::{Event, Level};
 use crate::outbox::ports::{OutboxEntry, OutboxState, OutboxTask};
-use crate::outbox::schedule::{Outcome, ReadBack};
+use crate::outbox::schedule::{ReadBack, SendOutcome};
 
 /// The cloud acknowledged a bind and shows something else.
-pub(super) fn alarm(entry: &OutboxEntry, outcome: &Outcome, now: Timestamp) -> Option<Event> {
-    let Outcome::ReadBack(ReadBack::Differs(fields)) = outcome else { return None };
+pub(super) fn alarm(entry: &OutboxEntry, outcome: &SendOutcome, now: Timestamp) -> Option<Event> {
+    let SendOutcome::ReadBack(ReadBack::Differs(fields)) = outcome else { return None };
     if entry.last_code != Some(200) {
         return None;
     }

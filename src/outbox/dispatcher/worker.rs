@@ -15,7 +15,7 @@ use crate::failpoint;
 use crate::journal::EventSink;
 use crate::outbox::ports::{BindApi, BindingCodeSource, CloudError, OutboxEntry, OutboxState, OutboxStore, OutboxTask};
 use crate::outbox::schedule::{
-    Action, Outcome, Step, action, advance, begin_sending, is_due, judge, recover, without_future,
+    RowAction, RowStep, SendOutcome, action, advance, begin_sending, is_due, judge, recover, without_future,
 };
 
 /// A row that does not come to rest in this many steps goes back to the queue.
@@ -65,7 +65,7 @@ impl<S: OutboxStore, B: BindApi, C: BindingCodeSource, E: EventSink> Worker<S, B
                 break;
             }
             let outcome = match action(&entry) {
-                Action::Send => {
+                RowAction::Send => {
                     entry = begin_sending(&entry, (self.clock)());
                     failpoint::reach("sending.before");
                     self.store.update(&entry).await?;
@@ -74,24 +74,24 @@ impl<S: OutboxStore, B: BindApi, C: BindingCodeSource, E: EventSink> Worker<S, B
                     failpoint::reach("answer.received");
                     outcome
                 }
-                Action::ReadBack => self.read_back(&entry.task, &mut given).await,
-                Action::Nothing => break,
+                RowAction::ReadBack => self.read_back(&entry.task, &mut given).await,
+                RowAction::Nothing => break,
             };
             let now = (self.clock)();
-            let accepted = matches!(outcome, Outcome::Accepted);
+            let accepted = matches!(outcome, SendOutcome::Accepted);
             if let Some(alarm) = report::alarm(&entry, &outcome, now) {
                 self.events.record(alarm);
             }
             let verdict = advance(&entry, &outcome, now, self.seed(&entry));
             entry = verdict.entry;
             match verdict.step {
-                Step::Done => return self.settle(&entry, given, now).await,
+                RowStep::Done => return self.settle(&entry, given, now).await,
                 // The disk says "sending", and whoever finds that reads back too: not worth a write.
-                Step::Keep if accepted => continue,
-                Step::Keep => {}
-                Step::FreshCode => {
+                RowStep::Keep if accepted => continue,
+                RowStep::Keep => {}
+                RowStep::FreshCode => {
                     self.store.update(&entry).await?;
-                    let fresh = Outcome::FreshCode(self.refresh_code(&mut entry).await);
+                    let fresh = SendOutcome::FreshCode(self.refresh_code(&mut entry).await);
                     entry = advance(&entry, &fresh, (self.clock)(), self.seed(&entry)).entry;
                 }
             }
@@ -106,7 +106,7 @@ impl<S: OutboxStore, B: BindApi, C: BindingCodeSource, E: EventSink> Worker<S, B
         self.options.seed ^ entry.id.0.unsigned_abs() << 20 ^ u64::from(entry.tries)
     }
 
-    async fn send(&self, task: &OutboxTask, given: &mut Given) -> Outcome {
+    async fn send(&self, task: &OutboxTask, given: &mut Given) -> SendOutcome {
         let call = async {
             match task {
                 OutboxTask::Bind(request) => given.receipt = Some(self.api.bind(request).await?),
@@ -121,7 +121,7 @@ impl<S: OutboxStore, B: BindApi, C: BindingCodeSource, E: EventSink> Worker<S, B
                     self.api.move_room(device, family_id, old_room_id.as_deref(), new_room_id).await?;
                 }
             }
-            Ok(Outcome::Accepted)
+            Ok(SendOutcome::Accepted)
         };
         match timeout(self.options.call_deadline, call).await {
             Ok(Ok(accepted)) => accepted,
@@ -130,20 +130,20 @@ impl<S: OutboxStore, B: BindApi, C: BindingCodeSource, E: EventSink> Worker<S, B
         }
     }
 
-    async fn read_back(&self, task: &OutboxTask, given: &mut Given) -> Outcome {
+    async fn read_back(&self, task: &OutboxTask, given: &mut Given) -> SendOutcome {
         match timeout(self.options.call_deadline, self.api.find(task.device())).await {
             Ok(Ok(record)) => {
                 let answer = judge(task, record.as_ref());
                 given.record = record;
-                Outcome::ReadBack(answer)
+                SendOutcome::ReadBack(answer)
             }
             Ok(Err(error)) => outcome_of(error),
             Err(_) => self.unanswered(),
         }
     }
 
-    fn unanswered(&self) -> Outcome {
-        Outcome::Ambiguous { cause: format!("no answer within {} ms", self.options.call_deadline.as_millis()) }
+    fn unanswered(&self) -> SendOutcome {
+        SendOutcome::Ambiguous { cause: format!("no answer within {} ms", self.options.call_deadline.as_millis()) }
     }
 
     /// Puts a fresh code into the row's task, where there is one.
@@ -238,13 +238,13 @@ fn receipt_of(given: Given) -> BindReceipt {
     }
 }
 
-fn outcome_of(error: CloudError) -> Outcome {
+fn outcome_of(error: CloudError) -> SendOutcome {
     match error {
-        CloudError::Code { code, message } => Outcome::Refused { code, message },
-        CloudError::NotSent { cause } => Outcome::NotSent { cause },
-        CloudError::Untrusted { cause, hint } => Outcome::Untrusted { cause, hint },
-        CloudError::Ambiguous { cause } => Outcome::Ambiguous { cause },
-        CloudError::Foreign { answer, sent } => Outcome::Foreign { answer, sent },
-        CloudError::SignIn { code, message, not_before } => Outcome::SignIn { code, message, not_before },
+        CloudError::Code { code, message } => SendOutcome::Refused { code, message },
+        CloudError::NotSent { cause } => SendOutcome::NotSent { cause },
+        CloudError::Untrusted { cause, hint } => SendOutcome::Untrusted { cause, hint },
+        CloudError::Ambiguous { cause } => SendOutcome::Ambiguous { cause },
+        CloudError::Foreign { answer, sent } => SendOutcome::Foreign { answer, sent },
+        CloudError::SignIn { code, message, not_before } => SendOutcome::SignIn { code, message, not_before },
     }
 }

@@ -1,6 +1,6 @@
 //! What each body code asks of the schedule: the table of `bind::codes`, with what only the schedule needs to know.
 
-use crate::bind::codes::{Disposition, TOKEN_MISSING, meaning_of};
+use crate::bind::codes::{Remedy, TOKEN_MISSING, meaning_of};
 
 /// The binding code's format is wrong: a fresh one helps once, then it is the device or its profile.
 const BINDING_CODE_FORMAT: i64 = 5213;
@@ -43,22 +43,22 @@ pub(super) fn class_of(code: i64) -> Class {
     let row = meaning_of(code);
     let most = row.tries;
     match (row.disposition, row.ambiguous) {
-        (Disposition::Bound | Disposition::DoneIfReadBack, _) => Class::ReadBackThenOperator,
-        (Disposition::RetryInBindWindow, _) => Class::BindWindow,
-        (Disposition::RetryWithBackOff, true) => Class::ReadBackThenRetry { most },
-        (Disposition::RetryWithBackOff, false) => Class::Retry { most },
-        (Disposition::SignInAgain, _) => {
+        (Remedy::Bound | Remedy::DoneIfReadBack, _) => Class::ReadBackThenOperator,
+        (Remedy::RetryInBindWindow, _) => Class::BindWindow,
+        (Remedy::RetryWithBackOff, true) => Class::ReadBackThenRetry { most },
+        (Remedy::RetryWithBackOff, false) => Class::Retry { most },
+        (Remedy::SignInAgain, _) => {
             Class::SignInAgain { then: if code == TOKEN_MISSING { LastResort::Reject } else { LastResort::Operator } }
         }
-        (Disposition::FreshCode, _) => {
+        (Remedy::FreshCode, _) => {
             let then = if code == BINDING_CODE_FORMAT { LastResort::Reject } else { LastResort::Operator };
             Class::FreshCode { most, then }
         }
-        (Disposition::ResendWithoutName, _) => Class::WithoutName,
-        (Disposition::ResendWithoutHome, _) => Class::WithoutHome,
-        (Disposition::Operator, true) => Class::ReadBackThenOperator,
-        (Disposition::Operator, false) => Class::Operator,
-        (Disposition::Bug, _) => Class::Bug,
+        (Remedy::ResendWithoutName, _) => Class::WithoutName,
+        (Remedy::ResendWithoutHome, _) => Class::WithoutHome,
+        (Remedy::Operator, true) => Class::ReadBackThenOperator,
+        (Remedy::Operator, false) => Class::Operator,
+        (Remedy::Bug, _) => Class::Bug,
     }
 }
 

@@ -8,8 +8,8 @@ use jiff::Timestamp;
 
 use super::class::{Class, LastResort, class_of, hint_of};
 use super::{
-    ACKNOWLEDGED, ACKNOWLEDGED_TRIES, ASKED_AGAIN, BACK_OFF_BASE, BACK_OFF_CAP, BIND_WINDOW, LOCK_PAUSE,
-    OPERATOR_RECHECK, READ_BACK_PATIENCE, Step, Verdict, WINDOW_CADENCE,
+    ACKNOWLEDGED, ACKNOWLEDGED_TRIES, ASKED_AGAIN, Advance, BACK_OFF_BASE, BACK_OFF_CAP, BIND_WINDOW, LOCK_PAUSE,
+    OPERATOR_RECHECK, READ_BACK_PATIENCE, RowStep, WINDOW_CADENCE,
 };
 use crate::bind::FieldDifference;
 use crate::bind::codes::{lookup, meaning_of};
@@ -24,24 +24,24 @@ pub(super) struct Move {
 }
 
 impl Move {
-    pub(super) fn keep(self) -> Verdict {
-        Verdict { entry: self.entry, step: Step::Keep }
+    pub(super) fn keep(self) -> Advance {
+        Advance { entry: self.entry, step: RowStep::Keep }
     }
 
-    pub(super) fn done(mut self) -> Verdict {
+    pub(super) fn done(mut self) -> Advance {
         // What was said while it was not.
         self.entry.hint.clear();
-        Verdict { entry: self.entry, step: Step::Done }
+        Advance { entry: self.entry, step: RowStep::Done }
     }
 
-    fn stand(mut self, state: OutboxState, wait: Duration) -> Verdict {
+    fn stand(mut self, state: OutboxState, wait: Duration) -> Advance {
         self.entry.state = state;
         self.entry.next_try_at = Some(after(self.now, wait));
         self.keep()
     }
 
     /// A person must do something; `hint` says what.
-    fn operator(mut self, hint: impl Into<String>) -> Verdict {
+    fn operator(mut self, hint: impl Into<String>) -> Advance {
         self.entry.hint = hint.into();
         let documented = self.entry.last_code.is_none_or(|code| lookup(code).is_some());
         let pause = if documented && !self.was_bound() { OPERATOR_RECHECK } else { BACK_OFF_CAP };
@@ -58,7 +58,7 @@ impl Move {
         }
     }
 
-    fn reject(mut self, hint: impl Into<String>) -> Verdict {
+    fn reject(mut self, hint: impl Into<String>) -> Advance {
         if self.was_bound() {
             return self.operator(hint);
         }
@@ -68,23 +68,23 @@ impl Move {
         self.keep()
     }
 
-    pub(super) fn send_now(self) -> Verdict {
+    pub(super) fn send_now(self) -> Advance {
         self.stand(OutboxState::Pending, Duration::ZERO)
     }
 
-    fn look_now(self) -> Verdict {
+    fn look_now(self) -> Advance {
         self.stand(OutboxState::Unsettled, Duration::ZERO)
     }
 
     /// Body code 200 is a claim; the read-back makes it a fact.
-    pub(super) fn acknowledged(mut self) -> Verdict {
+    pub(super) fn acknowledged(mut self) -> Advance {
         self.count(Some(ACKNOWLEDGED));
         self.entry.last_message.clear();
         self.entry.hint.clear();
         self.look_now()
     }
 
-    pub(super) fn refused(mut self, code: i64, message: &str) -> Verdict {
+    pub(super) fn refused(mut self, code: i64, message: &str) -> Advance {
         let waited = self.entry.last_code.map(class_of) == Some(Class::BindWindow);
         if class_of(code) == Class::BindWindow && !waited {
             // An outage before the cloud had anything to say must not use up the window.
@@ -115,7 +115,7 @@ impl Move {
     }
 
     /// What a code asks for once it is certain that nothing took effect.
-    pub(super) fn not_in_effect(self) -> Verdict {
+    pub(super) fn not_in_effect(self) -> Advance {
         let hint = self.code_hint();
         let tries = self.entry.tries_in_class;
         let Some(code) = self.entry.last_code else { return self.send_now() };
@@ -128,7 +128,7 @@ impl Move {
         }
         match class_of(code) {
             Class::ReadBackThenRetry { most } if tries <= most => self.back_off(OutboxState::Pending),
-            Class::FreshCode { most, .. } if tries <= most => Verdict { entry: self.entry, step: Step::FreshCode },
+            Class::FreshCode { most, .. } if tries <= most => Advance { entry: self.entry, step: RowStep::FreshCode },
             Class::FreshCode { then, .. } => self.last_resort(then),
             Class::BindWindow if self.in_window() => self.stand(OutboxState::Pending, WINDOW_CADENCE),
             Class::ReadBackThenRetry { .. }
@@ -142,20 +142,20 @@ impl Move {
     }
 
     /// The daily look: nobody did anything, but the world may have changed. An expired code is never sent again.
-    pub(super) fn try_without_operator(self) -> Verdict {
+    pub(super) fn try_without_operator(self) -> Advance {
         match self.entry.last_code.map(class_of) {
-            Some(Class::FreshCode { .. }) => Verdict { entry: self.entry, step: Step::FreshCode },
+            Some(Class::FreshCode { .. }) => Advance { entry: self.entry, step: RowStep::FreshCode },
             _ => self.send_now(),
         }
     }
 
-    pub(super) fn with_fresh_code(mut self) -> Verdict {
+    pub(super) fn with_fresh_code(mut self) -> Advance {
         // The device opens its window anew with the code.
         self.entry.first_sent_at = None;
         self.send_now()
     }
 
-    pub(super) fn without_fresh_code(self) -> Verdict {
+    pub(super) fn without_fresh_code(self) -> Advance {
         let hint = self.code_hint();
         match self.entry.last_code.map(class_of) {
             Some(Class::FreshCode { then: LastResort::Reject, .. }) => self.reject(hint),
@@ -163,7 +163,7 @@ impl Move {
         }
     }
 
-    fn last_resort(self, then: LastResort) -> Verdict {
+    fn last_resort(self, then: LastResort) -> Advance {
         let hint = self.code_hint();
         match then {
             LastResort::Operator => self.operator(hint),
@@ -172,7 +172,7 @@ impl Move {
     }
 
     /// 5333: the cloud's limit for names is unknown, the bind matters more.
-    fn without_name(mut self) -> Verdict {
+    fn without_name(mut self) -> Advance {
         let dropped = match &mut self.entry.task {
             OutboxTask::Bind(request) | OutboxTask::UpdateMatterInfo(request) => request.device_name.take().is_some(),
             OutboxTask::Unbind(_) | OutboxTask::Rename { .. } | OutboxTask::MoveRoom { .. } => false,
@@ -181,7 +181,7 @@ impl Move {
     }
 
     /// 5624, 5636, 5669: a device without a home is better than no device.
-    fn without_home(mut self) -> Verdict {
+    fn without_home(mut self) -> Advance {
         let dropped = match &mut self.entry.task {
             OutboxTask::Bind(request) | OutboxTask::UpdateMatterInfo(request) => {
                 let room = request.room_id.take();
@@ -193,7 +193,7 @@ impl Move {
         if dropped { self.send_now() } else { self.operator(hint) }
     }
 
-    pub(super) fn differs(mut self, fields: &[FieldDifference]) -> Verdict {
+    pub(super) fn differs(mut self, fields: &[FieldDifference]) -> Advance {
         let names: Vec<&str> = fields.iter().map(|field| field.field.as_str()).collect();
         let update = matches!(self.entry.task, OutboxTask::UpdateMatterInfo(_));
         // After an acknowledged bind the same difference would come back for ever.
@@ -204,13 +204,13 @@ impl Move {
         self.operator("unbind and bind again; if the difference stays, the cloud bends the ids: tell its operator")
     }
 
-    pub(super) fn not_ours(mut self) -> Verdict {
+    pub(super) fn not_ours(mut self) -> Advance {
         self.entry.last_message = "our account does not own this device in the cloud".to_owned();
         self.operator("the device's owner in the cloud must unbind it, or the hub must bind it first")
     }
 
     /// Nothing, or nothing legible, came back.
-    pub(super) fn transport(mut self, state: OutboxState, cause: &str, hint: &str) -> Verdict {
+    pub(super) fn transport(mut self, state: OutboxState, cause: &str, hint: &str) -> Advance {
         self.count(None);
         cause.clone_into(&mut self.entry.last_message);
         hint.clone_into(&mut self.entry.hint);
@@ -218,7 +218,7 @@ impl Move {
     }
 
     /// Not the cloud answered: nothing is known about what was asked, and no count of refusals grows.
-    pub(super) fn foreign(mut self, state: OutboxState, answer: &ForeignAnswer) -> Verdict {
+    pub(super) fn foreign(mut self, state: OutboxState, answer: &ForeignAnswer) -> Advance {
         self.count(None);
         self.entry.last_message = answer.to_string();
         self.entry.hint = answer.hint();
@@ -227,11 +227,11 @@ impl Move {
     }
 
     /// Not the cloud answered the read-back: what is known of the row stays.
-    pub(super) fn look_past(self, answer: &ForeignAnswer) -> Verdict {
+    pub(super) fn look_past(self, answer: &ForeignAnswer) -> Advance {
         let (patience, now) = (self.patience(answer), self.now);
-        let Verdict { mut entry, step } = self.look_again(&answer.to_string(), &answer.hint());
+        let Advance { mut entry, step } = self.look_again(&answer.to_string(), &answer.hint());
         entry.next_try_at = entry.next_try_at.max(Some(after(now, patience)));
-        Verdict { entry, step }
+        Advance { entry, step }
     }
 
     /// What was asked for, within reason, and a little more for each row, so that they do not come back together.
@@ -244,7 +244,7 @@ impl Move {
 
     /// The read-back failed: what is known of the row stays, and the pause grows with the time that the row has taken.
     /// The cloud answers, but not the question. That may pass; what does not is for a person.
-    pub(super) fn read_back_refused(mut self, code: i64, message: &str) -> Verdict {
+    pub(super) fn read_back_refused(mut self, code: i64, message: &str) -> Advance {
         let cause = format!("reading back was refused: {code} {message}");
         if self.entry.state == OutboxState::Unsettled && self.taken() >= READ_BACK_PATIENCE {
             self.entry.last_message = cause;
@@ -262,7 +262,7 @@ impl Move {
         Duration::try_from(self.now.duration_since(since)).unwrap_or_default()
     }
 
-    pub(super) fn look_again(mut self, cause: &str, hint: &str) -> Verdict {
+    pub(super) fn look_again(mut self, cause: &str, hint: &str) -> Advance {
         cause.clone_into(&mut self.entry.last_message);
         if self.entry.state == OutboxState::Unsettled {
             hint.clone_into(&mut self.entry.hint);
@@ -278,7 +278,7 @@ impl Move {
         code: Option<i64>,
         message: &str,
         not_before: Option<Timestamp>,
-    ) -> Verdict {
+    ) -> Advance {
         message.clone_into(&mut self.entry.last_message);
         self.entry.hint = match code {
             Some(code) => format!("signing in answers {code}: check the account, its password and the hub's clock"),
@@ -295,7 +295,7 @@ impl Move {
         }
     }
 
-    fn back_off(self, state: OutboxState) -> Verdict {
+    fn back_off(self, state: OutboxState) -> Advance {
         let wait = jitter(back_off(self.entry.tries_in_class), self.seed);
         self.stand(state, wait)
     }

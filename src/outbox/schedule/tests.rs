@@ -54,8 +54,8 @@ fn bind() -> OutboxEntry {
     row(OutboxTask::Bind(Box::new(request())), OutboxState::Pending)
 }
 
-fn refused(code: i64) -> Outcome {
-    Outcome::Refused { code, message: "no".to_owned() }
+fn refused(code: i64) -> SendOutcome {
+    SendOutcome::Refused { code, message: "no".to_owned() }
 }
 
 /// How a row ends, and what it took.
@@ -75,21 +75,21 @@ fn live(code: i64, fresh: bool) -> Life {
     let mut life = Life { state: entry.state, sends: 0, looks: 0, fresh_codes: 0, took: Duration::ZERO };
     for seed in 0..200 {
         let verdict = match action(&entry) {
-            Action::Send => {
+            RowAction::Send => {
                 life.sends += 1;
                 advance(&begin_sending(&entry, now), &refused(code), now, seed)
             }
-            Action::ReadBack => {
+            RowAction::ReadBack => {
                 life.looks += 1;
-                advance(&entry, &Outcome::ReadBack(ReadBack::NotInEffect), now, seed)
+                advance(&entry, &SendOutcome::ReadBack(ReadBack::NotInEffect), now, seed)
             }
-            Action::Nothing => break,
+            RowAction::Nothing => break,
         };
-        assert_ne!(verdict.step, Step::Done, "nothing took effect");
+        assert_ne!(verdict.step, RowStep::Done, "nothing took effect");
         entry = verdict.entry;
-        if verdict.step == Step::FreshCode {
+        if verdict.step == RowStep::FreshCode {
             life.fresh_codes += 1;
-            entry = advance(&entry, &Outcome::FreshCode(fresh), now, seed).entry;
+            entry = advance(&entry, &SendOutcome::FreshCode(fresh), now, seed).entry;
         }
         match (entry.state, entry.next_try_at) {
             (OutboxState::WaitingForOperator | OutboxState::Rejected, _) => break,
@@ -157,8 +157,8 @@ fn the_bind_window_is_120_seconds() {
     for code in [5460, 5465] {
         let verdict = advance(&begin_sending(&entry, late), &refused(code), late, 0);
         let looked = match action(&verdict.entry) {
-            Action::ReadBack => advance(&verdict.entry, &Outcome::ReadBack(ReadBack::NotInEffect), late, 0),
-            Action::Send | Action::Nothing => verdict,
+            RowAction::ReadBack => advance(&verdict.entry, &SendOutcome::ReadBack(ReadBack::NotInEffect), late, 0),
+            RowAction::Send | RowAction::Nothing => verdict,
         };
         assert_eq!(looked.entry.state, OutboxState::Pending);
         assert_eq!(looked.entry.next_try_at, late.checked_add(WINDOW_CADENCE).ok());
@@ -174,8 +174,8 @@ fn without_a_fresh_code_a_person_is_asked_at_once() {
     assert_eq!(live(5213, false).state, OutboxState::Rejected);
     // Nor does the daily look send an expired code again.
     let parked = OutboxEntry { state: OutboxState::WaitingForOperator, last_code: Some(5461), ..bind() };
-    let verdict = advance(&parked, &Outcome::ReadBack(ReadBack::NotInEffect), NOW, 0);
-    assert_eq!(verdict.step, Step::FreshCode);
+    let verdict = advance(&parked, &SendOutcome::ReadBack(ReadBack::NotInEffect), NOW, 0);
+    assert_eq!(verdict.step, RowStep::FreshCode);
 }
 
 #[test]
@@ -194,9 +194,9 @@ fn a_person_is_waited_for_one_day() {
     let verdict = advance(&begin_sending(&bind(), NOW), &refused(5229), NOW, 0);
     assert_eq!(verdict.entry.next_try_at, NOW.checked_add(OPERATOR_RECHECK).ok());
     // Then it is looked up, and sent where it is not so.
-    assert_eq!(action(&verdict.entry), Action::ReadBack);
-    let again = advance(&verdict.entry, &Outcome::ReadBack(ReadBack::NotInEffect), NOW, 0);
-    assert_eq!((again.entry.state, action(&again.entry)), (OutboxState::Pending, Action::Send));
+    assert_eq!(action(&verdict.entry), RowAction::ReadBack);
+    let again = advance(&verdict.entry, &SendOutcome::ReadBack(ReadBack::NotInEffect), NOW, 0);
+    assert_eq!((again.entry.state, action(&again.entry)), (OutboxState::Pending, RowAction::Send));
 }
 
 #[test]
@@ -205,7 +205,7 @@ fn an_unreachable_cloud_is_tried_for_ever_at_a_growing_and_bounded_pace() {
     let mut now = NOW;
     let mut last = Duration::ZERO;
     for seed in 0..40 {
-        let outcome = Outcome::NotSent { cause: "no route".to_owned() };
+        let outcome = SendOutcome::NotSent { cause: "no route".to_owned() };
         entry = advance(&begin_sending(&entry, now), &outcome, now, seed).entry;
         assert_eq!(entry.state, OutboxState::Pending);
         let wait = Duration::try_from(entry.next_try_at.unwrap().duration_since(now)).unwrap();
@@ -233,7 +233,7 @@ fn other_ids_in_the_cloud_are_a_matter_for_a_person_but_what_an_update_is_for() 
     let looked = |task: OutboxTask, record: &CloudRecord, last_code| {
         let entry = OutboxEntry { last_code, ..row(task, OutboxState::Unsettled) };
         let answer = judge(&entry.task, Some(record));
-        advance(&entry, &Outcome::ReadBack(answer), NOW, 0).entry
+        advance(&entry, &SendOutcome::ReadBack(answer), NOW, 0).entry
     };
     let update = OutboxTask::UpdateMatterInfo(Box::new(request()));
     let parked = looked(bind().task, &record, Some(5049));
@@ -248,7 +248,7 @@ fn other_ids_in_the_cloud_are_a_matter_for_a_person_but_what_an_update_is_for() 
 #[test]
 fn signing_in_waits_for_its_time_or_for_a_person() {
     let at = NOW.checked_add(Duration::from_secs(1200)).unwrap();
-    let outcome = |not_before| Outcome::SignIn { code: Some(5147), message: "locked".to_owned(), not_before };
+    let outcome = |not_before| SendOutcome::SignIn { code: Some(5147), message: "locked".to_owned(), not_before };
     let waits = advance(&begin_sending(&bind(), NOW), &outcome(Some(at)), NOW, 0).entry;
     assert_eq!((waits.state, waits.next_try_at), (OutboxState::Pending, Some(at)));
     let asks = advance(&begin_sending(&bind(), NOW), &outcome(None), NOW, 0).entry;
@@ -269,13 +269,13 @@ fn any_code() -> impl Strategy<Value = i64> {
     prop_oneof![5000i64..6100, Just(200), Just(0), any::<i64>()]
 }
 
-fn any_outcome() -> impl Strategy<Value = Outcome> {
+fn any_outcome() -> impl Strategy<Value = SendOutcome> {
     prop_oneof![
-        Just(Outcome::Accepted),
+        Just(SendOutcome::Accepted),
         any_code().prop_map(refused),
-        Just(Outcome::NotSent { cause: String::new() }),
-        Just(Outcome::Ambiguous { cause: String::new() }),
-        any::<Option<u32>>().prop_map(|at| Outcome::SignIn {
+        Just(SendOutcome::NotSent { cause: String::new() }),
+        Just(SendOutcome::Ambiguous { cause: String::new() }),
+        any::<Option<u32>>().prop_map(|at| SendOutcome::SignIn {
             code: None,
             message: String::new(),
             not_before: at.and_then(|at| Timestamp::from_second(i64::from(at)).ok()),
@@ -286,8 +286,8 @@ fn any_outcome() -> impl Strategy<Value = Outcome> {
             Just(ReadBack::NotOurs),
             Just(ReadBack::Differs(Vec::new()))
         ]
-        .prop_map(Outcome::ReadBack),
-        any::<bool>().prop_map(Outcome::FreshCode),
+        .prop_map(SendOutcome::ReadBack),
+        any::<bool>().prop_map(SendOutcome::FreshCode),
     ]
 }
 
@@ -301,23 +301,23 @@ proptest! {
         seed: u64,
     ) {
         let before = OutboxEntry { last_code, tries, tries_in_class: tries, ..row(bind().task, state) };
-        let Verdict { entry, step } = advance(&before, &outcome, NOW, seed);
+        let Advance { entry, step } = advance(&before, &outcome, NOW, seed);
         // Done means that the cloud showed it.
-        prop_assert_eq!(step == Step::Done, state != OutboxState::Rejected && outcome == Outcome::ReadBack(ReadBack::InEffect));
+        prop_assert_eq!(step == RowStep::Done, state != OutboxState::Rejected && outcome == SendOutcome::ReadBack(ReadBack::InEffect));
         // Only refused rows have no time, and no time lies in the past.
         prop_assert_eq!(entry.next_try_at.is_none() && state != OutboxState::Rejected,
             entry.state == OutboxState::Rejected && state != OutboxState::Rejected);
         prop_assert!(entry.next_try_at.is_none_or(|at| at >= NOW));
         // Whatever may have taken effect is looked up before it is sent again.
         let unknown = match &outcome {
-            Outcome::Ambiguous { .. } | Outcome::Accepted => true,
-            Outcome::Refused { code, .. } => meaning_of(*code).ambiguous,
+            SendOutcome::Ambiguous { .. } | SendOutcome::Accepted => true,
+            SendOutcome::Refused { code, .. } => meaning_of(*code).ambiguous,
             _ => false,
         };
         if unknown && state != OutboxState::Rejected {
-            prop_assert_eq!(action(&entry), Action::ReadBack);
+            prop_assert_eq!(action(&entry), RowAction::ReadBack);
         }
-        prop_assert!(step == Step::Done || entry.state != OutboxState::Sending);
+        prop_assert!(step == RowStep::Done || entry.state != OutboxState::Sending);
     }
 }
 
@@ -347,7 +347,7 @@ fn a_cloud_that_cannot_be_reached_is_asked_for_ever() {
     entry.state = OutboxState::Unsettled;
     for _ in 0..100 {
         let now = entry.next_try_at.unwrap();
-        entry = advance(&entry, &Outcome::NotSent { cause: "no route".to_owned() }, now, 1).entry;
+        entry = advance(&entry, &SendOutcome::NotSent { cause: "no route".to_owned() }, now, 1).entry;
     }
     assert_eq!(entry.state, OutboxState::Unsettled);
 }
