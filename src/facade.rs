@@ -139,7 +139,7 @@ pub mod keystore {
 pub mod matter {
     pub use crate::matter::{CaseLink, Credentials, Link, PaseLink, Stack, StackOptions, mint};
     pub mod credentials {
-        pub use crate::matter::credentials::{Credentials, mint, reissue_hub_noc};
+        pub use crate::matter::credentials::reissue_hub_noc;
     }
     #[cfg(feature = "sim")]
     pub mod fuzz {

@@ -13,7 +13,7 @@ use std::process::{Command, Output, Stdio};
 use jiff::Timestamp;
 use matterbind::facade::backup::{Identity, make};
 use matterbind::facade::fabric::Cat;
-use matterbind::facade::matter::credentials::{Credentials, mint};
+use matterbind::facade::matter::{Credentials, mint};
 use matterbind::facade::node::{FabricId, NodeId};
 use matterbind::facade::sim::evidence::TEST_PAA_NOVID_CERT;
 use matterbind::facade::store::{NewFabric, Store};

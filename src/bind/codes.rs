@@ -49,7 +49,7 @@ pub struct CodeMeaning {
     /// What it means for a bind, in ours.
     pub meaning: &'static str,
     /// What to do.
-    pub disposition: Remedy,
+    pub remedy: Remedy,
     /// Whether the bind may have happened all the same, now or by an earlier request: read back before anything else.
     pub ambiguous: bool,
     /// How often at most, for the dispositions that say so; 0 for the others.
@@ -62,24 +62,24 @@ pub struct CodeMeaning {
 
 /// A row; `?` marks it as ambiguous, `unlisted` as absent from the seed.
 macro_rules! row {
-    ($code:literal $(* $tries:literal)?, $message:literal, $disposition:ident, $meaning:literal, $hint:expr) => {
-        row!(@ $code, 0 $(+ $tries)?, $message, $disposition, $meaning, $hint, false, true)
+    ($code:literal $(* $tries:literal)?, $message:literal, $remedy:ident, $meaning:literal, $hint:expr) => {
+        row!(@ $code, 0 $(+ $tries)?, $message, $remedy, $meaning, $hint, false, true)
     };
-    ($code:literal $(* $tries:literal)? ?, $message:literal, $disposition:ident, $meaning:literal, $hint:expr) => {
-        row!(@ $code, 0 $(+ $tries)?, $message, $disposition, $meaning, $hint, true, true)
+    ($code:literal $(* $tries:literal)? ?, $message:literal, $remedy:ident, $meaning:literal, $hint:expr) => {
+        row!(@ $code, 0 $(+ $tries)?, $message, $remedy, $meaning, $hint, true, true)
     };
-    (unlisted $code:literal $(* $tries:literal)?, $message:literal, $disposition:ident, $meaning:literal, $hint:expr) => {
-        row!(@ $code, 0 $(+ $tries)?, $message, $disposition, $meaning, $hint, false, false)
+    (unlisted $code:literal $(* $tries:literal)?, $message:literal, $remedy:ident, $meaning:literal, $hint:expr) => {
+        row!(@ $code, 0 $(+ $tries)?, $message, $remedy, $meaning, $hint, false, false)
     };
-    (unlisted $code:literal $(* $tries:literal)? ?, $message:literal, $disposition:ident, $meaning:literal, $hint:expr) => {
-        row!(@ $code, 0 $(+ $tries)?, $message, $disposition, $meaning, $hint, true, false)
+    (unlisted $code:literal $(* $tries:literal)? ?, $message:literal, $remedy:ident, $meaning:literal, $hint:expr) => {
+        row!(@ $code, 0 $(+ $tries)?, $message, $remedy, $meaning, $hint, true, false)
     };
-    (@ $code:expr, $tries:expr, $message:expr, $disposition:ident, $meaning:expr, $hint:expr, $ambiguous:expr, $in_seed:expr) => {
+    (@ $code:expr, $tries:expr, $message:expr, $remedy:ident, $meaning:expr, $hint:expr, $ambiguous:expr, $in_seed:expr) => {
         CodeMeaning {
             code: $code,
             message: $message,
             meaning: $meaning,
-            disposition: Remedy::$disposition,
+            remedy: Remedy::$remedy,
             ambiguous: $ambiguous,
             tries: $tries,
             hint: $hint,
@@ -233,8 +233,8 @@ mod tests {
         for (index, row) in CODES.iter().enumerate() {
             assert!(CODES[index + 1..].iter().all(|other| other.code != row.code), "{} twice", row.code);
             assert!(!row.meaning.is_empty() && !row.message.is_empty(), "{}", row.code);
-            assert_eq!(row.hint.is_empty(), row.disposition == Remedy::Bound, "{}", row.code);
-            let counted = matches!(row.disposition, Remedy::RetryWithBackOff | Remedy::FreshCode | Remedy::SignInAgain);
+            assert_eq!(row.hint.is_empty(), row.remedy == Remedy::Bound, "{}", row.code);
+            let counted = matches!(row.remedy, Remedy::RetryWithBackOff | Remedy::FreshCode | Remedy::SignInAgain);
             assert_eq!(row.tries > 0, counted, "{}", row.code);
         }
     }
@@ -247,7 +247,7 @@ mod tests {
         for code in [200, 5032, 5066, 5229, 5333, 5465, 5885, 6083] {
             assert!(!meaning_of(code).ambiguous, "{code}");
         }
-        assert_eq!(meaning_of(77_777).disposition, Remedy::Operator);
-        assert_eq!(meaning_of(422).disposition, Remedy::Operator, "an HTTP status is no code of the contract");
+        assert_eq!(meaning_of(77_777).remedy, Remedy::Operator);
+        assert_eq!(meaning_of(422).remedy, Remedy::Operator, "an HTTP status is no code of the contract");
     }
 }

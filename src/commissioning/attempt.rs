@@ -90,7 +90,7 @@ pub(crate) struct Attempt {
     started: Instant,
     step: Step,
     step_started: Instant,
-    standing: Held,
+    held: Held,
     durations: [Duration; Step::ALL.len()],
     sleep: Duration,
     leftover: Duration,
@@ -105,7 +105,7 @@ impl Attempt {
             started: now,
             step: Step::Parse,
             step_started: now,
-            standing: Held::Untouched,
+            held: Held::Untouched,
             durations: [Duration::ZERO; Step::ALL.len()],
             sleep: Duration::ZERO,
             leftover: Duration::ZERO,
@@ -159,7 +159,7 @@ impl Attempt {
     /// Something happened on the device.
     pub(crate) fn handle_device(&mut self, event: DeviceEvent, now: Instant) {
         use DeviceEvent::{Armed, CompleteConfirmed, CompleteSent};
-        self.standing = match (self.standing, event) {
+        self.held = match (self.held, event) {
             (Held::Untouched | Held::Armed { .. }, Armed) => Held::Armed { since: now },
             (Held::Armed { since } | Held::Completing { since }, CompleteSent) => Held::Completing { since },
             (Held::Completing { .. }, CompleteConfirmed) => Held::Completed,
@@ -175,7 +175,7 @@ impl Attempt {
     pub(crate) fn next_deadline(&self) -> Instant {
         let step = self.step_started + self.step_limit();
         let attempt = self.started + self.limit();
-        match self.standing {
+        match self.held {
             // After CommissioningComplete was sent the fail-safe no longer limits us.
             Held::Armed { since } => step.min(attempt).min(since + self.fail_safe()),
             Held::Untouched | Held::Completing { .. } | Held::Completed => step.min(attempt),
@@ -187,7 +187,7 @@ impl Attempt {
         let deadline = self.next_deadline();
         if deadline == self.started + self.limit() {
             Expired::Attempt(self.limit())
-        } else if matches!(self.standing, Held::Armed { since } if deadline == since + self.fail_safe()) {
+        } else if matches!(self.held, Held::Armed { since } if deadline == since + self.fail_safe()) {
             Expired::FailSafe(self.fail_safe())
         } else {
             Expired::Step(self.step_limit())
@@ -201,12 +201,12 @@ impl Attempt {
 
     /// Whether less than half of the fail-safe is left, so that it must be armed again before the next command.
     pub(crate) fn rearm_due(&self, now: Instant) -> bool {
-        matches!(self.standing, Held::Armed { since } if now.duration_since(since) > self.fail_safe() / 2)
+        matches!(self.held, Held::Armed { since } if now.duration_since(since) > self.fail_safe() / 2)
     }
 
     /// What must be undone on the device if the attempt ends now.
     pub(crate) fn undo(&self) -> Undo {
-        match self.standing {
+        match self.held {
             Held::Untouched => Undo::Nothing,
             Held::Armed { .. } => Undo::ExpireFailSafe,
             Held::Completing { .. } => Undo::Probe,
@@ -324,15 +324,15 @@ mod tests {
     fn every_pair_of_standing_and_event_is_decided() {
         let now = Instant::now();
         let standings = [Held::Untouched, Held::Armed { since: now }, Held::Completing { since: now }, Held::Completed];
-        let undo_after = |standing, event| {
+        let undo_after = |held, event| {
             let mut attempt = Attempt::new(LIMITS, now);
-            attempt.standing = standing;
+            attempt.held = held;
             attempt.handle_device(event, now);
             attempt.undo()
         };
-        let table = standings.map(|standing| {
+        let table = standings.map(|held| {
             [DeviceEvent::Armed, DeviceEvent::CompleteSent, DeviceEvent::CompleteConfirmed]
-                .map(|event| undo_after(standing, event))
+                .map(|event| undo_after(held, event))
         });
         use Undo::{ExpireFailSafe, Probe, RemoveFabric};
         assert_eq!(

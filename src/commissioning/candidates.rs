@@ -46,7 +46,7 @@ pub(crate) enum Eligibility {
 pub(crate) struct Candidate {
     /// As it announces itself.
     pub node: Announced,
-    pub standing: Eligibility,
+    pub eligibility: Eligibility,
 }
 
 /// What to do now.
@@ -164,13 +164,13 @@ impl Search {
 
     /// What to do with what is known at `now`; `fitting` in the order in which they should be tried.
     pub(crate) fn poll(&self, fitting: &[Candidate], now: Instant) -> Next {
-        let free = || fitting.iter().filter(|candidate| candidate.standing == Eligibility::Free);
+        let free = || fitting.iter().filter(|candidate| candidate.eligibility == Eligibility::Free);
         let next = free().find(|candidate| self.tried(&candidate.node).is_none());
         let again = || free().find(|candidate| self.due(&candidate.node).is_some_and(|due| due <= now));
         if let Some(candidate) = next {
             return Next::Try(Box::new(candidate.node.clone()));
         }
-        if let Some(attempt) = fitting.iter().find_map(|candidate| match candidate.standing {
+        if let Some(attempt) = fitting.iter().find_map(|candidate| match candidate.eligibility {
             Eligibility::Taken(attempt) => Some(attempt),
             Eligibility::Free | Eligibility::Forbidden | Eligibility::BeingTried | Eligibility::NotMeant => None,
         }) {
@@ -190,7 +190,7 @@ impl Search {
     /// How long a try that began at `since` may go on without an answer.
     pub(crate) fn patience(&self, fitting: &[Candidate], trying: &Announced, since: Instant) -> Option<Instant> {
         let other = |candidate: &Candidate| {
-            candidate.standing == Eligibility::Free
+            candidate.eligibility == Eligibility::Free
                 && candidate.node.instance() != trying.instance()
                 && candidate.node.peers() != trying.peers()
                 && self.tried(&candidate.node).is_none()
@@ -205,7 +205,7 @@ impl Search {
             Fruitless::Refused | Fruitless::Silent { .. } | Fruitless::Closed => None,
         });
         let deadline = busy.fold(self.deadline, Instant::max);
-        let with = |standing| fitting.iter().any(|candidate| candidate.standing == standing);
+        let with = |eligibility| fitting.iter().any(|candidate| candidate.eligibility == eligibility);
         // On the network they have had their time once the search has taken that long.
         let lingers = |tried: &Tried| match tried.is_over_bluetooth() {
             true => (tried.since + LINGER_BLUETOOTH).max(self.began + LINGER),
@@ -226,7 +226,7 @@ impl Search {
     }
 
     fn ending(&self, fitting: &[Candidate]) -> Ending {
-        let forbidden = fitting.iter().filter(|candidate| candidate.standing == Eligibility::Forbidden);
+        let forbidden = fitting.iter().filter(|candidate| candidate.eligibility == Eligibility::Forbidden);
         let forbidden: Vec<_> = forbidden.map(|candidate| candidate.node.clone()).collect();
         let any = |wanted: fn(&Fruitless) -> bool| self.tried.iter().any(|tried| wanted(&tried.outcome));
         let untried = forbidden.iter().any(|node| self.tried(node).is_none());
@@ -301,7 +301,7 @@ mod tests {
     }
 
     fn free(node: Announced) -> Candidate {
-        Candidate { node, standing: Eligibility::Free }
+        Candidate { node, eligibility: Eligibility::Free }
     }
 
     fn attempt(node: &Announced) -> Next {
@@ -412,7 +412,7 @@ mod tests {
     fn what_other_attempts_of_ours_do_counts() {
         let now = Instant::now();
         let search = Search::new(now, BUDGET);
-        let with = |standing| [Candidate { node: node("A", 1), standing }];
+        let with = |eligibility| [Candidate { node: node("A", 1), eligibility }];
         let other = Uuid::from_u128(7);
         assert_eq!(search.poll(&with(Eligibility::Taken(other)), now), Next::Over(Ending::Taken(other)));
         assert_eq!(search.poll(&with(Eligibility::BeingTried), now), Next::WaitUntil(now + BUDGET));
@@ -431,7 +431,7 @@ mod tests {
         let a = node("A", 1);
         let mut search = Search::new(now, BUDGET);
         search.handle_fruitless(&a, Fruitless::Refused, now);
-        let fitting = [Candidate { node: a, standing: Eligibility::Forbidden }];
+        let fitting = [Candidate { node: a, eligibility: Eligibility::Forbidden }];
         assert_eq!(search.poll(&fitting, now + LINGER), Next::Over(Ending::Refused));
     }
 

@@ -170,7 +170,7 @@ pub enum NetworkError {
         seen: Vec<String>,
     },
     /// The device tried, and said why it could not.
-    #[error("the device could not join {name:?}: {} (networking status {status}{})", meaning(*status, *kind), said(text))]
+    #[error("the device could not join {name:?}: {} (networking status {status}{})", meaning(*status, *kind).1, said(text))]
     Refused {
         name: String,
         /// Of which kind.
@@ -196,16 +196,18 @@ fn list(kinds: &[NetworkKind]) -> String {
     kinds.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ")
 }
 
-/// NetworkCommissioningStatusEnum in words (11.9.5.3).
-fn meaning(status: u8, kind: NetworkKind) -> &'static str {
+/// What a status means: its stable word, and a person's.
+fn meaning(status: u8, kind: NetworkKind) -> (&'static str, &'static str) {
     match (status, kind) {
-        (status::NETWORK_NOT_FOUND, _) => "it does not find it",
-        (status::AUTH_FAILURE, NetworkKind::Wifi) => "the password was refused",
-        (status::AUTH_FAILURE, NetworkKind::Thread) => "the dataset was refused",
-        (status::UNSUPPORTED_SECURITY, _) => "it lacks that network's security",
-        (status::IPV6_FAILED | status::IP_BIND_FAILED, _) => "it got no address there",
-        (status::REGULATORY_ERROR, _) => "it may not use that network's channel in this country",
-        _ => "it tried, and failed",
+        (status::NETWORK_NOT_FOUND, _) => ("network-not-found", "it does not find it"),
+        (status::AUTH_FAILURE, NetworkKind::Wifi) => ("wifi-password-wrong", "the password was refused"),
+        (status::AUTH_FAILURE, NetworkKind::Thread) => ("thread-dataset-wrong", "the dataset was refused"),
+        (status::UNSUPPORTED_SECURITY, _) => ("network-security-unsupported", "it lacks that network's security"),
+        (status::IPV6_FAILED | status::IP_BIND_FAILED, _) => ("no-ip-address", "it got no address there"),
+        (status::REGULATORY_ERROR, _) => {
+            ("regulatory-refused", "it may not use that network's channel in this country")
+        }
+        _ => ("network-refused", "it tried, and failed"),
     }
 }
 
@@ -221,15 +223,7 @@ impl NetworkError {
             Self::Unknown { .. } => "unknown-network",
             Self::WrongKind { .. } | Self::NoInterface => "network-kind-unsupported",
             Self::NotSeen { .. } => "network-not-found",
-            Self::Refused { status, kind, .. } => match (*status, kind) {
-                (status::NETWORK_NOT_FOUND, _) => "network-not-found",
-                (status::AUTH_FAILURE, NetworkKind::Wifi) => "wifi-password-wrong",
-                (status::AUTH_FAILURE, NetworkKind::Thread) => "thread-dataset-wrong",
-                (status::UNSUPPORTED_SECURITY, _) => "network-security-unsupported",
-                (status::IPV6_FAILED | status::IP_BIND_FAILED, _) => "no-ip-address",
-                (status::REGULATORY_ERROR, _) => "regulatory-refused",
-                _ => "network-refused",
-            },
+            Self::Refused { status, kind, .. } => meaning(*status, *kind).0,
             Self::NotShown { .. } => "not-seen-on-network",
             Self::Store(error) => error.code(),
         }

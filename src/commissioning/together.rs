@@ -63,7 +63,7 @@ pub(crate) struct Claimed {
 
 impl Together {
     /// Whether `attempt` may try its passcode on a device; `announced` is who announces itself now.
-    pub(crate) fn standing(
+    pub(crate) fn eligibility(
         &self,
         attempt: Uuid,
         payload: &OnboardingPayload,
@@ -73,18 +73,18 @@ impl Together {
     ) -> Eligibility {
         let state = self.0.state();
         let others = state.claims.iter().filter(|claim| claim.attempt != attempt && claim.is_on(node));
-        let mut standing = Eligibility::Free;
+        let mut eligibility = Eligibility::Free;
         for claim in others {
-            standing = match (claim.proved, claim.payload.passcode == payload.passcode) {
+            eligibility = match (claim.proved, claim.payload.passcode == payload.passcode) {
                 (true, true) => return Eligibility::Taken(claim.attempt),
                 (true, false) => return Eligibility::NotMeant,
                 (false, _) => Eligibility::BeingTried,
             };
         }
-        if standing == Eligibility::Free && state.refusals.borne(node, announced, now) >= MOST_TRIES {
-            standing = Eligibility::Forbidden;
+        if eligibility == Eligibility::Free && state.refusals.borne(node, announced, now) >= MOST_TRIES {
+            eligibility = Eligibility::Forbidden;
         }
-        standing
+        eligibility
     }
 
     /// Takes a device for an attempt, which works on one at a time; `None` where another attempt was faster.
@@ -184,15 +184,16 @@ mod tests {
         let together = Together::default();
         let (first, second) = (Uuid::from_u128(1), Uuid::from_u128(2));
         let (own, other, device) = (payload(1), payload(2), node("A"));
-        let standing = |payload: &OnboardingPayload| together.standing(second, payload, &device, &[], Instant::now());
+        let eligibility =
+            |payload: &OnboardingPayload| together.eligibility(second, payload, &device, &[], Instant::now());
         let claimed = together.claim(first, &own, &device).expect("nobody has it");
         assert!(together.claim(second, &other, &device).is_none());
-        assert_eq!(standing(&other), Eligibility::BeingTried);
+        assert_eq!(eligibility(&other), Eligibility::BeingTried);
         claimed.prove();
-        assert_eq!(standing(&own), Eligibility::Taken(first));
-        assert_eq!(standing(&other), Eligibility::NotMeant);
+        assert_eq!(eligibility(&own), Eligibility::Taken(first));
+        assert_eq!(eligibility(&other), Eligibility::NotMeant);
         drop(claimed);
-        assert_eq!(standing(&other), Eligibility::Free);
+        assert_eq!(eligibility(&other), Eligibility::Free);
     }
 
     #[test]
@@ -200,12 +201,12 @@ mod tests {
         let together = Together::default();
         let device = node("A");
         let announced = [device.clone()];
-        let standing = || together.standing(Uuid::nil(), &payload(1), &device, &announced, Instant::now());
+        let eligibility = || together.eligibility(Uuid::nil(), &payload(1), &device, &announced, Instant::now());
         for _ in 0..MOST_TRIES {
-            assert_eq!(standing(), Eligibility::Free);
+            assert_eq!(eligibility(), Eligibility::Free);
             together.refused(&device, Instant::now());
         }
-        assert_eq!(standing(), Eligibility::Forbidden);
+        assert_eq!(eligibility(), Eligibility::Forbidden);
         assert_eq!(together.borne(&device, &announced, Instant::now()), MOST_TRIES);
     }
 }

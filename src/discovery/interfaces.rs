@@ -45,7 +45,6 @@ pub struct InterfaceState {
 /// Every interface of the machine, those without an address too.
 pub(crate) fn all(config: &NetworkConfig) -> Vec<InterfaceState> {
     let mut found: BTreeMap<String, InterfaceState> = flags()
-        .into_iter()
         .map(|(name, flags)| {
             let state = InterfaceState {
                 name: name.clone(),
@@ -98,13 +97,13 @@ pub(crate) fn local_prefixes() -> Vec<LocalPrefix> {
 
 fn multicast_capable(name: &str) -> bool {
     let wanted = InterfaceFlags::IFF_UP | InterfaceFlags::IFF_MULTICAST;
-    flags().get(name).is_some_and(|flags| flags.contains(wanted))
+    flags().any(|(interface, flags)| interface == name && flags.contains(wanted))
 }
 
-/// Of every interface in the calling thread's network namespace, those without an address too.
-fn flags() -> BTreeMap<String, InterfaceFlags> {
+/// Of every interface in the calling thread's network namespace, those without an address too; once for each address.
+fn flags() -> impl Iterator<Item = (String, InterfaceFlags)> {
     let listed = nix::ifaddrs::getifaddrs().into_iter().flatten();
-    listed.map(|interface| (interface.interface_name, interface.flags)).collect()
+    listed.map(|interface| (interface.interface_name, interface.flags))
 }
 
 #[cfg(test)]

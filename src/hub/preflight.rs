@@ -76,16 +76,14 @@ fn answer(policy: BeforeCommissioning, preview: Result<BindPreview, CloudError>,
 }
 
 fn is_taken(code: i64) -> bool {
-    codes::lookup(code).is_some_and(|row| row.disposition == Remedy::DoneIfReadBack)
+    codes::lookup(code).is_some_and(|row| row.remedy == Remedy::DoneIfReadBack)
 }
 
 /// Whether waiting does not help. What passes (not reported yet, a fault, a token) is the outbox's business; an HTTP status
 /// says something about the service, and an undocumented code nothing.
 fn is_final(code: i64) -> bool {
     let row = codes::lookup(code).filter(|_| code >= 1000);
-    row.is_some_and(|row| {
-        code == BAD_DEVICE_KEY || matches!(row.disposition, Remedy::DoneIfReadBack | Remedy::Operator)
-    })
+    row.is_some_and(|row| code == BAD_DEVICE_KEY || matches!(row.remedy, Remedy::DoneIfReadBack | Remedy::Operator))
 }
 
 #[cfg(test)]

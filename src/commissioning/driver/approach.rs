@@ -261,10 +261,10 @@ where
         };
         let announced = lan.announced();
         let now = now();
-        let standing =
-            |node: &Announced| self.together.standing(order.attempt_id, &order.payload, node, &announced, now);
+        let eligibility =
+            |node: &Announced| self.together.eligibility(order.attempt_id, &order.payload, node, &announced, now);
         let mut fitting: Vec<_> =
-            fitting.into_iter().map(|node| Candidate { standing: standing(&node), node }).collect();
+            fitting.into_iter().map(|node| Candidate { eligibility: eligibility(&node), node }).collect();
         // Where several codes fit several devices, the refusals are shared out: none has more to bear than it must.
         fitting.sort_by_cached_key(|candidate| self.together.borne(&candidate.node, &announced, now));
         Ok(fitting)

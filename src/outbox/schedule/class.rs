@@ -42,7 +42,7 @@ pub(super) enum Class {
 pub(super) fn class_of(code: i64) -> Class {
     let row = meaning_of(code);
     let most = row.tries;
-    match (row.disposition, row.ambiguous) {
+    match (row.remedy, row.ambiguous) {
         (Remedy::Bound | Remedy::DoneIfReadBack, _) => Class::ReadBackThenOperator,
         (Remedy::RetryInBindWindow, _) => Class::BindWindow,
         (Remedy::RetryWithBackOff, true) => Class::ReadBackThenRetry { most },
