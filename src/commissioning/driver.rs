@@ -22,7 +22,7 @@ use tracing::Instrument;
 use uuid::Uuid;
 
 pub(crate) use self::approach::Turn;
-use self::approach::{Found, Hold, Met};
+use self::approach::{Found, Hold};
 pub(crate) use self::record::bind_task;
 use self::record::{Draft, succeeding, unknown_discriminator};
 use self::run::{Run, now};
@@ -242,11 +242,7 @@ where
         turn: Turn<'_>,
         held: &mut Held<L::Pase, L::Case>,
     ) -> Result<(NodeRecord, Option<OutboxId>), CommissioningError> {
-        // The disk writes while the device is looked for and proves the passcode; nothing that it keeps is asked of it before.
-        let ((), met) = tokio::try_join!(self.begin(order), self.approach(run, order, turn))?;
-        let Met { found, pase, hold } = met;
-        let pase = Arc::new(pase);
-        (held.hold, held.pase) = (Some(hold), Some(Arc::clone(&pase)));
+        let (found, pase) = self.begin_and_approach(run, order, turn, held).await?;
         let fail_safe = run.attempt.fail_safe();
         // Its answer may get lost.
         if !run.stop.is_cancelled() {

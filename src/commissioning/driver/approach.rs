@@ -4,14 +4,17 @@
 use std::future::pending;
 use std::net::SocketAddr;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::timeout;
 
 use super::known::{Known, LOOKS_LIKE_OURS, Ours};
 use super::run::{Run, now};
-use super::{Commissioner, Order, Progress};
+use super::{Commissioner, Held, Order, Progress};
+use crate::commissioning::attempt::DeviceEvent;
 use crate::commissioning::candidates::{Candidate, Ending, Fruitless, Next, Search};
 use crate::commissioning::error::CommissioningError;
 use crate::commissioning::ports::{
@@ -31,6 +34,8 @@ const WINDOW_POLL: Duration = Duration::from_millis(300);
 const HEARD: Duration = Duration::from_secs(2);
 /// What a try must leave of its step, so that its own answer comes before the step's deadline.
 const MARGIN: Duration = Duration::from_millis(500);
+/// What a handshake is given to come to its end, where the attempt has failed without it.
+const HANDSHAKE_ENDS: Duration = Duration::from_secs(2);
 
 /// The attempt's turn: as many devices as configured are worked on at once. Asked for when there is a device to work on, so that
 /// nobody who searches holds up the others.
@@ -123,8 +128,46 @@ where
     S: NodeStore,
     J: AttestationJudge,
 {
+    /// Finds the device and proves the passcode while the disk notes the attempt; nothing that the disk keeps is asked of the
+    /// device before. An attempt that cannot be noted ends, but not in the middle of a handshake: the device would wait for the
+    /// rest, and say meanwhile that it is busy to whoever tries again.
+    pub(super) async fn begin_and_approach(
+        &self,
+        run: &mut Run<'_>,
+        order: &Order,
+        turn: Turn<'_>,
+        held: &mut Held<L::Pase, L::Case>,
+    ) -> Result<(Found, Arc<L::Pase>), CommissioningError> {
+        let ended = {
+            let (mut beginning, mut approaching) = (pin!(self.begin(order)), pin!(self.approach(run, order, turn)));
+            tokio::select! {
+                biased;
+                begun = &mut beginning => match begun {
+                    Ok(()) => Ok(approaching.await?),
+                    Err(error) => Err((error, timeout(HANDSHAKE_ENDS, approaching).await.ok().and_then(Result::ok))),
+                },
+                met = &mut approaching => match (met?, beginning.await) {
+                    (met, Ok(())) => Ok(met),
+                    (met, Err(error)) => Err((error, Some(met))),
+                },
+            }
+        };
+        let (begun, Met { found, pase, hold }) = match ended {
+            Ok(met) => (Ok(()), met),
+            Err((error, Some(met))) => (Err(error), met),
+            Err((error, None)) => return Err(error),
+        };
+        let pase = Arc::new(pase);
+        (held.hold, held.pase) = (Some(hold), Some(Arc::clone(&pase)));
+        if begun.is_err() {
+            // By itself, when PASE came about (Matter Core 5.5).
+            run.device(DeviceEvent::Armed);
+        }
+        begun.map(|()| (found, pase))
+    }
+
     /// From the code to a PASE session.
-    pub(super) async fn approach(
+    async fn approach(
         &self,
         run: &mut Run<'_>,
         order: &Order,

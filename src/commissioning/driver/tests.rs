@@ -71,8 +71,8 @@ fn expected(step: Step, failure: Failure) -> Option<(&'static str, Undone, Row)>
             Discover | Pase | ArmFailSafe | ReadInfo | Attestation | AddRoot | AddNoc | Network | Operational | Access,
             StoreFull,
         ) => None,
-        // It never got as far as the disk.
-        (Parse, StoreFull) => Some(("disk-full", Undone::Nothing, Row::None)),
+        // Nothing is noted, and the handshake that has begun meanwhile is not left half done.
+        (Parse, StoreFull) => Some(("disk-full", Undone::Expired, Row::None)),
         // A device that was asked nothing that it keeps.
         (Discover, Silent | Deadline) => failed("device-not-found", Undone::Nothing),
         (Discover | Pase, Stopped) => failed("daemon-stopping", Undone::Nothing),
