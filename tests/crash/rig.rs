@@ -174,7 +174,7 @@ impl Daemon {
             done = working => match done {
                 Ok(done) => Ok(Ended::Done(done)),
                 // A request that breaks off is how a dying daemon looks from outside.
-                Err(error) => match tokio::time::timeout(std::time::Duration::from_secs(1), child.wait()).await {
+                Err(error) => match tokio::time::timeout(std::time::Duration::from_secs(30), child.wait()).await {
                     Ok(status) => killed(status?),
                     Err(_) => Err(error),
                 },
