@@ -16,18 +16,19 @@ mod support {
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rs_matter::BasicCommData;
 use serde_json::{Value, json};
 
-use support::daemon::{Hub, MATTERBIND, Options, Running, VirtualDevice};
+use support::daemon::{Hub, MATTERBIND, Options, PATIENCE, Running, VirtualDevice};
 use support::lab::{Families, Lab};
 use support::matterjs::Lights;
 use support::slow_link::SlowLink;
 
 /// A hub that gives up early on devices that are not there.
 fn hasty() -> Options {
-    Options { commissioning: "discover_timeout = \"3s\"\nstep_timeout = \"8s\"".to_owned(), ..Options::default() }
+    Options { commissioning: "discover_timeout = \"10s\"\nstep_timeout = \"8s\"".to_owned(), ..Options::default() }
 }
 
 /// 11 digits for a device with that passcode and discriminator.
@@ -91,11 +92,11 @@ fn a_wrong_passcode_a_double_click_a_device_that_is_ours_and_the_limit_of_tries(
 
     // At its address the code is wrong. It is said soon, and the window stays open.
     let address = format!("10.77.0.2:{}", first.port);
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     let wrong = manual_code(first.passcode + 7, first.discriminator);
     hub.commission_fails(&wrong, &["--address", &address], "pase", "wrong-passcode", 4);
     let took = began.elapsed();
-    assert!(took < std::time::Duration::from_secs(12), "a wrong passcode is told after {took:?}");
+    assert!(took < Duration::from_secs(20), "a wrong passcode is told after {took:?}");
     no_nodes(&hub);
 
     // Somebody clicks three times.
@@ -363,9 +364,16 @@ fn a_cloud_that_is_down_or_talks_nonsense() {
     let (exit, result) = hub.commission(&devices[0].qr, &["--wait-bind", "1s"]);
     assert_eq!((exit, &result["outcome"]), (6, &json!("commissioned")), "{result:#}");
     assert_eq!(result["bind"]["state"], "pending", "{result:#}");
-    let rows = hub.outbox();
-    assert_eq!((rows.len(), &rows[0]["kind"], &rows[0]["state"]), (1, &json!("bind"), &json!("pending")), "{rows:#?}");
-    assert!(!rows[0]["last_message"].as_str().unwrap().is_empty(), "{rows:#?}");
+    let give_up = Instant::now() + PATIENCE;
+    loop {
+        let rows = hub.outbox();
+        assert_eq!((rows.len(), &rows[0]["kind"]), (1, &json!("bind")), "{rows:#?}");
+        let has_been_tried = rows[0]["last_message"].as_str().is_some_and(|text| !text.is_empty());
+        if rows[0]["state"] == "pending" && has_been_tried {
+            break;
+        }
+        assert!(Instant::now() < give_up, "{rows:#?}");
+    }
     // It survives the daemon's death, and settles when the cloud is there.
     hub.kill_daemon();
     drop(log);

@@ -7,7 +7,6 @@
 mod support {
     pub mod daemon;
     pub mod lab;
-    pub mod slow_link;
 }
 
 use std::fs;
@@ -21,11 +20,10 @@ use serde_json::Value;
 
 use support::daemon::{Hub, Options, PATIENCE, VirtualDevice};
 use support::lab::{Families, Lab};
-use support::slow_link::SlowLink;
 
 /// A hub that gives up early on devices that are not there.
 fn hasty() -> Options {
-    Options { commissioning: "discover_timeout = \"3s\"\nstep_timeout = \"8s\"".to_owned(), ..Options::default() }
+    Options { commissioning: "discover_timeout = \"10s\"\nstep_timeout = \"8s\"".to_owned(), ..Options::default() }
 }
 
 fn no_nodes(hub: &Hub<'_>) {
@@ -117,7 +115,10 @@ fn a_disk_that_is_full() {
     let Some(disk) = SmallDisk::new("4m") else { return };
     let storage = tempfile::tempdir().unwrap();
     let device = VirtualDevice::start(&lab, storage.path(), &["--port", "5650", "--serial-number", "DISK1"]);
-    let mut hub = Hub::new(&lab, Options { state_dir: Some(disk.0.path().join("state")), ..hasty() });
+    let fifo = storage.path().join("hold");
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0).unwrap();
+    let environment = vec![(failpoint::VARIABLE.to_owned(), format!("case.opened@{}", fifo.display()))];
+    let mut hub = Hub::new(&lab, Options { state_dir: Some(disk.0.path().join("state")), environment, ..hasty() });
     hub.start_cloud();
     hub.start_daemon();
 
@@ -142,10 +143,8 @@ fn a_disk_that_is_full() {
     no_nodes(&hub);
 
     // In the middle of it: what cannot be recorded is undone on the device.
-    let link = SlowLink::to(&lab, 5650);
-    let mut attempt = hub.spawn_cli(["commission", &device.qr, "--events", "--address", &link.address()]);
-    attempt.wait_for_step("operational");
-    disk.fill();
+    let attempt = hub.spawn_cli(["commission", &device.qr, "--json"]);
+    while_it_holds(&fifo, || disk.fill());
     let (exit, failure) = attempt.result();
     let step = failure["step"].as_str().unwrap_or_default().to_owned();
     hub.check_failure(exit, &failure, &step, "disk-full", 1);
@@ -153,6 +152,7 @@ fn a_disk_that_is_full() {
     // It restarts on the full disk or says why not; with room it goes on as if nothing had been.
     disk.free();
     hub.kill_daemon();
+    hub.environment.clear();
     hub.start_daemon();
     no_nodes(&hub);
     let result = hub.commission_and_bind(&device.qr);

@@ -93,7 +93,7 @@ fn drift_of_each_kind_is_named_and_mended() {
     let node = hub.commission_and_bind(&lights.lights[0].qr);
     let light = NodeId(node["node_id"].as_u64().unwrap());
     let which = json!({ "product_key": node["product_key"], "device_key": node["device_key"] });
-    assert_eq!(sync(&hub).0, 0);
+    hub.synced("match");
 
     hub.cloud_call("POST", "/sim/drop-binding", &which);
     is_named_and_mended(&hub, "cloud-missing", "bind");

@@ -187,9 +187,13 @@ fn every_command(lab: &Lab, hub: &Hub<'_>, light: &Light) {
         (fault["endpoint"], fault["times"]) = (json!(endpoint), json!(times));
         hub.cloud_call("POST", "/sim/fault", &fault);
     };
+    // It may have reset itself a moment ago.
+    let mut watch = hub.spawn_cli(["discover", "--watch", "--lan", "--json"]);
+    watch.wait_for("the light", |line| line["discriminator"] == light.discriminator);
+    watch.kill();
     // Busy for long, so that the message is seen while the row waits.
     fault("deviceBindingByWifi", &json!({ "code": 5032, "msg": TEXTS.concat() }), 30);
-    let events = hub.cli(["commission", &light.qr, "--events", "--device-key", "EVIL0001", "--wait-bind", "2s"]);
+    let events = hub.cli(["commission", &light.qr, "--events", "--device-key", "EVIL0001", "--wait-bind", "10s"]);
     for line in events.stdout.lines() {
         assert_plain("commission --events", line);
         assert_plain_json("commission --events", &serde_json::from_str(line).unwrap());
