@@ -160,7 +160,7 @@ where
         let pase = Arc::new(pase);
         (held.hold, held.pase) = (Some(hold), Some(Arc::clone(&pase)));
         if begun.is_err() {
-            // By itself, when PASE came about (Matter Core 5.5).
+            // The device armed it by itself when PASE came about (Matter Core 5.5).
             run.device(DeviceEvent::Armed);
         }
         begun.map(|()| (found, pase))
