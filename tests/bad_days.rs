@@ -96,7 +96,7 @@ fn a_wrong_passcode_a_double_click_a_device_that_is_ours_and_the_limit_of_tries(
     let wrong = manual_code(first.passcode + 7, first.discriminator);
     hub.commission_fails(&wrong, &["--address", &address], "pase", "wrong-passcode", 4);
     let took = began.elapsed();
-    assert!(took < Duration::from_secs(20), "a wrong passcode is told after {took:?}");
+    assert!(took < Duration::from_secs(12), "a wrong passcode is told after {took:?}");
     no_nodes(&hub);
 
     // Somebody clicks three times.

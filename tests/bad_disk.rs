@@ -114,10 +114,8 @@ fn a_disk_that_is_full() {
     let Some(lab) = Lab::new(Families::Both) else { return };
     let Some(disk) = SmallDisk::new("4m") else { return };
     let storage = tempfile::tempdir().unwrap();
-    let device = VirtualDevice::start(&lab, storage.path(), &["--port", "5650", "--serial-number", "DISK1"]);
-    let fifo = storage.path().join("hold");
-    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0).unwrap();
-    let environment = vec![(failpoint::VARIABLE.to_owned(), format!("case.opened@{}", fifo.display()))];
+    let device = VirtualDevice::start(&lab, storage.path(), &["--serial-number", "DISK1"]);
+    let (fifo, environment) = hold_at("case.opened", storage.path());
     let mut hub = Hub::new(&lab, Options { state_dir: Some(disk.0.path().join("state")), environment, ..hasty() });
     hub.start_cloud();
     hub.start_daemon();
@@ -173,6 +171,14 @@ fn refuses_to_start(hub: &mut Hub<'_>, hint: &str, exit: i32) {
     assert!(log[before..].contains(hint), "no {hint:?} in:\n{}", &log[before..]);
 }
 
+/// A daemon with these variables holds at its failpoint until the FIFO has been opened and closed.
+fn hold_at(point: &str, storage: &Path) -> (PathBuf, Vec<(String, String)>) {
+    let fifo = storage.join("hold");
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0).unwrap();
+    let variable = (failpoint::VARIABLE.to_owned(), format!("{point}@{}", fifo.display()));
+    (fifo, vec![variable])
+}
+
 /// Runs `act` while the daemon holds at its failpoint.
 fn while_it_holds(fifo: &Path, act: impl FnOnce()) {
     let (reached, wait) = channel();
@@ -191,9 +197,7 @@ fn a_disk_that_fills_up_just_before_the_record() {
     let Some(disk) = SmallDisk::new("4m") else { return };
     let storage = tempfile::tempdir().unwrap();
     let device = VirtualDevice::start(&lab, storage.path(), &["--serial-number", "DISK2"]);
-    let fifo = storage.path().join("hold");
-    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0).unwrap();
-    let environment = vec![(failpoint::VARIABLE.to_owned(), format!("complete.after@{}", fifo.display()))];
+    let (fifo, environment) = hold_at("complete.after", storage.path());
     let state_dir = Some(disk.0.path().join("state"));
     let mut hub = Hub::new(&lab, Options { state_dir, environment, ..hasty() });
     hub.start_cloud();

@@ -202,7 +202,7 @@ fn a_device_with_one_radio_is_met_as_soon_as_it_is_on_the_network() {
         let (exit, result) = rig.hub.commission(&device.qr, &["--no-bind"]);
         assert_eq!(exit, 0, "{way}: {result:#}\n{}", rig.hub.daemon_log());
         eprintln!("{way}: {}", result["timings_ms"]);
-        assert!(timing(&result, "operational") < 15_000, "{way}: lost link to CASE: {result:#}");
+        assert!(timing(&result, "operational") < 5_000, "{way}: lost link to CASE: {result:#}");
     }
 }
 
@@ -263,8 +263,7 @@ fn a_wrong_passcode_is_told_within_five_seconds_and_the_window_stays_open() {
     // The manual code of the same discriminator with another passcode.
     let failure = rig.hub.commission_fails("34970112332", &[], "pase", "wrong-passcode", 4);
     let took = began.elapsed();
-    // Looking for it to the end would take twenty.
-    assert!(took < Duration::from_secs(15), "{took:?}: {failure:#}");
+    assert!(took < Duration::from_secs(7), "{took:?}: {failure:#}");
     let (exit, result) = rig.hub.commission(&device.qr, &["--no-bind"]);
     assert_eq!(exit, 0, "{result:#}\n{}", rig.hub.daemon_log());
 }
@@ -441,7 +440,7 @@ fn a_hub_without_bluetooth_says_so_at_once_and_works_on_the_network() {
     let boxed = VirtualDevice::start(&lab, &directory.path().join("a"), &["--ble", &air, "--discriminator", "77"]);
     let began = Instant::now();
     let failure = hub.commission_fails(&boxed.qr, &[], "discover", "bluetooth-unavailable", 4);
-    assert!(began.elapsed() < Duration::from_secs(15), "{failure:#}");
+    assert!(began.elapsed() < Duration::from_secs(5), "{failure:#}");
     assert!(failure["message"].as_str().unwrap().contains("switched off in the configuration"), "{failure:#}");
     let mut watch = hub.spawn_cli(["discover", "--watch", "--json"]);
     let said = watch.wait_for("why Bluetooth hears nobody", |line| line["event"] == "bluetooth-unavailable");

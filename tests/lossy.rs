@@ -204,14 +204,14 @@ async fn dead_addresses_cost_a_moment_each() {
     let pase = link.open_pase(&peers, &passcode(), BUDGET).await.unwrap();
     eprintln!("PASE past six dead addresses: {} ms", begin.elapsed().as_millis());
     assert_eq!(pase.peer(), device.address.into());
-    assert!(begin.elapsed() < BUDGET, "{:?}", begin.elapsed());
+    assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
     pase.arm_fail_safe(Duration::ZERO).await.unwrap();
     drop(pase);
     drop(commission(&link, NodeId(6), device.address).await.unwrap());
     let begin = Instant::now();
     let case = link.open_case(NodeId(6), &addresses, BUDGET).await.unwrap();
     eprintln!("CASE past six dead addresses: {} ms", begin.elapsed().as_millis());
-    assert!(begin.elapsed() < BUDGET, "{:?}", begin.elapsed());
+    assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
     case.current_fabric_index().await.unwrap();
 
     let begin = Instant::now();
@@ -219,8 +219,7 @@ async fn dead_addresses_cost_a_moment_each() {
         panic!("nobody is there")
     };
     assert!(matches!(&tried[..], [(address, NoAnswer::NoRoute(_))] if *address == forbidden.into()), "{tried:?}");
-    // Who is silent is given up after six seconds.
-    assert!(begin.elapsed() < Duration::from_secs(6), "a send that fails is not waited for: {:?}", begin.elapsed());
+    assert!(begin.elapsed() < Duration::from_secs(2), "a send that fails is not waited for: {:?}", begin.elapsed());
 }
 
 /// An address that was given to another node of the fabric does not spoil the right one, and says who is not there.

@@ -212,10 +212,14 @@ fn an_installer_does_a_day_on_the_page() {
     browser.click("[data-sync=look_only]");
     browser.see("All agree.");
     browser.wait("!document.querySelector('[data-sync]').disabled");
-    browser.eval("document.getElementById('sync-now').textContent = ''");
+    // The buttons are disabled while it compares, which may be too short to be seen by looking again and again.
+    browser.eval(
+        "{ const button = document.querySelector('[data-sync]'); \
+         new MutationObserver(() => { window.wasDisabled ||= button.disabled }).observe(button, { attributes: true }); }",
+    );
     browser.click("[data-sync='']");
-    browser.wait("document.getElementById('sync-now').textContent.includes('All agree.')");
-    browser.wait("!document.querySelector('[data-sync]').disabled && document.getElementById('sync-bar').hidden");
+    browser.wait("window.wasDisabled && !document.querySelector('[data-sync]').disabled && document.getElementById('sync-bar').hidden");
+    browser.see("All agree.");
     browser.picture("day-10-sync");
 
     // What happened can be found.

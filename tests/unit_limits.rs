@@ -441,6 +441,7 @@ fn a_second_term_hurries() {
     let mut asked = [0; 12];
     half_body.read_exact(&mut asked).unwrap();
     assert_eq!(&asked, b"HTTP/1.1 100");
+    let begun = Instant::now();
     daemon.signal(Signal::TERM);
     // Signals of one kind that wait are one: the first must have been seen.
     let mut rest = Vec::new();
@@ -449,7 +450,6 @@ fn a_second_term_hurries() {
     {
         std::thread::sleep(Duration::from_millis(20));
     }
-    let begun = Instant::now();
     daemon.signal(Signal::TERM);
     assert_eq!(daemon.process.wait().unwrap().code(), Some(0));
     let took = begun.elapsed();
