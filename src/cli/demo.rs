@@ -109,7 +109,10 @@ async fn play(
     for device in &mut devices {
         codes.push(device.ready_code().await?);
     }
-    progress(&format!("{} virtual devices are ready", codes.len()));
+    progress(&match codes.len() {
+        1 => "1 virtual device is ready".to_owned(),
+        count => format!("{count} virtual devices are ready"),
+    });
     let client = AdminClient::new(&directory.join("admin.sock"))?;
     wait_until_ready(&client, &daemon).await?;
     progress("the daemon is ready");
@@ -365,9 +368,12 @@ fn show(outcome: &Outcome, paint: Paint) -> Result<(), CliError> {
     }
     let total = outcome.timings_ms.get("total").copied().unwrap_or_default();
     let commission = outcome.timings_ms.get("commission_and_bind").copied().unwrap_or_default();
-    let count = outcome.nodes.len();
+    let (count, devices) = match outcome.nodes.len() {
+        1 => (1, "device"),
+        count => (count, "devices"),
+    };
     output::line(&format!(
-        "\n{count} devices commissioned and bound in {}, {} in all: device, record and cloud {}",
+        "\n{count} {devices} commissioned and bound in {}, {} in all: device, record and cloud {}",
         output::duration(commission),
         output::duration(total),
         if outcome.in_sync { paint.tone(Tone::Good, "agree") } else { paint.tone(Tone::Bad, "do not agree") },
