@@ -86,7 +86,7 @@ pub(crate) async fn run(config: Config, stop: CancellationToken, hurry: Cancella
         Err(error) => {
             // Whoever reads the admin log later must find out why the daemon was not there. That it was not there again and
             // again for the same reason must not push out what else happened.
-            let message = plain::with_causes(&error);
+            let message = plain::with_causes(error.as_ref());
             let last = journal.query(JournalFilter { limit: Some(1), ..JournalFilter::default() }).await;
             let told = last.is_ok_and(|last| last.iter().any(|e| e.kind == "start-failed" && e.message == message));
             let event = Event::new(Timestamp::now(), Level::Error, "start-failed", message);

@@ -12,6 +12,7 @@ use self::client::AdminClient;
 use self::exit::{CliError, ExitCode};
 use self::output::{Colour, Paint, Tone};
 use crate::config::load::SOCKET_VARIABLE;
+use crate::plain;
 
 pub(crate) mod access;
 pub(crate) mod admin;
@@ -274,7 +275,7 @@ impl Command {
 /// Says what went wrong: a person on stderr, a script also on stdout.
 fn report(global: &Global, json: JsonFailure, error: &CliError) {
     let paint = Paint::stderr(global.color);
-    output::note(&format!("{} {error}", paint.tone(Tone::Bad, "error:")));
+    output::note(&format!("{} {}", paint.tone(Tone::Bad, "error:"), plain::with_causes(error)));
     if !error.hint().is_empty() {
         output::note(&format!("{} {}", paint.tone(Tone::Strong, "hint:"), error.hint()));
     }

@@ -94,7 +94,7 @@ pub enum LoadError {
     #[error("{} does not exist", .0.display())]
     Missing(PathBuf),
     /// It cannot be read.
-    #[error("{} cannot be read: {source}", path.display())]
+    #[error("{} cannot be read", path.display())]
     Unreadable { path: PathBuf, source: io::Error },
     /// Others may read it.
     #[error("{} has mode {mode:03o}, others than its owner may read the fabric's keys: chmod 600 it", path.display())]
@@ -136,7 +136,7 @@ pub enum SaveError {
     #[error("{} exists already", .0.display())]
     Exists(PathBuf),
     /// The disk says no; the earlier file stands.
-    #[error("{} cannot be written: {source}", path.display())]
+    #[error("{} cannot be written", path.display())]
     Io { path: PathBuf, source: io::Error },
     /// The sealing library failed.
     #[error("the bundle cannot be sealed: {0}")]

@@ -22,6 +22,7 @@ use crate::attestation::revocation::{REVOCATION_SIZE_MAX, RevocationFormatError}
 use crate::attestation::trust::{PAA_SIZE_MAX, PaaRejected, TrustStore};
 use crate::attestation::{Material, Report, certification_declaration::DECLARATION_SIZE_MAX, verify_material};
 use crate::config::{AllowTest, AttestationConfig, AttestationPolicy};
+use crate::plain;
 
 /// The name of the record of the last successful fetch, in a PAA directory.
 pub(crate) const FETCHED_FILE: &str = "fetched.json";
@@ -31,7 +32,7 @@ const PEM_CERTIFICATES_MAX: usize = 1000;
 
 /// A file that was left out, and why.
 #[derive(Debug, thiserror::Error)]
-#[error("{}: {reason}", path.display())]
+#[error("{}", path.display())]
 pub(crate) struct Quarantined {
     pub path: PathBuf,
     #[source]
@@ -302,7 +303,7 @@ pub(crate) struct VerifyFilesError {
     pub path: PathBuf,
     /// What it says.
     #[source]
-    pub source: QuarantineReason,
+    pub source: io::Error,
 }
 
 /// What `matterbind attestation verify --json` prints.
@@ -366,7 +367,7 @@ pub(crate) fn verify_files(
         verdict: verdict.outcome,
         findings: report.findings.clone(),
         report,
-        quarantined: loaded.quarantined.iter().map(ToString::to_string).collect(),
+        quarantined: loaded.quarantined.iter().map(|left_out| plain::with_causes(left_out)).collect(),
     })
 }
 
@@ -374,8 +375,8 @@ pub(crate) fn verify_files(
 fn read_evidence(path: &Path) -> Result<Vec<u8>, VerifyFilesError> {
     let fail = |source| VerifyFilesError { path: path.to_owned(), source };
     let mut bytes = Vec::new();
-    let file = fs::File::open(path).map_err(|error| fail(error.into()))?;
-    file.take(16 * DECLARATION_SIZE_MAX as u64).read_to_end(&mut bytes).map_err(|error| fail(error.into()))?;
+    let file = fs::File::open(path).map_err(fail)?;
+    file.take(16 * DECLARATION_SIZE_MAX as u64).read_to_end(&mut bytes).map_err(fail)?;
     // PEM that does not decode is no certificate either: the verification says so.
     Ok(certificates(&bytes).ok().and_then(|all| all.into_iter().next()).unwrap_or(bytes))
 }
@@ -420,7 +421,7 @@ mod tests {
         assert_eq!(loaded.trust.paa_count(), 2);
         let names: Vec<_> = loaded.quarantined.iter().map(|it| it.path.file_name().unwrap()).collect();
         assert_eq!(names, ["broken.pem", "dac.der", "empty.der", "bad.json"]);
-        assert!(loaded.quarantined[1].to_string().contains("it is no PAA"), "{}", loaded.quarantined[1]);
+        assert!(plain::with_causes(&loaded.quarantined[1]).contains("it is no PAA"), "{:?}", loaded.quarantined[1]);
     }
 
     #[test]

@@ -137,11 +137,11 @@ impl Store {
         opened
             .connection
             .execute("UPDATE attempts SET state = 'interrupted', ended_at = ?1 WHERE state = 'running'", [micros(now)])
-            .map_err(|source| OpenError::Sqlite { database: database.clone(), source })?;
+            .map_err(|cause| OpenError::Sqlite { database: database.clone(), cause })?;
         let (jobs, queue) = mpsc::channel(QUEUE);
         let (stored, _) = broadcast::channel(STREAM);
         let writer = journal::Writer::new(&opened.connection, stored.clone())
-            .map_err(|source| OpenError::Sqlite { database: database.clone(), source })?;
+            .map_err(|cause| OpenError::Sqlite { database: database.clone(), cause })?;
         let empties_log = Arc::new(AtomicBool::new(false));
         let empties = Arc::clone(&empties_log);
         let seal = SharedSeal::default();

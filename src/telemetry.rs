@@ -60,10 +60,10 @@ static FILTER: OnceLock<Replace> = OnceLock::new();
 pub(crate) enum TelemetryError {
     /// The filter does not parse.
     #[error("log.level: {0}")]
-    Filter(#[from] tracing_subscriber::filter::ParseError),
+    Filter(tracing_subscriber::filter::ParseError),
     /// journald was asked for and is not there.
-    #[error("log.format = \"journald\", but journald cannot be reached: {0}")]
-    Journald(io::Error),
+    #[error("log.format = \"journald\", but journald cannot be reached")]
+    Journald(#[source] io::Error),
     /// Diagnostics were not set up here.
     #[error("there is no filter to replace")]
     NoFilter,
@@ -79,7 +79,7 @@ pub(crate) enum TelemetryError {
 /// # Errors
 /// The filter is wrong, or journald was asked for by name and is not there.
 pub(crate) fn init(config: &LogConfig, verbose: u8) -> Result<(), TelemetryError> {
-    let filter: Targets = directives(&config.level, verbose).parse()?;
+    let filter: Targets = directives(&config.level, verbose).parse().map_err(TelemetryError::Filter)?;
     let layer = output(config.format)?;
     let caps = Caps::new(verbose > 0 || config.level.contains("rs_matter"));
     let limiter = Arc::clone(&caps.limiter);
@@ -97,7 +97,7 @@ pub(crate) fn init(config: &LogConfig, verbose: u8) -> Result<(), TelemetryError
 /// # Errors
 /// The filter is wrong; the earlier one stays.
 pub(crate) fn reload(config: &LogConfig, verbose: u8) -> Result<(), TelemetryError> {
-    let filter: Targets = directives(&config.level, verbose).parse()?;
+    let filter: Targets = directives(&config.level, verbose).parse().map_err(TelemetryError::Filter)?;
     match FILTER.get() {
         Some(replace) if replace(filter) => Ok(()),
         _ => Err(TelemetryError::NoFilter),

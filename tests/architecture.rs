@@ -1,5 +1,5 @@
 //! Who may import whom: the `crate::` paths of src/ against a table of allowed edges, each with its reason. And how long a
-//! file may be.
+//! file may be, and that no error says its source itself.
 //!
 //! An edge that is not in the table is a decision: move the code, or add the edge and say why.
 
@@ -265,6 +265,31 @@ fn libraries_stay_behind_their_fences() {
         }
     }
     assert!(outside.is_empty(), "{}", outside.join("\n"));
+}
+
+#[test]
+fn no_error_says_what_its_source_says() {
+    let mut twice = Vec::new();
+    for source in sources() {
+        for error in source.code.split("#[error(").skip(1) {
+            // A variant ends where the next one's text begins, the last one with its enum.
+            let (text, rest) = error.split_once(")]").unwrap_or((error, ""));
+            let variant = rest.split("\n}").next().unwrap();
+            let cause = if variant.contains("(#[from] ") || variant.contains("(#[source] ") {
+                "0"
+            } else if let Some((_, field)) = variant.split_once("#[source]") {
+                field.split(':').next().unwrap().split_whitespace().last().unwrap()
+            } else if variant.contains(" source: ") {
+                "source"
+            } else {
+                continue;
+            };
+            if text.contains(&format!("{{{cause}")) || text.contains(&format!(".{cause}")) {
+                twice.push(format!("{}: {}", source.path.display(), text.trim()));
+            }
+        }
+    }
+    assert!(twice.is_empty(), "whoever prints an error prints its sources:\n{}", twice.join("\n"));
 }
 
 #[test]

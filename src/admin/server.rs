@@ -80,7 +80,7 @@ pub enum BindError {
         source: io::Error,
     },
     /// The token cannot be read.
-    #[error("admin.token_file: {0}; {how}", how = bearer::HOW)]
+    #[error("admin.token_file cannot be used; {how}", how = bearer::HOW)]
     Token(#[from] bearer::TokenError),
 }
 

@@ -76,7 +76,7 @@ struct Kept {
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A configured file.
-    #[error("{}: {source}", path.display())]
+    #[error("{} cannot be read", path.display())]
     File { path: PathBuf, source: io::Error },
     /// What was read is no certificate with its key.
     #[error("the certificate for TLS cannot be used: {0}")]

@@ -12,6 +12,7 @@ use crate::admin::server::AdminServer;
 use crate::admin::tls::{KeyPair, SELF_MADE, Tls, TlsError};
 use crate::config::{Config, secret_file};
 use crate::hub::controllers::Front;
+use crate::plain;
 use crate::store::Store;
 
 /// How often the configured files are looked at. Whoever renews a certificate does it weeks before the old one ends.
@@ -101,7 +102,7 @@ impl Files {
 }
 
 fn tell_once(told: &mut Option<String>, error: &TlsError) {
-    let text = error.to_string();
+    let text = plain::with_causes(error);
     if told.as_ref() != Some(&text) {
         tracing::warn!(error = %text, "the changed certificate cannot be used; the one before stays");
         *told = Some(text);

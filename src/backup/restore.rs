@@ -40,16 +40,16 @@ pub(crate) enum RestoreError {
     /// The backup's database and keys are of two fabrics.
     #[error("the records of this backup are of another fabric than its keys")]
     OtherFabric,
-    #[error("{}: {source}", path.display())]
+    #[error("{} cannot be written", path.display())]
     Io { path: PathBuf, source: io::Error },
     /// The store refuses.
-    #[error("the restored records cannot be used: {0}")]
+    #[error("the restored records cannot be used")]
     Store(#[from] StoreError),
     /// The keys cannot be written.
     #[error(transparent)]
     Keys(#[from] SaveError),
     /// The restored keys do not sign.
-    #[error("the restored keys cannot be used: {0}")]
+    #[error("the restored keys cannot be used")]
     Credentials(#[from] CredentialError),
 }
 

@@ -11,6 +11,7 @@ use crate::config::load::Secrets;
 use crate::dcl::{self, refresh::Refresh};
 use crate::ownership::{self, ActingFor};
 use crate::paa::{self, EvidenceFiles};
+use crate::plain;
 
 /// `attestation`
 #[derive(Debug, clap::Args)]
@@ -98,7 +99,7 @@ fn verify(global: &Global, args: &VerifyArgs) -> Result<ExitCode, CliError> {
         product_id: args.product_id,
     };
     let result = paa::verify_files(&files, &paa_dirs, revocations.as_deref(), Timestamp::now())
-        .map_err(|error| CliError::Usage(format!("{:#}", anyhow::Error::new(error))))?;
+        .map_err(|error| CliError::Usage(plain::with_causes(&error)))?;
     if args.json {
         output::json(&result)?;
     } else {

@@ -34,8 +34,9 @@ pub(crate) type Lines = BoxStream<'static, Result<String, CliError>>;
 /// # Errors
 /// It does not answer, or not with a dataset.
 pub(crate) async fn active_dataset(url: &str) -> Result<OperatorSecret, CliError> {
-    let failed =
-        |error: reqwest::Error| CliError::Usage(format!("the border router did not tell its dataset: {error}"));
+    let failed = |error: reqwest::Error| {
+        CliError::Usage(format!("the border router did not tell its dataset: {}", plain::with_causes(&error)))
+    };
     let _ = rustls::crypto::ring::default_provider().install_default();
     // It is in the home, where no proxy leads.
     let http = reqwest::Client::builder().no_proxy().timeout(PLAIN).build().map_err(failed)?;

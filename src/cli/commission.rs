@@ -22,6 +22,7 @@ use crate::admin::wire::{
 };
 use crate::bind::{BindState, BindStatus};
 use crate::onboarding::SetupCode;
+use crate::plain;
 use crate::secret::BindingCode;
 
 const EXAMPLES: &str = "\
@@ -284,7 +285,8 @@ fn finish(mut results: Vec<(u64, Outcome)>, args: &CommissionArgs, err: Paint) -
         _ => {
             for (_, result) in &results {
                 if let Err(error) = result {
-                    output::note(&format!("{} {error}. {}", err.tone(Tone::Bad, "error:"), error.hint()));
+                    let said = plain::with_causes(error);
+                    output::note(&format!("{} {said}. {}", err.tone(Tone::Bad, "error:"), error.hint()));
                 }
             }
         }

@@ -110,7 +110,7 @@ fn started_wrong(error: anyhow::Error) -> CliError {
                 Some(OpenError::Missing { .. } | OpenError::Damaged { .. } | OpenError::NewerVersion { .. })
             )
     });
-    if lasting { CliError::Usage(plain::with_causes(&error)) } else { CliError::Other(error) }
+    if lasting { CliError::Usage(plain::with_causes(error.as_ref())) } else { CliError::Other(error) }
 }
 
 /// Everything that a signal may ask of the daemon. None ends it without a drain but those that no process can catch.

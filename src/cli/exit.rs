@@ -160,7 +160,7 @@ pub enum CliError {
     #[error("{0}")]
     Usage(String),
     /// The configuration is wrong.
-    #[error("{0}")]
+    #[error(transparent)]
     Config(#[from] ConfigMistakes),
     /// Nobody listens on the socket, or we may not connect.
     #[error("the daemon cannot be reached at {}: {cause}", socket.display())]
@@ -173,7 +173,7 @@ pub enum CliError {
         denied: bool,
     },
     /// The daemon refused or failed.
-    #[error("{0}")]
+    #[error(transparent)]
     Api(#[from] Refusal),
     /// The daemon was there and has gone in the middle of an answer, or it says nothing.
     #[error("the daemon's answer {what}")]
@@ -195,7 +195,7 @@ pub enum CliError {
     #[error("the daemon's answer {0}")]
     Answer(String),
     /// stdout, stdin or a file.
-    #[error("{what}: {source}")]
+    #[error("{what}")]
     Io {
         /// What was read or written.
         what: String,
@@ -206,7 +206,7 @@ pub enum CliError {
     #[error("`matterbind {0}` is not available in this build")]
     NotInThisBuild(&'static str),
     /// Whatever else a command of the daemon's side says.
-    #[error("{}", plain::with_causes(.0))]
+    #[error(transparent)]
     Other(#[from] anyhow::Error),
 }
 
@@ -288,7 +288,7 @@ impl CliError {
             Self::Io { .. } => ("io", Disposition::UserAction),
             Self::Answer(_) | Self::Other(_) => ("internal", Disposition::Bug),
         };
-        Refusal::new(code, disposition, self.to_string(), self.hint())
+        Refusal::new(code, disposition, plain::with_causes(self), self.hint())
     }
 }
 

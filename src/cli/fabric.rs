@@ -295,7 +295,7 @@ fn unlock(args: &DecryptArgs) -> Result<Unlock, CliError> {
     let Some(path) = &args.identity else {
         return Ok(Unlock::Passphrase(passphrase(args.passphrase_file.as_deref(), false)?));
     };
-    let text = secret_file::read(path).map_err(|error| CliError::Usage(error.to_string()))?;
+    let text = secret_file::read(path).map_err(|error| CliError::Usage(plain::with_causes(&error)))?;
     let none = || CliError::Usage(format!("{} holds no age identity", path.display()));
     Identity::read(text.expose()).map(Unlock::Identity).ok_or_else(none)
 }
@@ -349,8 +349,8 @@ fn restore(global: &Global, args: RestoreArgs) -> Result<ExitCode, CliError> {
     Ok(ExitCode::Done)
 }
 
-fn refused(code: &str, error: &dyn std::error::Error, hint: &str) -> CliError {
-    CliError::Api(Refusal::new(code, Disposition::UserAction, error.to_string(), hint))
+fn refused(code: &str, error: &(dyn std::error::Error + 'static), hint: &str) -> CliError {
+    CliError::Api(Refusal::new(code, Disposition::UserAction, plain::with_causes(error), hint))
 }
 
 /// Whether [`write_private`] could, for those who have something done first that cannot be undone.
@@ -397,7 +397,7 @@ pub(super) fn write_private(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
 pub(crate) fn passphrase(file: Option<&Path>, is_new: bool) -> Result<OperatorSecret, CliError> {
     let stdin_error = |source| CliError::Io { what: "reading the passphrase".to_owned(), source };
     let secret = match file {
-        Some(file) => secret_file::read(file).map_err(|error| CliError::Usage(error.to_string()))?,
+        Some(file) => secret_file::read(file).map_err(|error| CliError::Usage(plain::with_causes(&error)))?,
         None if std::io::stdin().is_terminal() => {
             let first = OperatorSecret::new(rpassword::prompt_password("Passphrase: ").map_err(stdin_error)?);
             if is_new {

@@ -16,6 +16,7 @@ use super::progress::ProgressLine;
 use super::{Global, numbers};
 use crate::admin::wire::{CommissionRequest, CommissionResult, Failure};
 use crate::onboarding::SetupCode;
+use crate::plain;
 use crate::secret::BindingCode;
 
 /// The columns, of which only the first is needed.
@@ -280,7 +281,10 @@ fn summary(line: u64, result: &Outcome, paint: Paint) -> String {
             let mark = paint.tone(Tone::Bad, "✘");
             format!("{mark} line {line}: {} ({}); {}", failure.message, failure.code, failure.hint)
         }
-        Err(error) => format!("{} line {line}: {error}. {}", paint.tone(Tone::Bad, "✘"), error.hint()),
+        Err(error) => {
+            let (mark, said) = (paint.tone(Tone::Bad, "✘"), plain::with_causes(error));
+            format!("{mark} line {line}: {said}. {}", error.hint())
+        }
     }
 }
 

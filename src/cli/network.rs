@@ -11,6 +11,7 @@ use super::output::{self, local, or_dash};
 use super::{Global, block_on};
 use crate::admin::wire::{NetworkList, NetworkOrder};
 use crate::config::secret_file;
+use crate::plain;
 use crate::secret::{OperatorSecret, WifiPassword};
 
 mod otbr;
@@ -147,7 +148,7 @@ fn order(kind: SetCommand) -> Result<NetworkOrder, CliError> {
 }
 
 fn read_file(file: &std::path::Path) -> Result<OperatorSecret, CliError> {
-    secret_file::read(file).map_err(|error| CliError::Usage(error.to_string()))
+    secret_file::read(file).map_err(|error| CliError::Usage(plain::with_causes(&error)))
 }
 
 /// From the terminal without echo, else from stdin's first line.

@@ -378,7 +378,7 @@ async fn remove_many(
                 codes.push(error.exit_code());
                 if !json {
                     let word = paint.tone(Tone::Bad, "Not removed");
-                    output::line(&format!("{word} node {node}: {error}\n  {}", error.hint()))?;
+                    output::line(&format!("{word} node {node}: {}\n  {}", plain::with_causes(&error), error.hint()))?;
                 }
                 let mut document = serde_json::to_value(error.document()).unwrap_or_default();
                 document["node"] = node.to_string().into();

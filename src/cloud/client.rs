@@ -42,7 +42,7 @@ const MAX_PAGES: usize = 4000;
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
     /// `cloud.base_url` is no URL.
-    #[error("cloud.base_url is no URL: {source}")]
+    #[error("cloud.base_url is no URL")]
     BaseUrl {
         #[source]
         source: <reqwest::Url as std::str::FromStr>::Err,

@@ -23,6 +23,7 @@ use crate::config::CloudConfig;
 use crate::config::secret_file::{self, SecretFileError};
 use crate::failpoint;
 use crate::outbox::ports::CloudError;
+use crate::plain;
 use crate::rhythm::Place;
 use crate::secret::{AccessToken, OperatorSecret, RefreshToken};
 
@@ -281,7 +282,7 @@ impl<T: TokenStore> Session<T> {
         let refused = |message: String| CloudError::SignIn { code: None, message, not_before: None };
         match read.await {
             Ok(Ok(secrets)) => Ok(secrets),
-            Ok(Err::<_, SecretFileError>(error)) => Err(refused(error.to_string())),
+            Ok(Err::<_, SecretFileError>(error)) => Err(refused(plain::with_causes(&error))),
             Err(error) => Err(refused(format!("the secrets could not be read: {error}"))),
         }
     }

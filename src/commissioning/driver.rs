@@ -463,7 +463,7 @@ where
 }
 
 fn at_store(step: Step) -> impl Fn(StoreError) -> CommissioningError {
-    move |source| CommissioningError::Store { step, source }
+    move |cause| CommissioningError::Store { step, cause }
 }
 
 #[cfg(test)]

@@ -44,21 +44,21 @@ impl From<&StoreError> for Disposition {
 #[derive(Debug, thiserror::Error)]
 pub enum CommissioningError {
     /// The code was refused; nothing was sent.
-    #[error("{0}")]
+    #[error(transparent)]
     Payload(#[from] PayloadError),
     /// What was given for the cloud is invalid; nothing was sent.
-    #[error("{0}")]
+    #[error(transparent)]
     Identity(#[from] InvalidIdentity),
     /// The device was not found, or more than one fits.
-    #[error("{0}")]
+    #[error(transparent)]
     Discover(#[from] DiscoverError),
     /// A command to the device failed.
-    #[error("{source}")]
+    #[error("{cause}")]
     Link {
         /// During which step.
         step: Step,
         /// What the link says.
-        source: LinkError,
+        cause: LinkError,
     },
     /// A step did not end in its time.
     #[error("the step took longer than {} ms", after.as_millis())]
@@ -114,7 +114,7 @@ pub enum CommissioningError {
     #[error("nobody waited for this attempt any more when it was its turn")]
     Abandoned,
     /// The configured grants do not fit.
-    #[error("{0}")]
+    #[error(transparent)]
     Access(#[from] AclDoesNotFit),
     /// The list read back is not the list written.
     #[error("the access control list read back differs from the one written: {difference}")]
@@ -139,7 +139,7 @@ pub enum CommissioningError {
         accepted: Option<u16>,
     },
     /// The device did not get onto its network.
-    #[error("{0}")]
+    #[error(transparent)]
     Network(#[from] NetworkError),
     /// The cloud said beforehand that the device cannot be bound.
     #[error("the cloud would refuse this device: {reason}")]
@@ -148,12 +148,12 @@ pub enum CommissioningError {
         reason: String,
     },
     /// The state directory cannot be written.
-    #[error("{source}")]
+    #[error("{cause}")]
     Store {
         /// During which step.
         step: Step,
         /// What the store says.
-        source: StoreError,
+        cause: StoreError,
     },
     /// The daemon is stopping.
     #[error("the daemon is stopping")]
@@ -198,7 +198,7 @@ impl CommissioningError {
                 DiscoverError::Unavailable(_) => "discovery-unavailable",
                 DiscoverError::NoBluetooth(_) => "bluetooth-unavailable",
             },
-            Self::Link { step, source } => link_code(*step, source),
+            Self::Link { step, cause } => link_code(*step, cause),
             Self::StepTimeout { step: Step::Record, .. } => "store-failed",
             Self::StepTimeout { .. } => "device-unreachable",
             Self::Deadline { .. } => "deadline-exceeded",
@@ -214,7 +214,7 @@ impl CommissioningError {
             Self::TermsRequired { .. } => "terms-required",
             Self::Network(error) => error.code(),
             Self::CloudRefuses { .. } => "cloud-would-refuse",
-            Self::Store { source, .. } => source.code(),
+            Self::Store { cause, .. } => cause.code(),
             Self::Stopped { .. } => "daemon-stopping",
         }
     }
@@ -222,7 +222,7 @@ impl CommissioningError {
     /// Who can do something about it.
     pub fn disposition(&self) -> Disposition {
         match self {
-            Self::Store { source, .. } | Self::Network(NetworkError::Store(source)) => source.into(),
+            Self::Store { cause, .. } | Self::Network(NetworkError::Store(cause)) => cause.into(),
             Self::Payload(_)
             | Self::Identity(_)
             | Self::Access(_)
@@ -233,10 +233,10 @@ impl CommissioningError {
             | Self::TermsRequired { .. }
             | Self::Network(_)
             | Self::Discover(_) => Disposition::UserAction,
-            Self::Link { step, source } => match source {
+            Self::Link { step, cause } => match cause {
                 LinkError::WrongPasscode | LinkError::WindowClosed => Disposition::UserAction,
                 LinkError::Malformed { .. } | LinkError::Stack { .. } => Disposition::Bug,
-                _ if link_code(*step, source) == "fabric-table-full" => Disposition::UserAction,
+                _ if link_code(*step, cause) == "fabric-table-full" => Disposition::UserAction,
                 _ => Disposition::Retry,
             },
             Self::StepTimeout { .. }
@@ -308,7 +308,7 @@ impl CommissioningError {
             }
             "several-payloads" => "`matterbind commission` takes such a code and brings in each device in turn",
             _ => match self {
-                Self::Store { source, .. } => source.hint(),
+                Self::Store { cause, .. } => cause.hint(),
                 _ => "try again; `matterbind logs` has the details",
             },
         }

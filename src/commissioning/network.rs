@@ -188,7 +188,7 @@ pub enum NetworkError {
         waited: Duration,
     },
     /// The hub's own store.
-    #[error("{0}")]
+    #[error(transparent)]
     Store(#[from] StoreError),
 }
 

@@ -107,7 +107,7 @@ fn nonce() -> [u8; 32] {
 }
 
 fn at(step: Step) -> impl Fn(LinkError) -> CommissioningError {
-    move |source| CommissioningError::Link { step, source }
+    move |cause| CommissioningError::Link { step, cause }
 }
 
 impl<S: PaseSession> PaseCommissionee<S> {
@@ -220,7 +220,7 @@ impl<S: PaseSession> KeyedCommissionee<S> {
     ) -> Result<(CertifiedCommissionee<S>, Shown), CommissioningError> {
         let noc = link.issue_noc(node, &self.csr).await.map_err(|error| match error {
             LinkError::Malformed { what } => CommissioningError::CsrRejected { reason: what },
-            source => CommissioningError::Link { step: Step::Csr, source },
+            cause => CommissioningError::Link { step: Step::Csr, cause },
         })?;
         failpoint::reach("noc.issued");
         Ok((CertifiedCommissionee { session: self.session, noc }, self.shown))
@@ -316,7 +316,7 @@ impl<C: OperationalSession> AccessedCommissionee<C> {
         };
         match answer {
             Ok(()) | Err(LinkError::Commissioning { code: NO_FAIL_SAFE, .. }) => {}
-            Err(source) => return Err(CommissioningError::Link { step: Step::Complete, source }),
+            Err(cause) => return Err(CommissioningError::Link { step: Step::Complete, cause }),
         }
         failpoint::reach("complete.after");
         Ok(CommissionedNode { session, fabric_index: self.fabric_index })

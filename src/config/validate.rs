@@ -15,6 +15,7 @@ use super::load::{Mistake, Secrets};
 use super::{BindingCodeProfile, CloudConfig, Config, DeviceKeySource, bearer, secret_file};
 use crate::commissioning::ports::AttributePath;
 use crate::fabric::{AclLimits, plan_acl};
+use crate::plain;
 
 /// FabricLabel's length (Matter Core 11.18.4.5).
 const MAX_LABEL_BYTES: usize = 32;
@@ -417,12 +418,12 @@ impl Judge {
             Secrets::Read | Secrets::Judge => match read(value) {
                 Ok(()) => return,
                 Err(Unfit::Unread(error)) if self.secrets == Secrets::Judge && is_the_services(value, &error) => {
-                    let problem = format!("{error}; the service may have it");
+                    let problem = format!("{}; the service may have it", plain::with_causes(&error));
                     let instead = "`systemctl start matterbind` says whether it does".to_owned();
                     self.notes.push(Mistake { key: key.to_owned(), origin: String::new(), problem, instead });
                     return;
                 }
-                Err(Unfit::Unread(error)) => error.to_string(),
+                Err(Unfit::Unread(error)) => plain::with_causes(&error),
                 Err(Unfit::Bad(problem)) => problem,
             },
         };

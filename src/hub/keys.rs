@@ -238,7 +238,7 @@ fn root_offline() -> Refusal {
     Refusal::new("root-key-offline", Disposition::UserAction, "the root key is not on this hub any more", hint)
 }
 
-fn failed(what: &str, error: &dyn std::error::Error) -> Refusal {
+fn failed(what: &str, error: &(dyn std::error::Error + 'static)) -> Refusal {
     let hint = "`matterbind logs` and the system's journal have the details";
-    Refusal::new("keys-failed", Disposition::Bug, format!("{what}: {error}"), hint)
+    Refusal::new("keys-failed", Disposition::Bug, format!("{what}: {}", plain::with_causes(error)), hint)
 }

@@ -149,7 +149,7 @@ impl Networks {
     fn configured_as(&self, name: &str) -> Option<Result<HomeNetwork, NetworkError>> {
         let entry = self.configured.iter().find(|entry| entry.name() == name)?;
         let read = |path: &PathBuf| {
-            secret_file::read(path).map_err(|error| NetworkError::Store(StoreError::Failed(error.to_string())))
+            secret_file::read(path).map_err(|error| NetworkError::Store(StoreError::Failed(plain::with_causes(&error))))
         };
         let network = match (&entry.ssid, &entry.password_file, &entry.dataset_file) {
             (_, _, Some(file)) => read(file).and_then(|secret| {

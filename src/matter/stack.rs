@@ -56,10 +56,10 @@ pub struct StackOptions {
 #[derive(Debug, thiserror::Error)]
 pub enum StackError {
     /// The port is taken, or sockets are not allowed.
-    #[error("UDP port {port} cannot be opened: {source}")]
+    #[error("UDP port {port} cannot be opened")]
     Socket { port: u16, source: io::Error },
-    #[error("no thread for the Matter stack: {0}")]
-    Thread(io::Error),
+    #[error("there is no thread for the Matter stack")]
+    Thread(#[source] io::Error),
     /// rs-matter refuses the fabric's keys or certificates.
     #[error("the fabric cannot be installed: {0}")]
     Fabric(String),

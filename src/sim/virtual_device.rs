@@ -197,7 +197,7 @@ pub enum VirtualDeviceError {
     #[error("the discriminator {0} is above 4095")]
     Discriminator(u16),
     /// Reserved or out of range.
-    #[error("the passcode cannot be used: {0}")]
+    #[error("the passcode cannot be used")]
     Passcode(#[source] PayloadError),
     /// Longer than the attribute allows.
     #[error("the {what} is longer than 32 bytes")]
@@ -289,6 +289,7 @@ pub(crate) fn run_on_this_thread(
 mod tests {
     use super::*;
     use crate::onboarding::SetupCode;
+    use crate::plain;
 
     #[test]
     fn the_codes_say_what_the_device_is() {
@@ -305,7 +306,7 @@ mod tests {
     fn impossible_options_are_refused() {
         let good = VirtualDeviceOptions::new("unused");
         assert!(good.check().is_ok());
-        let check = |options: VirtualDeviceOptions| options.check().unwrap_err().to_string();
+        let check = |options: VirtualDeviceOptions| plain::with_causes(&options.check().unwrap_err());
         assert!(check(VirtualDeviceOptions { discriminator: 4096, ..good.clone() }).contains("4095"));
         assert!(
             check(VirtualDeviceOptions { passcode: Passcode::new(11_111_111u32), ..good.clone() }).contains("reserved")

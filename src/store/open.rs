@@ -86,19 +86,15 @@ pub enum OpenError {
     #[error("the disk that holds {} is full: free some space", state_dir.display())]
     Full { state_dir: PathBuf },
     /// The operating system refuses something else.
-    #[error("{}: {source}", path.display())]
+    #[error("{}", path.display())]
     Io {
         path: PathBuf,
         #[source]
         source: io::Error,
     },
     /// SQLite refuses something else.
-    #[error("{} cannot be opened: {source}", database.display())]
-    Sqlite {
-        database: PathBuf,
-        #[source]
-        source: rusqlite::Error,
-    },
+    #[error("{} cannot be opened: {cause}", database.display())]
+    Sqlite { database: PathBuf, cause: rusqlite::Error },
 }
 
 /// An open database and the lock that makes it ours. The lock ends when this is dropped, after the connection.
@@ -326,14 +322,14 @@ pub(super) fn io_error(path: &Path, source: io::Error) -> OpenError {
     }
 }
 
-fn sqlite_error(state_dir: &Path, database: &Path, source: rusqlite::Error) -> OpenError {
-    match sqlite_code(&source) {
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => damaged(database, source.to_string()),
+fn sqlite_error(state_dir: &Path, database: &Path, cause: rusqlite::Error) -> OpenError {
+    match sqlite_code(&cause) {
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => damaged(database, cause.to_string()),
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
             OpenError::Locked { state_dir: state_dir.to_owned() }
         }
         Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => OpenError::ReadOnly { path: database.to_owned() },
         Some(ErrorCode::DiskFull) => OpenError::Full { state_dir: state_dir.to_owned() },
-        _ => OpenError::Sqlite { database: database.to_owned(), source },
+        _ => OpenError::Sqlite { database: database.to_owned(), cause },
     }
 }

@@ -18,6 +18,7 @@ use crate::cli::exit::CliError;
 use crate::config::Config;
 use crate::config::load::{self, ConfigMistakes, Loaded};
 use crate::hub::doctor::facts::Facts;
+use crate::plain;
 
 /// The newest entries of the admin log.
 const ENTRIES: u32 = 5000;
@@ -53,9 +54,9 @@ pub(super) async fn gather(
         ("access.json", "who may do what on the nodes", "access"),
     ] {
         let answer = client.get::<Value>(&[path], &(), PLAIN).await;
-        put(name, what, answer.map_or_else(|error| error.to_string().into_bytes(), |answer| json(&answer)));
+        put(name, what, answer.map_or_else(|error| plain::with_causes(&error).into_bytes(), |answer| json(&answer)));
     }
-    let metrics = client.get_text("metrics").await.unwrap_or_else(|error| error.to_string());
+    let metrics = client.get_text("metrics").await.unwrap_or_else(|error| plain::with_causes(&error));
     put("metrics.txt", "the daemon's counters", metrics.into_bytes());
     put("log.ndjson", "the newest entries of the admin log", log(client).await.into_bytes());
     put(
@@ -105,12 +106,12 @@ async fn log(client: &AdminClient) -> String {
             while let Some(line) = lines.next().await {
                 match line {
                     Ok(line) => text.push_str(&line),
-                    Err(error) => text.push_str(&error.to_string()),
+                    Err(error) => text.push_str(&plain::with_causes(&error)),
                 }
                 text.push('\n');
             }
         }
-        Err(error) => text = error.to_string(),
+        Err(error) => text = plain::with_causes(&error),
     }
     text
 }

@@ -272,7 +272,7 @@ where
                     let found = Found { node: *node, discriminator };
                     return Ok(Met { found, pase, hold });
                 }
-                Err(CommissioningError::Link { source: LinkError::Unreachable { tried }, .. }) => {
+                Err(CommissioningError::Link { cause: LinkError::Unreachable { tried }, .. }) => {
                     // Some devices that are at work with somebody else do not say so, but leave the handshake lying.
                     let left_lying = tried.iter().any(|(_, why)| *why == NoAnswer::Incomplete);
                     unanswered = Some(LinkError::Unreachable { tried });
@@ -341,7 +341,7 @@ where
                 };
                 tokio::select! {
                     proved = &mut proving => {
-                        return proved.map_err(|source| CommissioningError::Link { step: Step::Pase, source });
+                        return proved.map_err(|cause| CommissioningError::Link { step: Step::Pase, cause });
                     }
                     () = given_up => {
                         return Err(CommissioningError::StepTimeout { step: Step::Pase, after: now() - since });
@@ -378,12 +378,12 @@ where
             CommissioningError::StepTimeout { after, .. } => {
                 Ok(Fruitless::Silent { waited_out: after >= self.settings.limits.step })
             }
-            CommissioningError::Link { source, step } => match source {
+            CommissioningError::Link { cause, step } => match cause {
                 LinkError::WrongPasscode => Ok(Fruitless::Refused),
                 LinkError::SessionLost | LinkError::BluetoothLost => Ok(Fruitless::Silent { waited_out: true }),
                 LinkError::WindowClosed => Ok(Fruitless::Closed),
                 LinkError::Busy => Ok(Fruitless::Busy { until: self.free_again(run, order).await }),
-                source => Err(CommissioningError::Link { step, source }),
+                cause => Err(CommissioningError::Link { step, cause }),
             },
             error => Err(error),
         }
@@ -397,7 +397,7 @@ where
         search: &Search,
         unanswered: Option<LinkError>,
     ) -> CommissioningError {
-        let at_pase = |source| CommissioningError::Link { step: Step::Pase, source };
+        let at_pase = |cause| CommissioningError::Link { step: Step::Pase, cause };
         match ending {
             Ending::Refused => at_pase(LinkError::WrongPasscode),
             Ending::Closed => at_pase(LinkError::WindowClosed),

@@ -125,7 +125,7 @@ where
         run.attempt.handle_joining(joining);
         let expiry = run.attempt.fail_safe().min(shown.description.max_cumulative_fail_safe);
         let armed = pase.arm_fail_safe(expiry).await;
-        armed.map_err(|source| CommissioningError::Link { step: Step::Network, source })?;
+        armed.map_err(|cause| CommissioningError::Link { step: Step::Network, cause })?;
         run.device(DeviceEvent::Armed);
         (run.progress)(Progress::Note(format!("the device is sent to the network {:?}", network.name)));
         let (node, compressed) = (offline.node(), self.settings.compressed_fabric_id);
@@ -167,7 +167,7 @@ where
             (None, joined) => {
                 let met = self.meet_at(node, None, sleep).await;
                 match (met, joined) {
-                    (Err(CommissioningError::Link { source: LinkError::Unreachable { tried }, .. }), Some(name))
+                    (Err(CommissioningError::Link { cause: LinkError::Unreachable { tried }, .. }), Some(name))
                         if tried.is_empty() =>
                     {
                         let waited = self.meeting(None) + sleep;
@@ -211,7 +211,7 @@ where
                 ) => {
                     tracing::debug!(%error, "the new node was not met yet");
                     if now() >= give_up {
-                        return Err(CommissioningError::Link { step: Step::Operational, source: error });
+                        return Err(CommissioningError::Link { step: Step::Operational, cause: error });
                     }
                     addresses = self.discovery.operational(compressed, node, OPERATIONAL_LOOKUP).await;
                     if let Some(peer) = peer.filter(|peer| !addresses.contains(peer)) {
@@ -220,7 +220,7 @@ where
                     tokio::time::sleep(MEET_AGAIN).await;
                 }
                 other => {
-                    return other.map_err(|source| CommissioningError::Link { step: Step::Operational, source });
+                    return other.map_err(|cause| CommissioningError::Link { step: Step::Operational, cause });
                 }
             }
         }

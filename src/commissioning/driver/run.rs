@@ -64,7 +64,7 @@ impl Run<'_> {
                 // A device that has one radio has left it; before it went, its fail-safe was armed for all that follows. For any
                 // other the next command says that it is gone.
                 Err(LinkError::BluetoothLost) => {}
-                Err(source) => return Err(CommissioningError::Link { step, source }),
+                Err(cause) => return Err(CommissioningError::Link { step, cause }),
             }
         }
         Ok(())

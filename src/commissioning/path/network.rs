@@ -95,8 +95,8 @@ impl<S: PaseSession> OfflineCommissionee<S> {
         Box::new(Setback { commissionee: self, error })
     }
 
-    fn link(self, source: LinkError) -> Box<Setback<S>> {
-        self.set_back(CommissioningError::Link { step: Step::Network, source })
+    fn link(self, cause: LinkError) -> Box<Setback<S>> {
+        self.set_back(CommissioningError::Link { step: Step::Network, cause })
     }
 
     fn joined(self, network: &HomeNetwork) -> NetworkedCommissionee {

@@ -45,7 +45,7 @@ pub(super) async fn prepare<S: PaseSession>(
     description: &DeviceDescription,
     place: &Preparation,
 ) -> Result<(), CommissioningError> {
-    let at = |source| CommissioningError::Link { step: Step::ReadInfo, source };
+    let at = |cause| CommissioningError::Link { step: Step::ReadInfo, cause };
     if let Some(terms) = description.facts.terms.filter(|terms| terms.required) {
         match place.terms {
             Some(accepted) if accepted.version >= terms.minimum_version => {

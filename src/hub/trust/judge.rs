@@ -14,6 +14,7 @@ use crate::hub::clock::Clock;
 use crate::hub::status::TrustStatus;
 use crate::journal::{Event, EventSink, Level};
 use crate::paa;
+use crate::plain;
 use crate::store::JournalHandle;
 
 /// See the module.
@@ -67,7 +68,7 @@ impl Judge {
         if loaded.changed != changed {
             let fresh = paa::load(&self.paa_dirs, Some(&self.revocation_dir));
             for bad in &fresh.quarantined {
-                let message = format!("left out of the trust store: {bad}");
+                let message = format!("left out of the trust store: {}", plain::with_causes(bad));
                 self.journal.record(Event::new(Timestamp::now(), Level::Warn, "paa-quarantined", message));
             }
             let fetched = self.paa_dirs.iter().filter_map(|directory| paa::last_fetched(directory));

@@ -73,7 +73,7 @@ fn refreshed_line<W: World>(hub: &Hub<W>, refreshed: &Refreshed) {
 
 fn failed_line<W: World>(hub: &Hub<W>, error: RefreshError) {
     let first = error.first;
-    let error = plain::with_causes(&anyhow::Error::new(error));
+    let error = plain::with_causes(&error);
     if first {
         let message = format!("{error}; what was trusted before stays so, and it is tried again");
         hub.journal.record(Event::new(Timestamp::now(), Level::Warn, "paa-refresh-failed", message));
