@@ -15,7 +15,7 @@ use matterbind::facade::attestation::{Evidence, Material, TrustStore, csr::verif
 use matterbind::facade::bind::BindStatus;
 use matterbind::facade::commissioning::ports::{NodeStore, ProvisionalNode};
 use matterbind::facade::config::AttestationConfig;
-use matterbind::facade::node::{AttestationSummary, FabricId, NodeId, NodeRecord, NodeState};
+use matterbind::facade::node::{NodeId, NodeRecord, NodeState, sample};
 use matterbind::facade::sim::evidence::{generate, nocsr_elements};
 use matterbind::facade::store::Store;
 use uuid::Uuid;
@@ -116,38 +116,7 @@ async fn commission(store: &Store, node: u64, evidence: &str) -> Duration {
 }
 
 fn record(node: u64) -> NodeRecord {
-    NodeRecord {
-        fabric_id: FabricId(1),
-        node_id: NodeId(node),
-        fabric_index: 1,
-        vendor_id: 0xFFF1,
-        product_id: 0x8000,
-        discriminator: Some(3840),
-        matter_version: "1.4".to_owned(),
-        vendor_name: "Bench".to_owned(),
-        product_name: "Light".to_owned(),
-        serial_number: None,
-        unique_id: None,
-        cats: Vec::new(),
-        product_key: None,
-        device_key: None,
-        name: format!("light {node}"),
-        family_id: None,
-        room_id: None,
-        capabilities_bitmask: 0,
-        bind_options: Default::default(),
-        attestation: AttestationSummary::default(),
-        addresses: vec!["fe80::1%eth0".to_owned()],
-        port: 5540,
-        rhythm: matterbind::facade::node::OperationalTxt::default(),
-        also_known_as: Vec::new(),
-        commissioned_at: Timestamp::now(),
-        last_seen_at: None,
-        state: NodeState::Operational,
-        bind: BindStatus::default(),
-        icd: None,
-        replaces: None,
-    }
+    NodeRecord { commissioned_at: Timestamp::now(), ..sample(node) }
 }
 
 fn ms(duration: Duration) -> f64 {

@@ -14,10 +14,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use matterbind::facade::bind::{BindRequest, BindState, BindStatus, MatterInfo};
+use matterbind::facade::bind::{BindRequest, BindState, MatterInfo};
 use matterbind::facade::commissioning::ports::NodeStore;
 use matterbind::facade::journal::{Event, EventSink};
-use matterbind::facade::node::{AttestationSummary, NodeId, NodeRecord, NodeState};
+use matterbind::facade::node::{NodeId, NodeRecord, sample};
 use matterbind::facade::outbox::dispatcher::{DispatchOptions, Dispatcher, OutboxHandle, wait_for};
 use matterbind::facade::outbox::ports::{BindingCodeSource, OutboxTask};
 use matterbind::facade::secret::BindingCode;
@@ -148,38 +148,15 @@ fn request(node: u64) -> BindRequest {
 }
 
 fn record(node: u64) -> NodeRecord {
-    let request = request(node);
+    let BindRequest { device, matter_info, .. } = request(node);
     NodeRecord {
-        fabric_id: request.matter_info.fabric_id,
-        node_id: request.matter_info.node_id,
-        fabric_index: 1,
-        vendor_id: request.matter_info.vendor_id,
-        product_id: request.matter_info.product_id,
-        discriminator: request.matter_info.discriminator,
-        matter_version: request.matter_info.matter_version,
-        vendor_name: "Bench".to_owned(),
-        product_name: "Light".to_owned(),
-        serial_number: Some(request.device.device_key.clone()),
-        unique_id: None,
-        cats: request.matter_info.cats,
-        product_key: Some(request.device.product_key),
-        device_key: Some(request.device.device_key),
-        name: format!("light {node}"),
-        family_id: None,
-        room_id: None,
-        capabilities_bitmask: request.capabilities_bitmask,
-        bind_options: request.options.clone(),
-        attestation: AttestationSummary::default(),
-        addresses: vec!["fe80::1%eth0".to_owned()],
-        port: 5540,
-        rhythm: matterbind::facade::node::OperationalTxt::default(),
-        also_known_as: Vec::new(),
+        fabric_id: matter_info.fabric_id,
+        serial_number: Some(device.device_key.clone()),
+        cats: matter_info.cats,
+        product_key: Some(device.product_key),
+        device_key: Some(device.device_key),
         commissioned_at: Timestamp::now(),
-        last_seen_at: None,
-        state: NodeState::Operational,
-        bind: BindStatus { state: BindState::Pending, ..BindStatus::default() },
-        icd: None,
-        replaces: None,
+        ..sample(matter_info.node_id.0)
     }
 }
 

@@ -5,10 +5,9 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
 use matterbind::facade::bind::{BindState, BindStatus, CloudDevice, CloudMatterInfo, CloudRecord};
 use matterbind::facade::fabric::{AclLimits, Cat, CatGrant, Privilege, granted_cats, plan_acl};
-use matterbind::facade::node::{AttestationSummary, BasicInformation, FabricId, NodeId, NodeRecord, NodeState};
+use matterbind::facade::node::{BasicInformation, FabricId, NodeRecord, sample};
 use matterbind::facade::reconcile::compare::{CloudView, DeviceFacts, DeviceView, Views, compare, superseded};
 use matterbind::facade::reconcile::mend::{Policy, mend};
 
@@ -72,35 +71,15 @@ fn three_views(node: u64) -> (NodeRecord, DeviceView, CloudView) {
     };
     let local = NodeRecord {
         fabric_id: FabricId(7),
-        node_id: NodeId(node),
-        fabric_index: 1,
-        vendor_id: basic.vendor_id,
         product_id: basic.product_id,
-        discriminator: Some(3840),
-        matter_version: basic.matter_version(),
-        vendor_name: basic.vendor_name.clone(),
-        product_name: basic.product_name.clone(),
         serial_number: basic.serial_number.clone(),
         unique_id: basic.unique_id.clone(),
         cats: cats.clone(),
         product_key: Some(product_key.clone()),
         device_key: Some(device_key.clone()),
         name: format!("Light {node}"),
-        family_id: None,
-        room_id: None,
-        capabilities_bitmask: 10,
-        bind_options: Default::default(),
-        attestation: AttestationSummary::default(),
-        addresses: Vec::new(),
-        port: 5540,
-        rhythm: matterbind::facade::node::OperationalTxt::default(),
-        also_known_as: Vec::new(),
-        commissioned_at: Timestamp::UNIX_EPOCH,
-        last_seen_at: None,
-        state: NodeState::Operational,
         bind: BindStatus { state: BindState::Bound, ..BindStatus::default() },
-        icd: None,
-        replaces: None,
+        ..sample(node)
     };
     let held = CloudRecord {
         device: CloudDevice { product_key, device_key },

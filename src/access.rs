@@ -231,7 +231,7 @@ impl AccessOverlay {
     }
 
     /// Notes that this one was told, or is gone. Answers whether it was to be.
-    pub(crate) fn settle(&mut self, node: NodeId) -> bool {
+    pub(crate) fn remove_pending(&mut self, node: NodeId) -> bool {
         self.pending.remove(&node.0)
     }
 

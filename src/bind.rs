@@ -181,6 +181,13 @@ pub struct FieldDifference {
     pub cloud: serde_json::Value,
 }
 
+impl CloudDevice {
+    /// The device in the cloud that a record is about.
+    pub(crate) fn of(record: &NodeRecord) -> Option<Self> {
+        Some(Self { product_key: record.product_key.clone()?, device_key: record.device_key.clone()? })
+    }
+}
+
 impl MatterInfo {
     /// The Matter identity of a record, as the cloud is told.
     pub fn of(record: &NodeRecord) -> Self {

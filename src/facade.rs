@@ -16,11 +16,12 @@ pub mod admin {
             AccessAction, AccessOutcome, AccessReport, AccessView, BindOrder, BindResult, BluetoothStatus, BundleNode,
             CertificateForms, CloseResult, CloudStatus, CommissionEvent, CommissionLine, CommissionRequest,
             CommissionResult, ControllerBundle, ControllerName, ControllerOrder, ControllerRemoval, ControllerView,
-            Controllers, Diagnosis, Difference, DiscoverChange, DiscoverQuery, Discovered, DiscoveredNode, Encryption,
-            EnrolRequest, FabricInfo, Failure, Finding, ImportRoot, Invitation, InviteOrder, InviteView, LogQuery,
-            NetworkList, NetworkOrder, NetworkView, NodeAccess, NodeAction, NodeCheck, NodeComparison, NodeCounts,
-            NodeDetail, NodeRef, NodeSync, Nodes, NodesQuery, Outbox, OutboxCounts, OutboxItem, Refusal, RemoveResult,
-            RemoveRoot, RenewOrder, Severity, ShareResult, Status, SyncQuery, SyncReport, Timings, Verdict,
+            Controllers, Diagnosis, DifferingField, DiscoverChange, DiscoverQuery, Discovered, DiscoveredNode,
+            Encryption, EnrolRequest, FabricInfo, Failure, Finding, ImportRoot, Invitation, InviteOrder, InviteView,
+            LogQuery, NetworkList, NetworkOrder, NetworkView, NodeAccess, NodeAction, NodeCheck, NodeComparison,
+            NodeCounts, NodeDetail, NodeRef, NodeSync, Nodes, NodesQuery, Outbox, OutboxCounts, OutboxItem, Refusal,
+            RemoveResult, RemoveRoot, RenewOrder, Severity, ShareResult, Status, SyncQuery, SyncReport, Timings,
+            Verdict,
         };
     }
 }
@@ -150,6 +151,8 @@ pub mod matter {
     }
 }
 pub mod node {
+    #[cfg(feature = "sim")]
+    pub use crate::node::sample::sample;
     pub use crate::node::{
         Announced, AttestationSummary, BasicInformation, BluetoothNode, CommissionableNode, CommissionableTxt,
         FabricId, NodeId, NodeRecord, NodeState, OperationalTxt, Peer, ScopedAddress,
@@ -160,7 +163,7 @@ pub mod onboarding {
 }
 pub mod outbox {
     pub mod dispatcher {
-        pub use crate::outbox::dispatcher::{Clock, DispatchOptions, Dispatcher, OutboxHandle, wait_for};
+        pub use crate::outbox::dispatcher::{DispatchOptions, Dispatcher, Now, OutboxHandle, wait_for};
     }
     pub mod foreign {
         pub use crate::outbox::foreign::ForeignAnswer;

@@ -15,6 +15,8 @@ use crate::fabric::CatGrant;
 mod icd;
 mod marks;
 mod peer;
+#[cfg(any(test, feature = "sim"))]
+pub(crate) mod sample;
 mod session;
 
 pub(crate) use icd::{CheckInCounter, Counted, IcdParameters, IcdSleep};

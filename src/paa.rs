@@ -227,9 +227,9 @@ pub(crate) fn store(
             // Two certificates may share a key: the serial number keeps their files apart.
             Ok(skid) => {
                 let serial = x509_cert::Certificate::from_der(&der)
-                    .map(|certificate| upper_hex(certificate.tbs_certificate().serial_number().as_bytes()))
+                    .map(|certificate| plain::upper_hex(certificate.tbs_certificate().serial_number().as_bytes()))
                     .unwrap_or_default();
-                good.insert(format!("{}-{serial}.der", upper_hex(&skid)), der);
+                good.insert(format!("{}-{serial}.der", plain::upper_hex(&skid)), der);
             }
             Err(error) => {
                 fetched.rejected.insert(name, error.to_string());
@@ -290,10 +290,6 @@ pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
         let _ = fs::remove_file(&temporary);
     }
     written
-}
-
-fn upper_hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02X}")).collect()
 }
 
 /// Why files cannot be verified.

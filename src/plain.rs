@@ -42,6 +42,11 @@ pub(crate) fn lower_hex(bytes: &[u8]) -> String {
     })
 }
 
+/// Bytes as upper-case hexadecimal.
+pub(crate) fn upper_hex(bytes: &[u8]) -> String {
+    lower_hex(bytes).to_ascii_uppercase()
+}
+
 /// An error with its causes: none of ours names its source in its own words.
 pub(crate) fn with_causes(error: &(dyn Error + 'static)) -> String {
     let mut said = error.to_string();

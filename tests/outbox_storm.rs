@@ -24,7 +24,7 @@ use matterbind::facade::bind::BindState;
 use matterbind::facade::commissioning::ports::NodeStore;
 use matterbind::facade::journal::EventSink;
 use matterbind::facade::node::NodeId;
-use matterbind::facade::outbox::dispatcher::{Clock, DispatchOptions, Dispatcher, OutboxHandle, wait_for};
+use matterbind::facade::outbox::dispatcher::{DispatchOptions, Dispatcher, Now, OutboxHandle, wait_for};
 use matterbind::facade::outbox::ports::OutboxTask;
 use matterbind::facade::store::{JournalFilter, JournalLimits, Store};
 use proptest::prelude::*;
@@ -36,7 +36,7 @@ use uuid::Uuid;
 
 const START: Timestamp = Timestamp::constant(1_795_000_000, 0);
 
-fn clock() -> Clock {
+fn clock() -> Now {
     let begin = Instant::now();
     Arc::new(move || START.checked_add(begin.elapsed()).expect("a test lasts days, not millennia"))
 }
@@ -45,7 +45,7 @@ fn dispatcher<E: EventSink>(
     store: &Store,
     cloud: &Arc<FakeCloud>,
     events: E,
-    clock: &Clock,
+    clock: &Now,
     seed: u64,
 ) -> (Dispatcher<Store, FakeCloud, CodesFromDevice, E>, OutboxHandle) {
     let options = DispatchOptions { seed, ..DispatchOptions::default() };
@@ -140,7 +140,7 @@ async fn a_calm_bind_is_awaited_and_logged_once() {
     let store = Store::open(dir.path()).unwrap();
     let journal = store.journal(JournalLimits::default()).await;
     let cloud = Arc::new(FakeCloud::calm());
-    let clock: Clock = Arc::new(Timestamp::now);
+    let clock: Now = Arc::new(Timestamp::now);
     let (dispatcher, handle) = dispatcher(&store, &cloud, journal.clone(), &clock, 1);
     let cancel = CancellationToken::new();
     let running = tokio::spawn(dispatcher.run(cancel.clone()));

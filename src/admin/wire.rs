@@ -33,7 +33,7 @@ pub use crate::hub::removal::RemoveResult;
 pub use crate::hub::status::{BluetoothStatus, CloudStatus, NodeCounts, OutboxCounts, Status};
 pub(crate) use crate::hub::strangers::ForeignNode;
 pub(crate) use crate::hub::sync::SyncStep;
-pub use crate::hub::sync::{Difference, NodeComparison, NodeSync, SyncReport, Verdict};
+pub use crate::hub::sync::{DifferingField, NodeComparison, NodeSync, SyncReport, Verdict};
 
 /// `GET /v1/sessions`
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

@@ -8,6 +8,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::plain;
+
 /// How bad a finding is by the specification; what follows from it is for `policy`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -218,15 +220,10 @@ impl Findings {
 
 /// Upper-case hex, cut after 64 bytes: values from a device are bounded wherever they are shown.
 pub(super) fn hex(bytes: &[u8]) -> String {
-    use fmt::Write;
-    let mut text = String::with_capacity(bytes.len().min(64) * 2 + 1);
-    for byte in bytes.iter().take(64) {
-        let _ = write!(text, "{byte:02X}");
+    match bytes.split_at_checked(64) {
+        Some((shown, [_, ..])) => plain::upper_hex(shown) + "…",
+        _ => plain::upper_hex(bytes),
     }
-    if bytes.len() > 64 {
-        text.push('…');
-    }
-    text
 }
 
 /// A vendor or product id as the specification writes it.

@@ -39,7 +39,7 @@ const FIELDS: [&str; 7] =
 
 /// What the demo ends with.
 #[derive(Debug, Serialize)]
-struct Outcome {
+struct DemoResult {
     in_sync: bool,
     nodes: Vec<Compared>,
     timings_ms: BTreeMap<&'static str, u64>,
@@ -87,7 +87,7 @@ async fn play(
     directory: &Path,
     interface: Option<&str>,
     progress: &(dyn Fn(&str) + Send + Sync),
-) -> anyhow::Result<Outcome> {
+) -> anyhow::Result<DemoResult> {
     let mut timings = BTreeMap::new();
     let began = Instant::now();
     let stop = CancellationToken::new();
@@ -144,7 +144,7 @@ async fn play(
         device.process.end().await;
     }
     let in_sync = nodes.len() == usize::from(args.devices) && nodes.iter().all(|node| node.verdict == "match");
-    Ok(Outcome { in_sync, nodes, timings_ms: timings })
+    Ok(DemoResult { in_sync, nodes, timings_ms: timings })
 }
 
 /// Everything that the daemon needs, below one directory.
@@ -354,7 +354,7 @@ fn cloud_view(record: &NodeRecord, cloud: &SimCloud) -> Value {
     })
 }
 
-fn show(outcome: &Outcome, paint: Paint) -> Result<(), CliError> {
+fn show(outcome: &DemoResult, paint: Paint) -> Result<(), CliError> {
     for node in &outcome.nodes {
         let good = node.verdict == "match";
         let verdict = paint.tone(if good { Tone::Good } else { Tone::Bad }, &node.verdict);

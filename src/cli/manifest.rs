@@ -48,7 +48,7 @@ struct Row {
 }
 
 /// A line of the file, understood. A QR code for several devices makes several of it.
-pub(super) struct Job {
+pub(super) struct Planned {
     /// Its number in the file.
     line: u64,
     request: CommissionRequest,
@@ -58,7 +58,7 @@ pub(super) struct Job {
 ///
 /// # Errors
 /// Every line that is wrong, by its number; what is in it is not repeated.
-pub(super) fn read(file: &Path, args: &CommissionArgs) -> Result<Vec<Job>, CliError> {
+pub(super) fn read(file: &Path, args: &CommissionArgs) -> Result<Vec<Planned>, CliError> {
     let named = |problem: String| CliError::Usage(format!("{}: {problem}", file.display()));
     let text = std::fs::read_to_string(file).map_err(|error| named(error.to_string()))?;
     let (jobs, ignored) = parse(&text, args).map_err(named)?;
@@ -73,7 +73,7 @@ pub(super) fn read(file: &Path, args: &CommissionArgs) -> Result<Vec<Job>, CliEr
 }
 
 /// The jobs, and the columns that were ignored.
-fn parse(text: &str, args: &CommissionArgs) -> Result<(Vec<Job>, Vec<String>), String> {
+fn parse(text: &str, args: &CommissionArgs) -> Result<(Vec<Planned>, Vec<String>), String> {
     // Spreadsheets write a byte order mark, and semicolons where the comma is the decimal point.
     // Line numbers count the newline only.
     let text = text.trim_start_matches('\u{FEFF}').replace("\r\n", "\n");
@@ -103,7 +103,7 @@ fn parse(text: &str, args: &CommissionArgs) -> Result<(Vec<Job>, Vec<String>), S
         match record.ok().and_then(|record| record.deserialize::<Row>(Some(&head)).ok()) {
             Some(row) if row.setup_code.expose().is_empty() => wrong.push(format!("line {line} has no setup code")),
             Some(row) => match requests(row, args) {
-                Ok(requests) => jobs.extend(requests.into_iter().map(|request| Job { line, request })),
+                Ok(requests) => jobs.extend(requests.into_iter().map(|request| Planned { line, request })),
                 Err(problem) => wrong.push(format!("line {line}: {problem}")),
             },
             None => wrong.push(format!("line {line} has not as many values as there are columns")),
@@ -155,7 +155,7 @@ pub(super) async fn run(
     global: &Global,
     client: &AdminClient,
     args: &CommissionArgs,
-    jobs: Vec<Job>,
+    jobs: Vec<Planned>,
 ) -> Result<ExitCode, CliError> {
     let begun = Instant::now();
     let bar = overall(jobs.len(), args.json);
@@ -302,7 +302,7 @@ mod tests {
         }
     }
 
-    fn jobs(text: &str) -> Vec<Job> {
+    fn jobs(text: &str) -> Vec<Planned> {
         parse(text, &args()).map_err(|problem| panic!("{problem}")).unwrap().0
     }
 

@@ -27,7 +27,7 @@ pub(crate) fn fresh_random() -> String {
 
 /// Key and IV that follow from `random`: characters 8..24 of the upper-case hex MD5, and its halves exchanged.
 pub(crate) fn key_and_iv(random: &str) -> ([u8; BLOCK], [u8; BLOCK]) {
-    let hex = upper_hex(&Md5::digest(random.as_bytes()));
+    let hex = plain::upper_hex(&Md5::digest(random.as_bytes()));
     let mut key = [0; BLOCK];
     key.copy_from_slice(&hex.as_bytes()[8..24]);
     let mut iv = [0; BLOCK];
@@ -64,10 +64,6 @@ pub fn signature(parts: &[&str]) -> String {
         digest.update(part.as_bytes());
     }
     plain::lower_hex(&digest.finalize())
-}
-
-fn upper_hex(bytes: &[u8]) -> String {
-    plain::lower_hex(bytes).to_ascii_uppercase()
 }
 
 #[cfg(test)]

@@ -189,7 +189,7 @@ pub(crate) struct Commissioner<L, D, S, J> {
 }
 
 /// What a rollback works with: the sessions, and the device itself until that is over.
-struct Held<P, C> {
+struct Reached<P, C> {
     pase: Option<Arc<P>>,
     node: Option<CommissionedNode<C>>,
     hold: Option<Hold>,
@@ -223,7 +223,7 @@ where
         turn: Turn<'_>,
     ) -> Result<Commissioned, CommissioningError> {
         let mut run = Run { attempt: Attempt::new(self.settings.limits, now()), progress, stop: &self.stop };
-        let mut held = Held { pase: None, node: None, hold: None };
+        let mut held = Reached { pase: None, node: None, hold: None };
         match self.walk(&mut run, &order, turn, &mut held).await {
             Ok((record, outbox_id)) => Ok(Commissioned { record, outbox_id, attempt: run.attempt, ended: now() }),
             Err(error) => {
@@ -240,7 +240,7 @@ where
         run: &mut Run<'_>,
         order: &Order,
         turn: Turn<'_>,
-        held: &mut Held<L::Pase, L::Case>,
+        held: &mut Reached<L::Pase, L::Case>,
     ) -> Result<(NodeRecord, Option<OutboxId>), CommissioningError> {
         let (found, pase) = self.begin_and_approach(run, order, turn, held).await?;
         let fail_safe = run.attempt.fail_safe();
@@ -422,7 +422,7 @@ where
     }
 
     /// Undoes what the device holds of us; true where it may still hold it, so that the provisional row must stay.
-    async fn roll_back(&self, run: &Run<'_>, held: &Held<L::Pase, L::Case>) -> bool {
+    async fn roll_back(&self, run: &Run<'_>, held: &Reached<L::Pase, L::Case>) -> bool {
         let undo = run.attempt.undo();
         let undone = async {
             match (undo, &held.pase, &held.node) {

@@ -4,7 +4,7 @@
 
 use crate::bind::{BindOptions, BindState, BindStatus, CapabilityMask, CloudDevice};
 use crate::commissioning::ports::{AttributePath, LinkError, OperationalSession};
-use crate::node::BasicInformation;
+use crate::node::{BasicInformation, Marks};
 use crate::secret::BindingCode;
 
 /// What the command or the manifest says.
@@ -35,6 +35,13 @@ pub(crate) struct Profile {
     pub options: BindOptions,
 }
 
+impl Profile {
+    /// That of a product, by vendor id and product id.
+    pub(crate) fn of(profiles: &[Self], product: (u16, u16)) -> Option<&Self> {
+        profiles.iter().find(|profile| (profile.vendor_id, profile.product_id) == product)
+    }
+}
+
 /// Where a device key comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum DeviceKey {
@@ -44,6 +51,18 @@ pub(crate) enum DeviceKey {
     UniqueId,
     /// Any readable attribute.
     Attribute(AttributePath),
+}
+
+impl DeviceKey {
+    /// The key, where it is among what tells the device from others of its kind.
+    pub(crate) fn among(self, marks: &Marks<'_>) -> Option<String> {
+        let key = match self {
+            Self::SerialNumber => marks.serial_number,
+            Self::UniqueId => marks.unique_id,
+            Self::Attribute(_) => None,
+        };
+        key.map(str::to_owned)
+    }
 }
 
 /// Where a binding code comes from.
@@ -101,7 +120,7 @@ pub(crate) async fn resolve(
     seen: CapabilityMask,
     session: &impl OperationalSession,
 ) -> Result<Eligible, NotEligible> {
-    let profile = profiles.iter().find(|p| p.vendor_id == basic.vendor_id && p.product_id == basic.product_id);
+    let profile = Profile::of(profiles, basic.marks().product);
     let nothing_for = |part: &str| NotEligible {
         reason: format!(
             "no {part} for vendor {:#06x}, product {:#06x}: give it on the command line or in [[products]]",
@@ -145,13 +164,9 @@ pub(crate) fn known_beforehand(
     profiles: &[Profile],
     basic: &BasicInformation,
 ) -> Option<CloudDevice> {
-    let profile = profiles.iter().find(|p| p.vendor_id == basic.vendor_id && p.product_id == basic.product_id);
+    let profile = Profile::of(profiles, basic.marks().product);
     let product_key = given.product_key.clone().or_else(|| profile.map(|p| p.product_key.clone()))?;
-    let from_profile = || match profile?.device_key {
-        DeviceKey::SerialNumber => basic.serial_number.clone(),
-        DeviceKey::UniqueId => basic.unique_id.clone(),
-        DeviceKey::Attribute(_) => None,
-    };
+    let from_profile = || profile?.device_key.among(&basic.marks());
     let device_key = given.device_key.clone().or_else(from_profile)?;
     Some(CloudDevice { product_key, device_key })
 }
@@ -200,8 +215,8 @@ async fn device_key_from(
 ) -> Result<String, NotEligible> {
     let absent = |what: &str| NotEligible { reason: format!("the device has no {what} to make its device key of") };
     match origin {
-        DeviceKey::SerialNumber => basic.serial_number.clone().ok_or_else(|| absent("serial number")),
-        DeviceKey::UniqueId => basic.unique_id.clone().ok_or_else(|| absent("unique id")),
+        DeviceKey::SerialNumber => origin.among(&basic.marks()).ok_or_else(|| absent("serial number")),
+        DeviceKey::UniqueId => origin.among(&basic.marks()).ok_or_else(|| absent("unique id")),
         DeviceKey::Attribute(path) => {
             session.read_text(path).await.map_err(|error| unusable("device key", path, &error))
         }

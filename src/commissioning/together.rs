@@ -19,14 +19,14 @@ pub(crate) struct Together(Arc<Shared>);
 struct Shared {
     state: Mutex<State>,
     changes: watch::Sender<()>,
-    radio: Radio,
+    radio: RadioTurn,
 }
 
 /// One radio is used by one attempt at a time.
 #[derive(Debug)]
-struct Radio(Arc<Semaphore>);
+struct RadioTurn(Arc<Semaphore>);
 
-impl Default for Radio {
+impl Default for RadioTurn {
     fn default() -> Self {
         Self(Arc::new(Semaphore::new(1)))
     }

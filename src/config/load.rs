@@ -140,7 +140,7 @@ pub(crate) fn load(sources: &Sources, secrets: Secrets) -> Result<Loaded, Config
     if config.attestation.paa_dirs.is_empty() {
         config.attestation.paa_dirs = vec![config.state_dir.join("paa")];
     }
-    let validate::Judgement { mistakes: judged, mut notes } = validate::judge(&config, secrets);
+    let validate::Validated { mistakes: judged, mut notes } = validate::judge(&config, secrets);
     for judged in judged {
         let known = mistakes.iter().any(|m| !m.key.is_empty() && judged.key.starts_with(&m.key));
         if !known {

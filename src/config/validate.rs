@@ -71,7 +71,7 @@ pub(crate) fn example_of(key: &str) -> Option<&'static str> {
 
 /// What a judge says.
 #[derive(Default)]
-pub(crate) struct Judgement {
+pub(crate) struct Validated {
     /// In the order of the sections.
     pub(crate) mistakes: Vec<Mistake>,
     /// What cannot be judged here, because only the service has it.
@@ -79,8 +79,8 @@ pub(crate) struct Judgement {
 }
 
 /// Judges `config`; `secrets` says what of the files that it names.
-pub(crate) fn judge(config: &Config, secrets: Secrets) -> Judgement {
-    let mut judge = Judge { secrets, mistakes: Vec::new(), notes: Vec::new() };
+pub(crate) fn judge(config: &Config, secrets: Secrets) -> Validated {
+    let mut judge = Validation { secrets, mistakes: Vec::new(), notes: Vec::new() };
     judge.top_level(config);
     judge.networks(config);
     judge.commissioning(config);
@@ -91,16 +91,16 @@ pub(crate) fn judge(config: &Config, secrets: Secrets) -> Judgement {
     }
     judge.products(config);
     judge.journal_admin_log(config);
-    Judgement { mistakes: judge.mistakes, notes: judge.notes }
+    Validated { mistakes: judge.mistakes, notes: judge.notes }
 }
 
-struct Judge {
+struct Validation {
     secrets: Secrets,
     mistakes: Vec<Mistake>,
     notes: Vec<Mistake>,
 }
 
-impl Judge {
+impl Validation {
     /// Notes a mistake unless `good`.
     fn demand(&mut self, good: bool, key: &str, problem: impl FnOnce() -> String, instead: &str) {
         if !good {

@@ -21,6 +21,7 @@ use x509_cert::spki::AlgorithmIdentifierOwned;
 
 use super::refresh::{RECORD_FILE, Refresh};
 use super::*;
+use crate::plain;
 use crate::sim::evidence::{Builder, test_key};
 
 /// What the server gives: a page per path and key, certificates by subject, and revocation lists.
@@ -254,7 +255,7 @@ async fn revocation_lists_become_sets_that_survive_an_outage() {
     let pai = Certificate::from_der(&device.pai).unwrap();
     let serial = pai.tbs_certificate().serial_number().as_bytes().to_vec();
     let mut trust = crate::attestation::TrustStore::new();
-    let skid: String = trust.add_paa(&device.paa).unwrap().iter().map(|byte| format!("{byte:02X}")).collect();
+    let skid = plain::upper_hex(&trust.add_paa(&device.paa).unwrap());
     let key = test_key("matterbind test PAA");
     let (base, shared, client) = serve(Ledger { list: crl(&device.paa, &key, &serial), ..Ledger::default() }).await;
     let list = ("revocation-points".to_owned(), String::new());

@@ -4,6 +4,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
+use crate::plain;
+
 /// Any list with the ledger's paging.
 #[derive(Deserialize)]
 pub(crate) struct Page<T> {
@@ -106,9 +108,7 @@ impl RevocationSet {
             kind: "revocation_set".to_owned(),
             issuer_subject_key_id,
             issuer_name: issuer_name.map(|name| STANDARD.encode(name)),
-            revoked_serial_numbers: serials
-                .map(|serial| serial.iter().map(|byte| format!("{byte:02X}")).collect())
-                .collect(),
+            revoked_serial_numbers: serials.map(plain::upper_hex).collect(),
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::access::{self, AccessOverlay, Base, PlanError, PolicyError, Wanted, e
 use crate::bind::{BindState, CapabilityMask, CloudDevice};
 use crate::commissioning::driver::bind_task;
 use crate::commissioning::error::Disposition;
-use crate::commissioning::identity::{Eligible, binding_code_from};
+use crate::commissioning::identity::{Eligible, Profile, binding_code_from};
 use crate::commissioning::path;
 use crate::commissioning::ports::{LinkError, OperationalSession};
 use crate::fabric::{AclLimits, Cat, CatGrant, granted_cats, plan_acl};
@@ -253,7 +253,7 @@ impl<W: World> Hub<W> {
         // What is in force may have changed meanwhile; then the node stays noted.
         if settled
             && self.wanted(Some(node)) == wanted
-            && let Err(error) = self.mutate(|overlay| Ok(overlay.settle(node))).await
+            && let Err(error) = self.mutate(|overlay| Ok(overlay.remove_pending(node))).await
         {
             tracing::warn!(node.id = node.0, %error, "cannot note that the node holds its list; it is told again");
         }
@@ -304,12 +304,9 @@ impl<W: World> Hub<W> {
         if self.cloud.is_none() || unknown {
             return None;
         }
-        let device = CloudDevice { product_key: record.product_key.clone()?, device_key: record.device_key.clone()? };
-        let is_its = |p: &&crate::commissioning::identity::Profile| {
-            (p.vendor_id, p.product_id) == (record.vendor_id, record.product_id)
-        };
+        let device = CloudDevice::of(record)?;
         let commissioner = self.commissioner.get();
-        let code = match commissioner.settings.profiles.iter().find(is_its) {
+        let code = match Profile::of(&commissioner.settings.profiles, record.marks().product) {
             Some(profile) => binding_code_from(profile.binding_code, session).await.map_err(|why| why.reason),
             None => Err("no product profile says where its binding code comes from".to_owned()),
         };

@@ -48,8 +48,7 @@ pub(crate) struct DeviceCodes<W: World> {
 
 impl<W: World> BindingCodeSource for DeviceCodes<W> {
     async fn fresh_code(&self, node: NodeId, info: &MatterInfo) -> Option<BindingCode> {
-        let profile =
-            self.profiles.iter().find(|p| p.vendor_id == info.vendor_id && p.product_id == info.product_id)?;
+        let profile = Profile::of(&self.profiles, (info.vendor_id, info.product_id))?;
         let fresh = async {
             let record = self.store.node(node).await.ok().flatten()?;
             let session = self.reach.open(&record, OPEN).await.ok()?;

@@ -16,7 +16,7 @@ use super::refusal::Refusal;
 use super::world::World;
 use crate::bind::{BindRequest, BindStatus, CloudDevice, MatterInfo, name_in_cloud};
 use crate::commissioning::error::{CommissioningError, Disposition};
-use crate::commissioning::identity::{DeviceKey, GivenIdentity, check_device_key, check_given};
+use crate::commissioning::identity::{GivenIdentity, Profile, check_device_key, check_given};
 use crate::journal::{Event, EventSink, Level};
 use crate::node::{NodeId, NodeRecord, NodeState};
 use crate::outbox::dispatcher::wait_for;
@@ -112,12 +112,8 @@ impl<W: World> Hub<W> {
     /// What is said now, else what the record says, else what the profile says.
     fn device_of(&self, record: &NodeRecord, given: &GivenIdentity) -> Result<CloudDevice, Refusal> {
         let profiles = self.commissioner.get().settings.profiles.clone();
-        let profile = profiles.iter().find(|p| (p.vendor_id, p.product_id) == (record.vendor_id, record.product_id));
-        let from_profile = || match profile?.device_key {
-            DeviceKey::SerialNumber => record.serial_number.clone(),
-            DeviceKey::UniqueId => record.unique_id.clone(),
-            DeviceKey::Attribute(_) => None,
-        };
+        let profile = Profile::of(&profiles, record.marks().product);
+        let from_profile = || profile?.device_key.among(&record.marks());
         let product_key = given.product_key.clone().or_else(|| record.product_key.clone());
         let product_key = product_key.or_else(|| profile.map(|profile| profile.product_key.clone()));
         let device_key = given.device_key.clone().or_else(|| record.device_key.clone()).or_else(from_profile);

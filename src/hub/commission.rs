@@ -138,7 +138,7 @@ impl<W: World> Hub<W> {
                 }
                 let failed = CommissionResult::Failed(failure);
                 match error {
-                    CommissioningError::BeingCommissioned { attempt } => self.follow(attempt, under_way, failed).await,
+                    CommissioningError::BeingCommissioned { attempt } => self.join(attempt, under_way, failed).await,
                     _ => failed,
                 }
             }
@@ -157,7 +157,7 @@ impl<W: World> Hub<W> {
     }
 
     /// Another code of the same device is being worked on: what comes of that attempt is the answer.
-    async fn follow(&self, attempt: Uuid, under_way: &UnderWay, otherwise: CommissionResult) -> CommissionResult {
+    async fn join(&self, attempt: Uuid, under_way: &UnderWay, otherwise: CommissionResult) -> CommissionResult {
         let Some(other) = self.attempts.get(attempt) else { return otherwise };
         let message = format!("attempt {attempt} is bringing this device in; what comes of it is the answer here too");
         under_way.report(CommissionEvent::Note { message });

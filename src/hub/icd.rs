@@ -302,7 +302,7 @@ impl<W: World> Hub<W> {
         self.access.heard_of(node);
         self.labels.heard_of(node);
         if self.icd.take_owed(node) {
-            self.syncing.ask(node);
+            self.syncing.compare_soon(node);
         }
         let Ok(Some(record)) = self.store.node(node).await else { return };
         if record.state != NodeState::Removing {

@@ -19,7 +19,7 @@ use super::Hub;
 use super::reach::device_error;
 use super::refusal::Refusal;
 use super::strangers::ForeignNode;
-use super::sync::Difference;
+use super::sync::DifferingField;
 use super::world::World;
 use crate::bind::BindState;
 use crate::commissioning::error::Disposition;
@@ -145,7 +145,7 @@ pub struct NodeCheck {
     #[serde(default)]
     pub device: Value,
     /// Where its Basic Information or access list is not as recorded.
-    pub differences: Vec<Difference>,
+    pub differences: Vec<DifferingField>,
 }
 
 /// `node share --close`
@@ -367,12 +367,12 @@ impl<W: World> Hub<W> {
     }
 }
 
-fn differing(device: &serde_json::Value, record: &NodeRecord) -> Vec<Difference> {
+fn differing(device: &serde_json::Value, record: &NodeRecord) -> Vec<DifferingField> {
     let local = serde_json::to_value(record).unwrap_or_default();
     let fields = device.as_object().into_iter().flatten();
     fields
         .filter(|(field, value)| local[field.as_str()] != **value)
-        .map(|(field, value)| Difference {
+        .map(|(field, value)| DifferingField {
             field: field.clone(),
             device: value.clone(),
             local: local[field.as_str()].clone(),

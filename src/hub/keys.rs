@@ -196,7 +196,7 @@ impl<W: World> Hub<W> {
             admin_vendor_id: credentials.admin_vendor_id(),
             admin_cat: self.wanted(None).admin.value(),
             root_key_online: self.keys.root_online(),
-            root_public_key: credentials.root_public_key().iter().map(|byte| format!("{byte:02X}")).collect(),
+            root_public_key: plain::upper_hex(credentials.root_public_key()),
         }
     }
 

@@ -26,7 +26,7 @@ const TOLD_TRIES: u32 = 8;
 const JUST_COMMISSIONED: SignedDuration = SignedDuration::from_secs(60);
 
 /// What takes time, so that nobody's return has to wait for it.
-enum Job {
+enum Errand {
     /// Interrupted attempts, and a leftover where this is one.
     Stranger(NodeId),
     Removals,
@@ -36,24 +36,24 @@ enum Job {
 
 /// Runs until the daemon stops.
 pub(super) async fn follow<W: World>(hub: Arc<Hub<W>>) {
-    let (jobs, work) = tokio::sync::mpsc::unbounded_channel();
+    let (errands, work) = tokio::sync::mpsc::unbounded_channel();
     tokio::select! {
         () = hub.stop.cancelled() => {}
-        () = listen(&hub, jobs) => {}
+        () = listen(&hub, errands) => {}
         () = settle_strangers(&hub, work) => {}
     }
 }
 
-async fn listen<W: World>(hub: &Arc<Hub<W>>, jobs: UnboundedSender<Job>) {
+async fn listen<W: World>(hub: &Arc<Hub<W>>, errands: UnboundedSender<Errand>) {
     let mut events = hub.lan.subscribe();
     let ours = hub.credentials.compressed_fabric_id();
     loop {
         match events.recv().await {
             Ok(DiscoveryEvent::Appeared(Seen::Operational(node))) if node.compressed_fabric_id == ours => {
-                seen(hub, &node, true, &jobs).await;
+                seen(hub, &node, true, &errands).await;
             }
             Ok(DiscoveryEvent::Updated(Seen::Operational(node))) if node.compressed_fabric_id == ours => {
-                seen(hub, &node, false, &jobs).await;
+                seen(hub, &node, false, &errands).await;
             }
             Ok(DiscoveryEvent::Appeared(Seen::Operational(node))) => hub.seen_elsewhere(&node),
             Ok(DiscoveryEvent::Gone(Seen::Operational(node))) if node.compressed_fabric_id == ours => {
@@ -63,7 +63,7 @@ async fn listen<W: World>(hub: &Arc<Hub<W>>, jobs: UnboundedSender<Job>) {
                 DiscoveryEvent::Appeared(Seen::Commissionable(node))
                 | DiscoveryEvent::Updated(Seen::Commissionable(node)),
             ) => {
-                let _ = jobs.send(Job::Waiting(node));
+                let _ = errands.send(Errand::Waiting(node));
             }
             Ok(_) | Err(RecvError::Lagged(_)) => {}
             Err(RecvError::Closed) => return,
@@ -71,7 +71,7 @@ async fn listen<W: World>(hub: &Arc<Hub<W>>, jobs: UnboundedSender<Job>) {
     }
 }
 
-async fn settle_strangers<W: World>(hub: &Arc<Hub<W>>, mut work: UnboundedReceiver<Job>) {
+async fn settle_strangers<W: World>(hub: &Arc<Hub<W>>, mut work: UnboundedReceiver<Errand>) {
     // Here and not beside this: a removal that is resumed twice at once asks a device that has just forgotten us.
     tokio::join!(recovery::settle_all(hub), removal::resume_removals(Arc::clone(hub)));
     let mut ask_again = tokio::time::interval(ASK_AGAIN);
@@ -90,25 +90,25 @@ async fn settle_strangers<W: World>(hub: &Arc<Hub<W>>, mut work: UnboundedReceiv
                 removal::resume_told(hub).await;
             }
             job = work.recv() => match job {
-                Some(Job::Stranger(node)) => {
+                Some(Errand::Stranger(node)) => {
                     recovery::settle_all(hub).await;
                     finish_leftover(hub, node).await;
                     hub.stranger_seen(node).await;
                 }
-                Some(Job::Removals) => removal::resume_removals(Arc::clone(hub)).await,
-                Some(Job::Waiting(node)) => recovery::commissionable_seen(hub, &node).await,
+                Some(Errand::Removals) => removal::resume_removals(Arc::clone(hub)).await,
+                Some(Errand::Waiting(node)) => recovery::commissionable_seen(hub, &node).await,
                 None => return,
             },
         }
     }
 }
 
-async fn seen<W: World>(hub: &Arc<Hub<W>>, node: &OperationalNode, appeared: bool, jobs: &UnboundedSender<Job>) {
+async fn seen<W: World>(hub: &Arc<Hub<W>>, node: &OperationalNode, appeared: bool, errands: &UnboundedSender<Errand>) {
     let record = match hub.store.node(node.node_id).await {
         Ok(Some(record)) => record,
         Ok(None) => {
             // The receiver lives as long as this.
-            let _ = jobs.send(Job::Stranger(node.node_id));
+            let _ = errands.send(Errand::Stranger(node.node_id));
             return;
         }
         Err(error) => {
@@ -117,7 +117,7 @@ async fn seen<W: World>(hub: &Arc<Hub<W>>, node: &OperationalNode, appeared: boo
         }
     };
     if record.state == NodeState::Removing {
-        let _ = jobs.send(Job::Removals);
+        let _ = errands.send(Errand::Removals);
         return;
     }
     let (addresses, port, rhythm) = (hub.reach.addresses(&record, node), node.port, node.txt.clone());
@@ -141,7 +141,7 @@ async fn seen<W: World>(hub: &Arc<Hub<W>>, node: &OperationalNode, appeared: boo
     hub.labels.heard_of(node.node_id);
     let age = Timestamp::now().duration_since(record.commissioned_at);
     if appeared && age > JUST_COMMISSIONED {
-        hub.syncing.ask(node.node_id);
+        hub.syncing.compare_soon(node.node_id);
     }
 }
 

@@ -34,7 +34,7 @@ const REFRESH: Duration = Duration::from_secs(10);
 const FLAG_TOGETHER: Duration = Duration::from_secs(5);
 
 /// What a probe found.
-enum Answer {
+enum Probed {
     Alive,
     Silent(String),
     /// Another device answers where it was.
@@ -164,7 +164,7 @@ impl<W: World> Hub<W> {
             let message = format!("node {node} ({}) is back", record.name);
             self.journal.record(Event::new(now, Level::Info, "node-returned", message).with_node(node));
             self.access.heard_of(node);
-            self.syncing.ask(node);
+            self.syncing.compare_soon(node);
         }
     }
 
@@ -222,13 +222,13 @@ impl<W: World> Hub<W> {
             self.probes.liveness().failed(node, turn, Instant::now(), seen.is_some())
         };
         match answer {
-            Answer::Alive => {
+            Probed::Alive => {
                 self.note_contact(node).await;
                 // Also where it came back before anybody had flagged it.
                 self.access.heard_of(node);
             }
-            Answer::NotAsked => self.probes.liveness().later(node, turn, Instant::now()),
-            Answer::Silent(why) | Answer::SomebodyElse(why) => {
+            Probed::NotAsked => self.probes.liveness().later(node, turn, Instant::now()),
+            Probed::Silent(why) | Probed::SomebodyElse(why) => {
                 if failed().is_some_and(|failures| failures >= if sleepy { SLEEPY_FAILURES } else { 1 }) {
                     self.probes.silent().insert(node, why);
                 }
@@ -236,35 +236,35 @@ impl<W: World> Hub<W> {
         }
     }
 
-    async fn ask(&self, node: NodeId, patience: Duration, sleepy: bool) -> Answer {
+    async fn ask(&self, node: NodeId, patience: Duration, sleepy: bool) -> Probed {
         let kept = self.probes.kept().remove(&node);
         if let Some(session) = kept
             && let Ok(Ok(_)) = timeout(READ, session.read_text(SMALLEST)).await
         {
             self.probes.keep(node, session);
-            return Answer::Alive;
+            return Probed::Alive;
         }
-        let Ok(Some(record)) = self.store.node(node).await else { return Answer::NotAsked };
+        let Ok(Some(record)) = self.store.node(node).await else { return Probed::NotAsked };
         match self.reach.open(&record, patience).await {
             Ok(session) => {
                 // A session with a sleepy node would have to outlast its sleep.
                 if !sleepy {
                     self.probes.keep(node, session);
                 }
-                Answer::Alive
+                Probed::Alive
             }
             Err(LinkError::Stack { what }) => {
                 tracing::debug!(node.id = node.0, what, "a node could not be asked");
-                Answer::NotAsked
+                Probed::NotAsked
             }
             Err(error @ LinkError::NoSharedTrustRoots { peer }) => {
                 self.reach.suspect(node, peer);
-                Answer::SomebodyElse(error.to_string())
+                Probed::SomebodyElse(error.to_string())
             }
-            Err(error @ LinkError::NotThatNode { .. }) => Answer::SomebodyElse(error.to_string()),
+            Err(error @ LinkError::NotThatNode { .. }) => Probed::SomebodyElse(error.to_string()),
             // Somebody is there, be it this node or not: nothing is known.
-            Err(LinkError::Busy) => Answer::NotAsked,
-            Err(error) => Answer::Silent(error.to_string()),
+            Err(LinkError::Busy) => Probed::NotAsked,
+            Err(error) => Probed::Silent(error.to_string()),
         }
     }
 }

@@ -17,7 +17,7 @@ use futures_util::future::{Either, select};
 use tokio::sync::Notify;
 use tokio::sync::broadcast::error::RecvError;
 
-use self::rank::{Trail, Whereabouts};
+use self::rank::{Hearsay, Trail};
 use super::Hub;
 use super::refusal::Refusal;
 use super::world::{Case, Lan, World};
@@ -238,7 +238,7 @@ impl<W: World> Reach<W> {
         let interfaces = Interfaces::now();
         let remembered = interfaces.sockets(record);
         let taken = self.taken(record.node_id);
-        let known = Whereabouts { announced, remembered: &remembered, taken: &taken, own: &interfaces.own };
+        let known = Hearsay { announced, remembered: &remembered, taken: &taken, own: &interfaces.own };
         let trails = self.trails();
         trails.get(&record.node_id).unwrap_or(&Trail::default()).rank(known, Instant::now())
     }

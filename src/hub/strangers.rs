@@ -255,7 +255,7 @@ impl<W: World> Hub<W> {
             device_key: None,
             family_id: None,
             room_id: None,
-            capabilities_bitmask: 1 << 1 | 1 << 3,
+            capabilities_bitmask: CapabilityMask::ON_THE_LAN.value(),
             attestation: AttestationSummary { verdict: "not-kept".to_owned(), findings: Vec::new() },
             addresses: addresses.iter().map(ToString::to_string).collect(),
             port,

@@ -30,16 +30,17 @@ use crate::node::{FabricId, NodeId, NodeRecord, NodeState};
 use crate::outbox::dispatcher::OutboxResult;
 use crate::outbox::ports::{BindingCodeSource, OutboxState};
 use crate::reconcile::compare::{DeviceFacts, DeviceView};
-use crate::reconcile::driver::{CompareLimits, Findings, Memory, NodeFinding, Reconciler};
+use crate::reconcile::driver::{CompareLimits, Memory, NodeFinding, Reconciler, RunFindings};
 use crate::reconcile::mend::Policy;
-use crate::reconcile::ports::{Devices, Look};
+use crate::reconcile::ports::{Devices, Examined};
 use crate::rhythm::Place;
 use crate::secret::BindingCode;
 
 mod report;
 
+pub use crate::reconcile::compare::{DifferingField, Verdict};
 pub(crate) use report::SyncStep;
-pub use report::{Difference, NodeComparison, NodeSync, SyncProgress, SyncReport, Verdict};
+pub use report::{NodeComparison, NodeSync, SyncProgress, SyncReport};
 use report::{comparison, removing, report, unknown};
 
 /// Compares device, record and cloud.
@@ -101,7 +102,7 @@ pub(crate) struct Syncing {
 
 impl Syncing {
     /// Has a node compared soon.
-    pub(super) fn ask(&self, node: NodeId) {
+    pub(super) fn compare_soon(&self, node: NodeId) {
         self.asked_for.lock().unwrap_or_else(PoisonError::into_inner).insert(node);
         self.wake.notify_one();
     }
@@ -181,9 +182,9 @@ pub(super) async fn follow<W: World>(hub: Arc<Hub<W>>) {
             }
             let asks_cloud = Instant::now() >= turn;
             let progress = SyncProgress::default();
-            let order = Order { only: only.as_ref(), fabric: None, insist: false, asks_cloud, intent: Intent::Mend };
+            let scope = Scope { only: only.as_ref(), fabric: None, insist: false, asks_cloud, intent: Intent::Mend };
             let compared = tokio::select! {
-                compared = hub.compare_and_mend(order, &progress) => compared,
+                compared = hub.compare_and_mend(scope, &progress) => compared,
                 () = hub.syncing.person.notified() => {
                     due = due.max(Instant::now() + EVERY);
                     continue;
@@ -248,10 +249,10 @@ impl<W: World> SyncDoor for Hub<W> {
         }
         let only = node.map(|node| BTreeSet::from([node]));
         let fabric = node.is_none().then(|| self.credentials.bundle().fabric_id);
-        let order = Order { only: only.as_ref(), fabric, insist: node.is_some(), asks_cloud: true, intent };
+        let scope = Scope { only: only.as_ref(), fabric, insist: node.is_some(), asks_cloud: true, intent };
         let (findings, foreign) =
-            tokio::join!(self.compare_and_mend(order, &progress), self.greet_if_all(node.is_none()));
-        let Findings { nodes, unrecorded, .. } = findings?;
+            tokio::join!(self.compare_and_mend(scope, &progress), self.greet_if_all(node.is_none()));
+        let RunFindings { nodes, unrecorded, .. } = findings?;
         let mut report = report(&nodes);
         self.note_unheld_tags(&nodes, &mut report).await?;
         for record in self.store.nodes().await? {
@@ -280,8 +281,8 @@ impl<W: World> SyncDoor for Hub<W> {
     async fn compare(&self, node: NodeId) -> Result<NodeComparison, Refusal> {
         let local = self.record(node).await?;
         let only = BTreeSet::from([node]);
-        let order = Order { only: Some(&only), fabric: None, insist: true, asks_cloud: true, intent: Intent::Look };
-        let findings = self.compare_and_mend(order, &SyncProgress::default()).await?;
+        let scope = Scope { only: Some(&only), fabric: None, insist: true, asks_cloud: true, intent: Intent::Look };
+        let findings = self.compare_and_mend(scope, &SyncProgress::default()).await?;
         Ok(comparison(&local, findings.nodes.first()))
     }
 
@@ -291,7 +292,7 @@ impl<W: World> SyncDoor for Hub<W> {
 }
 
 /// What is compared, and what for.
-struct Order<'a> {
+struct Scope<'a> {
     /// `None`: every node.
     only: Option<&'a BTreeSet<NodeId>>,
     /// See [`Reconciler::fabric`].
@@ -327,8 +328,8 @@ impl<W: World> Hub<W> {
         if all { self.greet_strangers().await } else { Ok(Vec::new()) }
     }
 
-    async fn compare_and_mend(&self, order: Order<'_>, progress: &SyncProgress) -> Result<Findings, StoreError> {
-        let Order { only, fabric, insist, asks_cloud, intent } = order;
+    async fn compare_and_mend(&self, scope: Scope<'_>, progress: &SyncProgress) -> Result<RunFindings, StoreError> {
+        let Scope { only, fabric, insist, asks_cloud, intent } = scope;
         let _turn = self.syncing.turn.lock().await;
         let policy = self.config.cloud.as_ref().map_or_else(Policy::default, |cloud| Policy {
             on_cloud_missing: cloud.on_cloud_missing,
@@ -446,9 +447,9 @@ impl<W: World> Devices for LanDevices<'_, W> {
         open + sleep + QUESTIONS + sleep / 2
     }
 
-    async fn look(&self, record: &NodeRecord) -> Look {
+    async fn examine(&self, record: &NodeRecord) -> Examined {
         let device = self.device(record).await;
-        Look { device, commissionable_again: self.commissionable_again(record) }
+        Examined { device, commissionable_again: self.commissionable_again(record) }
     }
 
     async fn restore_access(&self, record: &NodeRecord) -> Result<Vec<CatGrant>, String> {

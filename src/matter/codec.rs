@@ -10,9 +10,9 @@ use rs_matter::tlv::{TLVElement, TLVTag, TLVWrite};
 use crate::commissioning::network::NetworkKind;
 use crate::commissioning::ports::{DeviceDescription, FabricDescriptor, LinkError, SurveyFacts};
 use crate::fabric::{AclEntry, AclLimits};
-use crate::matter::command::Report;
+use crate::matter::command::AttributeReport;
 use crate::node::BasicInformation;
-use crate::plain::clean;
+use crate::plain::{clean, upper_hex};
 
 pub(super) mod icd;
 pub(super) mod network;
@@ -140,12 +140,15 @@ fn acl_entry(data: &TLVElement<'_>) -> Result<AclEntry, Error> {
 }
 
 /// One report of the access control list: the list's beginning, or one more item.
-pub(super) fn acl_report(entries: &mut Vec<AclEntry>, report: &Report<'_>) -> Result<(), LinkError> {
+pub(super) fn acl_report(entries: &mut Vec<AclEntry>, report: &AttributeReport<'_>) -> Result<(), LinkError> {
     list_report(entries, report, "an access control entry", acl_entry)
 }
 
 /// One report of Fabrics.
-pub(super) fn fabric_report(fabrics: &mut Vec<FabricDescriptor>, report: &Report<'_>) -> Result<(), LinkError> {
+pub(super) fn fabric_report(
+    fabrics: &mut Vec<FabricDescriptor>,
+    report: &AttributeReport<'_>,
+) -> Result<(), LinkError> {
     list_report(fabrics, report, "a fabric descriptor", |data| {
         let row = data.structure()?;
         Ok(FabricDescriptor {
@@ -161,7 +164,7 @@ pub(super) fn fabric_report(fabrics: &mut Vec<FabricDescriptor>, report: &Report
 
 fn list_report<T>(
     items: &mut Vec<T>,
-    report: &Report<'_>,
+    report: &AttributeReport<'_>,
     what: &'static str,
     decode: impl Fn(&TLVElement<'_>) -> Result<T, Error>,
 ) -> Result<(), LinkError> {
@@ -189,7 +192,7 @@ pub(super) struct Gathered {
 
 impl Gathered {
     /// Takes one attribute. A value of an unexpected type counts as absent: this is information, and not proof.
-    pub(crate) fn take(&mut self, report: &Report<'_>) {
+    pub(crate) fn take(&mut self, report: &AttributeReport<'_>) {
         let data = &report.data;
         let limited = |limit| data.utf8().map(|text| clean(text, limit)).unwrap_or_default();
         let text = || limited(NAME);
@@ -233,7 +236,7 @@ impl Gathered {
         }
     }
 
-    fn take_network(&mut self, attribute: u32, report: &Report<'_>) {
+    fn take_network(&mut self, attribute: u32, report: &AttributeReport<'_>) {
         let (data, interface) = (&report.data, &mut self.facts.network);
         let seconds = |place: &mut Duration| keep(place, data.u8().map(|seconds| Duration::from_secs(seconds.into())));
         match attribute {
@@ -293,7 +296,7 @@ pub(super) fn scalar_text(data: &TLVElement<'_>) -> Result<String, LinkError> {
         return Ok(clean(text, ANY));
     }
     if let Ok(octets) = data.str() {
-        return Ok(octets.iter().map(|octet| format!("{octet:02X}")).collect());
+        return Ok(upper_hex(octets));
     }
     if let Ok(value) = data.bool() {
         return Ok(value.to_string());

@@ -52,7 +52,7 @@ impl CommandPath {
 }
 
 /// One attribute as it was reported. A list may come in several reports: first the beginning, then item by item.
-pub(super) struct Report<'a> {
+pub(super) struct AttributeReport<'a> {
     pub endpoint: u16,
     pub cluster: u32,
     pub attribute: u32,
@@ -92,7 +92,7 @@ impl Session {
         paths: Vec<AttrPath>,
         fabric_filtered: bool,
         start: T,
-        report: impl Fn(&mut T, &Report<'_>) -> Result<(), LinkError> + Send + 'static,
+        report: impl Fn(&mut T, &AttributeReport<'_>) -> Result<(), LinkError> + Send + 'static,
         missing: Missing,
     ) -> Result<T, LinkError> {
         let read = async move |exchange, peer| {
@@ -285,7 +285,7 @@ async fn read<T>(
     paths: &[AttrPath],
     fabric_filtered: bool,
     mut value: T,
-    report: &impl Fn(&mut T, &Report<'_>) -> Result<(), LinkError>,
+    report: &impl Fn(&mut T, &AttributeReport<'_>) -> Result<(), LinkError>,
     missing: Missing,
 ) -> Result<T, LinkError> {
     let failed = |error: Error| link_error(&error, peer);
@@ -313,11 +313,11 @@ async fn read<T>(
     }
 }
 
-fn report_of<'a>(data: &AttrData<'a>) -> Result<Report<'a>, LinkError> {
+fn report_of<'a>(data: &AttrData<'a>) -> Result<AttributeReport<'a>, LinkError> {
     match (data.path.endpoint, data.path.cluster, data.path.attr) {
         (Some(endpoint), Some(cluster), Some(attribute)) => {
             let is_item = data.path.list_index.is_some();
-            Ok(Report { endpoint, cluster, attribute, is_item, data: data.data.clone() })
+            Ok(AttributeReport { endpoint, cluster, attribute, is_item, data: data.data.clone() })
         }
         _ => Err(LinkError::Malformed { what: "an attribute report without a full path".to_owned() }),
     }

@@ -3,7 +3,7 @@
 use rs_matter::tlv::TLVElement;
 
 use super::codec::{self, Gathered, cluster};
-use super::command::Report;
+use super::command::AttributeReport;
 use crate::plain;
 
 /// Every attribute that `describe` reads, and some that nobody asked for.
@@ -25,7 +25,8 @@ pub fn reads(data: &[u8]) {
         rest = behind;
         let (cluster, attributes) = ATTRIBUTES[usize::from(*cluster) % ATTRIBUTES.len()];
         let attribute = attributes[usize::from(*attribute) % attributes.len()];
-        let report = Report { endpoint: 0, cluster, attribute, is_item: is_item % 2 == 1, data: TLVElement::new(tlv) };
+        let report =
+            AttributeReport { endpoint: 0, cluster, attribute, is_item: is_item % 2 == 1, data: TLVElement::new(tlv) };
         gathered.take(&report);
         // What does not decode is an error, and nothing else.
         let _ = codec::acl_report(&mut entries, &report);

@@ -78,7 +78,7 @@ impl OperationalSession for CaseLink {
 
     async fn current_fabric_index(&self) -> Result<u8, LinkError> {
         let paths = vec![root(cluster::OPERATIONAL_CREDENTIALS, Some(5))];
-        let take = |index: &mut u8, report: &crate::matter::command::Report<'_>| {
+        let take = |index: &mut u8, report: &crate::matter::command::AttributeReport<'_>| {
             *index = report.data.u8().unwrap_or(0);
             Ok(())
         };
@@ -103,7 +103,7 @@ impl OperationalSession for CaseLink {
 
     async fn identify(&self, duration: Duration) -> Result<(), LinkError> {
         // IdentifyTime on every endpoint tells where the cluster is.
-        let lowest = |endpoint: &mut Option<u16>, report: &crate::matter::command::Report<'_>| {
+        let lowest = |endpoint: &mut Option<u16>, report: &crate::matter::command::AttributeReport<'_>| {
             *endpoint = Some(endpoint.map_or(report.endpoint, |known| known.min(report.endpoint)));
             Ok(())
         };
@@ -165,7 +165,7 @@ impl OperationalSession for CaseLink {
     }
 
     async fn read_text(&self, path: AttributePath) -> Result<String, LinkError> {
-        let take = |value: &mut Option<String>, report: &crate::matter::command::Report<'_>| {
+        let take = |value: &mut Option<String>, report: &crate::matter::command::AttributeReport<'_>| {
             *value = Some(codec::scalar_text(&report.data)?);
             Ok(())
         };

@@ -174,7 +174,7 @@ pub(super) async fn describe(session: &Session) -> Result<DeviceDescription, Lin
         root(cluster::OPERATIONAL_CREDENTIALS, Some(2)),
         root(cluster::OPERATIONAL_CREDENTIALS, Some(3)),
     ];
-    let take = |gathered: &mut codec::Gathered, report: &crate::matter::command::Report<'_>| {
+    let take = |gathered: &mut codec::Gathered, report: &crate::matter::command::AttributeReport<'_>| {
         gathered.take(report);
         Ok(())
     };

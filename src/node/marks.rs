@@ -4,9 +4,9 @@
 /// to ask the other node, and none to end it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Marks<'a> {
-    pub(super) product: (u16, u16),
-    pub(super) serial_number: Option<&'a str>,
-    pub(super) unique_id: Option<&'a str>,
+    pub product: (u16, u16),
+    pub serial_number: Option<&'a str>,
+    pub unique_id: Option<&'a str>,
 }
 
 impl<'a> Marks<'a> {

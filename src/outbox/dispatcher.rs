@@ -29,7 +29,7 @@ mod worker;
 use worker::Worker;
 
 /// Tells the time; tests pass a virtual one.
-pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+pub type Now = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
 /// The queue is read at least this often, whatever the clock does meanwhile.
 const POLL: Duration = Duration::from_secs(60);
@@ -129,7 +129,7 @@ impl<S: OutboxStore, B: BindApi, C: BindingCodeSource, E: EventSink> Dispatcher<
         api: Arc<B>,
         codes: Arc<C>,
         events: Arc<E>,
-        clock: Clock,
+        clock: Now,
         options: DispatchOptions,
     ) -> (Self, OutboxHandle) {
         let wake = Arc::new(Notify::new());

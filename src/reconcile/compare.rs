@@ -4,7 +4,9 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use utoipa::ToSchema;
 
 use crate::bind::{BindState, CloudRecord, FieldDifference, MatterInfo, name_in_cloud};
 use crate::fabric::{AUTH_MODE_CASE, AclEntry, Cat, CatGrant, Privilege, granted_cats};
@@ -179,9 +181,11 @@ pub enum Difference {
     Label(FieldDifference),
 }
 
-/// The verdict on one node (interface.md, `sync --json`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Agreement {
+/// The verdict on one node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// All agree.
     Match,
     /// The device is not as recorded.
     Drift,
@@ -193,15 +197,19 @@ pub enum Agreement {
     CloudUnreachable,
     /// The cloud shows something else.
     CloudDiffers,
-    /// It has no identity in the cloud, and the device is as recorded.
+    /// It has no identity in the cloud.
     NotEligible,
+    /// It is being removed: device, cloud and record follow each other.
+    Removing,
+    /// It is on our fabric or in our account, and there is no record of it.
+    UnknownNode,
 }
 
 /// What came of comparing one node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Comparison {
     /// The verdict: the first of unreachable, drift, cloud unreachable, missing, differs that holds.
-    pub verdict: Agreement,
+    pub verdict: Verdict,
     /// Everything that was found, the device's first.
     pub differences: Vec<Difference>,
 }
@@ -209,13 +217,14 @@ pub struct Comparison {
 impl Comparison {
     /// Whether nothing is left to do or to tell.
     pub fn in_sync(&self) -> bool {
-        matches!(self.verdict, Agreement::Match | Agreement::NotEligible)
+        self.verdict.is_in_sync()
     }
 }
 
-/// One field as each of the three holds it; `Null` where one does not know it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Row {
+/// One field, as each of the three holds it; `null` where one does not know it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = Difference)]
+pub struct DifferingField {
     /// The field's name in the node record.
     pub field: String,
     /// On the device.
@@ -250,19 +259,19 @@ pub fn compare(views: Views<'_>) -> Comparison {
     Comparison { verdict, differences }
 }
 
-fn verdict(views: &Views<'_>, device: &[Difference], cloud: &[Difference]) -> Agreement {
+fn verdict(views: &Views<'_>, device: &[Difference], cloud: &[Difference]) -> Verdict {
     let unknown = |difference: &Difference| matches!(difference, Difference::CloudUnknown { .. });
     let missing = |difference: &Difference| matches!(difference, Difference::Bind { held: false, .. });
     match views.device {
-        _ if views.superseded_by.is_some() => Agreement::Drift,
-        DeviceView::Silent { .. } => Agreement::DeviceUnreachable,
-        DeviceView::OffFabric(_) => Agreement::Drift,
-        DeviceView::Seen(_) if !device.is_empty() => Agreement::Drift,
-        DeviceView::Seen(_) if cloud.iter().any(unknown) => Agreement::CloudUnreachable,
-        DeviceView::Seen(_) if cloud.iter().any(missing) => Agreement::CloudMissing,
-        DeviceView::Seen(_) if !cloud.is_empty() => Agreement::CloudDiffers,
-        DeviceView::Seen(_) if views.local.bind.state == BindState::NotEligible => Agreement::NotEligible,
-        DeviceView::Seen(_) => Agreement::Match,
+        _ if views.superseded_by.is_some() => Verdict::Drift,
+        DeviceView::Silent { .. } => Verdict::DeviceUnreachable,
+        DeviceView::OffFabric(_) => Verdict::Drift,
+        DeviceView::Seen(_) if !device.is_empty() => Verdict::Drift,
+        DeviceView::Seen(_) if cloud.iter().any(unknown) => Verdict::CloudUnreachable,
+        DeviceView::Seen(_) if cloud.iter().any(missing) => Verdict::CloudMissing,
+        DeviceView::Seen(_) if !cloud.is_empty() => Verdict::CloudDiffers,
+        DeviceView::Seen(_) if views.local.bind.state == BindState::NotEligible => Verdict::NotEligible,
+        DeviceView::Seen(_) => Verdict::Match,
     }
 }
 
@@ -391,7 +400,12 @@ pub fn superseded<'a>(records: impl IntoIterator<Item = &'a NodeRecord>) -> BTre
     old
 }
 
-impl Agreement {
+impl Verdict {
+    /// Whether nothing is left to do or to tell.
+    pub fn is_in_sync(self) -> bool {
+        matches!(self, Self::Match | Self::NotEligible)
+    }
+
     /// The word in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -402,21 +416,16 @@ impl Agreement {
             Self::CloudUnreachable => "cloud-unreachable",
             Self::CloudDiffers => "cloud-differs",
             Self::NotEligible => "not-eligible",
+            Self::Removing => "removing",
+            Self::UnknownNode => "unknown-node",
         }
-    }
-}
-
-impl Row {
-    /// As `sync --json` prints it.
-    pub fn to_json(&self) -> Value {
-        json!({ "field": self.field, "device": self.device, "local": self.local, "cloud": self.cloud })
     }
 }
 
 impl Difference {
     /// Each of the three, side by side.
-    pub fn rows(&self) -> Vec<Row> {
-        let row = |field: &str, device: Value, local: Value, cloud: Value| Row {
+    pub fn rows(&self) -> Vec<DifferingField> {
+        let row = |field: &str, device: Value, local: Value, cloud: Value| DifferingField {
             field: field.to_owned(),
             device,
             local,
@@ -454,8 +463,8 @@ impl Difference {
 }
 
 /// All differences as rows, one for each field.
-pub(crate) fn rows(differences: &[Difference]) -> Vec<Row> {
-    let mut rows: Vec<Row> = Vec::new();
+pub(crate) fn rows(differences: &[Difference]) -> Vec<DifferingField> {
+    let mut rows: Vec<DifferingField> = Vec::new();
     for row in differences.iter().flat_map(Difference::rows) {
         match rows.iter_mut().find(|known| known.field == row.field) {
             Some(known) if known.device.is_null() && !row.device.is_null() => known.device = row.device,

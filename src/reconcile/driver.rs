@@ -13,9 +13,9 @@ use jiff::Timestamp;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::compare::{CloudView, Comparison, DeviceView, Difference, Row, Views, compare, rows, superseded};
+use super::compare::{CloudView, Comparison, DeviceView, Difference, Views, compare, rows, superseded};
 use super::mend::{Action, Change, Policy, mend};
-use super::ports::{Devices, Look, Records};
+use super::ports::{Devices, Examined, Records};
 use crate::bind::{BindRequest, BindState, CloudDevice, CloudRecord, MatterInfo, name_in_cloud};
 use crate::durable::StoreError;
 use crate::failpoint;
@@ -99,7 +99,7 @@ pub(crate) struct Reconciler<'a, D, R, B, E> {
 
 /// What a run came to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Findings {
+pub(crate) struct RunFindings {
     /// Node by node.
     pub nodes: Vec<NodeFinding>,
     /// What the cloud holds for our account and nobody here has a record of.
@@ -109,7 +109,7 @@ pub(crate) struct Findings {
 }
 
 /// Whose turn it is, and until when there is one.
-struct Places {
+struct Turns {
     semaphore: Semaphore,
     end: Instant,
 }
@@ -126,7 +126,7 @@ impl<D: Devices, R: Records, B: BindApi, E: EventSink> Reconciler<'_, D, R, B, E
     ///
     /// # Errors
     /// The store fails. A device or a cloud that cannot be asked is a finding.
-    pub(crate) async fn run(&self, only: Option<&BTreeSet<NodeId>>) -> Result<Findings, StoreError> {
+    pub(crate) async fn run(&self, only: Option<&BTreeSet<NodeId>>) -> Result<RunFindings, StoreError> {
         let all = self.records.records().await?;
         self.memory.keep_only(&all.iter().map(|record| record.node_id).collect());
         let replaced = superseded(&all);
@@ -135,11 +135,10 @@ impl<D: Devices, R: Records, B: BindApi, E: EventSink> Reconciler<'_, D, R, B, E
         };
         let mut chosen: Vec<&NodeRecord> = all.iter().filter(wanted).collect();
         chosen.sort_by_key(|record| !self.devices.is_announced(record));
-        let places =
-            Places { semaphore: Semaphore::new(self.limits.parallel), end: Instant::now() + self.limits.looks };
+        let turns = Turns { semaphore: Semaphore::new(self.limits.parallel), end: Instant::now() + self.limits.looks };
         let (asked, of) = (AtomicUsize::new(0), chosen.len());
         let looks = join_all(chosen.iter().map(async |record| {
-            let look = self.look(record, &places).await;
+            let look = self.examine(record, &turns).await;
             (self.progress)(asked.fetch_add(1, Ordering::Relaxed) + 1, of);
             look
         }));
@@ -150,7 +149,7 @@ impl<D: Devices, R: Records, B: BindApi, E: EventSink> Reconciler<'_, D, R, B, E
             self.records.records().await?.into_iter().map(|record| (record.node_id, record)).collect();
         let mut findings = Vec::new();
         let mut confirmed = Vec::new();
-        for (record, Look { device, commissionable_again }) in chosen.iter().zip(looks) {
+        for (record, Examined { device, commissionable_again }) in chosen.iter().zip(looks) {
             // Removed while it was asked.
             let Some(local) = now.get(&record.node_id).filter(|now| now.state != NodeState::Removing) else { continue };
             // Renamed, bound or unbound while it was asked: what the cloud said may be older than the record.
@@ -168,11 +167,14 @@ impl<D: Devices, R: Records, B: BindApi, E: EventSink> Reconciler<'_, D, R, B, E
             if matches!(&cloud, CloudView::Held(Some(_))) && !comparison.differences.iter().any(is_about_the_cloud) {
                 confirmed.push(local.node_id);
             }
-            let actions =
-                if self.mends { self.settle(views, &comparison).await? } else { mend(self.policy, views, &comparison) };
+            let actions = if self.mends {
+                self.tell_and_mend(views, &comparison).await?
+            } else {
+                mend(self.policy, views, &comparison)
+            };
             findings.push(NodeFinding { node_id: local.node_id, device, cloud, comparison, actions });
         }
-        let known: BTreeSet<CloudDevice> = all.iter().chain(now.values()).filter_map(cloud_device).collect();
+        let known: BTreeSet<CloudDevice> = all.iter().chain(now.values()).filter_map(CloudDevice::of).collect();
         let unrecorded = match cloud {
             Cloud::Holds(held) if self.fabric.is_some() => {
                 held.into_values().filter(|held| !known.contains(&held.device)).collect()
@@ -180,19 +182,19 @@ impl<D: Devices, R: Records, B: BindApi, E: EventSink> Reconciler<'_, D, R, B, E
             Cloud::Holds(_) | Cloud::NotConfigured | Cloud::Unknown(_) => Vec::new(),
         };
         findings.sort_by_key(|finding| finding.node_id);
-        Ok(Findings { nodes: findings, unrecorded, confirmed })
+        Ok(RunFindings { nodes: findings, unrecorded, confirmed })
     }
 
-    async fn look(&self, record: &NodeRecord, places: &Places) -> Look {
-        let silent = |reason: &str| Look {
+    async fn examine(&self, record: &NodeRecord, turns: &Turns) -> Examined {
+        let silent = |reason: &str| Examined {
             device: DeviceView::Silent { reason: reason.to_owned() },
             commissionable_again: None,
         };
-        let Ok(Ok(_place)) = timeout_at(places.end, places.semaphore.acquire()).await else {
+        let Ok(Ok(_place)) = timeout_at(turns.end, turns.semaphore.acquire()).await else {
             return silent("it was not asked: too many others did not answer");
         };
         let patience = self.devices.patience(record);
-        match timeout(patience, self.devices.look(record)).await {
+        match timeout(patience, self.devices.examine(record)).await {
             Ok(look) => look,
             Err(_) => silent(&format!("no answer within {} s", patience.as_secs())),
         }
@@ -201,7 +203,7 @@ impl<D: Devices, R: Records, B: BindApi, E: EventSink> Reconciler<'_, D, R, B, E
     /// One list for many nodes, one search for one; the whole list where it is to show what nobody here knows.
     async fn ask_cloud(&self, records: &[&NodeRecord], fabric: Option<FabricId>) -> Cloud {
         let Some(api) = self.cloud else { return Cloud::NotConfigured };
-        let devices: Vec<CloudDevice> = records.iter().filter_map(|record| cloud_device(record)).collect();
+        let devices: Vec<CloudDevice> = records.iter().filter_map(|record| CloudDevice::of(record)).collect();
         let asked = async {
             match devices.as_slice() {
                 all if fabric.is_some() => api.held(&all.iter().cloned().collect(), fabric).await,
@@ -222,7 +224,7 @@ impl<D: Devices, R: Records, B: BindApi, E: EventSink> Reconciler<'_, D, R, B, E
     }
 
     /// Tells what was found and does what policy says.
-    async fn settle(&self, views: Views<'_>, comparison: &Comparison) -> Result<Vec<Action>, StoreError> {
+    async fn tell_and_mend(&self, views: Views<'_>, comparison: &Comparison) -> Result<Vec<Action>, StoreError> {
         let node = views.local.node_id;
         let before = self.memory.replace(node, &comparison.differences);
         let is_new = before != comparison.differences;
@@ -254,7 +256,7 @@ impl<D: Devices, R: Records, B: BindApi, E: EventSink> Reconciler<'_, D, R, B, E
     }
 
     /// Does one node's actions; record and cloud work are written together, last.
-    async fn act(&self, record: &NodeRecord, actions: Vec<Action>) -> Result<Vec<Outcome>, StoreError> {
+    async fn act(&self, record: &NodeRecord, actions: Vec<Action>) -> Result<Vec<Mended>, StoreError> {
         let (mut outcomes, mut change, mut work) = (Vec::new(), Change::default(), None);
         for action in actions {
             match action {
@@ -288,7 +290,7 @@ impl<D: Devices, R: Records, B: BindApi, E: EventSink> Reconciler<'_, D, R, B, E
         record: &NodeRecord,
         change: Change,
         work: Option<Action>,
-        outcomes: &mut Vec<Outcome>,
+        outcomes: &mut Vec<Mended>,
     ) -> Result<(), StoreError> {
         let mut changed = record.clone();
         change.clone().apply(&mut changed);
@@ -318,7 +320,7 @@ impl<D: Devices, R: Records, B: BindApi, E: EventSink> Reconciler<'_, D, R, B, E
     }
 
     async fn task(&self, record: &NodeRecord, work: &Action) -> Option<OutboxTask> {
-        let device = cloud_device(record)?;
+        let device = CloudDevice::of(record)?;
         if *work == Action::Unbind {
             return Some(OutboxTask::Unbind(device));
         }
@@ -351,7 +353,7 @@ impl<D: Devices, R: Records, B: BindApi, E: EventSink> Reconciler<'_, D, R, B, E
                 let fields: Vec<String> = rows(differences).into_iter().map(|row| row.field).collect();
                 let message = format!("node {node}: {verdict}: {}", fields.join(", "));
                 Event::new(Timestamp::now(), Level::Warn, "sync-difference", message)
-                    .with("differences", rows(differences).iter().map(Row::to_json).collect::<Vec<_>>())
+                    .with("differences", serde_json::json!(rows(differences)))
             }
         };
         self.events.record(event.with_node(node).with("verdict", verdict));
@@ -382,21 +384,16 @@ fn is_about_the_cloud(difference: &Difference) -> bool {
 }
 
 /// What was done, in words, or why it was not.
-type Outcome = (Action, Result<&'static str, String>);
+type Mended = (Action, Result<&'static str, String>);
 
 impl Cloud {
     fn view(&self, record: &NodeRecord) -> CloudView {
-        match (self, cloud_device(record)) {
+        match (self, CloudDevice::of(record)) {
             (Self::NotConfigured, _) | (_, None) => CloudView::NotAsked,
             (Self::Unknown(reason), Some(_)) => CloudView::Unknown { reason: reason.clone() },
             (Self::Holds(held), Some(device)) => CloudView::Held(held.get(&device).cloned().map(Box::new)),
         }
     }
-}
-
-fn cloud_device(record: &NodeRecord) -> Option<CloudDevice> {
-    let (product_key, device_key) = (record.product_key.clone()?, record.device_key.clone()?);
-    Some(CloudDevice { product_key, device_key })
 }
 
 /// Whether what the cloud should hold became another thing between two reads of the record.

@@ -15,7 +15,7 @@ use crate::secret::BindingCode;
 
 /// How a node stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Look {
+pub(crate) struct Examined {
     /// What it showed, or proved.
     pub device: DeviceView,
     /// DNS-SD instance of a commissionable device of the same vendor, product and discriminator.
@@ -29,7 +29,7 @@ pub(crate) trait Devices: Send + Sync {
     /// How long the node may take to answer, all questions.
     fn patience(&self, record: &NodeRecord) -> Duration;
     /// Asks the node over CASE; one that is known not to answer is not waited for.
-    fn look(&self, record: &NodeRecord) -> impl Future<Output = Look> + Send;
+    fn examine(&self, record: &NodeRecord) -> impl Future<Output = Examined> + Send;
     /// Writes the configured access control list and gives what the device grants afterwards.
     fn restore_access(&self, record: &NodeRecord) -> impl Future<Output = Result<Vec<CatGrant>, String>> + Send;
     /// A binding code for a new bind; `None` where there is no way to get one.

@@ -1,11 +1,10 @@
 //! One node as each of the three holds it.
 
-use jiff::Timestamp;
-
 use super::compare::DeviceFacts;
 use crate::bind::{BindState, BindStatus, CloudDevice, CloudMatterInfo, CloudRecord};
 use crate::fabric::{AclLimits, Cat, CatGrant, Privilege, plan_acl};
-use crate::node::{AttestationSummary, BasicInformation, FabricId, NodeId, NodeRecord, NodeState};
+use crate::node::sample::sample;
+use crate::node::{BasicInformation, FabricId, NodeRecord};
 
 pub(super) fn grant(cat: u32, privilege: Privilege) -> CatGrant {
     CatGrant { cat: Cat::new(cat).unwrap(), privilege }
@@ -14,35 +13,16 @@ pub(super) fn grant(cat: u32, privilege: Privilege) -> CatGrant {
 pub(crate) fn record(node: u64) -> NodeRecord {
     NodeRecord {
         fabric_id: FabricId(7),
-        node_id: NodeId(node),
-        fabric_index: 1,
-        vendor_id: 0xFFF1,
         product_id: 0x8001,
-        discriminator: Some(3840),
-        matter_version: "1.4".to_owned(),
-        vendor_name: "Vendor".to_owned(),
-        product_name: "Light".to_owned(),
         serial_number: Some(format!("SN{node}")),
         unique_id: Some(format!("U{node}")),
         cats: vec![grant(0x0001_0001, Privilege::Administer), grant(0x0002_0001, Privilege::Operate)],
-        product_key: Some("p11abc".to_owned()),
         device_key: Some(format!("SN{node}")),
         name: format!("Light {node}"),
-        family_id: None,
         room_id: Some("kitchen".to_owned()),
-        capabilities_bitmask: 10,
-        bind_options: Default::default(),
-        attestation: AttestationSummary::default(),
         addresses: vec!["192.0.2.1".to_owned()],
-        port: 5540,
-        rhythm: crate::node::OperationalTxt::default(),
-        also_known_as: Vec::new(),
-        commissioned_at: Timestamp::UNIX_EPOCH,
-        last_seen_at: None,
-        state: NodeState::Operational,
         bind: BindStatus { state: BindState::Bound, code: Some(200), ..BindStatus::default() },
-        icd: None,
-        replaces: None,
+        ..sample(node)
     }
 }
 

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 
 use super::nodes::modify;
 use super::{Store, outbox};
+use crate::bind::CloudDevice;
 use crate::durable::StoreError;
 use crate::failpoint;
 use crate::node::NodeId;
@@ -18,7 +19,7 @@ impl Store {
         let name = name.to_owned();
         self.write_and_wake(move |tx| {
             let record = modify(tx, node, |record| record.name.clone_from(&name))?;
-            let device = if outbox::cloud_may_know(tx, &record)? { outbox::cloud_device(&record) } else { None };
+            let device = if outbox::cloud_may_know(tx, &record)? { CloudDevice::of(&record) } else { None };
             let task = device.map(|device| OutboxTask::Rename { device, name });
             let row = task.map(|task| outbox::insert(tx, node, &task, now)).transpose()?;
             failpoint::reach("rename.in-transaction");
@@ -40,7 +41,7 @@ impl Store {
             if old_room_id.as_deref() == Some(new_room_id.as_str()) || !outbox::cloud_may_know(tx, &record)? {
                 return Ok(None);
             }
-            let (Some(device), Some(family_id)) = (outbox::cloud_device(&record), record.family_id) else {
+            let (Some(device), Some(family_id)) = (CloudDevice::of(&record), record.family_id) else {
                 return Ok(None);
             };
             let task = OutboxTask::MoveRoom { device, family_id, old_room_id, new_room_id };

@@ -94,7 +94,7 @@ impl OutboxStore for Store {
         self.write_and_forget(move |tx| {
             tx.execute("DELETE FROM outbox WHERE id = ?1", [row.0])?;
             // What was unbound may be what the node was bound as before it got other keys.
-            let current = super::nodes::record(tx, node)?.and_then(|record| cloud_device(&record));
+            let current = super::nodes::record(tx, node)?.and_then(|record| CloudDevice::of(&record));
             if unbound.is_none_or(|unbound| current == Some(unbound)) {
                 note(tx, node, status)?;
             }
@@ -245,12 +245,6 @@ pub(super) fn unbind_row(tx: &Transaction<'_>, node: NodeId) -> Result<Option<Ou
     tx.query_row("SELECT max(id) FROM outbox WHERE node_id = ?1 AND kind = 'unbind'", [id(node.0)?], |row| row.get(0))
         .map(|row: Option<i64>| row.map(OutboxId))
         .map_err(store_error)
-}
-
-/// The device in the cloud that a record is about.
-pub(super) fn cloud_device(record: &NodeRecord) -> Option<CloudDevice> {
-    let (product_key, device_key) = (record.product_key.clone()?, record.device_key.clone()?);
-    Some(CloudDevice { product_key, device_key })
 }
 
 /// Whether the cloud may hold the device: it was bound, or a bind waits or was sent and its outcome is not known for sure.

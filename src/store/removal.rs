@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::fabric::id;
 use super::nodes::{missing, modify};
 use super::{Failure, Store, from_json, from_word, micros, outbox, store_error, timestamp, to_json};
+use crate::bind::CloudDevice;
 use crate::durable::StoreError;
 use crate::failpoint;
 use crate::node::{NodeId, NodeRecord, NodeState};
@@ -145,7 +146,7 @@ impl Store {
             let known = outbox::cloud_may_know(tx, &removal.record)? && !is_someone_elses(tx, &removal.record)?;
             outbox::drop_work(tx, node)?;
             // Another unbind may wait, of keys that the node had before.
-            let row = match outbox::cloud_device(&removal.record).filter(|_| known) {
+            let row = match CloudDevice::of(&removal.record).filter(|_| known) {
                 Some(device) => Some(outbox::insert_unbind(tx, node, device, now)?),
                 None => outbox::unbind_row(tx, node)?,
             };
@@ -214,12 +215,12 @@ impl Store {
 
 /// Whether another record that stays is about the same device in the cloud.
 fn is_someone_elses(tx: &Transaction<'_>, removed: &NodeRecord) -> Result<bool, Failure> {
-    let Some(device) = outbox::cloud_device(removed) else { return Ok(false) };
+    let Some(device) = CloudDevice::of(removed) else { return Ok(false) };
     let mut statement = tx.prepare_cached("SELECT record FROM nodes WHERE node_id <> ?1")?;
     let records = statement.query_map([id(removed.node_id.0)?], |row| row.get::<_, String>(0))?;
     for record in records {
         let record: NodeRecord = from_json(&record?)?;
-        if record.state != NodeState::Removing && outbox::cloud_device(&record).as_ref() == Some(&device) {
+        if record.state != NodeState::Removing && CloudDevice::of(&record).as_ref() == Some(&device) {
             return Ok(true);
         }
     }

@@ -55,8 +55,8 @@ pub(super) fn commit(
     tx.execute("DELETE FROM nodes WHERE node_id = ?1", [id(replaced.0)?])?;
     tx.execute("DELETE FROM removals WHERE node_id = ?1", [id(replaced.0)?])?;
     failpoint::reach("succession.in-transaction");
-    let before = outbox::cloud_device(&old).filter(|_| known);
-    if task.is_none() && before.is_some() && before == outbox::cloud_device(new) {
+    let before = CloudDevice::of(&old).filter(|_| known);
+    if task.is_none() && before.is_some() && before == CloudDevice::of(new) {
         // There is no code to bind it with; what the cloud holds stays until somebody gives one.
         let message = format!("bound as node {replaced}: `matterbind node bind {}` brings the new ids", new.node_id);
         new.bind = BindStatus { message, ..old.bind };
@@ -125,7 +125,7 @@ impl Store {
         self.write_and_forget(move |tx| {
             let before = record(tx, node)?.ok_or_else(|| super::nodes::missing(node))?;
             let known = outbox::cloud_may_know(tx, &before)?;
-            let held = outbox::cloud_device(&before).filter(|_| known);
+            let held = CloudDevice::of(&before).filter(|_| known);
             outbox::drop_work(tx, node)?;
             let changed = modify(tx, node, |record| {
                 record.product_key = Some(device.product_key);

@@ -8,7 +8,8 @@ use super::*;
 use crate::bind::{BindReceipt, BindRequest, BindStatus, CloudDevice, MatterInfo};
 use crate::commissioning::ports::{NodeStore, ProvisionalNode};
 use crate::journal::{EventSink, Level};
-use crate::node::{AttestationSummary, FabricId, NodeId, NodeRecord};
+use crate::node::sample::sample;
+use crate::node::{FabricId, NodeId, NodeRecord};
 use crate::onboarding::Discriminator;
 use crate::outbox::ports::{OutboxId, OutboxStore, OutboxTask};
 use crate::secret::{AuthKey, BindingCode};
@@ -28,36 +29,10 @@ fn at(seconds: i64) -> Timestamp {
 
 pub(super) fn record(node: u64) -> NodeRecord {
     NodeRecord {
-        fabric_id: FabricId(77),
-        node_id: NodeId(node),
-        fabric_index: 1,
-        vendor_id: 0xFFF1,
-        product_id: 0x8000,
-        discriminator: Some(3840),
-        matter_version: "1.4".to_owned(),
-        vendor_name: "Vendor".to_owned(),
-        product_name: "Light".to_owned(),
         serial_number: Some("S1".to_owned()),
-        unique_id: None,
-        cats: Vec::new(),
         product_key: Some("p1".to_owned()),
-        device_key: Some(format!("device{node}")),
-        name: format!("light {node}"),
-        family_id: None,
-        room_id: None,
-        capabilities_bitmask: 10,
-        bind_options: Default::default(),
-        attestation: AttestationSummary::default(),
-        addresses: vec!["fe80::1%eth0".to_owned()],
-        port: 5540,
-        rhythm: crate::node::OperationalTxt::default(),
-        also_known_as: Vec::new(),
         commissioned_at: NOW,
-        last_seen_at: None,
-        state: NodeState::Operational,
-        bind: BindStatus { state: BindState::Pending, ..BindStatus::default() },
-        icd: None,
-        replaces: None,
+        ..sample(node)
     }
 }
 

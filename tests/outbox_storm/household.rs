@@ -1,10 +1,10 @@
 //! Devices of a household, what is wished of them, and what the cloud must hold in the end.
 
 use jiff::Timestamp;
-use matterbind::facade::bind::{BindRequest, BindState, BindStatus, CloudDevice, MatterInfo};
+use matterbind::facade::bind::{BindRequest, CloudDevice, MatterInfo};
 use matterbind::facade::commissioning::ports::NodeStore;
 use matterbind::facade::journal::{Event, EventSink};
-use matterbind::facade::node::{AttestationSummary, FabricId, NodeId, NodeRecord, NodeState};
+use matterbind::facade::node::{FabricId, NodeId, NodeRecord, sample};
 use matterbind::facade::outbox::ports::OutboxTask;
 use matterbind::facade::secret::BindingCode;
 use matterbind::facade::store::Store;
@@ -63,39 +63,7 @@ pub fn request(node: u64, discriminator: u16, name: &str, room: Option<String>) 
 }
 
 pub fn record(node: u64, commissioned_at: Timestamp) -> NodeRecord {
-    let device = device(node);
-    NodeRecord {
-        fabric_id: FabricId(77),
-        node_id: NodeId(node),
-        fabric_index: 1,
-        vendor_id: 0xFFF1,
-        product_id: 0x8000,
-        discriminator: Some(0),
-        matter_version: "1.4".to_owned(),
-        vendor_name: String::new(),
-        product_name: String::new(),
-        serial_number: None,
-        unique_id: None,
-        cats: Vec::new(),
-        product_key: Some(device.product_key),
-        device_key: Some(device.device_key),
-        name: "light".to_owned(),
-        family_id: None,
-        room_id: None,
-        capabilities_bitmask: 10,
-        bind_options: Default::default(),
-        attestation: AttestationSummary::default(),
-        addresses: Vec::new(),
-        port: 5540,
-        rhythm: matterbind::facade::node::OperationalTxt::default(),
-        also_known_as: Vec::new(),
-        commissioned_at,
-        last_seen_at: None,
-        state: NodeState::Operational,
-        bind: BindStatus { state: BindState::Pending, ..BindStatus::default() },
-        icd: None,
-        replaces: None,
-    }
+    NodeRecord { discriminator: Some(0), name: "light".to_owned(), commissioned_at, ..sample(node) }
 }
 
 /// Commits a node with its bind and queues its wishes, each due after the one before; answers what must come of it.

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use matterbind::facade::admin::server::{AdminOptions, AdminServer};
 use matterbind::facade::admin::wire::{
     BindOrder, BindResult, BluetoothStatus, CloseResult, CloudStatus, CommissionEvent, CommissionRequest,
-    CommissionResult, Diagnosis, Difference, DiscoverChange, DiscoverQuery, Discovered, DiscoveredNode, FabricInfo,
+    CommissionResult, Diagnosis, DifferingField, DiscoverChange, DiscoverQuery, Discovered, DiscoveredNode, FabricInfo,
     Failure, Finding, LogQuery, NodeCheck, NodeComparison, NodeCounts, NodeDetail, NodeRef, NodeSync, Nodes,
     NodesQuery, Outbox, OutboxCounts, OutboxItem, Refusal, RemoveResult, Severity, ShareResult, Status, SyncReport,
     Timings, Verdict,
@@ -27,7 +27,7 @@ use matterbind::facade::hub::doors::{
 use matterbind::facade::journal::{Event, Level};
 use matterbind::facade::node::{
     AttestationSummary, BluetoothNode, CommissionableNode, CommissionableTxt, FabricId, NodeId, NodeRecord, NodeState,
-    ScopedAddress,
+    ScopedAddress, sample,
 };
 use matterbind::facade::onboarding::{Discriminator, SetupCode};
 use matterbind::facade::outbox::ports::OutboxState;
@@ -101,29 +101,13 @@ pub fn node(id: u64, name: &str, state: NodeState, bind: BindState) -> NodeRecor
     let bound = bind == BindState::Bound;
     NodeRecord {
         fabric_id: FabricId(1_234_567),
-        node_id: NodeId(id),
-        fabric_index: 1,
-        vendor_id: 0xFFF1,
         product_id: 0x8001,
-        discriminator: Some(3840),
-        matter_version: "1.4".to_owned(),
         vendor_name: "Acme".to_owned(),
-        product_name: "Light".to_owned(),
         serial_number: Some("VD0001".to_owned()),
-        unique_id: None,
         cats: vec![CatGrant { cat: Cat::new(0x0001_0001).unwrap(), privilege: Privilege::Administer }],
-        product_key: Some("p11abc".to_owned()),
         device_key: Some("VD0001".to_owned()),
         name: name.to_owned(),
-        family_id: None,
-        room_id: None,
-        capabilities_bitmask: 10,
-        bind_options: Default::default(),
         attestation: AttestationSummary { verdict: "accepted".to_owned(), findings: Vec::new() },
-        addresses: vec!["fe80::1%eth0".to_owned()],
-        port: 5540,
-        rhythm: matterbind::facade::node::OperationalTxt::default(),
-        also_known_as: Vec::new(),
         commissioned_at: at(0),
         last_seen_at: Some(at(60)),
         state,
@@ -135,8 +119,7 @@ pub fn node(id: u64, name: &str, state: NodeState, bind: BindState) -> NodeRecor
             bound_at: bound.then(|| at(1)),
             confirmed_at: bound.then(|| at(2)),
         },
-        icd: None,
-        replaces: None,
+        ..sample(id)
     }
 }
 
@@ -474,7 +457,7 @@ impl SyncDoor for Fake {
 
     async fn compare(&self, node: NodeId) -> Result<NodeComparison, Refusal> {
         let local = serde_json::to_value(self.known(node)?).unwrap();
-        let room = Difference {
+        let room = DifferingField {
             field: "room_id".to_owned(),
             device: serde_json::json!(null),
             local: serde_json::json!("7"),

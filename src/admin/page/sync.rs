@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::{Tab, Viewer, ago, document, empty, icons, link, names, pill};
 use crate::admin::routes::Api;
-use crate::admin::wire::{Difference, NodeSync, Verdict};
+use crate::admin::wire::{DifferingField, NodeSync, Verdict};
 use crate::hub::doors::Doors;
 use crate::node::NodeId;
 
@@ -106,7 +106,7 @@ pub(super) fn mending(actions: &[String]) -> Markup {
 }
 
 /// The fields in which the three do not agree.
-pub(super) fn differences<'a>(found: impl Iterator<Item = &'a Difference>) -> Markup {
+pub(super) fn differences<'a>(found: impl Iterator<Item = &'a DifferingField>) -> Markup {
     let value = |value: &Value| match value {
         Value::Null => html! { span.quiet { "–" } },
         Value::String(text) => html! { (text) },

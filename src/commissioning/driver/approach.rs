@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use super::known::{Known, LOOKS_LIKE_OURS, Ours};
 use super::run::{Run, now};
-use super::{Commissioner, Held, Order, Progress};
+use super::{Commissioner, Order, Progress, Reached};
 use crate::commissioning::attempt::DeviceEvent;
 use crate::commissioning::candidates::{Candidate, Ending, Fruitless, Next, Search};
 use crate::commissioning::error::CommissioningError;
@@ -136,7 +136,7 @@ where
         run: &mut Run<'_>,
         order: &Order,
         turn: Turn<'_>,
-        held: &mut Held<L::Pase, L::Case>,
+        held: &mut Reached<L::Pase, L::Case>,
     ) -> Result<(Found, Arc<L::Pase>), CommissioningError> {
         let ended = {
             let (mut beginning, mut approaching) = (pin!(self.begin(order)), pin!(self.approach(run, order, turn)));

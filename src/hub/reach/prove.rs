@@ -66,7 +66,7 @@ impl<W: World> Hub<W> {
                     let event = Event::new(Timestamp::now(), Level::Warn, "node-off-fabric", message);
                     self.journal.record(event.with_node(node));
                     self.note_silence(node, &proof.to_string()).await;
-                    self.syncing.ask(node);
+                    self.syncing.compare_soon(node);
                 }
             }
             Errand::ReadFabrics(node) => {

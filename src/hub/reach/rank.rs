@@ -12,7 +12,7 @@ const REMEMBER_FAILURE: Duration = Duration::from_secs(15 * 60);
 
 /// Where a node may be, as others tell.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Whereabouts<'a> {
+pub(super) struct Hearsay<'a> {
     /// By mDNS now, best first.
     pub(super) announced: &'a [SocketAddr],
     /// By its record.
@@ -54,7 +54,7 @@ impl Trail {
 
     /// Each address that is worth trying, once: where it answered last, then as announced, then as remembered; what failed
     /// a short time ago comes last.
-    pub(super) fn rank(&self, known: Whereabouts<'_>, now: Instant) -> Vec<SocketAddr> {
+    pub(super) fn rank(&self, known: Hearsay<'_>, now: Instant) -> Vec<SocketAddr> {
         // Where mDNS tells of other addresses only, the node has moved, and the last good one is a memory too.
         let is_current = |good: &SocketAddr| known.announced.is_empty() || known.announced.contains(good);
         // After a start the record tells: there it comes first.
@@ -73,7 +73,7 @@ impl Trail {
     }
 }
 
-impl Whereabouts<'_> {
+impl Hearsay<'_> {
     fn allows(self, address: SocketAddr) -> bool {
         let ip = address.ip();
         let is_peer = match ip {
@@ -105,7 +105,7 @@ mod tests {
     fn where_it_answered_last_comes_first_and_what_failed_comes_last() {
         let now = Instant::now();
         let (announced, remembered) = ([host(1), host(2), host(3)], [host(2), host(4)]);
-        let known = Whereabouts { announced: &announced, remembered: &remembered, ..EMPTY };
+        let known = Hearsay { announced: &announced, remembered: &remembered, ..EMPTY };
         let mut trail = Trail::default();
         assert_eq!(trail.rank(known, now), [host(2), host(1), host(3), host(4)], "as the record has it");
 
@@ -126,9 +126,9 @@ mod tests {
         let now = Instant::now();
         let mut trail = Trail::default();
         trail.handle_answer(host(1), &[host(1)], now);
-        let silent = Whereabouts { remembered: &[host(9), host(1)], ..EMPTY };
+        let silent = Hearsay { remembered: &[host(9), host(1)], ..EMPTY };
         assert_eq!(trail.rank(silent, now), [host(1), host(9)]);
-        let moved = Whereabouts { announced: &[host(2)], remembered: &[host(2)], ..EMPTY };
+        let moved = Hearsay { announced: &[host(2)], remembered: &[host(2)], ..EMPTY };
         assert_eq!(trail.rank(moved, now), [host(2), host(1)]);
     }
 
@@ -149,13 +149,13 @@ mod tests {
         let (own, taken) = ([at("192.0.2.7:0").ip()], BTreeSet::from([host(8)]));
         let mine = [host(7), host(8), at("127.0.0.1:5540"), at("[::1]:5540")];
         let everything: Vec<_> = never.iter().chain(&mine).copied().collect();
-        let remembered = Whereabouts { remembered: &everything, own: &own, taken: &taken, ..EMPTY };
+        let remembered = Hearsay { remembered: &everything, own: &own, taken: &taken, ..EMPTY };
         assert_eq!(trail.rank(remembered, now), mine[2..]);
         // A device on the hub's own host announces just that, and whoever announces an address has not lost it.
-        let announced = Whereabouts { announced: &everything, remembered: &[], ..remembered };
+        let announced = Hearsay { announced: &everything, remembered: &[], ..remembered };
         assert_eq!(trail.rank(announced, now), mine);
     }
 
-    const EMPTY: Whereabouts<'static> = Whereabouts { announced: &[], remembered: &[], taken: &NOBODY, own: &[] };
+    const EMPTY: Hearsay<'static> = Hearsay { announced: &[], remembered: &[], taken: &NOBODY, own: &[] };
     static NOBODY: BTreeSet<SocketAddr> = BTreeSet::new();
 }

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 use crate::fabric::granted_cats;
 use crate::node::{NodeId, NodeRecord, NodeState};
-use crate::reconcile::compare::{self, CloudView, DeviceView, Row};
+use crate::reconcile::compare::{self, CloudView, DeviceView, DifferingField, Verdict};
 use crate::reconcile::driver::NodeFinding;
 
 /// Takes the progress of a comparison. Never blocks and never fails.
@@ -59,7 +59,7 @@ pub struct NodeSync {
     /// What came out.
     pub verdict: Verdict,
     /// Where the three disagree.
-    pub differences: Vec<Difference>,
+    pub differences: Vec<DifferingField>,
     /// What was done about it by policy; where somebody only looks, what would be: `restore-access`, `record`, `rebind`,
     /// `update-matter-info`, `unbind`, `decommission`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -108,73 +108,14 @@ pub struct NodeComparison {
     /// What the cloud shows; `null` if it has nothing, or was not asked.
     pub cloud: Value,
     /// Where they disagree.
-    pub differences: Vec<Difference>,
+    pub differences: Vec<DifferingField>,
     /// What mending by policy would do.
     pub mending: Vec<String>,
 }
 
-/// The verdict on one node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Verdict {
-    /// All agree.
-    Match,
-    /// The device is not as recorded.
-    Drift,
-    /// The device does not answer.
-    DeviceUnreachable,
-    /// The cloud does not have it.
-    CloudMissing,
-    /// The cloud could not be asked.
-    CloudUnreachable,
-    /// The cloud shows something else.
-    CloudDiffers,
-    /// It has no identity in the cloud.
-    NotEligible,
-    /// It is being removed: device, cloud and record follow each other.
-    Removing,
-    /// It is on our fabric or in our account, and there is no record of it.
-    UnknownNode,
-}
-
-impl Verdict {
-    /// Whether nothing is left to do or to tell.
-    pub fn is_in_sync(self) -> bool {
-        matches!(self, Self::Match | Self::NotEligible)
-    }
-
-    /// The word in JSON.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Match => "match",
-            Self::Drift => "drift",
-            Self::DeviceUnreachable => "device-unreachable",
-            Self::CloudMissing => "cloud-missing",
-            Self::CloudUnreachable => "cloud-unreachable",
-            Self::CloudDiffers => "cloud-differs",
-            Self::NotEligible => "not-eligible",
-            Self::Removing => "removing",
-            Self::UnknownNode => "unknown-node",
-        }
-    }
-}
-
-/// One field, as each of the three holds it; `null` where one does not know it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Difference {
-    /// The field's name in the node record.
-    pub field: String,
-    /// On the device.
-    pub device: Value,
-    /// In the record.
-    pub local: Value,
-    /// In the cloud.
-    pub cloud: Value,
-}
-
 /// A node that is being removed, and what the cloud still holds of it as far as is known.
 pub(super) fn removing(record: &NodeRecord) -> NodeSync {
-    let state = Difference {
+    let state = DifferingField {
         field: "state".to_owned(),
         device: Value::Null,
         local: json!(NodeState::Removing),
@@ -194,7 +135,7 @@ pub(super) fn removing(record: &NodeRecord) -> NodeSync {
 pub(super) fn unknown(node: NodeId, here: bool, in_cloud: bool) -> NodeSync {
     let shown = |there: bool| if there { json!(node) } else { Value::Null };
     let id =
-        Difference { field: "node_id".to_owned(), device: shown(here), local: Value::Null, cloud: shown(in_cloud) };
+        DifferingField { field: "node_id".to_owned(), device: shown(here), local: Value::Null, cloud: shown(in_cloud) };
     NodeSync {
         node_id: node,
         name: String::new(),
@@ -209,7 +150,7 @@ pub(super) fn report(findings: &[NodeFinding]) -> SyncReport {
     let nodes = findings.iter().map(|finding| NodeSync {
         node_id: finding.node_id,
         name: String::new(),
-        verdict: verdict(finding.comparison.verdict),
+        verdict: finding.comparison.verdict,
         differences: rows(finding),
         mending: mending(finding),
         notes: Vec::new(),
@@ -217,8 +158,8 @@ pub(super) fn report(findings: &[NodeFinding]) -> SyncReport {
     SyncReport { in_sync: findings.iter().all(|finding| finding.comparison.in_sync()), nodes: nodes.collect() }
 }
 
-fn rows(finding: &NodeFinding) -> Vec<Difference> {
-    compare::rows(&finding.comparison.differences).into_iter().map(difference).collect()
+fn rows(finding: &NodeFinding) -> Vec<DifferingField> {
+    compare::rows(&finding.comparison.differences)
 }
 
 fn mending(finding: &NodeFinding) -> Vec<String> {
@@ -245,7 +186,7 @@ pub(super) fn comparison(local: &NodeRecord, finding: Option<&NodeFinding>) -> N
     let says = [device_says, cloud_says].into_iter().filter(|text| !text.is_empty());
     NodeComparison {
         node_id: local.node_id,
-        verdict: verdict(finding.comparison.verdict),
+        verdict: finding.comparison.verdict,
         message: says.collect::<Vec<_>>().join("; "),
         device,
         local: local_view,
@@ -303,22 +244,6 @@ fn cloud_view(view: &CloudView) -> (Value, String) {
         "cats": cats,
     });
     (cloud, String::new())
-}
-
-fn verdict(verdict: compare::Agreement) -> Verdict {
-    match verdict {
-        compare::Agreement::Match => Verdict::Match,
-        compare::Agreement::Drift => Verdict::Drift,
-        compare::Agreement::DeviceUnreachable => Verdict::DeviceUnreachable,
-        compare::Agreement::CloudMissing => Verdict::CloudMissing,
-        compare::Agreement::CloudUnreachable => Verdict::CloudUnreachable,
-        compare::Agreement::CloudDiffers => Verdict::CloudDiffers,
-        compare::Agreement::NotEligible => Verdict::NotEligible,
-    }
-}
-
-fn difference(Row { field, device, local, cloud }: Row) -> Difference {
-    Difference { field, device, local, cloud }
 }
 
 #[cfg(test)]

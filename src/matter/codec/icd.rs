@@ -7,7 +7,7 @@ use rs_matter::tlv::{TLVElement, TLVWrite};
 
 use super::{FEATURE_MAP, fields, keep, malformed, tag};
 use crate::commissioning::ports::LinkError;
-use crate::matter::command::Report;
+use crate::matter::command::AttributeReport;
 use crate::node::{IcdParameters, NodeId};
 use crate::plain::clean;
 use crate::secret::CheckInKey;
@@ -20,7 +20,7 @@ const INSTRUCTION: usize = 128;
 const PERMANENT: u8 = 0;
 
 /// Takes one attribute. A value of an unexpected type counts as absent.
-pub(crate) fn report(icd: &mut Option<IcdParameters>, report: &Report<'_>) -> Result<(), LinkError> {
+pub(crate) fn report(icd: &mut Option<IcdParameters>, report: &AttributeReport<'_>) -> Result<(), LinkError> {
     let (data, icd) = (&report.data, icd.get_or_insert_default());
     match report.attribute {
         0 => keep(&mut icd.idle, data.u32().map(|seconds| Duration::from_secs(seconds.into()))),

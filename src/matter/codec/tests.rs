@@ -10,8 +10,8 @@ fn tlv(write: impl FnOnce(&mut WriteBuf<'_>) -> Result<(), Error>) -> Vec<u8> {
     writer.as_slice().to_vec()
 }
 
-fn report<'a>(cluster: u32, attribute: u32, is_item: bool, data: &'a [u8]) -> Report<'a> {
-    Report { endpoint: 0, cluster, attribute, is_item, data: TLVElement::new(data) }
+fn report<'a>(cluster: u32, attribute: u32, is_item: bool, data: &'a [u8]) -> AttributeReport<'a> {
+    AttributeReport { endpoint: 0, cluster, attribute, is_item, data: TLVElement::new(data) }
 }
 
 fn entry(privilege: u8, subjects: &[u64]) -> AclEntry {

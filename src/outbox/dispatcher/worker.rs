@@ -8,7 +8,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::report;
-use super::{Clock, DispatchOptions, OutboxResult};
+use super::{DispatchOptions, Now, OutboxResult};
 use crate::bind::{BindReceipt, BindRequest, BindState, BindStatus, CloudRecord};
 use crate::durable::StoreError;
 use crate::failpoint;
@@ -26,7 +26,7 @@ pub(super) struct Worker<S, B, C, E> {
     pub(super) api: Arc<B>,
     pub(super) codes: Arc<C>,
     pub(super) events: Arc<E>,
-    pub(super) clock: Clock,
+    pub(super) clock: Now,
     pub(super) results: broadcast::Sender<OutboxResult>,
     pub(super) options: DispatchOptions,
 }

@@ -47,7 +47,7 @@ fn whatever_differs_on_the_device_is_drift(#[case] change: fn(&mut DeviceFacts),
     let mut facts = facts(&local);
     change(&mut facts);
     let comparison = compare(views(&local, &DeviceView::Seen(Box::new(facts)), &held(&local)));
-    assert_eq!(comparison.verdict, Agreement::Drift);
+    assert_eq!(comparison.verdict, Verdict::Drift);
     assert!(fields(&comparison).contains(&field.to_owned()), "{comparison:?}");
     assert!(!comparison.in_sync());
 }
@@ -65,20 +65,20 @@ fn whatever_matter_id_differs_in_the_cloud_is_told(#[case] change: fn(&mut Cloud
     let mut shown = cloud_record(&local);
     change(shown.matter_info.as_mut().unwrap());
     let comparison = compare(views(&local, &seen(&local), &CloudView::Held(Some(Box::new(shown)))));
-    assert_eq!((comparison.verdict, fields(&comparison)), (Agreement::CloudDiffers, vec![field.to_owned()]));
+    assert_eq!((comparison.verdict, fields(&comparison)), (Verdict::CloudDiffers, vec![field.to_owned()]));
 }
 
 #[rstest]
-#[case::bound(BindState::Bound, false, Agreement::CloudMissing)]
-#[case::pending(BindState::Pending, false, Agreement::CloudMissing)]
-#[case::rejected(BindState::Rejected, false, Agreement::CloudMissing)]
-#[case::disabled(BindState::Disabled, false, Agreement::Match)]
-#[case::not_eligible(BindState::NotEligible, false, Agreement::NotEligible)]
-#[case::bound_there(BindState::Bound, true, Agreement::Match)]
-#[case::pending_there(BindState::Pending, true, Agreement::Match)]
-#[case::rejected_there(BindState::Rejected, true, Agreement::CloudDiffers)]
-#[case::disabled_there(BindState::Disabled, true, Agreement::CloudDiffers)]
-fn the_cloud_has_it_or_not(#[case] state: BindState, #[case] there: bool, #[case] verdict: Agreement) {
+#[case::bound(BindState::Bound, false, Verdict::CloudMissing)]
+#[case::pending(BindState::Pending, false, Verdict::CloudMissing)]
+#[case::rejected(BindState::Rejected, false, Verdict::CloudMissing)]
+#[case::disabled(BindState::Disabled, false, Verdict::Match)]
+#[case::not_eligible(BindState::NotEligible, false, Verdict::NotEligible)]
+#[case::bound_there(BindState::Bound, true, Verdict::Match)]
+#[case::pending_there(BindState::Pending, true, Verdict::Match)]
+#[case::rejected_there(BindState::Rejected, true, Verdict::CloudDiffers)]
+#[case::disabled_there(BindState::Disabled, true, Verdict::CloudDiffers)]
+fn the_cloud_has_it_or_not(#[case] state: BindState, #[case] there: bool, #[case] verdict: Verdict) {
     let local = bound_as(state);
     let cloud = if there { held(&local) } else { CloudView::Held(None) };
     assert_eq!(compare(views(&local, &seen(&local), &cloud)).verdict, verdict);
@@ -93,7 +93,7 @@ fn a_name_or_room_changed_elsewhere_and_a_binding_of_somebody_else_are_told() {
     let comparison = compare(views(&local, &seen(&local), &cloud));
     assert_eq!(
         (comparison.verdict, fields(&comparison)),
-        (Agreement::CloudDiffers, vec!["name".into(), "room_id".into()])
+        (Verdict::CloudDiffers, vec!["name".into(), "room_id".into()])
     );
     for theirs in [
         CloudRecord { device_type: Some(2), ..cloud_record(&local) },
@@ -102,7 +102,7 @@ fn a_name_or_room_changed_elsewhere_and_a_binding_of_somebody_else_are_told() {
         let comparison = compare(views(&local, &seen(&local), &CloudView::Held(Some(Box::new(theirs)))));
         assert_eq!(
             (comparison.verdict, &comparison.differences[..]),
-            (Agreement::CloudDiffers, &[Difference::NotOurs][..])
+            (Verdict::CloudDiffers, &[Difference::NotOurs][..])
         );
     }
 }
@@ -112,9 +112,9 @@ fn a_cloud_that_cannot_be_asked_is_no_agreement() {
     let unknown = CloudView::Unknown { reason: "no route".to_owned() };
     let local = record(1000);
     let comparison = compare(views(&local, &seen(&local), &unknown));
-    assert_eq!((comparison.verdict, fields(&comparison)), (Agreement::CloudUnreachable, vec!["bind".into()]));
+    assert_eq!((comparison.verdict, fields(&comparison)), (Verdict::CloudUnreachable, vec!["bind".into()]));
     let local = bound_as(BindState::Disabled);
-    assert_eq!(compare(views(&local, &seen(&local), &unknown)).verdict, Agreement::Match);
+    assert_eq!(compare(views(&local, &seen(&local), &unknown)).verdict, Verdict::Match);
 }
 
 #[test]
@@ -122,7 +122,7 @@ fn a_device_that_does_not_answer_is_unreachable_and_the_cloud_is_compared_all_th
     let local = record(1000);
     let device = DeviceView::Silent { reason: String::new() };
     let comparison = compare(views(&local, &device, &CloudView::Held(None)));
-    assert_eq!((comparison.verdict, fields(&comparison)), (Agreement::DeviceUnreachable, vec!["bind".into()]));
+    assert_eq!((comparison.verdict, fields(&comparison)), (Verdict::DeviceUnreachable, vec!["bind".into()]));
 }
 
 #[test]
@@ -131,11 +131,11 @@ fn a_device_that_left_our_fabric_has_drifted_and_says_whether_it_can_be_commissi
     let (device, cloud) = (DeviceView::OffFabric(OffFabric::removed_by_us(local.node_id)), held(&local));
     let all = Views { commissionable_again: Some("A1B2"), ..views(&local, &device, &cloud) };
     let comparison = compare(all);
-    assert_eq!(comparison.verdict, Agreement::Drift);
+    assert_eq!(comparison.verdict, Verdict::Drift);
     assert_eq!(fields(&comparison), ["fabric_index", "commissionable_instance"]);
     // A window that somebody opened on a device that answers is no reset.
     let device = seen(&local);
-    assert_eq!(compare(Views { device: &device, ..all }).verdict, Agreement::Match);
+    assert_eq!(compare(Views { device: &device, ..all }).verdict, Verdict::Match);
 }
 
 #[test]
@@ -153,7 +153,7 @@ fn a_device_that_was_commissioned_again_is_recognised_by_its_serial_number() {
     let (device, cloud) = (DeviceView::Silent { reason: String::new() }, held(&new));
     let comparison = compare(Views { superseded_by: Some(NodeId(1001)), ..views(&old, &device, &cloud) });
     // What the cloud holds is the newer node's affair.
-    assert_eq!((comparison.verdict, fields(&comparison)), (Agreement::Drift, vec!["superseded_by".into()]));
+    assert_eq!((comparison.verdict, fields(&comparison)), (Verdict::Drift, vec!["superseded_by".into()]));
 }
 
 #[test]
@@ -168,7 +168,7 @@ fn one_field_is_one_row() {
     let rows = rows(&comparison.differences);
     assert_eq!(rows.len(), 1);
     assert_eq!(
-        rows[0].to_json(),
+        json!(rows[0]),
         json!({
             "field": "cats",
             "device": [{ "cat": 65_537, "privilege": "Administer" }],
@@ -223,7 +223,7 @@ proptest! {
         };
         let device = DeviceView::Seen(Box::new(DeviceFacts { basic, ..facts(&local) }));
         let comparison = compare(views(&local, &device, &held(&local)));
-        prop_assert_eq!(comparison, Comparison { verdict: Agreement::Match, differences: Vec::new() });
+        prop_assert_eq!(comparison, Comparison { verdict: Verdict::Match, differences: Vec::new() });
     }
 }
 

@@ -5,7 +5,7 @@ use crate::bind::BindReceipt;
 use crate::config::{OnAccessDrift, OnCloudMissing};
 use crate::fabric::{CatGrant, Privilege};
 use crate::outbox::ports::{BindPreview, CloudError, OutboxId};
-use crate::reconcile::compare::{Agreement, DeviceFacts};
+use crate::reconcile::compare::{DeviceFacts, Verdict};
 use crate::reconcile::tests::{cloud_record, facts, grant, record};
 use crate::secret::BindingCode;
 
@@ -65,9 +65,9 @@ impl Devices for World {
         PATIENCE
     }
 
-    async fn look(&self, record: &NodeRecord) -> Look {
+    async fn examine(&self, record: &NodeRecord) -> Examined {
         match &self.devices[&record.node_id] {
-            Some(facts) => Look { device: DeviceView::Seen(Box::new(facts.clone())), commissionable_again: None },
+            Some(facts) => Examined { device: DeviceView::Seen(Box::new(facts.clone())), commissionable_again: None },
             None => std::future::pending().await,
         }
     }
@@ -202,7 +202,7 @@ impl Watch {
 
 const REBIND: Policy = Policy { on_cloud_missing: OnCloudMissing::Rebind, on_access_drift: OnAccessDrift::Restore };
 
-fn verdicts(findings: &[NodeFinding]) -> Vec<Agreement> {
+fn verdicts(findings: &[NodeFinding]) -> Vec<Verdict> {
     findings.iter().map(|finding| finding.comparison.verdict).collect()
 }
 
@@ -214,8 +214,8 @@ async fn dead_nodes_hold_up_nobody_and_one_list_serves_all() {
     }
     let (watch, began) = (Watch::default(), tokio::time::Instant::now());
     let found = verdicts(&watch.run(&world, REBIND, None).await);
-    assert_eq!(found.iter().filter(|verdict| **verdict == Agreement::DeviceUnreachable).count(), 12);
-    assert_eq!(found.iter().filter(|verdict| **verdict == Agreement::Match).count(), 88);
+    assert_eq!(found.iter().filter(|verdict| **verdict == Verdict::DeviceUnreachable).count(), 12);
+    assert_eq!(found.iter().filter(|verdict| **verdict == Verdict::Match).count(), 88);
     assert_eq!(began.elapsed(), PATIENCE, "the dead ones, all at once");
     assert_eq!(*world.calls.lock().unwrap(), ["list"]);
     assert_eq!(watch.log.take(), Vec::<String>::new());
@@ -229,8 +229,8 @@ async fn a_thousand_absent_nodes_end_in_time_and_those_that_are_there_are_seen()
     }
     let began = tokio::time::Instant::now();
     let found = verdicts(&Watch::default().run(&world, REBIND, None).await);
-    assert_eq!(found[..10], [Agreement::Match; 10]);
-    assert!(found[10..].iter().all(|verdict| *verdict == Agreement::DeviceUnreachable));
+    assert_eq!(found[..10], [Verdict::Match; 10]);
+    assert!(found[10..].iter().all(|verdict| *verdict == Verdict::DeviceUnreachable));
     assert!(began.elapsed() <= Duration::from_secs(30), "{:?}", began.elapsed());
     assert!(world.kinds().is_empty(), "nothing is concluded from silence");
 }
@@ -240,12 +240,12 @@ async fn a_lost_binding_is_queued_once_and_told_once() {
     let (world, watch) = (World::of(1000..1003), Watch::default());
     world.lose_binding(1001);
     let found = watch.run(&world, REBIND, None).await;
-    assert_eq!(verdicts(&found), [Agreement::Match, Agreement::CloudMissing, Agreement::Match]);
+    assert_eq!(verdicts(&found), [Verdict::Match, Verdict::CloudMissing, Verdict::Match]);
     assert_eq!(found[1].actions, [Action::Rebind]);
     assert_eq!(world.kinds(), [(NodeId(1001), "bind")]);
     assert_eq!(watch.log.take(), ["sync-difference", "sync-mended"]);
     let again = watch.run(&world, REBIND, None).await;
-    assert_eq!((verdicts(&again)[1], world.kinds().len()), (Agreement::CloudMissing, 1), "the row is under way");
+    assert_eq!((verdicts(&again)[1], world.kinds().len()), (Verdict::CloudMissing, 1), "the row is under way");
 }
 
 #[tokio::test]
@@ -253,7 +253,7 @@ async fn a_report_is_made_once_and_taken_back_once() {
     let (world, watch) = (World::of(1000..1001), Watch::default());
     world.lose_binding(1000);
     for expected in [&["sync-difference"][..], &[]] {
-        assert_eq!(verdicts(&watch.run(&world, Policy::default(), None).await), [Agreement::CloudMissing]);
+        assert_eq!(verdicts(&watch.run(&world, Policy::default(), None).await), [Verdict::CloudMissing]);
         assert_eq!(watch.log.take(), expected);
     }
     let back = cloud_record(&record(1000));
@@ -299,7 +299,7 @@ async fn access_is_restored_or_recorded() {
     let mut world = World::of(1000..1001);
     world.devices.get_mut(&NodeId(1000)).unwrap().as_mut().unwrap().acl.pop();
     let found = Watch::default().run(&world, REBIND, Some(1000)).await;
-    assert_eq!((verdicts(&found)[0], &found[0].actions[..]), (Agreement::Drift, &[Action::RestoreAccess][..]));
+    assert_eq!((verdicts(&found)[0], &found[0].actions[..]), (Verdict::Drift, &[Action::RestoreAccess][..]));
     assert_eq!(*world.calls.lock().unwrap(), ["find", "restore"]);
     assert!(world.kinds().is_empty());
 
@@ -320,7 +320,7 @@ async fn a_cloud_that_is_down_is_told_and_nothing_is_done() {
     world.cloud_is_down = true;
     let policy = Policy { on_cloud_missing: OnCloudMissing::Decommission, ..REBIND };
     let found = Watch::default().run(&world, policy, None).await;
-    assert_eq!(verdicts(&found), [Agreement::CloudUnreachable; 2]);
+    assert_eq!(verdicts(&found), [Verdict::CloudUnreachable; 2]);
     assert!(world.kinds().is_empty() && world.removed.lock().unwrap().is_empty());
 }
 

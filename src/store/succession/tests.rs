@@ -24,7 +24,7 @@ fn device_as(node: NodeId) -> NodeRecord {
 
 fn bind(record: &NodeRecord) -> OutboxTask {
     OutboxTask::Bind(Box::new(BindRequest {
-        device: outbox::cloud_device(record).unwrap(),
+        device: CloudDevice::of(record).unwrap(),
         binding_code: BindingCode::new("0123456789ABCDEF"),
         device_name: Some(record.name.clone()),
         family_id: None,
