@@ -10,13 +10,13 @@ use std::future::pending;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use async_io::Timer;
 use futures_util::FutureExt;
 use rs_matter::crypto::Crypto;
 use rs_matter::error::{Error, ErrorCode};
 use rs_matter::transport::network::btp::Btp;
 use rs_matter::transport::network::{Address, BtAddr};
 use tokio::sync::{Mutex, mpsc};
+use tokio::time::sleep;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::commissioning::ports::{LinkError, NoAnswer};
@@ -137,14 +137,14 @@ impl Bluetooth {
         };
         let all_is_said = async {
             end.cancelled().await;
-            Timer::after(HANDED_OVER).await;
+            sleep(HANDED_OVER).await;
             while unsent.get() > 0 {
-                Timer::after(HANDED_OVER).await;
+                sleep(HANDED_OVER).await;
             }
         };
         let overdue = async {
             end.cancelled().await;
-            Timer::after(FAREWELL).await;
+            sleep(FAREWELL).await;
             Err(ErrorCode::TxTimeout.into())
         };
         let sent = |segment: &[u8]| {
@@ -286,8 +286,8 @@ mod tests {
         (Gatt { mtu: MTU, writes, indications }, written, indicate)
     }
 
-    #[test]
-    fn what_was_to_be_said_is_said_before_the_hub_ends_the_connection() {
+    #[tokio::test]
+    async fn what_was_to_be_said_is_said_before_the_hub_ends_the_connection() {
         let (hub, device, end) = (Bluetooth::new(Watchers::default()), Btp::new(), CancellationToken::new());
         let (gatt, mut written, indicate) = connection();
         // Three segments, and the handshake before them.
@@ -307,15 +307,15 @@ mod tests {
             hub.send(&message, BtAddr(DEVICE.0), &backend());
             end.cancel();
         };
-        let (result, ..) = async_io::block_on(join3(hub.pump(gatt, DEVICE, end.clone()), device_lives, hub_ends));
+        let (result, ..) = join3(hub.pump(gatt, DEVICE, end.clone()), device_lives, hub_ends).await;
         assert!(result.is_ok(), "{result:?}");
         let mut buffer = [0; 1280];
         let (length, _) = device.recv(&mut buffer).now_or_never().expect("it has come").unwrap();
         assert_eq!(buffer[..length], message);
     }
 
-    #[test]
-    fn a_device_that_takes_nothing_does_not_hold_the_end_up_for_long() {
+    #[tokio::test]
+    async fn a_device_that_takes_nothing_does_not_hold_the_end_up_for_long() {
         let (hub, end, began) = (Bluetooth::new(Watchers::default()), CancellationToken::new(), Instant::now());
         let (gatt, _written, _indicate) = connection();
         let hub_ends = async {
@@ -325,8 +325,7 @@ mod tests {
         // Another device's, which is lost at once; it gets its turn.
         let (lost, ..) = connection();
         let waits = hub.pump(lost, DEVICE, CancellationToken::new());
-        let both = join3(hub.pump(gatt, DEVICE, end.clone()), hub_ends, waits);
-        let (result, (), next) = async_io::block_on(both);
+        let (result, (), next) = join3(hub.pump(gatt, DEVICE, end.clone()), hub_ends, waits).await;
         assert!(result.is_err() && next.is_ok(), "{result:?}, {next:?}");
         assert!(began.elapsed() < FAREWELL * 5, "{:?}", began.elapsed());
     }

@@ -6,13 +6,13 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use async_io::Timer;
 use rs_matter::error::{Error, ErrorCode};
 use rs_matter::im::client::{ImClient, InvokeSenderSlot, WriteSenderSlot};
 use rs_matter::im::{AttrData, AttrPath, AttrResp, CmdResp, IM_REVISION, IMStatusCode, InvokeResp, OpCode};
 use rs_matter::tlv::{FromTLV, TLVElement, TLVTag, TLVWrite};
 use rs_matter::transport::exchange::Exchange;
 use rs_matter::utils::storage::WriteBuf;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::commissioning::ports::{AttributePath, LinkError, NoAnswer};
@@ -135,7 +135,7 @@ impl Session {
                     let exchange = Exchange::initiate_for_session(context.matter, context.crypto, id)
                         .map_err(|error| link_error(&error, peer))?;
                     match (transaction(exchange, peer).await, pauses.next()) {
-                        (Err(LinkError::Busy), Some(pause)) => drop(Timer::after(*pause).await),
+                        (Err(LinkError::Busy), Some(pause)) => sleep(*pause).await,
                         (result, _) => return result,
                     }
                 }
@@ -144,7 +144,7 @@ impl Session {
                 biased;
                 result = patiently => result,
                 () = lost_link(lost.as_ref()) => Err(LinkError::BluetoothLost),
-                _ = Timer::after(limit) => Err(unanswered(peer)),
+                () = sleep(limit) => Err(unanswered(peer)),
             }
         };
         self.stack.run(job).await

@@ -12,13 +12,13 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use async_io::Timer;
 use futures_util::FutureExt;
 use rs_matter::error::{Error, ErrorCode};
 use rs_matter::sc::case::CaseInitiator;
 use rs_matter::sc::pase::PaseInitiator;
 use rs_matter::transport::exchange::Exchange;
 use rs_matter::transport::session::ReservedSession;
+use tokio::time::{sleep, sleep_until};
 
 use crate::commissioning::ports::{LinkError, NoAnswer};
 use crate::matter::btp::address_of;
@@ -209,7 +209,7 @@ async fn watch(
     let begin = Instant::now();
     let mut turn = Some(turn);
     let mut until = begin + SILENT_TURN;
-    let mut timer = Timer::at(until);
+    let mut timer = pin!(sleep_until(until.into()));
     poll_fn(|task| {
         let done = handshake.as_mut().poll(task);
         let heard = watched.heard(task.waker());
@@ -229,9 +229,9 @@ async fn watch(
             };
             if patience != until {
                 until = patience;
-                timer.set_at(until);
+                timer.as_mut().reset(until.into());
             }
-            match timer.poll_unpin(task) {
+            match timer.as_mut().poll(task) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(_) if heard.last.is_none() && turn.take().is_some() => {}
                 Poll::Ready(_) => return Poll::Ready(End::GivenUp(incomplete.clone())),
@@ -266,7 +266,7 @@ async fn make_room(context: &Context) -> Result<(), LinkError> {
             Err(error) if error.code() != ErrorCode::NoSpaceSessions => {
                 return Err(LinkError::Stack { what: error.to_string() });
             }
-            Err(_) => drop(Timer::after(CLEARING).await),
+            Err(_) => sleep(CLEARING).await,
         }
     }
 }

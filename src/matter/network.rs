@@ -81,10 +81,9 @@ mod tests {
     use std::pin::pin;
     use std::time::Duration;
 
-    use async_io::Timer;
     use futures_util::FutureExt;
-    use futures_util::future::{Either, select};
     use tokio::sync::mpsc;
+    use tokio::time::timeout;
 
     use super::*;
     use crate::matter::credentials::backend;
@@ -93,8 +92,8 @@ mod tests {
     use crate::matter::socket::bind;
     use crate::matter::waker::Activity;
 
-    #[test]
-    fn what_is_kept_back_on_one_way_does_not_hold_up_the_other() {
+    #[tokio::test]
+    async fn what_is_kept_back_on_one_way_does_not_hold_up_the_other() {
         let (watchers, crypto) = (Watchers::default(), backend());
         let own = bind(0).unwrap();
         let hub = SocketAddr::from(([127, 0, 0, 1], own.local_addr().unwrap().port()));
@@ -108,22 +107,17 @@ mod tests {
         let mut buffer = [0; 1280];
 
         let mut network = Network { bluetooth: &bluetooth, socket: &socket, crypto: &crypto };
-        async_io::block_on(async {
-            let mut hear = async |kept_back: &dyn Fn(), then: &dyn Fn()| {
-                let mut received = pin!(network.recv_from(&mut buffer));
-                kept_back();
-                assert!((&mut received).now_or_never().is_none());
-                then();
-                match select(received, Timer::after(Duration::from_secs(10))).await {
-                    Either::Left((received, _)) => received.unwrap().1,
-                    Either::Right(_) => panic!("it is not heard"),
-                }
-            };
-            let by_udp = |message: &[u8]| assert_eq!(node.send_to(message, hub).unwrap(), message.len());
-            let from = hear(&|| bluetooth.hear(&opening), &|| by_udp(&word)).await;
-            assert_eq!(from, Address::Udp(node.local_addr().unwrap()));
-            let from = hear(&|| by_udp(&check_in), &|| bluetooth.hear(&word)).await;
-            assert!(from.is_btp(), "{from}");
-        });
+        let mut hear = async |kept_back: &dyn Fn(), then: &dyn Fn()| {
+            let mut received = pin!(network.recv_from(&mut buffer));
+            kept_back();
+            assert!((&mut received).now_or_never().is_none());
+            then();
+            timeout(Duration::from_secs(10), received).await.expect("it is heard").unwrap().1
+        };
+        let by_udp = |message: &[u8]| assert_eq!(node.send_to(message, hub).unwrap(), message.len());
+        let from = hear(&|| bluetooth.hear(&opening), &|| by_udp(&word)).await;
+        assert_eq!(from, Address::Udp(node.local_addr().unwrap()));
+        let from = hear(&|| by_udp(&check_in), &|| bluetooth.hear(&word)).await;
+        assert!(from.is_btp(), "{from}");
     }
 }

@@ -5,13 +5,11 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_io::Timer;
-use futures_util::future::{Either, select};
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 
 use crate::commissioning::ports::LinkError;
 use crate::node::Peer;
@@ -62,12 +60,9 @@ impl Places {
 async fn in_time(
     queue: impl Future<Output = Result<OwnedSemaphorePermit, AcquireError>>,
 ) -> Result<OwnedSemaphorePermit, LinkError> {
-    let (queue, late) = (pin!(queue), pin!(Timer::after(QUEUE)));
-    match select(queue, late).await {
-        Either::Left((taken, _)) => taken.map_err(|error| LinkError::Stack { what: error.to_string() }),
-        Either::Right(_) => {
-            Err(LinkError::Stack { what: "too much is asked of the hub's Matter sessions at once".to_owned() })
-        }
+    match timeout(QUEUE, queue).await {
+        Ok(taken) => taken.map_err(|error| LinkError::Stack { what: error.to_string() }),
+        Err(_) => Err(LinkError::Stack { what: "too much is asked of the hub's Matter sessions at once".to_owned() }),
     }
 }
 
@@ -85,8 +80,8 @@ mod tests {
     use super::*;
     use futures_util::FutureExt;
 
-    #[test]
-    fn more_than_fit_wait_their_turn() {
+    #[tokio::test]
+    async fn more_than_fit_wait_their_turn() {
         let places = Places::default();
         let mut handshakes: Vec<Place> = Vec::new();
         while let Some(taken) = places.take().now_or_never() {
@@ -104,8 +99,8 @@ mod tests {
         assert!(second.as_mut().now_or_never().is_some());
     }
 
-    #[test]
-    fn one_at_a_time_begins_at_an_address() {
+    #[tokio::test]
+    async fn one_at_a_time_begins_at_an_address() {
         let places = Places::default();
         let at = |text: &str| Peer::Udp(text.parse().unwrap());
         let (one, other) = (at("192.0.2.1:5540"), at("192.0.2.2:5540"));

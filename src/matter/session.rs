@@ -5,14 +5,13 @@
 //! be the end; and what proves something must not be waited over. Not here: commands (`matter::command`).
 
 use std::future::poll_fn;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use async_io::Timer;
-use futures_util::FutureExt;
 use rs_matter::transport::exchange::Exchange;
+use tokio::time::sleep;
 
 use crate::commissioning::ports::{LinkError, NoAnswer};
 use crate::matter::btp::Connection;
@@ -100,7 +99,7 @@ pub(super) async fn open(
         }
         match next(&goal, &found, Round { round, broke_off, left }) {
             Next::Again { after, at } => {
-                Timer::after(after).await;
+                sleep(after).await;
                 left = left.saturating_sub(after);
                 open = at;
                 round += 1;
@@ -136,9 +135,9 @@ async fn race(context: &Context, addresses: &[Peer], left: &mut Duration, goal: 
     let mut race = Race::new(addresses.len(), Instant::now());
     let mut running: Vec<Runner<'_>> = Vec::new();
     let mut failures: Vec<(Peer, Failure)> = Vec::new();
-    let mut timer = Timer::never();
+    let mut timer = pin!(sleep(Duration::MAX));
     let mut began: Option<Instant> = None;
-    let mut over = Timer::never();
+    let mut over = pin!(sleep(Duration::MAX));
     // All are polled with the one waker of the root future (see `matter::waker`), so this is no `FuturesUnordered`.
     let winner = poll_fn(|task| {
         loop {
@@ -154,7 +153,7 @@ async fn race(context: &Context, addresses: &[Peer], left: &mut Duration, goal: 
                 let polled = runner.work.as_mut().poll(task);
                 if let (None, Some(first)) = (began, runner.progress.began.get()) {
                     began = Some(first);
-                    over.set_at(first + *left);
+                    over.as_mut().reset((first + *left).into());
                 }
                 if runner.progress.answered.get() && !runner.was_heard {
                     runner.was_heard = true;
@@ -192,12 +191,12 @@ async fn race(context: &Context, addresses: &[Peer], left: &mut Duration, goal: 
                     failures.push((dropped.peer, Failure::NoAnswer(NoAnswer::NotTried)));
                 }
             }
-            if over.poll_unpin(task).is_ready() || (running.is_empty() && race.next_start().is_none()) {
+            if over.as_mut().poll(task).is_ready() || (running.is_empty() && race.next_start().is_none()) {
                 return Poll::Ready(Ok(None));
             }
             let Some(next) = race.next_start().filter(|next| *next > now) else { return Poll::Pending };
-            timer.set_at(next);
-            if timer.poll_unpin(task).is_pending() {
+            timer.as_mut().reset(next.into());
+            if timer.as_mut().poll(task).is_pending() {
                 return Poll::Pending;
             }
         }

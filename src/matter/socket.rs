@@ -9,7 +9,6 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
 use std::time::Instant;
 
-use async_io::Async;
 use rs_matter::crypto::Crypto;
 use rs_matter::transport::network::Address;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -67,7 +66,7 @@ fn mapped(address: SocketAddr) -> SocketAddr {
 
 /// See the module.
 pub(crate) struct MatterSocket<C> {
-    socket: Async<UdpSocket>,
+    socket: tokio::net::UdpSocket,
     dual: bool,
     watchers: Watchers,
     replies: RefCell<Replies>,
@@ -78,7 +77,7 @@ pub(crate) struct MatterSocket<C> {
 
 impl<C> MatterSocket<C> {
     /// # Errors
-    /// The reactor does not take the socket.
+    /// The runtime does not take the socket.
     pub(crate) fn new(
         socket: UdpSocket,
         watchers: Watchers,
@@ -87,7 +86,7 @@ impl<C> MatterSocket<C> {
         crypto: C,
     ) -> io::Result<Self> {
         let dual = socket.local_addr()?.is_ipv6();
-        let (socket, replies) = (Async::new_nonblocking(socket)?, RefCell::default());
+        let (socket, replies) = (tokio::net::UdpSocket::from_std(socket)?, RefCell::default());
         Ok(Self { socket, dual, watchers, replies, activity, check_ins, crypto })
     }
 }
@@ -138,7 +137,7 @@ impl<C: Crypto> MatterSocket<C> {
 
     /// The datagram that is there. Nothing where there is none after all, or where rs-matter must not see it.
     pub(super) fn take(&self, buffer: &mut [u8]) -> Option<(usize, Address)> {
-        match self.socket.get_ref().recv_from(buffer) {
+        match self.socket.try_recv_from(buffer) {
             Ok((length, peer)) => {
                 self.activity.note();
                 let peer = canonical(peer);

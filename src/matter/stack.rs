@@ -132,12 +132,18 @@ impl Stack {
         });
         let (started, start) = std::sync::mpsc::channel();
         let (on_thread, bundle) = (Arc::clone(&shared), bundle.clone());
+        // One for this thread alone, with its own timers: nobody else is woken for them.
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .enable_time()
+            .build()
+            .map_err(StackError::Thread)?;
         let thread = std::thread::Builder::new()
             .name("matter".to_owned())
             .stack_size(THREAD_STACK)
             .spawn(move || {
-                let run =
-                    AssertUnwindSafe(|| thread_main((socket, checked_in), &bundle, receiver, &on_thread, &started));
+                let work = thread_main((socket, checked_in), &bundle, receiver, &on_thread, &started);
+                let run = AssertUnwindSafe(|| runtime.block_on(work));
                 on_thread.set_health(match std::panic::catch_unwind(run) {
                     Ok(Ok(())) => StackHealth::Stopped,
                     Ok(Err(what)) => StackHealth::Failed(what),
@@ -258,7 +264,7 @@ fn panic_text(panic: &(dyn Any + Send)) -> String {
 const OURSELVES: BasicInfoConfig<'static> =
     BasicInfoConfig { vid: ADMIN_VENDOR_ID, pid: 0x8001, sai: Some(300), sii: Some(500), ..BasicInfoConfig::new() };
 
-fn thread_main(
+async fn thread_main(
     (socket, check_ins): (std::net::UdpSocket, mpsc::Sender<CheckInMessage>),
     bundle: &KeyBundle,
     jobs: mpsc::UnboundedReceiver<Job>,
@@ -305,7 +311,7 @@ fn thread_main(
             () = shared.stop.cancelled() => Ok(()),
         }
     };
-    async_io::block_on(calm(root, activity.clone()))
+    calm(root, activity.clone()).await
 }
 
 fn ended(what: &str, result: Result<(), Error>) -> String {

@@ -7,7 +7,7 @@
 //!
 //! rs-matter's transport also looks every 50 and every 100 ms whether a received message or a dropped exchange was forgotten.
 //! Where nothing was sent, received or asked for a while there is none, and alarms do not wake the thread any more: it looks
-//! once a second. Not here: which futures run (`matter::stack`).
+//! after a second, and then ever more rarely. Not here: which futures run (`matter::stack`).
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
@@ -19,11 +19,12 @@ use std::task::{Context, RawWaker, RawWakerVTable, Wake, Waker};
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
-/// So long after the last message rs-matter's own timers still have something to do: acknowledgements leave within 200 ms,
-/// messages that nobody accepts go after half a second.
-const SETTLED: Duration = Duration::from_secs(1);
-/// How often the thread looks then.
-const LOOK: Duration = Duration::from_secs(1);
+/// So long after the last message rs-matter's own timers still have something to do: acknowledgements leave within 200 ms.
+const SETTLED: Duration = Duration::from_millis(250);
+/// When the thread looks then: a message that nobody accepts goes after half a second.
+const FIRST_LOOK: Duration = Duration::from_secs(1);
+/// And no more rarely than this.
+const LAST_LOOK: Duration = Duration::from_secs(16);
 
 /// When something happened last, as far as timers care.
 #[derive(Clone)]
@@ -39,8 +40,13 @@ impl Activity {
         self.0.set(Instant::now());
     }
 
-    fn is_over(&self) -> bool {
-        self.0.get().elapsed() > SETTLED
+    fn is_over(&self, now: Instant) -> bool {
+        now.duration_since(self.0.get()) > SETTLED
+    }
+
+    /// As long again as nothing has happened.
+    fn next_look(&self, now: Instant) -> Instant {
+        now + now.duration_since(self.0.get()).clamp(FIRST_LOOK, LAST_LOOK)
     }
 }
 
@@ -110,16 +116,19 @@ unsafe fn release(pointer: *const ()) {
     drop(unsafe { Arc::from_raw(pointer.cast::<Shared>()) });
 }
 
-/// Runs `future` with the one waker; once `activity` is over, alarms are heard once a second.
+/// Runs `future` with the one waker; once `activity` is over, alarms are heard when the thread looks.
 pub(crate) async fn calm<F: Future>(future: F, activity: Activity) -> F::Output {
     learn_alarms();
-    let mut look = pin!(async_io::Timer::interval(LOOK));
+    let mut look = pin!(tokio::time::sleep(FIRST_LOOK));
     run(future, move |shared, context| {
-        let calm = activity.is_over();
+        let now = Instant::now();
+        let calm = activity.is_over(now);
         shared.calm.store(calm, Ordering::Release);
-        if calm {
-            // Ticks that went by count as one.
-            while futures_util::Stream::poll_next(look.as_mut(), context).is_ready() {}
+        let next = activity.next_look(now).into();
+        // It may have been set when nothing had happened for long.
+        if calm && (look.deadline() > next || look.as_mut().poll(context).is_ready()) {
+            look.as_mut().reset(next);
+            while look.as_mut().poll(context).is_ready() {}
         }
     })
     .await
@@ -155,54 +164,50 @@ mod tests {
     use super::*;
     use std::task::Poll;
 
-    #[test]
-    fn a_clone_wakes_the_same_task() {
-        let same = async_io::block_on(stable(poll_fn(|context| {
+    use tokio::time::timeout;
+
+    #[tokio::test]
+    async fn a_clone_wakes_the_same_task() {
+        let same = stable(poll_fn(|context| {
             let clone = context.waker().clone();
             Poll::Ready(clone.will_wake(context.waker()) && context.waker().will_wake(&clone))
-        })));
-        assert!(same);
+        }));
+        assert!(same.await);
     }
 
-    #[test]
-    fn alarms_are_heard_once_a_second_where_nothing_happens() {
+    #[tokio::test]
+    async fn alarms_are_heard_ever_more_rarely_where_nothing_happens() {
         // As rs-matter does it.
         let polls = Cell::new(0u32);
-        let alarms = async {
+        let alarms = || async {
             loop {
                 embassy_time::Timer::after_millis(10).await;
                 polls.set(polls.get() + 1);
             }
         };
         let activity = Activity::new();
-        let run = async {
-            let stack = calm(alarms, activity.clone());
-            futures_util::future::select(pin!(stack), pin!(async_io::Timer::after(SETTLED))).await;
-            let busy = polls.replace(0);
-            (busy, activity)
-        };
-        let (busy, activity) = async_io::block_on(run);
-        assert!(busy > 10, "{busy}");
+        assert!(timeout(SETTLED, calm(alarms(), activity.clone())).await.is_err());
+        let busy = polls.replace(0);
+        assert!(busy > 5, "{busy}");
         activity.0.set(Instant::now() - SETTLED * 2);
-        let alarms = async {
-            loop {
-                embassy_time::Timer::after_millis(10).await;
-                polls.set(polls.get() + 1);
-            }
-        };
-        let run = async {
-            let stack = calm(alarms, activity.clone());
-            futures_util::future::select(pin!(stack), pin!(async_io::Timer::after(LOOK * 3))).await;
-            polls.get()
-        };
-        let calm = async_io::block_on(run);
-        assert!((1..=6).contains(&calm), "{calm}");
+        assert!(timeout(FIRST_LOOK * 3, calm(alarms(), activity)).await.is_err());
+        let calm = polls.get();
+        assert!((1..=5).contains(&calm), "{calm}");
     }
 
     #[test]
-    fn a_wake_from_another_thread_arrives() {
+    fn the_next_look_is_as_far_away_as_the_last_word() {
+        let (activity, now) = (Activity::new(), Instant::now());
+        for (quiet, pause) in [(300, 1000), (2000, 2000), (9000, 9000), (60_000, 16_000)] {
+            activity.0.set(now - Duration::from_millis(quiet));
+            assert_eq!(activity.next_look(now), now + Duration::from_millis(pause));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_wake_from_another_thread_arrives() {
         let mut started = false;
-        async_io::block_on(stable(poll_fn(move |context| {
+        stable(poll_fn(move |context| {
             if started {
                 return Poll::Ready(());
             }
@@ -210,6 +215,7 @@ mod tests {
             let waker = context.waker().clone();
             std::thread::spawn(move || waker.wake());
             Poll::Pending
-        })));
+        }))
+        .await;
     }
 }
