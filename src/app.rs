@@ -104,7 +104,7 @@ pub(crate) async fn run(config: Config, stop: CancellationToken, hurry: Cancella
     hub.spawn_followers(&tasks, began);
     let ended = tokio::select! {
         () = stop.cancelled() => Ok(()),
-        what = stack_failed(&hub) => Err(anyhow::anyhow!("the Matter stack ended by itself: {what}")),
+        what = hub.link.failed() => Err(anyhow::anyhow!("the Matter stack ended by itself: {what}")),
     };
     drain(&hub, serving, &tasks, &hurry).await;
     ended
@@ -240,17 +240,6 @@ fn place(config: &Config, clock: &Arc<Clock>) -> Arc<dyn Fn() -> Preparation + S
         let country = (!country.is_empty()).then(|| country.clone());
         Preparation { country, time, terms: None }
     })
-}
-
-/// Comes back only when the stack has ended without being asked to.
-async fn stack_failed<W: World>(hub: &Hub<W>) -> String {
-    let mut look = tokio::time::interval(Duration::from_secs(1));
-    loop {
-        look.tick().await;
-        if let Some(what) = hub.link.failure() {
-            return what;
-        }
-    }
 }
 
 /// Attempts end their step and expire their fail-safe, the outbox ends its calls, then the stack and the store close.

@@ -40,6 +40,8 @@ mod address;
 mod browse;
 mod cache;
 mod candidates;
+mod changes;
+
 #[cfg(feature = "sim")]
 pub(crate) mod fuzz;
 mod guard;
@@ -110,6 +112,7 @@ enum Command {
 #[derive(Debug)]
 struct Shared {
     config: NetworkConfig,
+    interfaces: interfaces::Known,
     cache: Mutex<Cache>,
     /// Counts changes of the cache and query rounds: a search looks again after each.
     changes: watch::Sender<u64>,
@@ -129,6 +132,7 @@ impl LanDiscovery {
     pub fn start(config: &NetworkConfig) -> Result<Self, StartError> {
         let shared = Arc::new(Shared {
             config: config.clone(),
+            interfaces: interfaces::Known::new(config.clone()),
             cache: Mutex::default(),
             changes: watch::Sender::new(0),
             events: broadcast::Sender::new(EVENT_BACKLOG),
@@ -220,7 +224,7 @@ impl LanDiscovery {
 
     /// Whether devices can be found: interfaces, and a round trip through everything that runs here.
     pub async fn health(&self) -> Health {
-        let (interfaces, missing) = interfaces::survey(&self.shared.config);
+        let standing = self.shared.interfaces.get(Instant::now());
         let (ping, answer) = oneshot::channel();
         // Where the actor has gone, the answer fails at once.
         let _ = self.commands.send(Command::Ping(ping));
@@ -229,7 +233,7 @@ impl LanDiscovery {
             (Ok(()), Ok(Ok(()))) => None,
             (Ok(()), Ok(Err(_)) | Err(_)) => Some("discovery does not answer the hub itself".to_owned()),
         };
-        Health { interfaces, missing, failure }
+        Health { interfaces: standing.usable.clone(), missing: standing.missing.clone(), failure }
     }
 
     /// The network as it is now, with an echo on every interface that takes part.
@@ -350,8 +354,11 @@ impl Shared {
         if let Some(failure) = &*self.failure.lock().unwrap_or_else(PoisonError::into_inner) {
             return Err(DiscoverError::Unavailable(failure.clone()));
         }
-        let (usable, missing) = interfaces::survey(&self.config);
-        if usable.is_empty() { Err(DiscoverError::Unavailable(health::no_interface(&missing))) } else { Ok(()) }
+        let standing = self.interfaces.get(Instant::now());
+        if standing.usable.is_empty() {
+            return Err(DiscoverError::Unavailable(health::no_interface(&standing.missing)));
+        }
+        Ok(())
     }
 
     fn set_failure(&self, failure: Option<String>) {

@@ -56,6 +56,10 @@ pub(super) fn open(
 }
 
 impl HubLink for Link {
+    async fn failed(&self) -> String {
+        self.stack().failed().await
+    }
+
     fn failure(&self) -> Option<String> {
         match self.stack().health() {
             StackHealth::Failed(what) => Some(what),

@@ -3,7 +3,8 @@
 //! mdns-sd runs its own thread for the sockets. This task ends when the last [`super::LanDiscovery`] is dropped, and takes
 //! that thread with it. Cancelling is safe at any await: everything it knows is in the shared cache.
 
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
+use std::io;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -17,8 +18,9 @@ use tokio_util::sync::CancellationToken;
 use super::address::{LocalPrefix, rank};
 use super::browse::Browse;
 use super::cache::{Kind, Seen};
+use super::changes::Changes;
 use super::guard::{Guard, MAX_UNRESOLVED};
-use super::interfaces::{local_prefixes, takes_part};
+use super::interfaces::takes_part;
 use super::own::Own;
 use super::schedule::Schedule;
 use super::txt::{is_commissionable_instance, parse_commissionable, parse_operational, parse_operational_instance};
@@ -27,15 +29,17 @@ use crate::config::NetworkConfig;
 use crate::node::{CommissionableNode, OperationalNode, ScopedAddress};
 use crate::onboarding::Discriminator;
 
-/// How soon mdns-sd notices an interface or address that came up, seconds.
-const INTERFACE_CHECK_S: u32 = 2;
+/// How soon mdns-sd notices an interface or address that came up, seconds: where the kernel does not tell of it.
+const CHECK_BLINDLY_S: u32 = 2;
+/// For a while after it has told of one; more may follow, and an address is not ready at once.
+const CHECK_AFTER_CHANGE_S: u32 = 1;
+const CHECKED_FOR: Duration = Duration::from_secs(10);
+/// And else.
+const CHECK_S: u32 = 60;
 /// Two restarts of one service type are at least this far apart.
 const RESTART_GAP: Duration = Duration::from_secs(2);
 /// Subtypes stay open after their search, so that mdns-sd goes on watching what it found; the oldest goes for a new one.
 const MAX_SUBTYPES: usize = 64;
-
-/// Our own addresses are looked up no more often than this.
-const LOCAL_GAP: Duration = Duration::from_secs(2);
 /// So many events are taken from mdns-sd's channels before anything else is done: as many as two of them hold.
 const DRAIN: usize = 2000;
 
@@ -44,7 +48,10 @@ pub(crate) struct Actor {
     config: NetworkConfig,
     mdns: ServiceDaemon,
     guards: [Guard; 2],
-    local: (Option<Instant>, Vec<LocalPrefix>),
+    /// `None` where the kernel does not tell of changes.
+    changes: Option<Changes>,
+    /// Until then mdns-sd looks often.
+    checked_until: Option<Instant>,
     own: Option<Own>,
     shared: Arc<Shared>,
     /// The two service types first, then the subtypes in the order of their first search.
@@ -56,15 +63,20 @@ pub(crate) struct Actor {
 impl Actor {
     /// Starts mdns-sd in the calling thread's network namespace.
     pub(crate) fn start(config: &NetworkConfig, shared: Arc<Shared>) -> Result<Self, mdns_sd::Error> {
-        let mdns = open(config)?;
+        let changes = Changes::open().inspect_err(|error| {
+            tracing::info!(%error, "the system does not tell of interfaces that come and go; they are looked for");
+        });
+        let changes = changes.ok();
+        shared.interfaces.handle_told(changes.is_some());
+        let mdns = open(config, if changes.is_some() { CHECK_S } else { CHECK_BLINDLY_S })?;
         let kinds = [Kind::Commissionable, Kind::Operational];
         let browses = kinds.map(|kind| Browse::new(kind, kind.service_type().to_owned())).into();
-        let (config, local) = (config.clone(), (None, Vec::new()));
         Ok(Self {
-            config,
+            config: config.clone(),
             mdns,
             guards: Default::default(),
-            local,
+            changes,
+            checked_until: None,
             own: None,
             shared,
             browses,
@@ -95,6 +107,8 @@ impl Actor {
                 Some(command) = commands.recv() => self.handle_command(command),
                 () = self.shared.search_began.notified() => self.handle_search(Instant::now()),
                 () = tokio::time::sleep_until(due.into()) => self.ask(),
+                told = changed(self.changes.as_ref()) => self.handle_change(told, Instant::now()),
+                () = until(self.checked_until) => self.check_interfaces(None),
             }
         }
         // The answer would tell when the thread has ended; nothing waits for that.
@@ -136,7 +150,7 @@ impl Actor {
     fn renew(&mut self, now: Instant) {
         // The answer would tell when the thread has ended; nothing waits for that.
         let _ = self.mdns.shutdown();
-        match open(&self.config) {
+        match open(&self.config, self.check_interval()) {
             Ok(mdns) => self.mdns = mdns,
             // The next round fails and tries again.
             Err(error) => tracing::warn!(%error, "mDNS cannot be started anew"),
@@ -153,11 +167,35 @@ impl Actor {
         self.schedule.handle_search(now);
     }
 
-    fn local(&mut self, now: Instant) -> &[LocalPrefix] {
-        if self.local.0.is_none_or(|last| now >= last + LOCAL_GAP) {
-            self.local = (Some(now), local_prefixes());
+    /// The kernel told of an interface or an address, or tells nothing any more.
+    fn handle_change(&mut self, told: io::Result<()>, now: Instant) {
+        match told {
+            Ok(()) => self.shared.interfaces.handle_change(),
+            Err(error) => {
+                tracing::warn!(%error, "the system tells no more of interfaces that come and go; they are looked for");
+                self.changes = None;
+                self.shared.interfaces.handle_told(false);
+            }
         }
-        &self.local.1
+        self.check_interfaces(Some(now + CHECKED_FOR));
+    }
+
+    /// Has mdns-sd look often until then.
+    fn check_interfaces(&mut self, until: Option<Instant>) {
+        let changes_pace = until.is_some() != self.checked_until.is_some();
+        self.checked_until = until;
+        // One that does not take it has ended, or has too much to do: the next round tells.
+        if changes_pace && let Err(error) = self.mdns.set_ip_check_interval(self.check_interval()) {
+            tracing::debug!(%error, "mDNS was not told how often to look at the interfaces");
+        }
+    }
+
+    fn check_interval(&self) -> u32 {
+        match (&self.changes, self.checked_until) {
+            (_, Some(_)) => CHECK_AFTER_CHANGE_S,
+            (Some(_), None) => CHECK_S,
+            (None, None) => CHECK_BLINDLY_S,
+        }
     }
 
     fn announce_own(&self) {
@@ -330,7 +368,7 @@ impl Actor {
                     self.handle_settled(kind, &service.fullname);
                     return;
                 }
-                let Some(seen) = understand(kind, &service, self.local(now)) else { return };
+                let Some(seen) = understand(kind, &service, &self.shared.interfaces.get(now).prefixes) else { return };
                 self.handle_settled(kind, &service.fullname);
                 self.shared.cache().handle_sighting(seen, now)
             }
@@ -360,13 +398,28 @@ impl Actor {
     }
 }
 
-/// mdns-sd in the calling thread's network namespace, on the configured interfaces.
-fn open(config: &NetworkConfig) -> Result<ServiceDaemon, mdns_sd::Error> {
+/// Comes back when the kernel tells of a change; never where it does not.
+async fn changed(changes: Option<&Changes>) -> io::Result<()> {
+    match changes {
+        Some(changes) => changes.next().await,
+        None => pending().await,
+    }
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => pending().await,
+    }
+}
+
+/// mdns-sd in the calling thread's network namespace, on the configured interfaces, which it looks at every `check_s` seconds.
+fn open(config: &NetworkConfig, check_s: u32) -> Result<ServiceDaemon, mdns_sd::Error> {
     let mdns = ServiceDaemon::new()?;
     mdns.disable_interface(IfKind::All)?;
     let config = config.clone();
     mdns.enable_interface(IfKind::Predicate(IfPredicate::new(move |interface| takes_part(&config, interface))))?;
-    mdns.set_ip_check_interval(INTERFACE_CHECK_S)?;
+    mdns.set_ip_check_interval(check_s)?;
     Ok(mdns)
 }
 

@@ -43,6 +43,10 @@ impl World for Fakes {
 }
 
 impl HubLink for Home {
+    async fn failed(&self) -> String {
+        std::future::pending().await
+    }
+
     fn failure(&self) -> Option<String> {
         None
     }

@@ -41,6 +41,9 @@ pub(crate) struct Outside<W: World> {
 pub(crate) trait HubLink: MatterLink {
     /// Why it has ended by itself, where it has.
     fn failure(&self) -> Option<String>;
+
+    /// Comes back when it has ended without being asked to, with the reason.
+    fn failed(&self) -> impl Future<Output = String> + Send;
     /// Comes back when the stack has taken a turn: it lives.
     fn answers(&self) -> impl Future<Output = Result<(), LinkError>> + Send;
     /// The UDP port that devices answer to; `None` where there is no socket.

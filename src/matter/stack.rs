@@ -27,7 +27,7 @@ use rs_matter::error::{Error, ErrorCode};
 use rs_matter::respond::Responder;
 use rs_matter::transport::exchange::Exchange;
 use rs_matter::{MATTER_PORT, Matter};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::commissioning::ports::{CheckInMessage, LinkError};
 use crate::keystore::KeyBundle;
@@ -99,17 +99,11 @@ pub struct Stack {
 }
 
 struct Shared {
-    health: Mutex<StackHealth>,
+    health: watch::Sender<StackHealth>,
     stop: tokio_util::sync::CancellationToken,
     thread: Mutex<Option<JoinHandle<()>>>,
     check_ins: Mutex<Option<mpsc::Receiver<CheckInMessage>>>,
     port: u16,
-}
-
-impl Shared {
-    fn set_health(&self, health: StackHealth) {
-        *self.health.lock().unwrap_or_else(PoisonError::into_inner) = health;
-    }
 }
 
 impl Stack {
@@ -124,7 +118,7 @@ impl Stack {
         let (jobs, receiver) = mpsc::unbounded_channel();
         let (checked_in, check_ins) = mpsc::channel(CHECK_INS);
         let shared = Arc::new(Shared {
-            health: Mutex::new(StackHealth::Running),
+            health: watch::Sender::new(StackHealth::Running),
             stop: tokio_util::sync::CancellationToken::new(),
             thread: Mutex::new(None),
             check_ins: Mutex::new(Some(check_ins)),
@@ -144,7 +138,7 @@ impl Stack {
             .spawn(move || {
                 let work = thread_main((socket, checked_in), &bundle, receiver, &on_thread, &started);
                 let run = AssertUnwindSafe(|| runtime.block_on(work));
-                on_thread.set_health(match std::panic::catch_unwind(run) {
+                on_thread.health.send_replace(match std::panic::catch_unwind(run) {
                     Ok(Ok(())) => StackHealth::Stopped,
                     Ok(Err(what)) => StackHealth::Failed(what),
                     Err(panic) => StackHealth::Failed(panic_text(&*panic)),
@@ -161,7 +155,20 @@ impl Stack {
 
     /// Whether the thread runs.
     pub fn health(&self) -> StackHealth {
-        self.shared.health.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.shared.health.borrow().clone()
+    }
+
+    /// Comes back when the thread has ended by itself, with the reason.
+    pub async fn failed(&self) -> String {
+        let mut health = self.shared.health.subscribe();
+        loop {
+            if let StackHealth::Failed(what) = &*health.borrow_and_update() {
+                return what.clone();
+            }
+            if health.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
     }
 
     /// The UDP port in use.
