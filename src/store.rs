@@ -215,6 +215,15 @@ impl Store {
         .await
     }
 
+    /// Reads something small: thread and file answer.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn answers(&self) -> Result<(), StoreError> {
+        self.read(|connection| connection.prepare_cached("SELECT count(*) FROM outbox")?.query_row([], |_| Ok(())))
+            .await
+    }
+
     /// Runs `work` on the store's thread.
     async fn call<T: Send + 'static>(
         &self,

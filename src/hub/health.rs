@@ -20,8 +20,10 @@ use crate::systemd;
 
 /// A part answers within this time; a busy hub takes a fraction of it.
 const ANSWER: Duration = Duration::from_secs(5);
-/// From one round to the next, unless systemd wants to hear from us sooner.
-const ROUND: Duration = Duration::from_secs(5);
+/// From one round to the next where everything works, unless systemd wants to hear from us sooner.
+const ROUND: Duration = Duration::from_secs(10);
+/// And where something does not.
+const FAULTY: Duration = Duration::from_secs(5);
 /// While the daemon starts.
 const STARTING: Duration = Duration::from_millis(50);
 /// With less room than this the next commissioning may not be recorded.
@@ -57,7 +59,7 @@ impl Health {
 
 /// Asks again and again until the daemon stops; says READY after the first round in which every part answers.
 pub(super) async fn follow<W: World>(hub: Arc<Hub<W>>, began: Instant) {
-    let every = systemd::watchdog_interval().map_or(ROUND, |interval| interval.min(ROUND));
+    let every = |round| systemd::watchdog_interval().map_or(round, |interval| interval.min(round));
     let mut ready = false;
     while !hub.stop.is_cancelled() {
         let faults = tokio::select! {
@@ -76,9 +78,14 @@ pub(super) async fn follow<W: World>(hub: Arc<Hub<W>>, began: Instant) {
         if ready && faults != before {
             hub.tell_change(&faults, &before);
         }
+        let pause = match (ready, faults.is_empty()) {
+            (false, _) => STARTING,
+            (true, true) => every(ROUND),
+            (true, false) => every(FAULTY),
+        };
         tokio::select! {
             () = hub.stop.cancelled() => return,
-            () = tokio::time::sleep(if ready { every } else { STARTING }) => {}
+            () = tokio::time::sleep(pause) => {}
         }
     }
 }
@@ -102,8 +109,8 @@ impl<W: World> Hub<W> {
             health.failure.map(|what| Fault { what, stands_still: !health.interfaces.is_empty() })
         };
         let store = async {
-            match tokio::time::timeout(ANSWER, self.store.counts()).await {
-                Ok(Ok(_)) => None,
+            match tokio::time::timeout(ANSWER, self.store.answers()).await {
+                Ok(Ok(())) => None,
                 // The disk may be the reason, and comes back by itself.
                 Ok(Err(error)) => Some(Fault { what: format!("the store: {error}"), stands_still: false }),
                 Err(_) => still("the store, which does not answer"),
