@@ -136,17 +136,17 @@ pub(crate) struct Hub<W: World> {
 
 impl<W: World> Hub<W> {
     pub(crate) fn spawn_followers(self: &Arc<Self>, tasks: &TaskTracker, began: Instant) {
-        tasks.spawn(clock::follow(Arc::clone(self)));
+        tasks.spawn(clock::follow(Arc::clone(self), began));
         tasks.spawn(presence::follow(Arc::clone(self)));
         tasks.spawn(access::follow(Arc::clone(self)));
         tasks.spawn(label::follow(Arc::clone(self)));
         tasks.spawn(controllers::follow(Arc::clone(self)));
-        tasks.spawn(probe::watch(Arc::clone(self)));
+        tasks.spawn(probe::watch(Arc::clone(self), began));
         tasks.spawn(icd::follow(Arc::clone(self)));
         tasks.spawn(reach::follow(Arc::clone(self)));
         tasks.spawn(sync::follow(Arc::clone(self)));
         tasks.spawn(refresh::follow(Arc::clone(self)));
-        tasks.spawn(review::follow(Arc::clone(self)));
+        tasks.spawn(review::follow(Arc::clone(self), began));
         tasks.spawn(sync::follow_rejections(Arc::clone(self)));
         tasks.spawn(removal::follow_unbinds(Arc::clone(self)));
         tasks.spawn(health::follow(Arc::clone(self), began));

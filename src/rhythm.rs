@@ -54,6 +54,12 @@ impl Place {
     }
 }
 
+/// How long until what is done `every` so often is due, for a hub that has run for `since`. Rooms that keep time by this wake an
+/// idle hub together, and not one after the other.
+pub(crate) fn together(since: Duration, every: Duration) -> Duration {
+    every - remainder(since, every)
+}
+
 fn remainder(of: Duration, by: Duration) -> Duration {
     Duration::from_nanos_u128(of.as_nanos().checked_rem(by.as_nanos()).unwrap_or_default())
 }
@@ -94,5 +100,13 @@ mod tests {
             }
         }
         assert_eq!(Place::of(1).next(Duration::ZERO, Duration::ZERO, 0), Duration::ZERO, "no period, no pause");
+    }
+
+    #[test]
+    fn what_is_done_every_so_often_is_done_together() {
+        let due = |since, every| together(Duration::from_millis(since), Duration::from_secs(every));
+        assert_eq!(due(12_300, 5), Duration::from_millis(2700));
+        assert_eq!(due(12_300, 10), Duration::from_millis(7700));
+        assert_eq!(due(20_000, 10), Duration::from_secs(10), "it has just been done");
     }
 }

@@ -17,6 +17,7 @@ use super::world::{CloudService, World};
 use crate::clock::{Change, ClockStanding, Reading, Sanity};
 use crate::durable::StoreError;
 use crate::journal::{Event, EventSink, Level};
+use crate::rhythm::together;
 use crate::store::Store;
 
 /// The last known good time in the database.
@@ -90,7 +91,7 @@ impl Clock {
 }
 
 /// Runs until the daemon stops.
-pub(super) async fn follow<W: World>(hub: Arc<Hub<W>>) {
+pub(super) async fn follow<W: World>(hub: Arc<Hub<W>>, began: Instant) {
     let mut kept: Option<Instant> = None;
     let mut told = None;
     loop {
@@ -106,7 +107,7 @@ pub(super) async fn follow<W: World>(hub: Arc<Hub<W>>) {
         }
         tokio::select! {
             () = hub.stop.cancelled() => break,
-            () = tokio::time::sleep(LOOK) => {}
+            () = tokio::time::sleep(together(began.elapsed(), LOOK)) => {}
         }
     }
     if hub.clock.with(|sanity, _| sanity.standing()) == ClockStanding::Confirmed {

@@ -15,6 +15,7 @@ use tokio::net::UnixStream;
 use super::Hub;
 use super::world::{HubLink, Lan, World};
 use crate::journal::{Event, EventSink, Level};
+use crate::rhythm::together;
 use crate::store::is_read_only;
 use crate::systemd;
 
@@ -80,8 +81,8 @@ pub(super) async fn follow<W: World>(hub: Arc<Hub<W>>, began: Instant) {
         }
         let pause = match (ready, faults.is_empty()) {
             (false, _) => STARTING,
-            (true, true) => every(ROUND),
-            (true, false) => every(FAULTY),
+            (true, true) => together(began.elapsed(), every(ROUND)),
+            (true, false) => together(began.elapsed(), every(FAULTY)),
         };
         tokio::select! {
             () = hub.stop.cancelled() => return,

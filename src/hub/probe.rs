@@ -18,6 +18,7 @@ use super::world::{Case, Lan, World};
 use crate::commissioning::ports::{AttributePath, LinkError, OperationalSession};
 use crate::journal::{Event, EventSink, Level};
 use crate::node::{NodeId, NodeState};
+use crate::rhythm::together;
 
 /// DataModelRevision of Basic Information: every node has it, and it is small.
 const SMALLEST: AttributePath = AttributePath { endpoint: 0, cluster: 0x28, attribute: 0 };
@@ -97,8 +98,10 @@ impl<W: World> Probes<W> {
 }
 
 /// Runs until the daemon stops.
-pub(super) async fn watch<W: World>(hub: Arc<Hub<W>>) {
-    let mut refresh = tokio::time::interval(REFRESH);
+pub(super) async fn watch<W: World>(hub: Arc<Hub<W>>, began: Instant) {
+    hub.know_nodes().await;
+    let first = tokio::time::Instant::now() + together(began.elapsed(), REFRESH);
+    let mut refresh = tokio::time::interval_at(first, REFRESH);
     // Dropped, and so ended, with this task.
     let mut probes = JoinSet::new();
     let mut flagged = Instant::now() - FLAG_TOGETHER;

@@ -25,7 +25,7 @@ impl<C: Crypto, S: Crypto> NetworkSend for Network<'_, C, S> {
     async fn send_to(&mut self, data: &[u8], address: Address) -> Result<(), Error> {
         match address {
             Address::Btp(to) => self.bluetooth.send(data, to, &self.crypto),
-            Address::Udp(to) => self.socket.send(data, to).await,
+            Address::Udp(to) => self.socket.send(data, to),
             Address::Tcp(_) => return Err(ErrorCode::NoNetworkInterface.into()),
         }
         Ok(())

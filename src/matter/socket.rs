@@ -12,6 +12,8 @@ use std::time::Instant;
 use rs_matter::crypto::Crypto;
 use rs_matter::transport::network::Address;
 use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 
 use crate::commissioning::ports::CheckInMessage;
@@ -66,7 +68,7 @@ fn mapped(address: SocketAddr) -> SocketAddr {
 
 /// See the module.
 pub(crate) struct MatterSocket<C> {
-    socket: tokio::net::UdpSocket,
+    socket: AsyncFd<UdpSocket>,
     dual: bool,
     watchers: Watchers,
     replies: RefCell<Replies>,
@@ -86,7 +88,10 @@ impl<C> MatterSocket<C> {
         crypto: C,
     ) -> io::Result<Self> {
         let dual = socket.local_addr()?.is_ipv6();
-        let (socket, replies) = (tokio::net::UdpSocket::from_std(socket)?, RefCell::default());
+        // Only what comes wakes the thread: told of room to send as well, it would wake once more for every datagram that left.
+        // SAFETY: the socket is open for as long as it lives, and nobody else has it.
+        let socket = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?;
+        let replies = RefCell::default();
         Ok(Self { socket, dual, watchers, replies, activity, check_ins, crypto })
     }
 }
@@ -109,7 +114,7 @@ fn is_lasting(error: &io::Error) -> bool {
 
 impl<C: Crypto> MatterSocket<C> {
     /// A failure is the peer's silence; it ends nothing.
-    pub(super) async fn send(&self, data: &[u8], peer: SocketAddr) {
+    pub(super) fn send(&self, data: &[u8], peer: SocketAddr) {
         self.activity.note();
         let datagram = Datagram::read(data, &self.crypto);
         if let Some(datagram) = &datagram {
@@ -119,7 +124,7 @@ impl<C: Crypto> MatterSocket<C> {
             self.watchers.handle_sending(datagram);
         }
         let to = if self.dual { mapped(peer) } else { peer };
-        if let Err(error) = self.socket.send_to(data, to).await {
+        if let Err(error) = self.socket.get_ref().send_to(data, to) {
             tracing::debug!(%peer, %error, "a Matter datagram could not be sent");
             if let Some(datagram) = datagram.filter(|_| is_lasting(&error)) {
                 self.watchers.handle_no_route(&datagram, error.to_string());
@@ -130,14 +135,15 @@ impl<C: Crypto> MatterSocket<C> {
     /// Comes back when a datagram is there, or an error about an earlier one.
     pub(super) async fn wait_available(&self) {
         // `peek_from` and not `readable`: only a datagram that is really there may claim the one receive buffer.
-        if let Err(error) = self.socket.peek_from(&mut [0u8; 1]).await {
+        let there = self.socket.async_io(Interest::READABLE, |socket| socket.peek_from(&mut [0; 1]));
+        if let Err(error) = there.await {
             tracing::debug!(%error, "the Matter socket reported an error");
         }
     }
 
     /// The datagram that is there. Nothing where there is none after all, or where rs-matter must not see it.
     pub(super) fn take(&self, buffer: &mut [u8]) -> Option<(usize, Address)> {
-        match self.socket.try_recv_from(buffer) {
+        match self.socket.get_ref().recv_from(buffer) {
             Ok((length, peer)) => {
                 self.activity.note();
                 let peer = canonical(peer);

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
@@ -16,27 +16,26 @@ use crate::hub::Hub;
 use crate::hub::world::World;
 use crate::journal::{Event, EventSink, Level};
 use crate::node::NodeRecord;
+use crate::rhythm::together;
 
 /// `attestation update-paa` writes files and tells nobody.
 const LOOK: Duration = Duration::from_secs(15);
 
 /// Runs until the daemon stops.
-pub(in crate::hub) async fn follow<W: World>(hub: Arc<Hub<W>>) {
-    let mut look = tokio::time::interval(LOOK);
+pub(in crate::hub) async fn follow<W: World>(hub: Arc<Hub<W>>, began: Instant) {
     let mut reviewed: Option<Arc<TrustStore>> = None;
     loop {
-        tokio::select! {
-            () = hub.stop.cancelled() => return,
-            _ = look.tick() => {}
-        }
         let trust = hub.judge.trust();
         // Where nobody is trusted yet, nothing is known of anybody.
-        if trust.paa_count() == 0 || reviewed.as_ref().is_some_and(|last| Arc::ptr_eq(last, &trust)) {
-            continue;
+        if trust.paa_count() > 0 && !reviewed.as_ref().is_some_and(|last| Arc::ptr_eq(last, &trust)) {
+            match review(&hub, &trust).await {
+                Ok(()) => reviewed = Some(trust),
+                Err(error) => tracing::warn!(%error, "cannot judge the nodes again now"),
+            }
         }
-        match review(&hub, &trust).await {
-            Ok(()) => reviewed = Some(trust),
-            Err(error) => tracing::warn!(%error, "cannot judge the nodes again now"),
+        tokio::select! {
+            () = hub.stop.cancelled() => return,
+            () = tokio::time::sleep(together(began.elapsed(), LOOK)) => {}
         }
     }
 }
