@@ -36,7 +36,8 @@ const WARM_UP: usize = 2;
 const SINGLE: usize = 9;
 const AT_ONCE: usize = 8;
 const RESTARTS: usize = 5;
-const IDLE: Duration = Duration::from_secs(30);
+const SETTLE: Duration = Duration::from_secs(45);
+const IDLE: Duration = Duration::from_secs(60);
 /// What takes longer is broken.
 const BUDGET: Duration = Duration::from_secs(60);
 const CLOUD: &str = "127.0.0.1:8787";
@@ -124,8 +125,9 @@ fn together(lab: &Lab, lights: &[Light]) {
 
 /// What the daemon does while nothing happens, thread by thread.
 fn idle(process: u32) {
-    // What the last device caused is over then.
-    std::thread::sleep(Duration::from_secs(5));
+    // What the last device caused is over then, and every device has been asked once whether it lives: the first question opens a
+    // session, which is kept.
+    std::thread::sleep(SETTLE);
     let before = threads(process);
     std::thread::sleep(IDLE);
     let after = threads(process);
