@@ -362,9 +362,7 @@ async fn poll_jobs(context: Rc<Context>, mut incoming: mpsc::UnboundedReceiver<J
         }
         running.retain_mut(|job| job.as_mut().poll(task).is_pending());
         // A job that is done at once, as the watchdog's question, waits for nobody's alarm.
-        if !running.is_empty() {
-            activity.note();
-        }
+        activity.set_running(!running.is_empty());
         if !open && running.is_empty() { Poll::Ready(()) } else { Poll::Pending }
     })
     .await;
