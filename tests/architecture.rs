@@ -136,8 +136,8 @@ const LONG: &[(&str, &str)] = &[
     ("src/admin/routes.rs", "the one table of routes, and what answers them"),
     ("tests/support/fake_backend.rs", "one fake of every door"),
     ("tests/support/daemon.rs", "the one harness: processes of one hub and what they say"),
-    ("tests/page_day.rs", "one telephone and one hub, and the days that are spent with them"),
-    ("tests/api.rs", "one server and one command line, met in every way that users meet them"),
+    ("tests/house/page_day.rs", "one telephone and one hub, and the days that are spent with them"),
+    ("tests/house/api.rs", "one server and one command line, met in every way that users meet them"),
 ];
 
 struct Source {

@@ -124,6 +124,13 @@ fn seconds(name: &str, scale: f64, otherwise: Duration) -> Duration {
     }
 }
 
+/// Resident memory of a process now.
+fn resident_kib(process: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).expect("our own child");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("the kernel says it");
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
+}
+
 #[test]
 fn device_record_and_cloud_agree_after_all_that_real_homes_do() {
     let seed = std::env::var("MATTERBIND_SOAK_SEED").map_or_else(|_| rand::random(), |text| text.parse().unwrap());
@@ -197,7 +204,7 @@ impl Home<'_> {
             self.strike(trouble, which);
             sleep(self.pause / 2);
             played += 1;
-            self.memory.push(self.hub.resident_kib());
+            self.memory.push(resident_kib(self.hub.daemon_pid()));
         }
         let lines = self.hub.whole_daemon_log().lines().count();
         println!("{played} troubles, {lines} log lines, resident KiB {:?}", self.memory);

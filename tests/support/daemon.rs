@@ -166,14 +166,6 @@ impl<'a> Hub<'a> {
         self.daemon.as_ref().expect("the daemon runs").id()
     }
 
-    /// Resident memory of the daemon in KiB, now.
-    pub fn resident_kib(&self) -> u64 {
-        let pid = self.daemon_pid();
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("our own child");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("the kernel says it");
-        line.trim().trim_end_matches(" kB").parse().expect("a number")
-    }
-
     /// SIGTERM, and the orderly end.
     pub fn stop_daemon(&mut self) -> ExitStatus {
         let daemon = self.daemon.take().expect("the daemon runs");
@@ -580,7 +572,7 @@ impl VirtualDevice {
     /// Stops its process (`true`), which then answers nothing, or lets it go on.
     pub fn stall(&self, stalled: bool) {
         let signal = if stalled { rustix::process::Signal::STOP } else { rustix::process::Signal::CONT };
-        let pid = rustix::process::Pid::from_raw(self.process.child.id().cast_signed()).expect("a child has a pid");
+        let pid = rustix::process::Pid::from_raw(self.pid().cast_signed()).expect("a child has a pid");
         rustix::process::kill_process(pid, signal).expect("our own child");
     }
 }

@@ -167,12 +167,6 @@ impl Lab {
     pub fn among_devices<F: Future<Output = T>, T: Send>(&self, work: impl FnOnce() -> F + Send) -> T {
         run_in(&self.devices, work)
     }
-
-    /// Cuts or mends the link between the two.
-    pub fn set_link(&self, up: bool) {
-        let state = if up { "up" } else { "down" };
-        ip(&["-n", &self.devices, "link", "set", INTERFACE, state]).expect("the lab's own link");
-    }
 }
 
 impl Drop for Lab {

@@ -132,22 +132,11 @@ impl Lights {
         }
     }
 
-    /// A regular end, with goodbyes.
-    pub fn quit(mut self) {
-        self.send("quit");
-        let _ = self.child.wait();
-    }
-
     /// SIGKILL: no goodbye, no answer any more. Gives the state that they leave.
     pub fn kill(mut self) -> tempfile::TempDir {
         self.child.kill().expect("our own child");
         self.child.wait().expect("our own child");
         self.storage.take().expect("only this takes it")
-    }
-
-    /// Where the lights keep their state.
-    pub fn storage(&self) -> &Path {
-        self.storage.as_ref().expect("only `kill` takes it").path()
     }
 
     fn next_line(&self, give_up: Instant) -> Option<String> {

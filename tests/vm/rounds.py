@@ -92,7 +92,7 @@ def wrong_passcode(boxed, _):
     boxed.set_wifi()
     refused = boxed.commission(code=WRONG_CODE).expect_refused("pase", "wrong-passcode")
     took = refused.end - boxed.light_said("CONNECTED")
-    # This light cannot be connected to twice: it starts anew. That a window stays open is seen in tests/bluetooth.rs.
+    # This light cannot be connected to twice: it starts anew. That a window stays open is seen in tests/house/bluetooth.rs.
     boxed.await_advertising(boxed.light_said("DISCONNECTED"))
     times = bound(boxed.commission())
     expect(took < (5 if boxed.m.has_kvm else 15), f"refused after {took:.1f} s: {times}")
