@@ -282,7 +282,6 @@ pub(crate) struct AccessPlan {
 /// Why no list can be made for a device.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum PlanError {
-    /// Too many entries.
     #[error(transparent)]
     DoesNotFit(#[from] AclDoesNotFit),
     /// Somebody else wrote an entry which cannot be written back as it is.

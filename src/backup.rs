@@ -123,10 +123,7 @@ pub enum BackupError {
     Damaged(String),
     /// Written by another version.
     #[error("the backup has format {found}, this matterbind reads {FORMAT}")]
-    OtherFormat {
-        /// What it says.
-        found: String,
-    },
+    OtherFormat { found: String },
     /// Its database is from a newer version.
     #[error("the backup was made by {written_by} with database schema {found}, this matterbind knows {SCHEMA_VERSION}")]
     NewerSchema {
@@ -146,7 +143,6 @@ pub enum BackupError {
 }
 
 impl BackupError {
-    /// A stable word.
     pub fn code(&self) -> &'static str {
         match self {
             Self::NotABackup => "not-a-backup",
@@ -208,7 +204,6 @@ pub struct Manifest {
     pub nodes: u64,
     /// Whether the root key is in it.
     pub root_key: bool,
-    /// The database's schema.
     pub schema: i32,
     keys: Part,
     database: Part,
@@ -259,9 +254,7 @@ impl Part {
 
 /// A backup that was read and verified whole.
 pub struct Backup {
-    /// What it is.
     pub manifest: Manifest,
-    /// The fabric's keys.
     pub keys: KeyBundle,
     pub database: Vec<u8>,
 }
@@ -305,9 +298,6 @@ pub fn make(
 }
 
 /// Opens and verifies a file: encryption, format, checksums, and that manifest and keys are of one fabric.
-///
-/// # Errors
-/// See [`BackupError`].
 pub fn read(file: &[u8], unlock: &Unlock) -> Result<Backup, BackupError> {
     let content = decrypt(file, unlock)?;
     let mut rest = after_header(&content, MAGIC)?;
@@ -341,9 +331,6 @@ struct RootKey {
 }
 
 /// Encrypts the root key; `None` where the bundle does not have it.
-///
-/// # Errors
-/// The library fails.
 pub fn export_root(keys: &KeyBundle, recipient: &Recipient) -> Result<Option<Vec<u8>>, EncryptFailed> {
     let Some(key) = &keys.rcac_key else { return Ok(None) };
     let root =
@@ -355,9 +342,6 @@ pub fn export_root(keys: &KeyBundle, recipient: &Recipient) -> Result<Option<Vec
 }
 
 /// Reads [`export_root`] back: the key, if it is the one of this fabric's root certificate.
-///
-/// # Errors
-/// See [`BackupError`].
 pub(crate) fn read_root(
     file: &[u8],
     identity: Identity,
@@ -394,9 +378,6 @@ fn seal<W: Write>(recipient: &Recipient, to: W) -> io::Result<age::stream::Strea
 }
 
 /// Locks whatever it is.
-///
-/// # Errors
-/// The library fails.
 pub fn encrypt(content: &[u8], lock: &Lock) -> Result<Vec<u8>, EncryptFailed> {
     match lock {
         Lock::Passphrase { secret, work_factor } => {

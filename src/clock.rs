@@ -62,7 +62,6 @@ pub(crate) struct Change {
     pub was: Option<ClockStanding>,
 }
 
-/// See the module.
 #[derive(Debug, Clone)]
 pub(crate) struct Sanity {
     /// A time that has certainly passed, and what the monotonic clock said when it was noted.
@@ -91,7 +90,6 @@ impl Sanity {
         new
     }
 
-    /// Takes a reading.
     pub(crate) fn read(&mut self, now: Reading) -> Change {
         let (went, ran) =
             (now.wall.duration_since(self.last.wall), signed(now.running.saturating_sub(self.last.running)));

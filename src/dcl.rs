@@ -48,10 +48,7 @@ const CONCURRENCY: usize = 4;
 pub(crate) enum DclError {
     /// The address is no http(s) URL.
     #[error("{url} is not an http(s) URL")]
-    Url {
-        /// What was given.
-        url: String,
-    },
+    Url { url: String },
     /// There can be no client, for instance because this machine has no trusted certificates for TLS.
     #[error("no HTTP client can be made")]
     Client(#[source] reqwest::Error),
@@ -75,7 +72,6 @@ pub(crate) enum DclError {
     #[error("the answer of {url} is not the ledger's")]
     Format {
         url: Url,
-        /// What is wrong.
         #[source]
         source: serde_json::Error,
     },

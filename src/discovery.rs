@@ -48,8 +48,6 @@ mod guard;
 mod health;
 pub(crate) mod interfaces;
 mod own;
-#[cfg(feature = "sim")]
-pub(crate) mod register;
 mod schedule;
 mod search;
 mod survey;
@@ -126,9 +124,6 @@ struct Shared {
 
 impl LanDiscovery {
     /// Starts browsing, in the network namespace of the calling thread. Needs a tokio runtime.
-    ///
-    /// # Errors
-    /// [`StartError`] where mDNS has no socket.
     pub fn start(config: &NetworkConfig) -> Result<Self, StartError> {
         let shared = Arc::new(Shared {
             config: config.clone(),

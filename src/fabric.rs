@@ -136,7 +136,6 @@ pub struct AclEntry {
     pub has_targets: bool,
 }
 
-/// AuthMode CASE.
 pub(crate) const AUTH_MODE_CASE: u8 = 2;
 
 /// What a device's Access Control cluster can hold (Matter Core 9.10.6).

@@ -108,10 +108,6 @@ pub mod discovery {
     pub mod fuzz {
         pub use crate::discovery::fuzz::heard;
     }
-    #[cfg(feature = "sim")]
-    pub mod register {
-        pub use crate::discovery::register::{Advertiser, ServiceKind};
-    }
     pub mod txt {
         pub use crate::discovery::txt::{parse_commissionable, parse_operational_instance};
     }
@@ -155,7 +151,7 @@ pub mod node {
     pub use crate::node::sample::sample;
     pub use crate::node::{
         Announced, AttestationSummary, BasicInformation, BluetoothNode, CommissionableNode, CommissionableTxt,
-        FabricId, NodeId, NodeRecord, NodeState, OperationalTxt, Peer, ScopedAddress,
+        FabricId, NodeId, NodeRecord, NodeState, Peer, ScopedAddress,
     };
 }
 pub mod onboarding {

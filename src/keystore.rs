@@ -240,9 +240,6 @@ impl Keystore {
     }
 
     /// Reads the bundle.
-    ///
-    /// # Errors
-    /// See [`LoadError`].
     pub fn load(&self) -> Result<Loaded, LoadError> {
         let unreadable = |source: io::Error| match source.kind() {
             io::ErrorKind::NotFound => LoadError::Missing(self.path.clone()),

@@ -116,7 +116,6 @@ impl Rendezvous {
 /// Why a code was refused; nothing has been sent to any device.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PayloadError {
-    /// Nothing to parse.
     #[error("the setup code is empty")]
     Empty,
     /// Neither `MT:…` nor digits.

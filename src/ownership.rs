@@ -66,9 +66,6 @@ impl Drop for ActingFor {
 
 /// Makes the state directory before the first start of the service; root makes it for the service's user. One that is there is
 /// left as it is.
-///
-/// # Errors
-/// It cannot be made.
 pub(crate) fn make_state_dir(state_dir: &Path) -> io::Result<()> {
     if state_dir.exists() {
         return Ok(());

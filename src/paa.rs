@@ -62,7 +62,6 @@ pub(crate) enum QuarantineReason {
     Revocation(#[from] RevocationFormatError),
 }
 
-/// What was loaded.
 #[derive(Debug, Default)]
 pub(crate) struct Loaded {
     /// Certificates and revocations that are good.
@@ -170,7 +169,6 @@ fn load_revocations(path: &Path, trust: &mut TrustStore) -> Result<(), Quarantin
 pub(crate) struct Fetched {
     /// Where it came from: an URL or a directory.
     pub source: String,
-    /// When it succeeded.
     pub fetched_at: Timestamp,
     /// How many PAAs were written.
     pub paas: usize,
@@ -186,7 +184,6 @@ pub(crate) enum StorePaaError {
     Write {
         /// The file or directory.
         path: PathBuf,
-        /// What it says.
         #[source]
         source: io::Error,
     },
@@ -194,7 +191,6 @@ pub(crate) enum StorePaaError {
     #[error("{} cannot be read", path.display())]
     Read {
         path: PathBuf,
-        /// What it says.
         #[source]
         source: io::Error,
     },
@@ -297,7 +293,6 @@ pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
 #[error("{} cannot be read", path.display())]
 pub(crate) struct VerifyFilesError {
     pub path: PathBuf,
-    /// What it says.
     #[source]
     pub source: io::Error,
 }
@@ -307,10 +302,8 @@ pub(crate) struct VerifyFilesError {
 pub(crate) struct OfflineResult {
     /// Whether chain and declaration are valid.
     pub accepted: bool,
-    /// The verdict's word.
     pub verdict: Outcome,
     pub findings: Vec<Finding>,
-    /// What was judged.
     pub report: Report,
     /// Files of the trust store that were left out, and why.
     pub quarantined: Vec<String>,

@@ -172,9 +172,6 @@ impl Store {
     }
 
     /// Bytes that another module saved under `name`, for instance the cloud's tokens.
-    ///
-    /// # Errors
-    /// The store fails.
     pub async fn load_blob(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
         let name = name.to_owned();
         self.read(move |connection| {
@@ -197,9 +194,6 @@ impl Store {
     }
 
     /// Numbers for `status`.
-    ///
-    /// # Errors
-    /// The store fails.
     pub async fn counts(&self) -> Result<StoreCounts, StoreError> {
         self.call(|connection| {
             Ok(StoreCounts {

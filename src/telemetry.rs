@@ -115,7 +115,6 @@ fn tell_repeats(limiter: &Mutex<Limiter>) {
     }
 }
 
-/// The filter's text.
 fn directives(level: &str, verbose: u8) -> String {
     match verbose {
         0 => level.to_owned(),

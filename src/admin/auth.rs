@@ -271,7 +271,6 @@ pub(super) const COOKIES: [&str; 2] = ["__Host-matterbind", "matterbind"];
 
 enum Admission {
     Admitted,
-    /// By this session.
     Known(Known),
     Forbidden,
     TokenNeeded,

@@ -134,7 +134,6 @@ impl Accept for Encrypted {
 pub(super) struct Serving {
     pub(super) router: Router,
     pub(super) metrics: Arc<Metrics>,
-    /// Every open connection.
     pub(super) open: TaskTracker,
     /// Nothing new is taken, and idle connections end.
     pub(super) stop: CancellationToken,

@@ -75,7 +75,6 @@ struct Kept {
 /// Why TLS cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// A configured file.
     #[error("{} cannot be read", path.display())]
     File { path: PathBuf, source: io::Error },
     /// What was read is no certificate with its key.
@@ -106,9 +105,6 @@ impl KeyPair {
 
     /// A certificate for a hub that was given none. It names no address, for those change, and has no end: clients know it by
     /// its fingerprint.
-    ///
-    /// # Errors
-    /// The library fails.
     pub fn make(hub: &str) -> Result<Self, TlsError> {
         let secret = p256::SecretKey::generate_from_rng(&mut rand::rng());
         let signer = SigningKey::from(&secret);
@@ -136,9 +132,6 @@ impl KeyPair {
     }
 
     /// SHA-256 of the certificate that clients see, hex.
-    ///
-    /// # Errors
-    /// There is none.
     pub fn fingerprint(&self) -> Result<String, TlsError> {
         let certificates = self.certificates()?;
         let first = certificates.first().ok_or_else(|| unfit("the file holds no certificate"))?;

@@ -69,11 +69,9 @@ impl Role {
 /// What later checks need of a certificate. Fields are `None` where the certificate has no usable value; a finding says so.
 #[derive(Debug, Clone)]
 pub struct AttestationCertificate {
-    /// Where it stands.
     pub role: Role,
     pub subject: Name,
     pub issuer: Name,
-    /// Issuer, DER.
     pub issuer_der: Vec<u8>,
     /// Serial number, big endian, without leading zeros.
     pub serial: Vec<u8>,

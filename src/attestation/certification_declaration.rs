@@ -48,25 +48,18 @@ pub enum CertificationType {
 pub struct Declaration {
     /// format_version, 1.
     pub format_version: u16,
-    /// vendor_id.
     pub vendor_id: u16,
     /// product_id_array, 1 to 100.
     pub product_ids: Vec<u16>,
-    /// device_type_id.
     pub device_type_id: u32,
     /// certificate_id, 19 characters.
     pub certificate_id: String,
-    /// security_level.
     pub security_level: u8,
-    /// security_information.
     pub security_information: u16,
-    /// version_number.
     pub version_number: u16,
     /// certification_type as encoded.
     pub certification_type: u8,
-    /// dac_origin_vendor_id.
     pub dac_origin_vendor_id: Option<u16>,
-    /// dac_origin_product_id.
     pub dac_origin_product_id: Option<u16>,
     /// authorized_paa_list, 1 to 10.
     pub authorized_paas: Option<Vec<KeyId>>,

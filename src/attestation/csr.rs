@@ -32,7 +32,6 @@ pub enum CsrRejected {
     /// The nonce is not ours.
     #[error("the CSR answers to another nonce: {answered} in place of {sent}")]
     Nonce {
-        /// Ours, hex.
         sent: String,
         /// The device's, hex.
         answered: String,

@@ -34,7 +34,6 @@ macro_rules! codes {
         impl Code {
             pub const ALL: &'static [Self] = &[$(Self::$name,)*];
 
-            /// The stable word.
             pub fn as_str(self) -> &'static str {
                 match self {
                     $(Self::$name => $word,)*
@@ -160,7 +159,6 @@ impl Code {
 }
 
 impl Severity {
-    /// The stable word.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Info => "info",

@@ -27,7 +27,6 @@ pub struct AttestationOverride {
 pub struct Judgement {
     /// What the device gave.
     pub evidence: Evidence,
-    /// What was found.
     pub report: Report,
     /// What becomes of the device.
     pub verdict: Verdict,

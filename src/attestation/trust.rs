@@ -37,10 +37,7 @@ pub enum PaaRejected {
     },
     /// It is not what Matter Core 6.2.2.5 asks of a PAA.
     #[error("it is no PAA: {}", .findings.iter().map(|finding| finding.message.as_str()).collect::<Vec<_>>().join("; "))]
-    Unfit {
-        /// What is wrong.
-        findings: Vec<Finding>,
-    },
+    Unfit { findings: Vec<Finding> },
     /// It is not signed by itself.
     #[error("it is not a root: its signature is not its own")]
     NotSelfSigned,

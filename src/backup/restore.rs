@@ -42,7 +42,6 @@ pub(crate) enum RestoreError {
     OtherFabric,
     #[error("{} cannot be written", path.display())]
     Io { path: PathBuf, source: io::Error },
-    /// The store refuses.
     #[error("the restored records cannot be used")]
     Store(#[from] StoreError),
     /// The keys cannot be written.
@@ -54,7 +53,6 @@ pub(crate) enum RestoreError {
 }
 
 impl RestoreError {
-    /// A stable word.
     pub(crate) fn code(&self) -> &'static str {
         match self {
             Self::State(OpenError::Locked { .. }) => "daemon-running",
@@ -85,9 +83,6 @@ pub(crate) struct Restored {
 }
 
 /// Restores. `seal` is the credential of this machine, if there is one; without it the next start seals.
-///
-/// # Errors
-/// See [`RestoreError`].
 pub(crate) async fn restore(
     backup: &Backup,
     state_dir: &Path,

@@ -41,7 +41,6 @@ const RESOLVE: Duration = Duration::from_millis(50);
 /// What is not ended by then is ended by BlueZ, which notices that our connection to the bus has gone.
 const FAREWELL: Duration = Duration::from_secs(2);
 
-/// See the module.
 #[derive(Debug, Clone)]
 pub(super) struct Bluez {
     wanted: Option<String>,

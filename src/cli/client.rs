@@ -85,9 +85,6 @@ impl AdminClient {
     }
 
     /// The lines or the text at a path beside `/v1`, for instance `metrics`.
-    ///
-    /// # Errors
-    /// As [`Self::get`].
     pub async fn get_text(&self, path: &str) -> Result<String, CliError> {
         let request = self.http.get(format!("http://matterbind/{path}")).timeout(PLAIN);
         let bytes = self.send(request).await?.bytes().await.map_err(|error| self.failed(&error))?;
@@ -95,9 +92,6 @@ impl AdminClient {
     }
 
     /// `POST /v1/…` with a JSON body.
-    ///
-    /// # Errors
-    /// As [`Self::get`].
     pub async fn post<T: DeserializeOwned>(
         &self,
         path: &[&str],
@@ -108,9 +102,6 @@ impl AdminClient {
     }
 
     /// `POST /v1/…` without a body.
-    ///
-    /// # Errors
-    /// As [`Self::get`].
     pub async fn post_query<T: DeserializeOwned>(
         &self,
         path: &[&str],
@@ -121,18 +112,12 @@ impl AdminClient {
     }
 
     /// `POST /v1/…`, an answer of bytes.
-    ///
-    /// # Errors
-    /// As [`Self::get`].
     pub async fn post_bytes(&self, path: &[&str], body: &impl Serialize, limit: Duration) -> Result<Vec<u8>, CliError> {
         let response = self.send(self.request(Method::POST, path).json(body).timeout(limit)).await?;
         Ok(response.bytes().await.map_err(|error| self.failed(&error))?.to_vec())
     }
 
     /// `DELETE /v1/…`
-    ///
-    /// # Errors
-    /// As [`Self::get`].
     pub async fn delete<T: DeserializeOwned>(&self, path: &[&str]) -> Result<T, CliError> {
         self.json(self.request(Method::DELETE, path).timeout(PLAIN)).await
     }
@@ -147,18 +132,12 @@ impl AdminClient {
     }
 
     /// `POST /v1/…`, an answer of lines.
-    ///
-    /// # Errors
-    /// As [`Self::get_lines`].
     pub async fn post_lines(&self, path: &[&str], body: &impl Serialize) -> Result<Lines, CliError> {
         let response = self.send(self.request(Method::POST, path).json(body)).await?;
         Ok(lines(response))
     }
 
     /// `POST /v1/…` without a body, an answer of lines.
-    ///
-    /// # Errors
-    /// As [`Self::get_lines`].
     pub async fn post_for_lines(&self, path: &[&str], query: &impl Serialize) -> Result<Lines, CliError> {
         let response = self.send(self.request(Method::POST, path).query(query)).await?;
         Ok(lines(response))

@@ -188,7 +188,6 @@ pub enum CliError {
     Left {
         /// What happened, and what goes on.
         message: String,
-        /// How to look.
         hint: String,
     },
     /// The daemon's answer makes no sense.

@@ -21,9 +21,6 @@ pub(crate) fn u16_any_base(text: &str) -> Result<u16, String> {
 }
 
 /// `VERSION:BITS`, both decimal or hexadecimal.
-///
-/// # Errors
-/// Something else.
 pub(crate) fn terms(text: &str) -> Result<AcceptedTerms, String> {
     let wrong = || "version and bits are needed, for instance 1:0x1".to_owned();
     let (version, bits) = text.split_once(':').ok_or_else(wrong)?;
@@ -32,9 +29,6 @@ pub(crate) fn terms(text: &str) -> Result<AcceptedTerms, String> {
 }
 
 /// `3s`, `2m`, `500ms`; a bare number is seconds.
-///
-/// # Errors
-/// No duration.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     if let Ok(seconds) = text.parse::<u64>() {
         return Ok(Duration::from_secs(seconds));

@@ -94,9 +94,6 @@ impl Paint {
 }
 
 /// Prints one document: on a terminal over several lines, else on one.
-///
-/// # Errors
-/// stdout is closed or full.
 pub(crate) fn json(document: &impl Serialize) -> Result<(), CliError> {
     let text = if io::stdout().is_terminal() {
         serde_json::to_string_pretty(document)
@@ -107,17 +104,11 @@ pub(crate) fn json(document: &impl Serialize) -> Result<(), CliError> {
 }
 
 /// Prints one document on one line, for NDJSON.
-///
-/// # Errors
-/// stdout is closed or full.
 pub(crate) fn json_line(document: &impl Serialize) -> Result<(), CliError> {
     line(&serde_json::to_string(document).map_err(anyhow::Error::new)?)
 }
 
 /// Prints a line, and flushes: somebody may be reading as we go. Only our own colours reach a terminal.
-///
-/// # Errors
-/// stdout is closed or full.
 pub(crate) fn line(text: &str) -> Result<(), CliError> {
     let mut out = io::stdout().lock();
     let written = writeln!(out, "{}", plain::for_terminal(text)).and_then(|()| out.flush());

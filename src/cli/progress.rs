@@ -43,9 +43,6 @@ impl ProgressLine {
     }
 
     /// An event came.
-    ///
-    /// # Errors
-    /// stdout is closed or full.
     pub(crate) fn show(&self, event: &CommissionEvent) -> Result<(), CliError> {
         match self {
             Self::Silent => Ok(()),

@@ -65,9 +65,6 @@ pub struct Client<T> {
 impl<T: TokenStore> Client<T> {
     /// Makes the client; nothing is sent before the first call. A machine without a trust store is a state of the cloud,
     /// which may pass.
-    ///
-    /// # Errors
-    /// `base_url` is unusable.
     pub fn new(config: &CloudConfig, store: T) -> Result<Self, BuildError> {
         Self::metered(config, store, Arc::new(Unmetered), Arc::new(Timestamp::now))
     }
@@ -106,9 +103,6 @@ impl<T: TokenStore> Client<T> {
     }
 
     /// The record of one device by `deviceInfo`; a device that our account does not have is 5052.
-    ///
-    /// # Errors
-    /// See [`CloudError`].
     pub async fn device_info(&self, device: &CloudDevice) -> Result<CloudRecord, CloudError> {
         let data = self.call("deviceInfo", || self.get(DEVICE_INFO).query(&keys(device))).await?;
         serde_json::from_value::<RecordData>(data)
@@ -212,9 +206,6 @@ impl<T: TokenStore> Client<T> {
     }
 
     /// Every device of our account, all pages.
-    ///
-    /// # Errors
-    /// See [`CloudError`].
     pub async fn list(&self) -> Result<Vec<CloudRecord>, CloudError> {
         self.completed(self.walk(&[], |_| true, usize::MAX).await?).await
     }

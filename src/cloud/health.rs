@@ -14,7 +14,6 @@ pub struct CloudHealth {
     pub last_answer_at: Option<Timestamp>,
     /// What went wrong last, without secrets; `None` after a call that succeeded.
     pub last_error: Option<String>,
-    /// When it did.
     pub last_error_at: Option<Timestamp>,
     /// When the access token expires, by the local clock; `None` while there is none.
     pub token_expires_at: Option<Timestamp>,

@@ -51,17 +51,9 @@ pub enum Answered {
     /// The service, in its own words.
     Service,
     /// Something before it.
-    SomethingElse {
-        seen: String,
-        /// What to do.
-        hint: String,
-    },
+    SomethingElse { seen: String, hint: String },
     /// Somebody whose certificate is not good.
-    Untrusted {
-        seen: String,
-        /// What to do.
-        hint: String,
-    },
+    Untrusted { seen: String, hint: String },
     Nobody {
         /// What was seen instead.
         seen: String,
@@ -69,9 +61,6 @@ pub enum Answered {
 }
 
 /// Looks without a client that runs already; certificates are judged by `now`.
-///
-/// # Errors
-/// `base_url` is unusable.
 pub(crate) async fn look(config: &CloudConfig, now: Now) -> Result<Look, BuildError> {
     let health = Arc::new(HealthCell::default());
     Ok(along(&Transport::new(&config.base_url, config.timeout, health, Arc::new(Unmetered), now)?).await)

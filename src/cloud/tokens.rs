@@ -15,18 +15,15 @@ use crate::secret::{AccessToken, RefreshToken};
 pub struct TokenPair {
     /// Sent with every call.
     pub access: AccessToken,
-    /// When it expires.
     pub access_expires_at: Timestamp,
     /// Buys a new pair.
     pub refresh: RefreshToken,
-    /// When it expires.
     pub refresh_expires_at: Timestamp,
 }
 
 /// Signing in is not possible now (cloud-contract 2.3). Kept, so that a restart does not cost the account one more try.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SignInBlock {
-    /// The cloud's code.
     pub code: i64,
     /// What to tell the operator.
     pub message: String,

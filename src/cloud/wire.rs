@@ -233,9 +233,7 @@ fn loose_object<'de, D: Deserializer<'de>, T: serde::de::DeserializeOwned>(
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct TokensData {
-    /// The access token.
     pub access_token: TokenData<AccessToken>,
-    /// The refresh token.
     pub refresh_token: TokenData<RefreshToken>,
 }
 

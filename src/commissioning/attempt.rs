@@ -69,7 +69,6 @@ pub(crate) enum Undo {
     ExpireFailSafe,
     /// Ask the device whether it has completed; until it has answered, keep the provisional row.
     Probe,
-    /// RemoveFabric.
     RemoveFabric,
 }
 

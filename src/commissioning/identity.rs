@@ -81,7 +81,6 @@ pub(crate) enum BindingCodeOrigin {
 pub(crate) struct Eligible {
     /// Product key and device key.
     pub device: CloudDevice,
-    /// The shared code.
     pub binding_code: BindingCode,
     /// The mask, 1..=15.
     pub capabilities_bitmask: u8,
@@ -235,7 +234,6 @@ pub enum InvalidIdentity {
 }
 
 impl InvalidIdentity {
-    /// The stable word.
     pub fn code(&self) -> &'static str {
         match self {
             Self::DeviceKey(_) => "invalid-device-key",
@@ -259,9 +257,6 @@ pub(crate) fn check_given(given: &GivenIdentity) -> Result<(), InvalidIdentity> 
 }
 
 /// The cloud's rule for device keys (5361): 4 to 32 letters or digits. What it would refuse is not sent.
-///
-/// # Errors
-/// Why not.
 pub(crate) fn check_device_key(device_key: &str) -> Result<(), NotEligible> {
     if (4..=32).contains(&device_key.len()) && device_key.bytes().all(|b| b.is_ascii_alphanumeric()) {
         Ok(())

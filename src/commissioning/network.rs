@@ -173,7 +173,6 @@ pub enum NetworkError {
     #[error("the device could not join {name:?}: {} (networking status {status}{})", meaning(*status, *kind).1, said(text))]
     Refused {
         name: String,
-        /// Of which kind.
         kind: NetworkKind,
         /// NetworkCommissioningStatusEnum.
         status: u8,
@@ -216,7 +215,6 @@ fn said(text: &str) -> String {
 }
 
 impl NetworkError {
-    /// The stable word.
     pub fn code(&self) -> &'static str {
         match self {
             Self::NoneKnown { .. } => "network-not-configured",

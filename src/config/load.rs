@@ -36,7 +36,6 @@ pub struct Mistake {
     pub key: String,
     /// Where it was said: a file, an environment variable, a flag; empty for a default.
     pub origin: String,
-    /// What is wrong.
     pub problem: String,
     /// What to write instead.
     pub instead: String,

@@ -56,9 +56,6 @@ pub(crate) fn read(value: &Path) -> Result<OperatorSecret, SecretFileError> {
 }
 
 /// [`read`] with the credentials directory given.
-///
-/// # Errors
-/// As [`read`].
 pub(crate) fn read_from(value: &Path, credentials: Option<&OsStr>) -> Result<OperatorSecret, SecretFileError> {
     let path = resolve(value, credentials);
     let unreadable = |source| SecretFileError::Unreadable { path: path.clone(), source };

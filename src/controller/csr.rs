@@ -20,7 +20,6 @@ use crate::attestation::signature::PublicKey;
 pub(crate) const CSR_MAX: usize = 4096;
 const EC_PUBLIC_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
 const P256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7");
-/// ecdsa-with-SHA256.
 pub(crate) const ECDSA_WITH_SHA256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.2");
 
 /// Why a request is refused.
@@ -44,7 +43,6 @@ pub enum CsrRefused {
 }
 
 impl CsrRefused {
-    /// A stable word.
     pub fn code(self) -> &'static str {
         match self {
             Self::TooLong(_) => "csr-too-long",
@@ -118,9 +116,6 @@ impl CheckedCsr {
 }
 
 /// A request for a key of one's own, for tools that cannot make one.
-///
-/// # Errors
-/// The library fails.
 pub fn request(key: &SigningKey) -> der::Result<CertReq> {
     let info = CertReqInfo {
         version: Version::V1,
@@ -134,9 +129,6 @@ pub fn request(key: &SigningKey) -> der::Result<CertReq> {
 }
 
 /// The public half of a key as certificates hold it.
-///
-/// # Errors
-/// The library fails.
 pub(crate) fn public_key(key: &SigningKey) -> der::Result<SubjectPublicKeyInfoOwned> {
     let algorithm = AlgorithmIdentifierOwned { oid: EC_PUBLIC_KEY, parameters: Some(Any::encode_from(&P256)?) };
     let point = key.verifying_key().to_sec1_point(false);

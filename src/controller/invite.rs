@@ -91,7 +91,6 @@ pub struct Invite {
     pub valid_s: u64,
     /// When it was made.
     pub made_at: Timestamp,
-    /// When it ends.
     pub expires_at: Timestamp,
     /// Wrong codes that it bears yet.
     pub tries_left: u8,
@@ -147,7 +146,6 @@ impl Invite {
         }
     }
 
-    /// What it offers.
     pub fn offer(&self) -> Offer {
         Offer { cats: self.cats.clone(), name: self.name.clone(), valid_s: self.valid_s }
     }

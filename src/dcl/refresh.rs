@@ -53,7 +53,6 @@ pub(crate) struct Refreshed {
 #[derive(Debug, thiserror::Error)]
 #[error("the trust store could not be refreshed from {ledger}")]
 pub(crate) struct RefreshError {
-    /// Who was asked.
     pub ledger: String,
     pub source: DclError,
     /// Whether this is the first failure since a success; the others are the same outage.

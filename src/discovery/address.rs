@@ -10,7 +10,6 @@ const MAX_ADDRESSES: usize = 16;
 /// An address of this host with its prefix, from which follows what is on-link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LocalPrefix {
-    /// Our own address.
     pub ip: IpAddr,
     /// 0..=128.
     pub length: u8,

@@ -28,9 +28,6 @@ impl Own {
     }
 
     /// Has mdns-sd announce it, on its interfaces and with their addresses.
-    ///
-    /// # Errors
-    /// mdns-sd does not take it.
     pub(super) fn announce(&self, mdns: &ServiceDaemon) -> Result<(), mdns_sd::Error> {
         // One subtype for a service: the one that operational nodes have.
         let service_type = nodes_of(self.name.compressed_fabric_id);

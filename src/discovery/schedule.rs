@@ -33,7 +33,6 @@ impl Schedule {
         Self { step: 0, last: None, next: now }
     }
 
-    /// A search began.
     pub(crate) fn handle_search(&mut self, now: Instant) {
         self.step = 0;
         self.next = self.last.map_or(now, |last| now.max(last + SHORTEST_GAP));

@@ -25,7 +25,6 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// A hub has few networks; what a container host has beyond this is not waited for.
 const MAX_INTERFACES: usize = 16;
 
-/// What was seen.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Survey {
     /// Every interface of the machine.

@@ -51,9 +51,6 @@ pub(crate) struct Clock {
 
 impl Clock {
     /// Goes on from what earlier runs knew.
-    ///
-    /// # Errors
-    /// The store cannot be read.
     pub(crate) async fn open(store: &Store) -> Result<Self, StoreError> {
         let kept = store.load_blob(BLOB).await?;
         let known = kept.and_then(|bytes| std::str::from_utf8(&bytes).ok()?.parse().ok());

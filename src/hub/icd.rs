@@ -46,7 +46,6 @@ struct Budget {
     tried: usize,
 }
 
-/// See the module.
 pub(crate) struct Icd {
     sleepers: Mutex<BTreeMap<NodeId, Sleeper>>,
     /// Whose registration is to be looked at, and whether its key is to be replaced whatever that says.

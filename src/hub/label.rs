@@ -29,7 +29,6 @@ struct Telling {
     pending: BTreeSet<NodeId>,
 }
 
-/// See the module.
 #[derive(Default)]
 pub(crate) struct Labels {
     pending: Mutex<BTreeSet<NodeId>>,

@@ -17,11 +17,9 @@ use crate::outbox::ports::BindApi;
 
 /// One world: which stack, which LAN, which cloud.
 pub(crate) trait World: Send + Sync + 'static {
-    /// The Matter stack.
     type Link: HubLink;
     /// What is announced on the network.
     type Lan: Lan;
-    /// The binding service.
     type Cloud: CloudService;
 }
 

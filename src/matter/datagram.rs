@@ -31,7 +31,6 @@ pub(crate) struct Datagram {
 /// An unsecured message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Unsecured {
-    /// What it is.
     pub message: Message,
     /// Whether it asks for an acknowledgement.
     pub reliable: bool,

@@ -45,7 +45,6 @@ const NO_SHARED_TRUST_ROOTS: u16 = 1;
 /// rs-matter keeps the upper four bits of its own session ids for the exchange.
 const SESSION_ID_MASK: u32 = 0x0FFF_FFFF;
 
-/// What is wanted.
 pub(super) enum Goal {
     Pase(Passcode),
     Case(NodeId),

@@ -14,7 +14,6 @@ use rs_matter::transport::network::{Address, NetworkMulticast, NetworkReceive, N
 use crate::matter::btp::Bluetooth;
 use crate::matter::socket::MatterSocket;
 
-/// See the module.
 pub(super) struct Network<'a, C, S> {
     pub bluetooth: &'a Bluetooth,
     pub socket: &'a MatterSocket<S>,

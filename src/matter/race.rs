@@ -42,7 +42,6 @@ impl Race {
         self.next = self.next.max(now + ANSWERING);
     }
 
-    /// One has failed.
     pub(crate) fn handle_failure(&mut self, now: Instant) {
         self.next = now;
     }

@@ -114,7 +114,6 @@ pub struct CheckInCounter {
 /// What a check-in's counter says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Counted {
-    /// It is new.
     New {
         /// Where the counter stands now.
         counter: CheckInCounter,

@@ -77,19 +77,13 @@ pub struct Views<'a> {
 /// A value of Basic Information that the record repeats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum BasicField {
-    /// VendorID.
     VendorId,
-    /// ProductID.
     ProductId,
-    /// SerialNumber.
     SerialNumber,
-    /// UniqueID.
     UniqueId,
     /// From SpecificationVersion; an update of the firmware changes it.
     MatterVersion,
-    /// VendorName.
     VendorName,
-    /// ProductName.
     ProductName,
 }
 
@@ -118,23 +112,18 @@ impl BasicField {
 pub enum Difference {
     /// The device keeps our fabric under another index.
     FabricIndex {
-        /// On the device.
         device: u8,
-        /// In the record.
         local: u8,
     },
     /// The device's fabric table has other ids for us: a defect, for the ids are in its certificate.
     FabricTable {
         /// Fabric id and node id on the device.
         device: (u64, u64),
-        /// In the record.
         local: (u64, u64),
     },
     Basic {
         field: BasicField,
-        /// On the device.
         device: Value,
-        /// In the record.
         local: Value,
     },
     /// The device grants other CAT privileges than recorded.
@@ -157,10 +146,11 @@ pub enum Difference {
         instance: String,
     },
     /// The same device was commissioned again as another node.
-    Superseded { by: NodeId },
+    Superseded {
+        by: NodeId,
+    },
     /// The cloud holds it or not, against what the record says.
     Bind {
-        /// In the record.
         local: BindState,
         /// Whether our account holds it.
         held: bool,
@@ -169,7 +159,6 @@ pub enum Difference {
     },
     /// The cloud could not be asked.
     CloudUnknown {
-        /// In the record.
         local: BindState,
         reason: String,
     },

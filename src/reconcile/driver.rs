@@ -81,11 +81,9 @@ pub(crate) struct Reconciler<'a, D, R, B, E> {
     pub records: &'a R,
     /// The cloud; `None`: not configured.
     pub cloud: Option<&'a B>,
-    /// The admin log.
     pub events: &'a E,
     /// What was told already.
     pub memory: &'a Memory,
-    /// What to do.
     pub policy: Policy,
     /// Whether it is done, and told to the admin log; else a person only looks.
     pub mends: bool,
@@ -100,7 +98,6 @@ pub(crate) struct Reconciler<'a, D, R, B, E> {
 /// What a run came to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct RunFindings {
-    /// Node by node.
     pub nodes: Vec<NodeFinding>,
     /// What the cloud holds for our account and nobody here has a record of.
     pub unrecorded: Vec<CloudRecord>,

@@ -38,9 +38,7 @@ pub(crate) trait Devices: Send + Sync {
     fn decommission(&self, node: NodeId) -> impl Future<Output = Result<(), String>> + Send;
 }
 
-/// The durable side.
 pub(crate) trait Records: Send + Sync {
-    /// Every recorded node.
     fn records(&self) -> impl Future<Output = Result<Vec<NodeRecord>, StoreError>> + Send;
     /// Nodes for which the outbox holds a bind, an unbind or a change of the Matter identity, in whatever state.
     fn queued(&self) -> impl Future<Output = Result<BTreeSet<NodeId>, StoreError>> + Send;

@@ -50,9 +50,6 @@ const MAX_BODY_BYTES: usize = 1 << 20;
 pub struct SimCloud(Arc<Mutex<World>>);
 
 /// Serves a scenario until `shutdown`, and at most 2 s longer.
-///
-/// # Errors
-/// The listener fails.
 pub(crate) async fn serve(listener: TcpListener, scenario: Scenario, shutdown: CancellationToken) -> io::Result<()> {
     SimCloud::new(scenario).serve(listener, shutdown).await
 }
@@ -64,9 +61,6 @@ impl SimCloud {
     }
 
     /// Serves it until `shutdown`.
-    ///
-    /// # Errors
-    /// The listener fails.
     pub async fn serve(&self, listener: TcpListener, shutdown: CancellationToken) -> io::Result<()> {
         let router: Router = Router::new().fallback(answer).with_state(self.clone());
         let service = router.into_make_service_with_connect_info::<ConnectionSwitch>();

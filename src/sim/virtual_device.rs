@@ -193,7 +193,6 @@ pub struct ReadyInfo {
 /// Why a device could not be started, or had to stop.
 #[derive(Debug, thiserror::Error)]
 pub enum VirtualDeviceError {
-    /// Above 4095.
     #[error("the discriminator {0} is above 4095")]
     Discriminator(u16),
     /// Reserved or out of range.
@@ -250,9 +249,6 @@ pub enum VirtualDeviceError {
 /// Runs a device on a thread of its own until `shutdown`, which it answers with an mDNS goodbye.
 ///
 /// `ready` runs on the device's thread as soon as the device listens and is announced.
-///
-/// # Errors
-/// Whatever keeps it from starting or running; see [`VirtualDeviceError`].
 pub async fn run(
     options: VirtualDeviceOptions,
     ready: impl FnOnce(ReadyInfo) + Send + 'static,
@@ -271,9 +267,6 @@ pub async fn run(
 }
 
 /// [`run`] without the thread: blocks this one, which must not belong to an async runtime.
-///
-/// # Errors
-/// As [`run`].
 pub(crate) fn run_on_this_thread(
     options: &VirtualDeviceOptions,
     ready: impl FnOnce(ReadyInfo),

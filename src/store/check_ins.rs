@@ -14,7 +14,6 @@ use crate::secret::CheckInKey;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CheckInRow {
-    /// With which node.
     pub node_id: NodeId,
     /// The key that the device has said it took; `None` before its answer, or where it was sealed by another.
     pub key: Option<CheckInKey>,
@@ -22,7 +21,6 @@ pub struct CheckInRow {
     pub next_key: Option<CheckInKey>,
     /// Where the counter of `key` stands.
     pub counter: CheckInCounter,
-    /// How it sleeps.
     pub sleep: IcdSleep,
 }
 
@@ -31,9 +29,6 @@ type Kept = (i64, [Option<Zeroizing<Vec<u8>>>; 2], CheckInCounter, IcdSleep);
 
 impl Store {
     /// All of them.
-    ///
-    /// # Errors
-    /// The store fails.
     pub async fn check_ins(&self) -> Result<Vec<CheckInRow>, StoreError> {
         let sql = "SELECT node_id, key, next_key, counter, last, every_s, awake_ms, wake_trigger, wake_instruction \
                    FROM check_ins ORDER BY node_id";
@@ -94,9 +89,6 @@ impl Store {
     }
 
     /// The last check-in of a node. One with an earlier counter is not taken after this is on disk.
-    ///
-    /// # Errors
-    /// The store fails.
     pub async fn note_check_in(&self, node: NodeId, counter: CheckInCounter) -> Result<(), StoreError> {
         self.write(move |tx| -> Result<(), Failure> {
             let later = "UPDATE check_ins SET last = ?3

@@ -20,7 +20,6 @@ const KEPT: SignedDuration = SignedDuration::from_hours(24);
 /// What came of recording a controller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Enrolled {
-    /// It is recorded.
     Done,
     /// Another one has this name.
     NameTaken(NodeId),
@@ -32,17 +31,11 @@ pub enum Enrolled {
 
 impl Store {
     /// All controllers by node id, those that are removed included.
-    ///
-    /// # Errors
-    /// The store fails.
     pub async fn controllers(&self) -> Result<Vec<Controller>, StoreError> {
         self.call(|connection| all(connection)).await
     }
 
     /// For whom a certificate with this key was ever issued.
-    ///
-    /// # Errors
-    /// The store fails.
     pub async fn controller_of_key(&self, key: &str) -> Result<Option<NodeId>, StoreError> {
         let key = key.to_owned();
         self.call(move |connection| owner(connection, &key)).await
@@ -114,9 +107,6 @@ impl Store {
     }
 
     /// Keeps a new invitation; those that were over long ago go.
-    ///
-    /// # Errors
-    /// The store fails.
     pub async fn add_invite(&self, invite: Invite) -> Result<(), StoreError> {
         self.write(move |tx| {
             tx.execute("DELETE FROM invites WHERE expires_at < ?1", [micros(invite.made_at - KEPT)])?;
@@ -126,9 +116,6 @@ impl Store {
     }
 
     /// All invitations that are kept, the newest last.
-    ///
-    /// # Errors
-    /// The store fails.
     pub async fn invites(&self) -> Result<Vec<Invite>, StoreError> {
         self.call(|connection| {
             let mut statement =
@@ -140,9 +127,6 @@ impl Store {
     }
 
     /// Takes an invitation back. Answers whether there was one.
-    ///
-    /// # Errors
-    /// The store fails.
     pub async fn drop_invite(&self, invite: &str) -> Result<bool, StoreError> {
         let invite = invite.to_owned();
         self.write(move |tx| Ok(tx.execute("DELETE FROM invites WHERE id = ?1", [invite])? > 0)).await

@@ -27,7 +27,6 @@ pub(crate) enum Examiner {
     Other,
 }
 
-/// What was seen.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Examined {
     pub state_dir: PathBuf,
@@ -61,7 +60,6 @@ pub enum Integrity {
     NotLooked,
     /// SQLite finds nothing.
     Whole,
-    /// What it finds.
     Damaged(String),
 }
 

@@ -127,9 +127,6 @@ pub(crate) fn random_hub_node_id() -> NodeId {
 
 impl Store {
     /// The fabric as far as it got, `None` where none was begun.
-    ///
-    /// # Errors
-    /// The store fails.
     pub async fn fabric_state(&self) -> Result<Option<FabricRow>, StoreError> {
         self.call(|connection| row(connection)).await
     }

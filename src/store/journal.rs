@@ -91,9 +91,6 @@ impl Store {
 
 impl JournalHandle {
     /// Stored events, oldest first. Everything recorded before the call is in it.
-    ///
-    /// # Errors
-    /// The store fails.
     pub async fn query(&self, filter: JournalFilter) -> Result<Vec<Event>, StoreError> {
         self.store.ask(Job::RunAfterEvents, move |connection| query(connection, &filter)).await
     }

@@ -25,9 +25,6 @@ pub struct StoredNetwork {
 
 impl Store {
     /// All networks by name, without what joins them.
-    ///
-    /// # Errors
-    /// The store fails.
     pub async fn networks(&self) -> Result<Vec<StoredNetwork>, StoreError> {
         let sql = "SELECT name, kind, network_id, is_default, set_at FROM networks ORDER BY name";
         self.call(move |connection| {
@@ -39,9 +36,6 @@ impl Store {
     }
 
     /// One network with what joins it; `None` where there is none, or it was sealed by another.
-    ///
-    /// # Errors
-    /// The store fails.
     pub async fn network(&self, name: &str) -> Result<Option<HomeNetwork>, StoreError> {
         let (asked, sql) = (name.to_owned(), "SELECT kind, network_id, secret FROM networks WHERE name = ?1");
         let read =
@@ -94,9 +88,6 @@ impl Store {
     }
 
     /// Deletes a network; false where there was none. Another one of its kind becomes the default one, where it was that.
-    ///
-    /// # Errors
-    /// The store fails.
     pub async fn forget_network(&self, name: &str) -> Result<bool, StoreError> {
         let name = name.to_owned();
         self.write(move |tx| -> Result<bool, Failure> {

@@ -62,9 +62,6 @@ impl OfflineState {
     }
 
     /// An empty directory for the new files.
-    ///
-    /// # Errors
-    /// It cannot be made.
     pub(crate) fn staging(&self) -> io::Result<PathBuf> {
         let staging = self.state_dir.join(STAGING);
         remove_dir(&staging)?;

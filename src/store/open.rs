@@ -59,11 +59,7 @@ pub enum OpenError {
     },
     /// Not a database, or one whose content does not hang together.
     #[error("{} is damaged ({detail}): restore the state directory from a backup", database.display())]
-    Damaged {
-        database: PathBuf,
-        /// What was found.
-        detail: String,
-    },
+    Damaged { database: PathBuf, detail: String },
     /// A newer binary has used this directory.
     #[error(
         "{} has schema {found}, this is matterbind {} with schema {SCHEMA_VERSION}: start {written_by} or a later one",
@@ -82,7 +78,6 @@ pub enum OpenError {
     /// The directory or a file in it cannot be written.
     #[error("{} cannot be written: check mount and owner", path.display())]
     ReadOnly { path: PathBuf },
-    /// No space left.
     #[error("the disk that holds {} is full: free some space", state_dir.display())]
     Full { state_dir: PathBuf },
     /// The operating system refuses something else.

@@ -127,25 +127,16 @@ impl OutboxStore for Store {
 
 impl Store {
     /// Every row, oldest first.
-    ///
-    /// # Errors
-    /// The store fails.
     pub async fn outbox_entries(&self) -> Result<Vec<OutboxEntry>, StoreError> {
         self.call(|connection| entries(connection, &format!("{COLUMNS} ORDER BY id"), [])).await
     }
 
     /// One row.
-    ///
-    /// # Errors
-    /// The store fails.
     pub async fn outbox_entry(&self, row: OutboxId) -> Result<Option<OutboxEntry>, StoreError> {
         self.call(move |connection| entry(connection, row)).await
     }
 
     /// Adds a row for a node without changing its record, for instance to bind again.
-    ///
-    /// # Errors
-    /// The store fails.
     pub async fn enqueue(&self, node: NodeId, task: &OutboxTask, now: Timestamp) -> Result<OutboxId, StoreError> {
         let task = task.clone();
         self.write_and_wake(move |tx| Ok(insert(tx, node, &task, now)?)).await

@@ -1,4 +1,5 @@
-//! The durable side of reconciliation: what is queued, and a mended record with its cloud work in one transaction.
+//! The durable side of reconciliation and of access changes: what is queued, and a mended record with its cloud work in one
+//! transaction.
 
 use std::collections::BTreeSet;
 
@@ -10,6 +11,7 @@ use super::nodes::modify;
 use super::{Store, outbox, store_error};
 use crate::bind::{BindState, BindStatus};
 use crate::durable::StoreError;
+use crate::fabric::CatGrant;
 use crate::failpoint;
 use crate::node::{NodeId, NodeRecord, NodeState};
 use crate::outbox::ports::{OutboxId, OutboxTask};
@@ -18,6 +20,33 @@ use crate::reconcile::ports::Records;
 
 /// Rows that say what the cloud is going to hold.
 const IN_THE_WAY: &str = "kind IN ('bind', 'unbind', 'update-matter-info')";
+
+impl Store {
+    /// Writes the privileges that a node was found to hold, and, where the cloud knows the device or is going to, the row
+    /// that tells it, in one transaction. Answers whether such a row was added.
+    ///
+    /// # Errors
+    /// The node is not recorded, or the store fails.
+    pub async fn change_cats(
+        &self,
+        node: NodeId,
+        cats: Vec<CatGrant>,
+        task: impl FnOnce(&NodeRecord) -> Option<OutboxTask> + Send + 'static,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        self.write_and_wake(move |tx| {
+            let record = modify(tx, node, |record| record.cats = cats)?;
+            if !outbox::cloud_may_know(tx, &record)? {
+                return Ok(false);
+            }
+            let Some(task) = task(&record) else { return Ok(false) };
+            outbox::insert(tx, node, &task, now)?;
+            failpoint::reach("cats.in-transaction");
+            Ok(true)
+        })
+        .await
+    }
+}
 
 impl Records for Store {
     async fn records(&self) -> Result<Vec<NodeRecord>, StoreError> {
@@ -63,9 +92,6 @@ impl Records for Store {
 impl Store {
     /// Writes down that the cloud has just shown these nodes as recorded; only where that was last written `every` ago, all
     /// in one transaction.
-    ///
-    /// # Errors
-    /// The store fails.
     pub async fn confirm_bindings(
         &self,
         nodes: &[NodeId],

@@ -45,7 +45,6 @@ impl RemovalStage {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Removal {
     pub node_id: NodeId,
-    /// What comes next.
     pub stage: RemovalStage,
     /// Whether it goes on without the device.
     pub forced: bool,
@@ -55,7 +54,6 @@ pub struct Removal {
     pub told: bool,
     /// The record when it began: recognises the device later.
     pub record: NodeRecord,
-    /// When it began.
     pub began_at: Timestamp,
 }
 
@@ -95,9 +93,6 @@ impl Store {
     }
 
     /// Notes that the device is about to be told: from now on the removal cannot be taken back.
-    ///
-    /// # Errors
-    /// The store fails.
     pub async fn tell_removal(&self, node: NodeId) -> Result<(), StoreError> {
         let node = id(node.0)?;
         self.write(move |tx| {
@@ -109,9 +104,6 @@ impl Store {
 
     /// Takes a removal back, where its device has not been told yet. Answers how it stood; `None` where there is none. The
     /// node is asked again before anybody says that it answers, so its state is `unreachable` until then.
-    ///
-    /// # Errors
-    /// The store fails.
     pub async fn keep_node(&self, node: NodeId) -> Result<Option<Removal>, StoreError> {
         self.write(move |tx| {
             let found = find(tx, node)?;
@@ -186,9 +178,6 @@ impl Store {
     }
 
     /// The leftover of a forced removal is off the device now.
-    ///
-    /// # Errors
-    /// The store fails.
     pub async fn forget_leftover(&self, node: NodeId) -> Result<(), StoreError> {
         let node = id(node.0)?;
         self.write(move |tx| {
@@ -199,9 +188,6 @@ impl Store {
     }
 
     /// Removals to be resumed, and leftovers.
-    ///
-    /// # Errors
-    /// The store fails.
     pub async fn removals(&self) -> Result<Vec<Removal>, StoreError> {
         self.call(|connection| {
             let mut statement =

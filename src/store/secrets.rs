@@ -20,9 +20,6 @@ const MARK: &[u8] = b"sealed:";
 
 impl Store {
     /// Seals secrets from now on, and those that are there unsealed. A second seal is not taken.
-    ///
-    /// # Errors
-    /// The store or the sealing library fails.
     pub async fn seal_with(&self, seal: impl Seal) -> Result<(), StoreError> {
         if self.seal.set(Box::new(seal)).is_err() {
             return Ok(());
@@ -51,9 +48,6 @@ impl Store {
     }
 
     /// What [`Self::save_secret`] saved; `None` as well where it was sealed by another.
-    ///
-    /// # Errors
-    /// The store fails.
     pub async fn load_secret(&self, name: &str) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
         let kept = self.load_blob(name).await?.map(Zeroizing::new);
         Ok(kept.and_then(|bytes| self.unsealed(&bytes)))

@@ -10,9 +10,6 @@ use crate::node::{NodeId, NodeRecord, NodeState};
 impl Store {
     /// Flags the nodes that count as operational until now, each with when it was last heard of, where that is known. Answers
     /// the records that were changed; a node that has gone meanwhile is no error.
-    ///
-    /// # Errors
-    /// The store fails.
     pub async fn flag_silent(&self, nodes: Vec<(NodeId, Option<Timestamp>)>) -> Result<Vec<NodeRecord>, StoreError> {
         self.write(move |tx| {
             let mut flagged = Vec::new();

@@ -69,29 +69,4 @@ impl Store {
         })
         .await
     }
-
-    /// Writes the privileges that a node was found to hold, and, where the cloud knows the device or is going to, the row
-    /// that tells it, in one transaction. Answers whether such a row was added.
-    ///
-    /// # Errors
-    /// The node is not recorded, or the store fails.
-    pub async fn change_cats(
-        &self,
-        node: crate::node::NodeId,
-        cats: Vec<crate::fabric::CatGrant>,
-        task: impl FnOnce(&crate::node::NodeRecord) -> Option<crate::outbox::ports::OutboxTask> + Send + 'static,
-        now: jiff::Timestamp,
-    ) -> Result<bool, StoreError> {
-        self.write_and_wake(move |tx| {
-            let record = super::nodes::modify(tx, node, |record| record.cats = cats)?;
-            if !super::outbox::cloud_may_know(tx, &record)? {
-                return Ok(false);
-            }
-            let Some(task) = task(&record) else { return Ok(false) };
-            super::outbox::insert(tx, node, &task, now)?;
-            crate::failpoint::reach("cats.in-transaction");
-            Ok(true)
-        })
-        .await
-    }
 }

@@ -57,7 +57,7 @@ pub struct NodeAccess {
     pub wanted: Vec<CatGrant>,
 }
 
-/// What became of an [`AccessAction`].
+/// What became of a change of access.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct AccessReport {
     /// Whether every node that it is about holds what it shall. Nodes that are away are told when they return.

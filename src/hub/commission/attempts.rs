@@ -16,7 +16,6 @@ use crate::onboarding::OnboardingPayload;
 /// More at once than this are no home's: a script has gone wild.
 const MOST: usize = 64;
 
-/// See the module.
 pub(crate) struct Attempts {
     turns: Arc<Semaphore>,
     under_way: Arc<Mutex<HashMap<Uuid, Arc<UnderWay>>>>,
@@ -71,7 +70,6 @@ impl Attempts {
         locked(&self.under_way).contains_key(&attempt)
     }
 
-    /// One of them.
     pub(super) fn get(&self, attempt: Uuid) -> Option<Arc<UnderWay>> {
         locked(&self.under_way).get(&attempt).cloned()
     }

@@ -14,12 +14,10 @@ use crate::hub::clock::ClockStatus;
 use crate::node::NodeId;
 use crate::store::Examined;
 
-/// All of it.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Facts {
     /// When it was looked at, by the hub's own clock.
     pub at: Timestamp,
-    /// The running daemon.
     pub daemon: Option<Daemon>,
     /// Why there is none to ask, where somebody wanted to.
     pub absent: Option<Absent>,
@@ -30,11 +28,9 @@ pub struct Facts {
     /// Addresses of nodes to which this machine knows no way.
     pub routes: Option<Routes>,
     pub clock: Option<ClockStatus>,
-    /// The state directory.
     pub state: Option<Examined>,
     /// Whether the fabric's keys are sealed; within, `None`: there are no keys.
     pub sealed: Option<Option<bool>>,
-    /// The trust store.
     pub trust: Option<Trust>,
     /// The cloud; within, `None`: none is configured.
     pub cloud: Option<Option<Cloud>>,
@@ -80,7 +76,6 @@ pub struct Absent {
 pub struct Network {
     /// `network.interfaces`
     pub configured: Vec<String>,
-    /// What is there.
     pub survey: Survey,
 }
 
@@ -89,7 +84,6 @@ pub struct Network {
 pub struct Radio {
     /// The adapter that is used when a device is looked for.
     pub adapter: Option<String>,
-    /// What is missing.
     pub missing: String,
     /// What to do about it.
     pub hint: String,
@@ -147,14 +141,12 @@ pub struct Unroutable {
     pub why: String,
 }
 
-/// The trust store.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Trust {
     /// PAA certificates that count.
     pub paas: usize,
     /// Files that were left out.
     pub left_out: usize,
-    /// Where it is.
     pub directories: Vec<PathBuf>,
     /// When it was last fetched.
     pub fetched_at: Option<Timestamp>,

@@ -55,9 +55,6 @@ pub(crate) fn versions() -> Versions {
 }
 
 /// Whether the kernel knows a way to an address. Nothing is sent.
-///
-/// # Errors
-/// What the kernel says.
 pub(crate) fn way_to(socket: SocketAddr) -> io::Result<()> {
     let any: IpAddr = if socket.is_ipv4() { [0, 0, 0, 0].into() } else { Ipv6Addr::UNSPECIFIED.into() };
     UdpSocket::bind((any, 0))?.connect(socket)

@@ -11,7 +11,6 @@ use crate::hub::world::CloudService;
 use crate::node::FabricId;
 use crate::outbox::ports::{BindApi, BindPreview, CloudError};
 
-/// See the module.
 #[derive(Default)]
 pub(crate) struct Account {
     devices: Mutex<BTreeMap<CloudDevice, CloudRecord>>,

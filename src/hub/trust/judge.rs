@@ -17,7 +17,6 @@ use crate::paa;
 use crate::plain;
 use crate::store::JournalHandle;
 
-/// See the module.
 pub(crate) struct Judge {
     loaded: Mutex<Loaded>,
     policy: AttestationConfig,

@@ -158,7 +158,6 @@ impl BindApi for World {
     }
 }
 
-/// The admin log.
 #[derive(Default)]
 struct Log(Mutex<Vec<String>>);
 

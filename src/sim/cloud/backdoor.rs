@@ -111,7 +111,6 @@ pub(super) fn advance_clock(world: &mut World, call: &Call) -> Result<Value, Ref
     Ok(json!({ "now": world.now() }))
 }
 
-/// Queues a fault.
 pub(super) fn queue_fault(world: &mut World, call: &Call) -> Result<Value, Refusal> {
     let fault: Fault = body(call)?;
     world.faults.push_back(fault);

@@ -7,7 +7,6 @@ use serde_json::{Map, Value, json};
 use super::world::{Refusal, World};
 use super::{backdoor, bind, devices, family, login};
 
-/// A request, read.
 pub(super) struct Call {
     params: HashMap<String, String>,
     body: Value,
@@ -40,7 +39,6 @@ impl Call {
         &self.body
     }
 
-    /// The `Authorization` header.
     pub(super) fn token(&self) -> Option<&str> {
         self.token.as_deref()
     }

@@ -174,9 +174,6 @@ impl VirtualDeviceArgs {
 }
 
 /// Runs `matterbind virtual-device` until SIGINT or SIGTERM; standard output gets one announcement when it is ready.
-///
-/// # Errors
-/// What keeps the device from starting or running.
 pub(crate) async fn main(args: VirtualDeviceArgs) -> anyhow::Result<()> {
     let scratch = Scratch(std::env::temp_dir().join(format!("matterbind-virtual-device-{}", std::process::id())));
     let options = args.options(&scratch.0)?;

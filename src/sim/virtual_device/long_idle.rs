@@ -31,7 +31,6 @@ const LOOK: Duration = Duration::from_millis(100);
 /// UserActiveModeTriggerHint (9.16.5.1): its setup button.
 const SETUP_BUTTON: u32 = 1 << 12;
 
-/// How it sleeps.
 #[derive(Debug, Clone)]
 pub struct LongIdleOptions {
     /// IdleModeDuration, at least a second.
@@ -48,7 +47,6 @@ impl Default for LongIdleOptions {
 }
 
 impl LongIdleOptions {
-    /// The cluster's state.
     pub(super) fn cluster(&self) -> Icd {
         let awake_ms = u16::try_from(self.awake.as_millis()).unwrap_or(u16::MAX);
         Icd::new(
