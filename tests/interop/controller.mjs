@@ -1,7 +1,9 @@
 // An independent Matter controller (matter.js) that joins a shared device: node controller.mjs MANUAL-CODE [EVICT]
 //
 // Environment: STORAGE (directory), IFACE (for mDNS). Commissions the device of the code onto a fabric of its own, toggles
-// the light, removes the fabric with the index EVICT where that is given, and prints one line: JOINED {"fabrics":…,"onOff":…}, or FAILED and why, with exit code 1.
+// the light, and prints one line: JOINED {"fabrics":…,"onOff":…}, or FAILED and why, with exit code 1. Where EVICT is given it says
+// ABOARD before that, waits for a line on stdin, and removes the fabric with that index.
+import { once } from "node:events";
 import { Environment, LogLevel, Logger, Seconds } from "@matter/main";
 import { OnOff, OperationalCredentials } from "@matter/main/clusters";
 import { FabricIndex, ManualPairingCodeCodec } from "@matter/main/types";
@@ -38,7 +40,11 @@ try {
   const light = node.getDevices()[0].getClusterClient(OnOff.Complete);
   await light.commands.toggle();
   const evict = process.argv[3];
-  if (evict) await credentials.commands.removeFabric({ fabricIndex: FabricIndex(Number(evict)) });
+  if (evict) {
+    console.log("ABOARD");
+    await once(process.stdin, "data");
+    await credentials.commands.removeFabric({ fabricIndex: FabricIndex(Number(evict)) });
+  }
   const fabrics = await credentials.attributes.commissionedFabrics.get(true);
   const onOff = await light.attributes.onOff.get(true);
   console.log("JOINED", JSON.stringify({ fabrics, onOff }));

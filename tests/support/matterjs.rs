@@ -21,9 +21,9 @@ const CONTROLLER: &str = "controller.mjs";
 /// A controller with a certificate of the hub.
 pub const PANEL: &str = "panel.mjs";
 
-/// Lets an independent controller (controller.mjs) in the hub's namespace join the device of a manual code, and remove another
-/// fabric where its index is given; what it says. `None` where Node is missing.
-pub fn join_with_second_controller(lab: &Lab, manual_code: &str, evict: Option<u64>) -> Option<String> {
+/// Lets an independent controller (controller.mjs) in the hub's namespace join the device of a manual code; what it says. `None`
+/// where Node is missing. Where the index of another fabric is given, it removes that as soon as the closure has come back.
+pub fn join_with_second_controller(lab: &Lab, manual_code: &str, evict: Option<(u64, &dyn Fn())>) -> Option<String> {
     let directory = match install() {
         Ok(directory) => directory,
         Err(reason) => {
@@ -33,10 +33,19 @@ pub fn join_with_second_controller(lab: &Lab, manual_code: &str, evict: Option<u
     };
     let storage = tempfile::tempdir().expect("a temporary directory");
     let mut command = lab.hub_command("node");
-    command.arg(directory.join(CONTROLLER)).arg(manual_code).args(evict.map(|index| index.to_string()));
+    command.arg(directory.join(CONTROLLER)).arg(manual_code).args(evict.map(|(index, _)| index.to_string()));
     command.env("STORAGE", storage.path()).env("IFACE", INTERFACE);
-    let output = command.stdin(Stdio::null()).output().expect("ip netns exec");
-    Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("ip netns exec");
+    let mut stdin = child.stdin.take().expect("it is piped");
+    let mut lines = BufReader::new(child.stdout.take().expect("it is piped")).lines().map_while(Result::ok);
+    let mut said = lines.next().unwrap_or_default();
+    if let (Some((_, ready)), "ABOARD") = (evict, said.as_str()) {
+        ready();
+        writeln!(stdin).expect("it waits for a line");
+        said = lines.next().unwrap_or_default();
+    }
+    child.wait().expect("it ends after it has said what became of it");
+    Some(said)
 }
 
 /// What a light says of itself.
