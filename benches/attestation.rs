@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use matterbind::facade::attestation::policy::decide;
 use matterbind::facade::attestation::{Evidence, Material, TrustStore, csr::verify_csr, verify, verify_material};
-use matterbind::facade::commissioning::ports::{NodeStore, ProvisionalNode};
+use matterbind::facade::commissioning::ports::{NodeStore, ProvisionalNode, Stage};
 use matterbind::facade::config::AttestationConfig;
 use matterbind::facade::node::{NodeRecord, NodeState, sample};
 use matterbind::facade::sim::evidence::{generate, nocsr_elements};
@@ -107,7 +107,8 @@ fn written(document: &str) -> (Duration, Duration) {
 async fn commission(store: &Store, node: u64, evidence: &str) -> Duration {
     let (attempt_id, record) = (Uuid::now_v7(), record(node));
     let ready = NodeRecord { state: NodeState::Provisional, ..record.clone() };
-    let provisional = ProvisionalNode { attempt_id, record: ready, task: None, evidence: evidence.to_owned() };
+    let provisional =
+        ProvisionalNode { attempt_id, record: ready, task: None, evidence: evidence.to_owned(), stage: Stage::Ready };
     let began = Instant::now();
     store.save_provisional(&provisional).await.expect("the store holds");
     store.commit_commissioned(attempt_id, &record, None, evidence).await.expect("the store holds");

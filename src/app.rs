@@ -99,7 +99,7 @@ pub(crate) async fn run(config: Config, stop: CancellationToken, hurry: Cancella
             return Err(error.context(StartFailed));
         }
     };
-    recovery::abandon_unready(&hub).await;
+    recovery::begin(&hub).await;
     let serving = tokio::spawn(server.serve(Arc::clone(&hub), Arc::clone(&hub.metrics), stop.clone()));
     hub.spawn_followers(&tasks, began);
     let ended = tokio::select! {
@@ -195,6 +195,7 @@ pub(crate) fn build<W: World>(
         reach,
         removing: turns::Turns::default(),
         checks: turns::Answers::default(),
+        interrupted: recovery::Interrupted::default(),
         strangers: strangers::Strangers::default(),
         cloud,
         outbox,

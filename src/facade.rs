@@ -71,8 +71,8 @@ pub mod commissioning {
     }
     pub mod ports {
         pub use crate::commissioning::ports::{
-            AttributePath, DiscoverError, Discovery, LinkError, MatterLink, NoAnswer, NodeStore, OperationalSession,
-            PaseSession, ProvisionalNode,
+            AttributePath, DiscoverError, Discovery, FailSafe, LinkError, MatterLink, NoAnswer, NodeStore,
+            OperationalSession, PaseSession, ProvisionalNode, Stage, Unfinished,
         };
     }
     pub mod step {

@@ -42,6 +42,7 @@ pub const ALL: &[&str] = &[
     "add-noc.after",
     "network.before",
     "network.added",
+    "network.saved",
     "network.connected",
     "case.opened",
     "acl.before",
@@ -58,7 +59,9 @@ pub const ALL: &[&str] = &[
     "icd.finished",
     // and it was another node before it was reset
     "succession.in-transaction",
-    // an attempt that the daemon finds at its start
+    // an attempt that the daemon finds at its start: it goes on, is found complete, or is closed
+    "resume.met",
+    "resume.armed",
     "recover.before",
     "recover.completed",
     "recover.recorded",

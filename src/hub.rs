@@ -120,6 +120,7 @@ pub(crate) struct Hub<W: World> {
     pub(crate) removing: turns::Turns<NodeId>,
     pub(crate) checks: turns::Answers<NodeId, Result<inventory::NodeCheck, refusal::Refusal>>,
     pub(crate) attempts: commission::attempts::Attempts,
+    pub(crate) interrupted: recovery::Interrupted,
     pub(crate) strangers: strangers::Strangers,
     pub(crate) cloud: Option<Arc<W::Cloud>>,
     pub(crate) outbox: Option<OutboxHandle>,
@@ -137,6 +138,7 @@ pub(crate) struct Hub<W: World> {
 impl<W: World> Hub<W> {
     pub(crate) fn spawn_followers(self: &Arc<Self>, tasks: &TaskTracker, began: Instant) {
         tasks.spawn(clock::follow(Arc::clone(self), began));
+        tasks.spawn(recovery::follow(Arc::clone(self)));
         tasks.spawn(presence::follow(Arc::clone(self)));
         tasks.spawn(access::follow(Arc::clone(self)));
         tasks.spawn(label::follow(Arc::clone(self)));

@@ -5,7 +5,7 @@
 //! has no deadline of its own, because giving up on a write would leave its outcome unknown.
 //!
 //! Secrets at rest: the near-field key of a bound node, the cloud's tokens, the binding code of a waiting bind, what joins a network
-//! and the keys of check-ins are sealed where there is a seal (`secrets`, `task_row`, `networks`, `check_ins`). Once the row of a bind is settled its code is overwritten, and the write-ahead
+//! and the keys of check-ins are sealed where there is a seal (`secrets`, `task_row`, `stage_row`, `networks`, `check_ins`). Once the row of a bind is settled its code is overwritten, and the write-ahead
 //! log that held it is emptied.
 //!
 //! Not here: the fabric's keys (`keystore`), when to send what (`outbox`), what an event means (`journal`).
@@ -43,6 +43,7 @@ mod removal;
 mod secrets;
 mod silence;
 mod snapshot;
+mod stage_row;
 mod succession;
 mod task_row;
 

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use matterbind::facade::bluetooth::Bluetooth;
 use matterbind::facade::commissioning::ports::{
-    AttributePath, LinkError, MatterLink, NoAnswer, OperationalSession, PaseSession,
+    AttributePath, FailSafe, LinkError, MatterLink, NoAnswer, OperationalSession, PaseSession,
 };
 use matterbind::facade::config::BluetoothConfig;
 use matterbind::facade::fabric::{AclEntry, AclLimits, Cat, CatGrant, Privilege, granted_cats, plan_acl};
@@ -144,15 +144,16 @@ async fn to_case(
     watch.lap("pase");
     assert_eq!(pase.peer(), address.into());
     assert_ne!(pase.attestation_challenge(), [0; 16]);
-    pase.arm_fail_safe(Duration::from_secs(60)).await.unwrap();
+    pase.arm_fail_safe(Duration::from_secs(60), 7).await.unwrap();
     watch.lap("arm");
     let described = pase.describe().await.unwrap();
     assert_eq!((described.basic.vendor_id, described.basic.product_id), (0xFFF1, 0x8000));
     assert_eq!(described.basic.serial_number, Some(format!("SN-{}", described.basic.node_label)));
     assert!(described.fabrics.0 >= 5 && described.fabrics.1 == 0, "{described:?}");
     assert!(described.acl_limits.entries_per_fabric >= 4);
+    assert_eq!(described.facts.breadcrumb, 7);
     watch.lap("describe");
-    pase.set_regulatory_config("XX").await.unwrap();
+    pase.set_regulatory_config("XX", 7).await.unwrap();
     watch.lap("regulatory");
     let evidence = pase.attestation([7; 32]).await.unwrap();
     assert_eq!(evidence.signature.len(), 64);
@@ -275,8 +276,8 @@ async fn a_wrong_passcode_is_said_fast_and_leaves_the_window_open() {
     eprintln!("wrong passcode after {} ms", begin.elapsed().as_millis());
     assert_eq!(wrong, Some(LinkError::WrongPasscode));
     let pase = link.open_pase(&[address.into()], &passcode(&qr), BUDGET).await.unwrap();
-    pase.arm_fail_safe(Duration::from_secs(60)).await.unwrap();
-    pase.arm_fail_safe(Duration::ZERO).await.unwrap();
+    pase.arm_fail_safe(Duration::from_secs(60), 7).await.unwrap();
+    pase.arm_fail_safe(Duration::ZERO, 0).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

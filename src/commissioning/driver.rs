@@ -5,6 +5,7 @@
 //! stops, the step under way ends first (or its deadline passes), then the fail-safe is expired.
 
 mod approach;
+mod finish;
 mod joining;
 mod known;
 mod leftover;
@@ -23,29 +24,34 @@ use uuid::Uuid;
 
 pub(crate) use self::approach::Turn;
 use self::approach::{Found, Hold};
+use self::finish::Beginning;
+pub(crate) use self::finish::Resumption;
+use self::joining::Joining;
+use self::record::Draft;
 pub(crate) use self::record::bind_task;
-use self::record::{Draft, succeeding, unknown_discriminator};
 use self::run::{Run, now};
 use crate::attestation::policy::AttestationOverride;
-use crate::bind::{BindState, BindStatus, CloudDevice};
+use crate::bind::CloudDevice;
 use crate::commissioning::attempt::{Attempt, DeviceEvent, Limits, Undo};
 use crate::commissioning::error::CommissioningError;
 use crate::commissioning::fingerprint::FingerprintKey;
-use crate::commissioning::identity::{self, Eligible, GivenIdentity, Profile};
+use crate::commissioning::identity::{self, Profile};
 use crate::commissioning::network::HomeNetworks;
 use crate::commissioning::path::{
-    AcceptedTerms, AccessedCommissionee, ArmedCommissionee, AttestedCommissionee, CertifiedCommissionee,
-    CommissionedNode, PaseCommissionee, Preparation, Shown,
+    AcceptedTerms, ArmedCommissionee, AttestedCommissionee, Breadcrumb, CertifiedCommissionee, CommissionedNode,
+    PaseCommissionee, Preparation, Shown,
 };
-use crate::commissioning::ports::{AttestationJudge, Discovery, MatterLink, NodeStore, PaseSession, ProvisionalNode};
+use crate::commissioning::ports::{
+    AttestationJudge, Discovery, FailSafe, MatterLink, NodeStore, Particulars, PaseSession, ProvisionalNode, Stage,
+};
 use crate::commissioning::radio::Radio;
 use crate::commissioning::step::Step;
 use crate::commissioning::together::Together;
 use crate::durable::StoreError;
-use crate::fabric::{Cat, CatGrant, plan_acl};
+use crate::fabric::{Cat, CatGrant};
 use crate::failpoint;
 use crate::journal::{Event, EventSink, Level};
-use crate::node::{BasicInformation, FabricId, NodeId, NodeRecord, NodeState};
+use crate::node::{BasicInformation, FabricId, NodeRecord};
 use crate::onboarding::OnboardingPayload;
 use crate::outbox::ports::OutboxId;
 
@@ -86,16 +92,8 @@ pub(crate) struct Order {
     pub payload: OnboardingPayload,
     /// Where the device is; it is tried there only.
     pub address: Option<SocketAddr>,
-    /// The identity in the cloud, as far as the command gives it.
-    pub identity: GivenIdentity,
-    /// The person's name for it.
-    pub name: Option<String>,
-    /// Family in the cloud.
-    pub family_id: Option<String>,
-    /// Room in the cloud.
-    pub room_id: Option<String>,
-    /// Leave the cloud alone.
-    pub no_bind: bool,
+    /// What the record and the cloud are to say.
+    pub particulars: Particulars,
     /// Let it pass whatever attestation finds.
     pub attestation_override: Option<AttestationOverride>,
     /// Which network of the home a device on Bluetooth is brought to; the default one where none is named.
@@ -222,7 +220,8 @@ where
         progress: ProgressFn<'_>,
         turn: Turn<'_>,
     ) -> Result<Commissioned, CommissioningError> {
-        let mut run = Run { attempt: Attempt::new(self.settings.limits, now()), progress, stop: &self.stop };
+        let attempt = Attempt::new(self.settings.limits, now());
+        let mut run = Run { attempt, progress, stop: &self.stop, breadcrumb: Breadcrumb::Armed };
         let mut held = Reached { pase: None, node: None, hold: None };
         match self.walk(&mut run, &order, turn, &mut held).await {
             Ok((record, outbox_id)) => Ok(Commissioned { record, outbox_id, attempt: run.attempt, ended: now() }),
@@ -250,7 +249,7 @@ where
         }
         let armed = run.step(Step::ArmFailSafe, PaseCommissionee::new(Arc::clone(&pase)).arm(fail_safe)).await?;
         let attested = self.attest(run, order, armed).await?;
-        let (certified, shown) = self.certify(run, order, &found, attested, pase.peer().udp()).await?;
+        let (certified, shown, row) = self.certify(run, order, &found, attested, pase.peer().udp()).await?;
         run.keep_armed(pase.as_ref()).await?;
         let rooted = run.step(Step::AddRoot, certified.add_root()).await?;
         let added = run.step(Step::AddNoc, rooted.add_noc(self.settings.admin_cat.subject())).await;
@@ -258,39 +257,17 @@ where
             Ok(credentialed) => credentialed,
             Err(error) => return Err(self.named(error, &shown.description.basic).await),
         };
-        let networked = self.bring_onto_network(run, order, &shown, pase.as_ref(), credentialed).await?;
-        let (node, sleep) = (networked.node(), run.attempt.sleep());
-        let plan = plan_acl(self.settings.admin_cat, &self.settings.grants, shown.description.acl_limits);
-        let joined = networked.clone();
+        let draft = Draft { settings: &self.settings, order, found: &found, shown: &shown, met_at: None };
+        let joining = Joining { draft: &draft, row: &row, pase: pase.as_ref() };
+        let networked = self.bring_onto_network(run, joining, credentialed).await?;
+        let (joined, sleep) = (networked.clone(), run.attempt.sleep());
         let meeting = self.meet(&joined, sleep);
         let met = run.step(Step::Operational, networked.met(meeting)).await;
         let rearmed = run.keep_armed(pase.as_ref()).await;
         let (operational, ()) = (met?, rearmed?);
-        let peer = joining::met_at(operational.session());
-        let accessing = async { operational.set_access(&plan?, &self.settings.label).await };
-        let accessed = run.step(Step::Access, accessing).await?;
-        let before = self.predecessor_of(run, &shown, pase.as_ref()).await?;
-        let order = &succeeding(order, before.as_ref());
-        let draft = Draft { settings: &self.settings, order, found: &found, shown: &shown, node, met_at: Some(peer) };
-        let bind = match found.discriminator {
-            Some(_) => self.bind_identity(run, order, &draft, &accessed).await,
-            None => Err(unknown_discriminator()),
-        };
-        let replaces = before.map(|before| before.node_id);
-        let record = NodeRecord { replaces, ..draft.record(accessed.fabric_index(), accessed.cats(), &bind) };
-        let task = bind.ok().map(|eligible| bind_task(&record, eligible));
-        let ready = NodeRecord { state: NodeState::Provisional, ..record.clone() };
-        let evidence = shown.judgement.to_json();
-        let ready = ProvisionalNode { attempt_id: order.attempt_id, record: ready, task, evidence };
-        held.node = Some(self.complete(run, accessed, &ready, peer).await?);
-        let ProvisionalNode { task, evidence, .. } = ready;
-        let committing = async {
-            let committed = self.store.commit_commissioned(order.attempt_id, &record, task.as_ref(), &evidence).await;
-            failpoint::reach("record.committed");
-            committed.map_err(at_store(Step::Record))
-        };
-        let outbox_id = run.step(Step::Record, committing).await?;
-        Ok((record, outbox_id))
+        let unfinished = draft.unfinished(run.attempt.fail_safe());
+        let beginning = Beginning { row: &row, unfinished: &unfinished, description: &shown.description };
+        self.finish(run, beginning, operational, pase.as_ref(), &mut held.node).await
     }
 
     /// From here on it is known that there was an attempt, and what recognises its code.
@@ -336,9 +313,9 @@ where
         order: &Order,
         basic: &BasicInformation,
     ) -> impl Future<Output = PreflightAnswer> + Send + use<L, D, S, J> {
-        let device = identity::known_beforehand(&order.identity, &self.settings.profiles, basic);
+        let device = identity::known_beforehand(&order.particulars.identity, &self.settings.profiles, basic);
         let asking = match (&self.preflight, device) {
-            (Some(preflight), Some(device)) if !order.no_bind => Some(preflight(device)),
+            (Some(preflight), Some(device)) if !order.particulars.no_bind => Some(preflight(device)),
             _ => None,
         };
         async move {
@@ -349,7 +326,8 @@ where
         }
     }
 
-    /// CSR; node id and provisional row in one commit; NOC. The device has none of it yet.
+    /// CSR; node id and provisional row in one commit; NOC. The device has none of it yet. One that was met over IP is on our fabric
+    /// as soon as it has its certificate; for any other the row says so when it is sent to its network.
     async fn certify(
         &self,
         run: &mut Run<'_>,
@@ -357,68 +335,22 @@ where
         found: &Found,
         attested: AttestedCommissionee<L::Pase>,
         met_at: Option<SocketAddr>,
-    ) -> Result<(CertifiedCommissionee<L::Pase>, Shown), CommissioningError> {
+    ) -> Result<(CertifiedCommissionee<L::Pase>, Shown, ProvisionalNode), CommissioningError> {
+        let fail_safe = run.attempt.fail_safe();
         run.step(Step::Csr, async {
             let keyed = attested.request_csr().await?;
-            let shown = keyed.shown();
-            let draft = Draft { settings: &self.settings, order, found, shown, node: NodeId(0), met_at };
-            let evidence = shown.judgement.to_json();
-            let record = draft.provisional();
-            let provisional = ProvisionalNode { attempt_id: order.attempt_id, record, task: None, evidence };
-            let node = self.store.begin_provisional(provisional).await.map_err(at_store(Step::Csr))?;
+            let draft = Draft { settings: &self.settings, order, found, shown: keyed.shown(), met_at };
+            let stage = match met_at {
+                Some(_) => Stage::OnFabric(draft.unfinished(fail_safe)),
+                None => Stage::GivenAway,
+            };
+            let row = draft.provisional(stage);
+            let node = self.store.begin_provisional(row.clone()).await.map_err(at_store(Step::Csr))?;
             failpoint::reach("provisional.saved");
-            keyed.issue_noc(self.link.as_ref(), node).await
+            let (certified, shown) = keyed.issue_noc(self.link.as_ref(), node).await?;
+            Ok((certified, shown, row.with_node_id(node)))
         })
         .await
-    }
-
-    /// The identity in the cloud, or the bind status of a device that has none. Asked before CommissioningComplete, but
-    /// no reason to fail: a device without one stays local.
-    async fn bind_identity(
-        &self,
-        run: &Run<'_>,
-        order: &Order,
-        draft: &Draft<'_>,
-        accessed: &AccessedCommissionee<L::Case>,
-    ) -> Result<Eligible, BindStatus> {
-        if order.no_bind || !self.settings.cloud {
-            let message = if order.no_bind { "asked not to bind" } else { "no cloud is configured" };
-            return Err(BindStatus { message: message.to_owned(), ..BindStatus::default() });
-        }
-        let limit = self.settings.limits.step + run.attempt.sleep();
-        let (profiles, basic) = (&self.settings.profiles, &draft.shown.description.basic);
-        let resolving = identity::resolve(&order.identity, profiles, basic, draft.seen(), accessed.session());
-        match tokio::time::timeout(limit, resolving).await {
-            Ok(resolved) => resolved.map_err(|not_eligible| not_eligible.status()),
-            Err(_) => Err(BindStatus {
-                state: BindState::NotEligible,
-                message: "the device did not tell its cloud identity in time".to_owned(),
-                ..BindStatus::default()
-            }),
-        }
-    }
-
-    /// The provisional row as the record will be, then CommissioningComplete: from here on the device may stay ours, and
-    /// whoever finds the row after a crash needs all that the record and its bind are made of.
-    async fn complete(
-        &self,
-        run: &mut Run<'_>,
-        accessed: AccessedCommissionee<L::Case>,
-        ready: &ProvisionalNode,
-        peer: SocketAddr,
-    ) -> Result<CommissionedNode<L::Case>, CommissioningError> {
-        if !run.stop.is_cancelled() {
-            run.device(DeviceEvent::CompleteSent);
-        }
-        let sleep = run.attempt.sleep();
-        let completing = async {
-            self.store.save_provisional(ready).await.map_err(at_store(Step::Complete))?;
-            failpoint::reach("complete.saved");
-            accessed.complete(self.meet_at(ready.record.node_id, Some(peer), sleep)).await
-        };
-        let completed = run.step(Step::Complete, completing).await?;
-        run.device(DeviceEvent::CompleteConfirmed);
-        Ok(completed)
     }
 
     /// Undoes what the device holds of us; true where it may still hold it, so that the provisional row must stay.
@@ -429,12 +361,12 @@ where
                 (Undo::Nothing, _, _) => true,
                 // Where this does not arrive, the fail-safe expires by itself: the device rolls back either way.
                 (Undo::ExpireFailSafe, Some(pase), _) => {
-                    let _ = pase.arm_fail_safe(Duration::ZERO).await;
+                    let _ = pase.arm_fail_safe(Duration::ZERO, 0).await;
                     true
                 }
                 (Undo::ExpireFailSafe, None, _) => true,
                 // A device that has completed has closed PASE: if it still answers there, it has not, and rolls back.
-                (Undo::Probe, Some(pase), _) => pase.arm_fail_safe(Duration::ZERO).await.is_ok(),
+                (Undo::Probe, Some(pase), _) => pase.arm_fail_safe(Duration::ZERO, 0).await.is_ok(),
                 (Undo::RemoveFabric, _, Some(node)) => node.remove().await.is_ok(),
                 // Start-up and the next announcement ask the device.
                 (Undo::Probe, None, _) | (Undo::RemoveFabric, _, None) => false,

@@ -17,9 +17,13 @@ use crate::fabric::{AclEntry, CatGrant, granted_cats};
 use crate::failpoint;
 use crate::node::NodeId;
 
+mod breadcrumb;
+mod interrupted;
 mod network;
 mod preparation;
 
+pub(crate) use breadcrumb::Breadcrumb;
+pub(crate) use interrupted::{FoundAgain, InterruptedCommissionee};
 pub(in crate::commissioning) use network::ANSWER;
 pub(crate) use network::{NetworkedCommissionee, OfflineCommissionee, Setback, Surveyed, Whereabouts};
 pub(crate) use preparation::{AcceptedTerms, Preparation};
@@ -122,7 +126,7 @@ impl<S: PaseSession> PaseCommissionee<S> {
     /// The link's.
     pub(crate) async fn arm(self, expiry: Duration) -> Result<ArmedCommissionee<S>, CommissioningError> {
         failpoint::reach("arm.before");
-        self.session.arm_fail_safe(expiry).await.map_err(at(Step::ArmFailSafe))?;
+        self.session.arm_fail_safe(expiry, Breadcrumb::Armed.value()).await.map_err(at(Step::ArmFailSafe))?;
         failpoint::reach("arm.after");
         Ok(ArmedCommissionee { session: self.session })
     }
@@ -258,8 +262,9 @@ impl<S: PaseSession> RootedCommissionee<S> {
 }
 
 impl<C: OperationalSession> OperationalCommissionee<C> {
-    pub(crate) fn session(&self) -> &C {
-        &self.session
+    /// The session, which stays open while anybody has it.
+    pub(crate) fn session(&self) -> Arc<C> {
+        Arc::clone(&self.session)
     }
 
     /// Writes the access control list, reads it back and compares; then tells our fabric's label.

@@ -1,6 +1,7 @@
 //! What the driver needs from outside, and nothing more. `matter`, `discovery` and `store` implement these.
 
 mod failure;
+mod provisional;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -20,6 +21,8 @@ use crate::outbox::ports::{OutboxId, OutboxTask};
 use crate::secret::{CheckInKey, Passcode};
 
 pub use failure::{DiscoverError, LinkError, NoAnswer};
+pub(crate) use provisional::Particulars;
+pub use provisional::{ProvisionalNode, Stage, Unfinished};
 
 /// What a device says of itself before it gets credentials.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,18 +109,26 @@ pub struct IssuedNoc {
     pub noc: Vec<u8>,
 }
 
+/// A session over which the fail-safe can be armed: the one that armed it, and from AddNOC on any of our fabric (11.10.7.2).
+pub trait FailSafe: Send + Sync + 'static {
+    /// ArmFailSafe; zero expires it at once, which rolls the device back. `breadcrumb` is what Breadcrumb says then.
+    fn arm_fail_safe(&self, expiry: Duration, breadcrumb: u64) -> impl Future<Output = Result<(), LinkError>> + Send;
+}
+
 /// A session with a commissionee whose passcode was proved. All commands go to endpoint 0.
-pub trait PaseSession: Send + Sync + 'static {
+pub trait PaseSession: FailSafe {
     /// The attestation challenge of this session (4.14.1.2), 16 bytes.
     fn attestation_challenge(&self) -> [u8; 16];
     /// Where it answered.
     fn peer(&self) -> Peer;
-    /// ArmFailSafe; zero expires it at once, which rolls the device back.
-    fn arm_fail_safe(&self, expiry: Duration) -> impl Future<Output = Result<(), LinkError>> + Send;
     /// Basic Information, General Commissioning, Access Control limits, fabric counts.
     fn describe(&self) -> impl Future<Output = Result<DeviceDescription, LinkError>> + Send;
     /// SetRegulatoryConfig: IndoorOutdoor as the device is capable, and the country.
-    fn set_regulatory_config(&self, country: &str) -> impl Future<Output = Result<(), LinkError>> + Send;
+    fn set_regulatory_config(
+        &self,
+        country: &str,
+        breadcrumb: u64,
+    ) -> impl Future<Output = Result<(), LinkError>> + Send;
     /// SetTCAcknowledgements (11.10.7.8).
     fn acknowledge_terms(&self, version: u16, bits: u16) -> impl Future<Output = Result<(), LinkError>> + Send;
     /// SetUTCTime, SetTimeZone and SetDSTOffset, as far as the device has them (11.17.9).
@@ -156,7 +167,7 @@ pub trait PaseSession: Send + Sync + 'static {
 }
 
 /// A CASE session with a node of our fabric.
-pub trait OperationalSession: Send + Sync + 'static {
+pub trait OperationalSession: FailSafe {
     /// The address at which the node has proved to be it.
     fn peer(&self) -> SocketAddr;
     /// CommissioningComplete (11.10.7.6).
@@ -296,36 +307,6 @@ pub trait Discovery: Send + Sync + 'static {
     ) -> impl Future<Output = Vec<SocketAddr>> + Send;
 }
 
-/// A node that got credentials but whose CommissioningComplete is not yet known: what start-up needs to probe it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ProvisionalNode {
-    /// The attempt it belongs to.
-    pub attempt_id: Uuid,
-    /// What the record will be; `state` is provisional, `fabric_index` 0 until CommissioningComplete may be sent.
-    pub record: NodeRecord,
-    /// The cloud work to queue when it is promoted.
-    pub task: Option<OutboxTask>,
-    /// Evidence to keep with the node, as JSON (see `attestation`).
-    pub evidence: String,
-}
-
-impl ProvisionalNode {
-    /// With its id, and the name that follows from it where nobody gave one.
-    pub fn with_node_id(mut self, node: NodeId) -> Self {
-        if self.record.has_default_name() {
-            self.record.name = NodeRecord::default_name(&self.record.product_name, node);
-        }
-        self.record.node_id = node;
-        self
-    }
-
-    /// Whether CommissioningComplete may have been sent. Where not, the device rolls back by itself when its fail-safe
-    /// expires (Matter Core 11.10.7.2).
-    pub fn may_be_complete(&self) -> bool {
-        self.record.fabric_index != 0
-    }
-}
-
 /// The durable side of commissioning. Every call returns after the fact is on disk.
 pub trait NodeStore: Send + Sync + 'static {
     /// Notes that an attempt has begun, and of its code what recognises it.
@@ -339,7 +320,7 @@ pub trait NodeStore: Send + Sync + 'static {
     /// Gives the node the next id, which is never given twice, and writes it down, in one commit. Before anything of it is
     /// sent.
     fn begin_provisional(&self, node: ProvisionalNode) -> impl Future<Output = Result<NodeId, StoreError>> + Send;
-    /// The same node, as its record will be and with its task, before CommissioningComplete is sent.
+    /// The same node at a later stage, before the device is told what brings it there.
     fn save_provisional(&self, node: &ProvisionalNode) -> impl Future<Output = Result<(), StoreError>> + Send;
     /// Node record and outbox row in one transaction; ends the attempt and the provisional row.
     fn commit_commissioned(

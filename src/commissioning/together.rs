@@ -1,5 +1,5 @@
-//! What attempts that run side by side know of each other: who works on which device, and which passcodes were refused. Not
-//! here: what follows from it (`candidates`).
+//! What attempts that run side by side know of each other: who works on which device, which passcodes were refused, and which
+//! interrupted attempts may still go on. Not here: what follows from it (`candidates`).
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -36,6 +36,53 @@ impl Default for RadioTurn {
 struct State {
     claims: Vec<Claim>,
     refusals: Refusals,
+    interrupted: Vec<OpenAttempt>,
+}
+
+/// An attempt whose device is on our fabric while its fail-safe lasts.
+#[derive(Debug)]
+struct OpenAttempt {
+    expected: Expected,
+    went_on: watch::Sender<bool>,
+}
+
+/// What is known of an attempt that may go on.
+#[derive(Debug, Clone)]
+pub(crate) struct Expected {
+    pub(crate) attempt: Uuid,
+    /// What recognises its code.
+    pub(crate) fingerprint: Option<u16>,
+    pub(crate) discriminator: Option<u16>,
+    /// Where its device was, as records write it.
+    pub(crate) addresses: Vec<String>,
+    /// Then the device has rolled back.
+    pub(crate) until: Instant,
+}
+
+impl Expected {
+    fn is_at(&self, node: &Announced) -> bool {
+        node.lan().is_some_and(|node| node.addresses.iter().any(|one| self.addresses.contains(&one.to_string())))
+    }
+
+    fn is_of(&self, fingerprint: u16, payload: &OnboardingPayload) -> bool {
+        let fits = self.discriminator.is_none_or(|discriminator| payload.discriminator.matches(discriminator));
+        fits && self.fingerprint == Some(fingerprint)
+    }
+}
+
+/// An interrupted attempt as the one sees it that goes on with it: nobody else works on its device until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Resuming {
+    shared: Arc<Shared>,
+    attempt: Uuid,
+}
+
+/// The same as an attempt with the same code sees it.
+#[derive(Debug)]
+pub(crate) struct Resumable {
+    pub(crate) attempt: Uuid,
+    pub(crate) until: Instant,
+    went_on: watch::Receiver<bool>,
 }
 
 #[derive(Debug)]
@@ -73,7 +120,9 @@ impl Together {
     ) -> Eligibility {
         let state = self.0.state();
         let others = state.claims.iter().filter(|claim| claim.attempt != attempt && claim.is_on(node));
-        let mut eligibility = Eligibility::Free;
+        let is_left =
+            state.interrupted.iter().any(|left| left.expected.attempt != attempt && left.expected.is_at(node));
+        let mut eligibility = if is_left { Eligibility::BeingTried } else { Eligibility::Free };
         for claim in others {
             eligibility = match (claim.proved, claim.payload.passcode == payload.passcode) {
                 (true, true) => return Eligibility::Taken(claim.attempt),
@@ -101,6 +150,27 @@ impl Together {
             proved: false,
         });
         Some(Claimed { shared: Arc::clone(&self.0), attempt })
+    }
+
+    /// An attempt was interrupted that may go on.
+    pub(crate) fn expect(&self, expected: Expected) -> Resuming {
+        let attempt = expected.attempt;
+        self.0.state().interrupted.push(OpenAttempt { expected, went_on: watch::Sender::new(false) });
+        Resuming { shared: Arc::clone(&self.0), attempt }
+    }
+
+    /// Whether it may still go on.
+    pub(crate) fn expects(&self, attempt: Uuid) -> bool {
+        self.0.state().interrupted.iter().any(|left| left.expected.attempt == attempt)
+    }
+
+    /// The attempt with this code that may still go on.
+    pub(crate) fn resumable(&self, fingerprint: u16, payload: &OnboardingPayload) -> Option<Resumable> {
+        let state = self.0.state();
+        // The last one: whoever came before has left nothing on the device any more.
+        let left = state.interrupted.iter().rev().find(|left| left.expected.is_of(fingerprint, payload))?;
+        let Expected { attempt, until, .. } = left.expected;
+        Some(Resumable { attempt, until, went_on: left.went_on.subscribe() })
     }
 
     /// How many refused tries of ours a device has borne.
@@ -133,6 +203,32 @@ impl Shared {
     /// Each use leaves the state whole.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Resuming {
+    /// Its device is recorded.
+    pub(crate) fn finish(&self) {
+        let state = self.shared.state();
+        for left in state.interrupted.iter().filter(|left| left.expected.attempt == self.attempt) {
+            left.went_on.send_replace(true);
+        }
+    }
+}
+
+impl Drop for Resuming {
+    fn drop(&mut self) {
+        self.shared.state().interrupted.retain(|left| left.expected.attempt != self.attempt);
+        self.shared.changes.send_replace(());
+    }
+}
+
+impl Resumable {
+    /// Comes back when it has ended: whether its device is recorded.
+    pub(crate) async fn ended(&mut self) -> bool {
+        // An error says that nobody works on it any more.
+        let _ = self.went_on.wait_for(|went_on| *went_on).await;
+        *self.went_on.borrow()
     }
 }
 
@@ -194,6 +290,31 @@ mod tests {
         assert_eq!(eligibility(&other), Eligibility::NotMeant);
         drop(claimed);
         assert_eq!(eligibility(&other), Eligibility::Free);
+    }
+
+    #[tokio::test]
+    async fn a_device_that_was_left_in_the_middle_is_nobody_elses() {
+        let together = Together::default();
+        let (left, next, device) = (Uuid::from_u128(1), Uuid::from_u128(2), node("A"));
+        let eligibility = || together.eligibility(next, &payload(1), &device, &[], Instant::now());
+        let until = Instant::now();
+        for went_on in [false, true] {
+            let addresses = vec!["192.0.2.1".to_owned()];
+            let expected =
+                Expected { attempt: left, fingerprint: Some(7), discriminator: Some(0xF00), addresses, until };
+            let resuming = together.expect(expected);
+            assert_eq!((eligibility(), together.expects(left)), (Eligibility::BeingTried, true));
+            assert!(together.resumable(8, &payload(1)).is_none());
+            let mut resumable = together.resumable(7, &payload(1)).expect("it has this code");
+            assert_eq!(resumable.attempt, left);
+            if went_on {
+                resuming.finish();
+            } else {
+                drop(resuming);
+            }
+            assert_eq!(resumable.ended().await, went_on);
+        }
+        assert_eq!((eligibility(), together.expects(left)), (Eligibility::Free, false));
     }
 
     #[test]

@@ -18,7 +18,7 @@ use crate::bind::BindState;
 use crate::commissioning::driver::{self, Commissioned, Order, Turn};
 use crate::commissioning::error::CommissioningError;
 use crate::commissioning::identity::{GivenIdentity, check_given};
-use crate::commissioning::ports::DiscoverError;
+use crate::commissioning::ports::{DiscoverError, Particulars};
 use crate::commissioning::step::Step;
 use crate::journal::{Event, EventSink, Level};
 use crate::onboarding::OnboardingPayload;
@@ -118,16 +118,8 @@ impl<W: World> Hub<W> {
         let results = self.outbox.as_ref().map(|outbox| outbox.results());
         let report = |event: driver::Progress| under_way.report(self.observe(event));
         match self.commissioner.get().commission(order, &report, self.turn(under_way)).await {
-            Ok(mut commissioned) => {
-                // The old node may have answered at the last moment; then it was not replaced.
-                if commissioned.record.replaces.is_some()
-                    && let Ok(Some(stored)) = self.store.node(commissioned.record.node_id).await
-                {
-                    commissioned.record = stored;
-                }
-                commissioned.record = self.register_new_icd(commissioned.record).await;
-                self.tell_succession(&commissioned.record);
-                self.note_commissioned(attempt_id, &commissioned);
+            Ok(commissioned) => {
+                let commissioned = self.taken_in(attempt_id, commissioned).await;
                 self.await_bind(attempt_id, commissioned, results, wait_bind, under_way).await
             }
             Err(error) => {
@@ -137,9 +129,13 @@ impl<W: World> Hub<W> {
                     failure.hint.push_str(&self.foreign_hint().await);
                 }
                 let failed = CommissionResult::Failed(failure);
-                match error {
-                    CommissioningError::BeingCommissioned { attempt } => self.join(attempt, under_way, failed).await,
-                    _ => failed,
+                let CommissioningError::BeingCommissioned { attempt } = error else { return failed };
+                let message =
+                    format!("attempt {attempt} is bringing this device in; what comes of it is the answer here too");
+                under_way.report(CommissionEvent::Note { message });
+                match self.interrupted.commissioned(attempt) {
+                    Some(commissioned) => self.await_bind(attempt, commissioned, results, wait_bind, under_way).await,
+                    None => self.join(attempt, failed).await,
                 }
             }
         }
@@ -157,11 +153,25 @@ impl<W: World> Hub<W> {
     }
 
     /// Another code of the same device is being worked on: what comes of that attempt is the answer.
-    async fn join(&self, attempt: Uuid, under_way: &UnderWay, otherwise: CommissionResult) -> CommissionResult {
-        let Some(other) = self.attempts.get(attempt) else { return otherwise };
-        let message = format!("attempt {attempt} is bringing this device in; what comes of it is the answer here too");
-        under_way.report(CommissionEvent::Note { message });
-        other.result().await.unwrap_or(otherwise)
+    async fn join(&self, attempt: Uuid, otherwise: CommissionResult) -> CommissionResult {
+        match self.attempts.get(attempt) {
+            Some(other) => other.result().await.unwrap_or(otherwise),
+            None => otherwise,
+        }
+    }
+
+    /// What follows once a device is recorded.
+    pub(super) async fn taken_in(&self, attempt_id: Uuid, mut commissioned: Commissioned) -> Commissioned {
+        // The old node may have answered at the last moment; then it was not replaced.
+        if commissioned.record.replaces.is_some()
+            && let Ok(Some(stored)) = self.store.node(commissioned.record.node_id).await
+        {
+            commissioned.record = stored;
+        }
+        commissioned.record = self.register_new_icd(commissioned.record).await;
+        self.tell_succession(&commissioned.record);
+        self.note_commissioned(attempt_id, &commissioned);
+        commissioned
     }
 
     /// The attempt's turn. One that has to wait for it ends where its clients leave or the daemon stops.
@@ -214,7 +224,7 @@ impl<W: World> Hub<W> {
         }
     }
 
-    fn observe(&self, event: driver::Progress) -> CommissionEvent {
+    pub(super) fn observe(&self, event: driver::Progress) -> CommissionEvent {
         match event {
             driver::Progress::Started(step) => CommissionEvent::StepStarted { step },
             driver::Progress::Finished(step, took) => {
@@ -243,7 +253,11 @@ impl<W: World> Hub<W> {
         let mut timings_ms = timings(&commissioned);
         if let (Some(row), Some(mut results)) = (commissioned.outbox_id, results) {
             let began = Instant::now();
-            wait_for(&mut results, row, wait).await;
+            // Where it is the row of an attempt that went on, it may be settled already.
+            let stored = self.store.node(node.node_id).await.ok().flatten();
+            if stored.is_none_or(|stored| stored.bind.state == BindState::Pending) {
+                wait_for(&mut results, row, wait).await;
+            }
             timings_ms.bind = began.elapsed().as_millis() as u64;
             // The record says it best: a row that was missed or is not settled yet has left its status there.
             if let Ok(Some(now)) = self.store.node(node.node_id).await {
@@ -267,15 +281,18 @@ fn order(attempt_id: Uuid, request: CommissionRequest) -> Result<Order, Commissi
         is_common_device: request.is_common_device,
     };
     check_given(&identity)?;
-    Ok(Order {
-        attempt_id,
-        payload,
-        address: request.address.map(with_default_port),
+    let particulars = Particulars {
         identity,
         name: request.name.filter(|name| !name.is_empty()),
         family_id: request.family_id.filter(|id| !id.is_empty()),
         room_id: request.room_id.filter(|id| !id.is_empty()),
         no_bind: request.no_bind,
+    };
+    Ok(Order {
+        attempt_id,
+        payload,
+        address: request.address.map(with_default_port),
+        particulars,
         attestation_override: request.attestation_override,
         network: request.network.filter(|name| !name.is_empty()),
         wait_network: Duration::from_millis(request.wait_network_ms).min(WAIT_NETWORK_MAX),

@@ -1,6 +1,9 @@
-//! Settles attempts that a crash or a lost answer interrupted. Their provisional row says which of two cases it is: a row
-//! that was not made ready for completion belongs to a device that rolls back by itself, for CommissioningComplete is sent
-//! only after the row is ready; for any other the device itself is asked. Not here: the attempt (`commissioning::driver`).
+//! Settles attempts that a crash or a lost answer interrupted. The stage of their provisional row says which of three cases it is:
+//! where nobody can meet the device on our fabric, it rolls back by itself; where it can be met while its fail-safe lasts, its attempt
+//! goes on (`resume`); where CommissioningComplete may have been sent, the device itself is asked. Not here: the attempt
+//! (`commissioning::driver`).
+
+mod resume;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,11 +13,13 @@ use futures_util::future::join_all;
 use jiff::Timestamp;
 use tokio::time::sleep;
 
+pub(crate) use self::resume::Interrupted;
+pub(super) use self::resume::follow;
 use super::Hub;
 use super::reach::OPEN;
 use super::world::{Lan, World};
 use crate::commissioning::path::NO_FAIL_SAFE;
-use crate::commissioning::ports::{LinkError, NodeStore, OperationalSession, ProvisionalNode};
+use crate::commissioning::ports::{LinkError, NodeStore, OperationalSession, ProvisionalNode, Stage};
 use crate::fabric::granted_cats;
 use crate::failpoint;
 use crate::journal::{Event, EventSink, Level};
@@ -23,19 +28,21 @@ use crate::node::{CommissionableNode, NodeRecord, NodeState};
 /// A device that has just rolled back may say things that it does not say a moment later.
 const SAY_IT_TWICE: Duration = Duration::from_secs(2);
 
-/// At start, before any attempt can run: the rows whose device cannot have completed. Its fail-safe takes it back.
-pub(crate) async fn abandon_unready<W: World>(hub: &Hub<W>) {
+/// At start, before any attempt can run: who rolls back by himself, and whom an attempt waits for.
+pub(crate) async fn begin<W: World>(hub: &Hub<W>) {
     let Ok(open) = hub.store.provisional_nodes().await else { return };
-    for provisional in open.iter().filter(|provisional| !provisional.may_be_complete()) {
-        abandon(hub, provisional).await;
+    for provisional in open {
+        match &provisional.stage {
+            Stage::GivenAway => abandon(hub, &provisional).await,
+            Stage::OnFabric(_) | Stage::Ready => hub.interrupted.expect(hub, &provisional).await,
+        }
     }
 }
 
 /// Asks the devices of all attempts that are open and not under way.
 pub(super) async fn settle_all<W: World>(hub: &Hub<W>) {
     let Ok(open) = hub.store.provisional_nodes().await else { return };
-    // One that is under way right now settles itself.
-    let open = open.into_iter().filter(|provisional| !hub.is_under_way(provisional.attempt_id));
+    let open = open.into_iter().filter(|provisional| is_left_alone(hub, provisional));
     join_all(open.map(|provisional| settle(hub, provisional))).await;
 }
 
@@ -43,17 +50,30 @@ pub(super) async fn settle_all<W: World>(hub: &Hub<W>) {
 pub(super) async fn commissionable_seen<W: World>(hub: &Arc<Hub<W>>, node: &CommissionableNode) {
     let Ok(open) = hub.store.provisional_nodes().await else { return };
     for provisional in open {
-        if !hub.is_under_way(provisional.attempt_id) && looks_like(node, &provisional.record) {
+        if is_left_alone(hub, &provisional) && looks_like(node, &provisional.record) {
             ask(hub, provisional, &node.sockets()).await;
         }
     }
 }
 
+/// Whether CommissioningComplete may have been sent and nobody is at it: an attempt that is under way settles itself, and so does one
+/// that goes on.
+fn is_left_alone<W: World>(hub: &Hub<W>, provisional: &ProvisionalNode) -> bool {
+    let attempt = provisional.attempt_id;
+    let is_ready = matches!(provisional.stage, Stage::Ready);
+    is_ready && !hub.is_under_way(attempt) && !hub.commissioner.get().together.expects(attempt)
+}
+
 /// Where the device is: announced on our fabric, or waiting for a commissioner at the address that it had.
 async fn settle<W: World>(hub: &Hub<W>, provisional: ProvisionalNode) {
+    let waiting = waiting(hub, &provisional);
+    ask(hub, provisional, &waiting).await;
+}
+
+/// Where one that looks like the device waits for a commissioner.
+fn waiting<W: World>(hub: &Hub<W>, provisional: &ProvisionalNode) -> Vec<SocketAddr> {
     let waiting = hub.lan.commissionable().into_iter().find(|node| looks_like(node, &provisional.record));
-    let sockets = waiting.map(|node| node.sockets()).unwrap_or_default();
-    ask(hub, provisional, &sockets).await;
+    waiting.map(|node| node.sockets()).unwrap_or_default()
 }
 
 /// Asks the device: it is on our fabric (then it is completed and recorded), or it is not (then it was rolled back).
@@ -62,14 +82,7 @@ async fn ask<W: World>(hub: &Hub<W>, provisional: ProvisionalNode, waiting: &[So
     let node = provisional.record.node_id;
     let refused = match hub.reach.open_among(&provisional.record, waiting, OPEN).await {
         Ok(session) => {
-            match promote(hub, &provisional, &session).await {
-                Ok(()) => {
-                    let message =
-                        format!("node {node} was complete when the attempt was interrupted, and is recorded now");
-                    hub.journal.record(about(&provisional, Level::Info, "attempt-recovered", message));
-                }
-                Err(error) => tracing::warn!(node.id = node.0, %error, "an interrupted attempt cannot be settled yet"),
-            }
+            recover(hub, &provisional, &session).await;
             return;
         }
         Err(LinkError::NoSharedTrustRoots { peer }) => peer,
@@ -78,16 +91,43 @@ async fn ask<W: World>(hub: &Hub<W>, provisional: ProvisionalNode, waiting: &[So
             return;
         }
     };
-    if waiting.contains(&refused) {
+    settle_refusal(hub, &provisional, waiting, refused).await;
+}
+
+/// The device at `refused` does not know our fabric: where it proves that it was rolled back, the attempt is closed.
+async fn settle_refusal<W: World>(
+    hub: &Hub<W>,
+    provisional: &ProvisionalNode,
+    waiting: &[SocketAddr],
+    refused: SocketAddr,
+) {
+    let is_proved = if waiting.contains(&refused) {
         // No proof, but the best that there can be: a commissionable device says nothing else of itself. A mistake here
         // costs no binding, for there is none yet; and a node of ours without a record is told of when it announces itself.
         sleep(SAY_IT_TWICE).await;
         let again = hub.reach.open_among(&provisional.record, waiting, OPEN).await;
-        if matches!(again, Err(LinkError::NoSharedTrustRoots { peer }) if waiting.contains(&peer)) {
-            abandon(hub, &provisional).await;
+        matches!(again, Err(LinkError::NoSharedTrustRoots { peer }) if waiting.contains(&peer))
+    } else {
+        hub.reach.prove(&provisional.record, refused).await.is_some()
+    };
+    if is_proved {
+        abandon(hub, provisional).await;
+    }
+}
+
+/// Completes and records a device that has answered as ours; whether that is done.
+async fn recover<W: World>(hub: &Hub<W>, provisional: &ProvisionalNode, session: &impl OperationalSession) -> bool {
+    let node = provisional.record.node_id;
+    match promote(hub, provisional, session).await {
+        Ok(()) => {
+            let message = format!("node {node} was complete when the attempt was interrupted, and is recorded now");
+            hub.journal.record(about(provisional, Level::Info, "attempt-recovered", message));
+            true
         }
-    } else if hub.reach.prove(&provisional.record, refused).await.is_some() {
-        abandon(hub, &provisional).await;
+        Err(error) => {
+            tracing::warn!(node.id = node.0, %error, "an interrupted attempt cannot be settled yet");
+            false
+        }
     }
 }
 
@@ -108,10 +148,11 @@ async fn promote<W: World>(
     record.fabric_index = session.current_fabric_index().await?;
     record.state = NodeState::Operational;
     record.last_seen_at = Some(Timestamp::now());
-    let attempt = provisional.attempt_id;
-    hub.store.commit_commissioned(attempt, &record, provisional.task.as_ref(), &provisional.evidence).await?;
+    let ProvisionalNode { attempt_id, task, evidence, .. } = provisional;
+    let outbox_id = hub.store.commit_commissioned(*attempt_id, &record, task.as_ref(), evidence).await?;
     failpoint::reach("recover.recorded");
     hub.tell_succession(&record);
+    hub.interrupted.note_recorded(hub, *attempt_id, record, outbox_id);
     Ok(())
 }
 

@@ -6,6 +6,7 @@ mod commission;
 mod controllers;
 mod discover;
 mod icd;
+mod interrupted;
 mod label;
 mod presence;
 mod removal;
@@ -17,10 +18,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::cloud::Account;
-use super::Hub;
 use super::clock::Clock;
 use super::commission::{CommissionDoor, CommissionRequest, CommissionResult, ProgressSink};
 use super::world::{HubLink, Lan, Outside, World};
+use super::{Hub, recovery};
 use crate::app::{self, Inside};
 use crate::commissioning::ports::{CheckInMessage, LinkError};
 use crate::commissioning::tests::home::{Device, Home, PRODUCT, VENDOR};
@@ -187,6 +188,7 @@ impl Rig {
         };
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let hub = app::build::<Fakes>(config, inside, outside, &tasks, &stop).unwrap();
+        recovery::begin(&hub).await;
         Self { hub, home, account, tasks, state }
     }
 

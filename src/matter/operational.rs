@@ -6,12 +6,14 @@ use std::time::Duration;
 use rand::RngExt as _;
 use rs_matter::tlv::{TLVTag, TLVWrite};
 
-use crate::commissioning::ports::{AttributePath, DeviceDescription, FabricDescriptor, LinkError, OperationalSession};
+use crate::commissioning::ports::{
+    AttributePath, DeviceDescription, FabricDescriptor, FailSafe, LinkError, OperationalSession,
+};
 use crate::fabric::AclEntry;
 use crate::matter::codec::{self, cluster, icd, tag};
 use crate::matter::command::{CommandPath, Missing, attribute, every, root};
 use crate::matter::credentials::pake_verifier;
-use crate::matter::pase::describe;
+use crate::matter::pase::{arm_fail_safe, describe};
 use crate::matter::session::Session;
 use crate::node::{IcdParameters, NodeId};
 use crate::secret::{CheckInKey, Passcode};
@@ -27,6 +29,12 @@ const ACL_BYTES: usize = 1_000;
 pub struct CaseLink {
     pub(super) session: Session,
     pub(super) at: SocketAddr,
+}
+
+impl FailSafe for CaseLink {
+    async fn arm_fail_safe(&self, expiry: Duration, breadcrumb: u64) -> Result<(), LinkError> {
+        arm_fail_safe(&self.session, expiry, breadcrumb).await
+    }
 }
 
 impl OperationalSession for CaseLink {

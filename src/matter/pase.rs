@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 
 use crate::commissioning::network::{NetworkCredentials, SeenNetwork};
 use crate::commissioning::ports::{
-    AttestationResponse, CsrResponse, DeviceDescription, IssuedNoc, LinkError, LocalTime, PaseSession,
+    AttestationResponse, CsrResponse, DeviceDescription, FailSafe, IssuedNoc, LinkError, LocalTime, PaseSession,
 };
 use crate::matter::codec::{self, cluster, tag};
 use crate::matter::command::{CommandPath, Missing, root};
@@ -25,6 +25,12 @@ pub struct PaseLink {
     pub(super) credentials: Arc<Credentials>,
 }
 
+impl FailSafe for PaseLink {
+    async fn arm_fail_safe(&self, expiry: Duration, breadcrumb: u64) -> Result<(), LinkError> {
+        arm_fail_safe(&self.session, expiry, breadcrumb).await
+    }
+}
+
 impl PaseSession for PaseLink {
     fn attestation_challenge(&self) -> [u8; 16] {
         self.challenge
@@ -34,20 +40,12 @@ impl PaseSession for PaseLink {
         self.session.peer
     }
 
-    /// ArmFailSafe `{0: expiry, 1: breadcrumb}` (11.10.7.2).
-    async fn arm_fail_safe(&self, expiry: Duration) -> Result<(), LinkError> {
-        let seconds = u16::try_from(expiry.as_secs()).unwrap_or(u16::MAX);
-        let path = CommandPath::root(cluster::GENERAL_COMMISSIONING, 0);
-        let fields = move |writer: &mut _| arm_fields(writer, seconds);
-        self.session.invoke(path, fields, codec::commissioning_response).await
-    }
-
     async fn describe(&self) -> Result<DeviceDescription, LinkError> {
         describe(&self.session).await
     }
 
     /// SetRegulatoryConfig `{0: location, 1: country, 2: breadcrumb}` (11.10.7.4).
-    async fn set_regulatory_config(&self, country: &str) -> Result<(), LinkError> {
+    async fn set_regulatory_config(&self, country: &str, breadcrumb: u64) -> Result<(), LinkError> {
         // LocationCapability: a device that is built for indoors or outdoors only takes nothing else.
         let capability = self
             .session
@@ -63,7 +61,7 @@ impl PaseSession for PaseLink {
             )
             .await?;
         let country = country.to_owned();
-        let fields = move |writer: &mut _| regulatory_fields(writer, capability, &country);
+        let fields = move |writer: &mut _| regulatory_fields(writer, capability, &country, breadcrumb);
         let path = CommandPath::root(cluster::GENERAL_COMMISSIONING, 2);
         self.session.invoke(path, fields, codec::commissioning_response).await
     }
@@ -136,15 +134,28 @@ impl PaseSession for PaseLink {
 /// RegulatoryLocationTypeEnum (11.10.5.3).
 const INDOOR_OUTDOOR: u8 = 2;
 
-fn arm_fields(writer: &mut impl TLVWrite, seconds: u16) -> Result<(), rs_matter::error::Error> {
-    writer.u16(&tag(0), seconds)?;
-    writer.u64(&tag(1), 0)
+/// ArmFailSafe `{0: expiry, 1: breadcrumb}` (11.10.7.2).
+pub(super) async fn arm_fail_safe(session: &Session, expiry: Duration, breadcrumb: u64) -> Result<(), LinkError> {
+    let seconds = u16::try_from(expiry.as_secs()).unwrap_or(u16::MAX);
+    let path = CommandPath::root(cluster::GENERAL_COMMISSIONING, 0);
+    let fields = move |writer: &mut _| arm_fields(writer, seconds, breadcrumb);
+    session.invoke(path, fields, codec::commissioning_response).await
 }
 
-fn regulatory_fields(writer: &mut impl TLVWrite, location: u8, country: &str) -> Result<(), rs_matter::error::Error> {
+fn arm_fields(writer: &mut impl TLVWrite, seconds: u16, breadcrumb: u64) -> Result<(), rs_matter::error::Error> {
+    writer.u16(&tag(0), seconds)?;
+    writer.u64(&tag(1), breadcrumb)
+}
+
+fn regulatory_fields(
+    writer: &mut impl TLVWrite,
+    location: u8,
+    country: &str,
+    breadcrumb: u64,
+) -> Result<(), rs_matter::error::Error> {
     writer.u8(&tag(0), location)?;
     writer.utf8(&tag(1), country)?;
-    writer.u64(&tag(2), 0)
+    writer.u64(&tag(2), breadcrumb)
 }
 
 impl PaseLink {

@@ -12,7 +12,8 @@ use uuid::Uuid;
 
 use super::fabric::{allocate, id};
 use super::{
-    Failure, Store, from_json, from_word, micros, outbox, store_error, succession, task_row, timestamp, to_json,
+    Failure, Store, from_json, from_word, micros, outbox, stage_row, store_error, succession, task_row, timestamp,
+    to_json,
 };
 use crate::commissioning::ports::{NodeStore, ProvisionalNode};
 use crate::durable::StoreError;
@@ -58,10 +59,13 @@ pub struct AttemptRow {
 fn write_provisional(tx: &Transaction<'_>, node: &ProvisionalNode) -> Result<(), Failure> {
     let (attempt, node_id) = (node.attempt_id.to_string(), id(node.record.node_id.0)?);
     let task = node.task.as_ref().map(task_row::write).transpose()?;
+    let (stage, unfinished) = stage_row::write(&node.stage)?;
     tx.execute(
-        "INSERT INTO provisional (attempt_id, node_id, record, task, evidence) VALUES (?1, ?2, ?3, ?4, ?5)
-         ON CONFLICT (attempt_id) DO UPDATE SET record = excluded.record, task = excluded.task",
-        params![attempt, node_id, to_json(&node.record)?, task.as_ref().map(|text| text.as_str()), node.evidence],
+        "INSERT INTO provisional (attempt_id, node_id, record, task, evidence, stage, unfinished)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+         ON CONFLICT (attempt_id) DO UPDATE SET
+             record = excluded.record, task = excluded.task, stage = excluded.stage, unfinished = excluded.unfinished",
+        params![attempt, node_id, to_json(&node.record)?, task.as_deref(), node.evidence, stage, unfinished.as_deref()],
     )?;
     tx.execute("UPDATE attempts SET node_id = ?2 WHERE attempt_id = ?1", params![attempt, node_id])?;
     failpoint::reach("provisional.in-transaction");
@@ -208,7 +212,9 @@ impl NodeStore for Store {
     async fn provisional_nodes(&self) -> Result<Vec<ProvisionalNode>, StoreError> {
         self.call(|connection| {
             let mut statement = connection
-                .prepare("SELECT attempt_id, record, task, evidence FROM provisional ORDER BY node_id")
+                .prepare(
+                    "SELECT attempt_id, record, task, evidence, stage, unfinished FROM provisional ORDER BY node_id",
+                )
                 .map_err(store_error)?;
             let rows = statement
                 .query_map([], |row| {
@@ -217,16 +223,19 @@ impl NodeStore for Store {
                         row.get::<_, String>(1)?,
                         row.get::<_, Option<String>>(2)?,
                         row.get(3)?,
+                        row.get::<_, String>(4)?,
+                        row.get::<_, Option<String>>(5)?,
                     ))
                 })
                 .map_err(store_error)?;
             rows.map(|row| {
-                let (attempt, record, task, evidence) = row.map_err(store_error)?;
+                let (attempt, record, task, evidence, stage, unfinished) = row.map_err(store_error)?;
                 Ok(ProvisionalNode {
                     attempt_id: uuid(&attempt)?,
                     record: from_json(&record)?,
                     task: task.as_deref().map(task_row::read).transpose()?,
                     evidence,
+                    stage: stage_row::read(&stage, unfinished.as_deref())?,
                 })
             })
             .collect()
@@ -390,6 +399,18 @@ impl Store {
             tx.execute("DELETE FROM provisional WHERE attempt_id = ?1", [attempt_id.to_string()])?;
             failpoint::reach("abandon.in-transaction");
             Ok(())
+        })
+        .await
+    }
+
+    /// What recognises the code of an attempt.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub(crate) async fn fingerprint(&self, attempt_id: Uuid) -> Result<Option<u16>, StoreError> {
+        self.read(move |connection| {
+            let sql = "SELECT fingerprint FROM attempts WHERE attempt_id = ?1";
+            Ok(connection.query_row(sql, [attempt_id.to_string()], |row| row.get(0)).optional()?.flatten())
         })
         .await
     }

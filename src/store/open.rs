@@ -38,6 +38,7 @@ pub(super) const MIGRATIONS: &[M<'static>] = &[
     M::up(include_str!("migrations/004_controllers.sql")),
     M::up(include_str!("migrations/005_networks.sql")),
     M::up(include_str!("migrations/006_check_ins.sql")).foreign_key_check(),
+    M::up(include_str!("migrations/007_stages.sql")),
 ];
 
 /// The schema that this binary writes.

@@ -54,6 +54,13 @@ pub(super) fn use_seal(seal: SharedSeal) {
     let _ = SEAL.with(|own| own.set(seal));
 }
 
+/// A code in a document of another module.
+#[derive(Serialize, Deserialize)]
+#[serde(transparent)]
+pub(super) struct CodeAtRest(
+    #[serde(serialize_with = "at_rest", deserialize_with = "from_rest")] pub(super) BindingCode,
+);
+
 fn at_rest<S: Serializer>(code: &BindingCode, serializer: S) -> Result<S::Ok, S::Error> {
     let sealed = SEAL.with(|own| own.get()?.get().map(|seal| seal.seal(code.expose().as_bytes())));
     match sealed {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::bind::{BindReceipt, BindRequest, BindStatus, CloudDevice, MatterInfo};
-use crate::commissioning::ports::{NodeStore, ProvisionalNode};
+use crate::commissioning::ports::{NodeStore, ProvisionalNode, Stage};
 use crate::journal::{EventSink, Level};
 use crate::node::sample::sample;
 use crate::node::{FabricId, NodeId, NodeRecord};
@@ -162,6 +162,7 @@ async fn a_crash_after_the_answer_loses_nothing() {
         record: record(1002),
         task: Some(bind(1002)),
         evidence: "{\"dac\":1}".to_owned(),
+        stage: Stage::Ready,
     };
     store.save_provisional(&provisional).await.unwrap();
 

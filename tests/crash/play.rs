@@ -24,7 +24,9 @@ pub enum Play {
     Commission,
     /// The same, after a crash that left a completed device behind.
     Recover,
-    /// The same, after a crash that left a device behind that rolls back.
+    /// The same, after a crash that left a device behind on our fabric, its fail-safe armed.
+    Resume,
+    /// The same out of its box, after a crash that left a device behind that rolls back.
     Abandon,
     /// A device out of its box is brought onto its network, commissioned and bound.
     Unbox,
@@ -46,11 +48,12 @@ pub enum Play {
     Succeed,
 }
 
-const ALL: [Play; 12] = [
+const ALL: [Play; 13] = [
     Play::Unbox,
     Play::Sleep,
     Play::Commission,
     Play::Recover,
+    Play::Resume,
     Play::Abandon,
     Play::Rename,
     Play::Remove,
@@ -71,6 +74,7 @@ impl Play {
         match self {
             Self::Commission => "commission",
             Self::Recover => "recover",
+            Self::Resume => "resume",
             Self::Abandon => "abandon",
             Self::Unbox => "unbox",
             Self::Sleep => "sleep",
@@ -92,8 +96,17 @@ impl Play {
     fn prelude(self) -> Option<&'static str> {
         match self {
             Self::Recover => Some("complete.sent"),
-            Self::Abandon => Some("add-noc.after"),
+            Self::Resume => Some("add-noc.after"),
+            Self::Abandon => Some("network.before"),
             _ => None,
+        }
+    }
+
+    /// Short, because a device that a dead daemon left armed is waited for; but not where that device goes on.
+    fn fail_safe(self) -> &'static str {
+        match self {
+            Self::Resume => "60s",
+            _ => "3s",
         }
     }
 
@@ -107,6 +120,7 @@ impl Play {
         match self {
             Self::Commission
             | Self::Recover
+            | Self::Resume
             | Self::Abandon
             | Self::Unbox
             | Self::Sleep
@@ -124,11 +138,11 @@ impl Play {
 /// Plays one point; answers how often it was reached.
 pub async fn play(point: &str, play: Play, directory: &Path) -> Result<u32> {
     let light = match play {
-        Play::Unbox => Light::Boxed,
+        Play::Unbox | Play::Abandon => Light::Boxed,
         Play::Sleep => Light::Sleeping,
         _ => Light::Ready,
     };
-    let mut rig = Rig::new(directory, light).await?;
+    let mut rig = Rig::new(directory, light, play.fail_safe()).await?;
     let mut story = Story { play: Play::Commission, was_bound: false, keys: None, before: None };
     if play.is_about_a_bound_node() {
         story.undisturbed(&mut rig).await?;
@@ -232,7 +246,7 @@ impl Story {
                 && !commission(client, &rig.code).await?
                 && nodes(client).await?.is_empty()
             {
-                if self.play != Play::Unbox {
+                if !matches!(self.play, Play::Unbox | Play::Abandon) {
                     return Err("the attempt after the crash was refused".into());
                 }
             }
@@ -241,7 +255,7 @@ impl Story {
             self.before = nodes(client).await?.first().map(|node| node.node_id);
         }
         match self.play {
-            Play::Commission | Play::Recover | Play::Abandon | Play::Unbox | Play::Restore => {
+            Play::Commission | Play::Recover | Play::Resume | Play::Abandon | Play::Unbox | Play::Restore => {
                 check_bound(client, rig, NAMES[0], self.play).await
             }
             Play::Sleep => {
@@ -403,6 +417,10 @@ async fn check_store(rig: &Rig, play: Play) -> Result<()> {
         if !used.insert(node) || node.0 >= fabric.next_node_id {
             return Err(format!("node id {node} was used twice or not taken").into());
         }
+    }
+    if play == Play::Resume {
+        let given = attempts.iter().filter(|row| row.node_id.is_some()).count();
+        expect("attempts that gave the device a certificate", given, 1)?;
     }
     let committed = attempts.iter().filter(|row| row.state == AttemptState::Committed).count();
     expect("committed attempts", committed, if play == Play::Succeed { 2 } else { 1 })?;

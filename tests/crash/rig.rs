@@ -58,10 +58,10 @@ pub struct Rig {
 }
 
 impl Rig {
-    pub async fn new(directory: &Path, light: Light) -> Result<Self> {
+    pub async fn new(directory: &Path, light: Light, fail_safe: &str) -> Result<Self> {
         let stop = CancellationToken::new();
         let listener = TcpListener::bind("127.0.0.1:0").await?;
-        write_config(directory, &format!("http://{}", listener.local_addr()?))?;
+        write_config(directory, fail_safe, &format!("http://{}", listener.local_addr()?))?;
         let cloud = SimCloud::new(Scenario::default());
         let (serving, ended) = (cloud.clone(), stop.clone());
         tokio::spawn(async move { serving.serve(listener, ended).await });
@@ -293,7 +293,7 @@ async fn start_device(directory: &Path, light: Light) -> Result<(Child, Lines<Bu
     Ok((device, lines, code))
 }
 
-fn write_config(directory: &Path, base_url: &str) -> Result<()> {
+fn write_config(directory: &Path, fail_safe: &str, base_url: &str) -> Result<()> {
     let paa = directory.join("paa");
     std::fs::create_dir_all(&paa)?;
     std::fs::write(paa.join("test-paa.der"), evidence::generate(VENDOR_ID, PRODUCT_ID).paa)?;
@@ -306,8 +306,7 @@ fn write_config(directory: &Path, base_url: &str) -> Result<()> {
 socket = "admin.sock"
 network = {{ interfaces = ["lo"], loopback = true }}
 access = {{ grants = [ {{ cat = 0x0002_0001, privilege = "Operate" }} ] }}
-# Short, because a device that a dead daemon left armed is waited for.
-commissioning = {{ fail_safe = "3s", discover_timeout = "2s" }}
+commissioning = {{ fail_safe = "{fail_safe}", discover_timeout = "2s" }}
 
 [bluetooth]
 adapter = "air:air"

@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use matterbind::facade::bluetooth::Bluetooth;
-use matterbind::facade::commissioning::ports::{LinkError, MatterLink, NoAnswer, OperationalSession, PaseSession};
+use matterbind::facade::commissioning::ports::{
+    FailSafe, LinkError, MatterLink, NoAnswer, OperationalSession, PaseSession,
+};
 use matterbind::facade::config::BluetoothConfig;
 use matterbind::facade::fabric::Cat;
 use matterbind::facade::matter::{CaseLink, Credentials, Link, Stack, StackOptions, mint};
@@ -76,7 +78,7 @@ async fn device() -> Device {
 /// PASE to CommissioningComplete, without attestation and access control.
 async fn commission(link: &Link, node: NodeId, address: SocketAddr) -> Result<CaseLink, LinkError> {
     let pase = link.open_pase(&[address.into()], &passcode(), BUDGET).await?;
-    pase.arm_fail_safe(Duration::from_secs(20)).await?;
+    pase.arm_fail_safe(Duration::from_secs(20), 1).await?;
     let csr = pase.request_csr([9; 32]).await?;
     let elements = rs_matter::tlv::TLVElement::new(&csr.elements).structure().unwrap();
     let issued = link.issue_noc(node, elements.find_ctx(1).unwrap().str().unwrap()).await?;
@@ -107,7 +109,7 @@ async fn the_first_answer_may_be_lost() {
     eprintln!("PASE without its first answer: {} ms", begin.elapsed().as_millis());
     relay.set_rule(first_answer_lost());
     let begin = Instant::now();
-    pase.arm_fail_safe(Duration::ZERO).await.unwrap();
+    pase.arm_fail_safe(Duration::ZERO, 0).await.unwrap();
     eprintln!("the first command of a session without its first answer: {} ms", begin.elapsed().as_millis());
     drop(pase);
     relay.set_rule(everything());
@@ -200,7 +202,7 @@ async fn dead_addresses_cost_a_moment_each() {
     eprintln!("PASE past six dead addresses: {} ms", begin.elapsed().as_millis());
     assert_eq!(pase.peer(), device.address.into());
     assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
-    pase.arm_fail_safe(Duration::ZERO).await.unwrap();
+    pase.arm_fail_safe(Duration::ZERO, 0).await.unwrap();
     drop(pase);
     drop(commission(&link, NodeId(6), device.address).await.unwrap());
     let begin = Instant::now();
@@ -273,7 +275,7 @@ async fn two_ends_that_lost_their_session_do_not_answer_each_other_for_ever() {
     eprintln!("{passed} datagrams after 50 messages of unknown sessions");
     assert!((1..=20).contains(&passed), "{passed}");
     // And the two still talk.
-    pase.arm_fail_safe(Duration::ZERO).await.unwrap();
+    pase.arm_fail_safe(Duration::ZERO, 0).await.unwrap();
 }
 
 /// Handshakes of strangers, a thousand a second: none is answered, and no device becomes silent.

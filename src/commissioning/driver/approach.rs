@@ -12,6 +12,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
 use super::known::{Known, LOOKS_LIKE_OURS, Ours};
+use super::leftover::went_on;
 use super::run::{Run, now};
 use super::{Commissioner, Order, Progress, Reached};
 use crate::commissioning::attempt::DeviceEvent;
@@ -180,7 +181,12 @@ where
             bluetooth: looks_for_bluetooth.then(|| self.radio.look()),
             wanted,
         };
-        let hidden = if lan.may_hear_bluetooth() { self.hidden(run, order).await } else { Duration::ZERO };
+        let mut left = self.left_in_the_middle(run, order);
+        let hidden = match &left {
+            Some(left) => left.until.saturating_duration_since(now()),
+            None if lan.may_hear_bluetooth() => self.hidden(run, order).await,
+            None => Duration::ZERO,
+        };
         let budget = run.attempt.discover_budget(now()).saturating_sub(MARGIN) + hidden;
         let began = now();
         let mut search = Search::new(began, budget);
@@ -217,6 +223,11 @@ where
                         return Err(CommissioningError::AlreadyOurs { step: Step::Discover, node: known.record });
                     }
                     tokio::select! {
+                        // Before its device is looked at: what that announced in its box may still be remembered.
+                        biased;
+                        attempt = went_on(&mut left) => {
+                            return Err(CommissioningError::BeingCommissioned { attempt });
+                        }
                         () = ours.come() => {}
                         () = lan.changed() => {}
                         _ = others.changed() => {}

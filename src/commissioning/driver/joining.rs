@@ -4,23 +4,42 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::record::Draft;
 use super::run::{Run, now};
-use super::{Commissioner, MEET_AGAIN, OPERATIONAL_LOOKUP, Order, Progress, Shown};
+use super::{Commissioner, MEET_AGAIN, OPERATIONAL_LOOKUP, Progress, Shown, at_store};
 use crate::commissioning::attempt::DeviceEvent;
 use crate::commissioning::error::CommissioningError;
 use crate::commissioning::network::{HomeNetwork, NetworkError};
 use crate::commissioning::path::{
-    ANSWER, CredentialedCommissionee, NetworkedCommissionee, OfflineCommissionee, Setback, Surveyed, Whereabouts,
+    ANSWER, Breadcrumb, CredentialedCommissionee, NetworkedCommissionee, OfflineCommissionee, Setback, Surveyed,
+    Whereabouts,
 };
 use crate::commissioning::ports::{
-    AttestationJudge, Discovery, LinkError, MatterLink, NodeStore, OperationalSession, PaseSession,
+    AttestationJudge, Discovery, FailSafe, LinkError, MatterLink, NodeStore, ProvisionalNode, Stage,
 };
 use crate::commissioning::step::Step;
+use crate::failpoint;
 use crate::node::NodeId;
 
 /// A device that joins a network takes a moment to announce itself; it is looked for in so many lookups at most before a person
 /// is told.
 const SHOWS_ITSELF: Duration = Duration::from_secs(30);
+
+/// What it takes to bring a device onto its network.
+pub(super) struct Joining<'a, P> {
+    pub(super) draft: &'a Draft<'a>,
+    /// Its row as it was begun.
+    pub(super) row: &'a ProvisionalNode,
+    pub(super) pase: &'a P,
+}
+
+impl<P> Clone for Joining<'_, P> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<P> Copy for Joining<'_, P> {}
 
 /// One try of the network: the device is on it, or as it was.
 type Tried<S> = Result<NetworkedCommissionee, Box<Setback<S>>>;
@@ -36,16 +55,15 @@ where
     pub(super) async fn bring_onto_network(
         &self,
         run: &mut Run<'_>,
-        order: &Order,
-        shown: &Shown,
-        pase: &L::Pase,
+        joining: Joining<'_, L::Pase>,
         credentialed: CredentialedCommissionee<L::Pase>,
     ) -> Result<NetworkedCommissionee, CommissioningError> {
         let mut offline = match credentialed.whereabouts() {
             Whereabouts::OnNetwork(networked) => return Ok(networked),
             Whereabouts::OffNetwork(offline) => offline,
         };
-        let interface = &shown.description.facts.network;
+        let Joining { draft, pase, .. } = joining;
+        let (order, interface) = (draft.order, &draft.shown.description.facts.network);
         if interface.kinds.is_empty() {
             return Err(NetworkError::NoInterface.into());
         }
@@ -54,7 +72,7 @@ where
         loop {
             changes.mark_unchanged();
             let tried = match self.networks.network(order.network.as_deref(), &interface.kinds).await {
-                Ok(network) => self.try_network(run, shown, pase, offline, network).await?,
+                Ok(network) => self.try_network(run, joining, offline, network).await?,
                 Err(error) => Err(Box::new(Setback { commissionee: offline, error: error.into() })),
             };
             let setback = match tried {
@@ -114,17 +132,18 @@ where
     async fn try_network(
         &self,
         run: &mut Run<'_>,
-        shown: &Shown,
-        pase: &L::Pase,
+        joining: Joining<'_, L::Pase>,
         offline: OfflineCommissionee<L::Pase>,
         network: HomeNetwork,
     ) -> Result<Tried<L::Pase>, CommissioningError> {
-        let interface = &shown.description.facts.network;
+        let Joining { draft, row, pase } = joining;
+        let Shown { description, .. } = draft.shown;
+        let interface = &description.facts.network;
         // All that the device may take, and the meeting after it; never more than it grants in all.
         let joining = interface.scan_max + interface.connect_max + ANSWER * 3;
         run.attempt.handle_joining(joining);
-        let expiry = run.attempt.fail_safe().min(shown.description.max_cumulative_fail_safe);
-        let armed = pase.arm_fail_safe(expiry).await;
+        let expiry = run.attempt.fail_safe().min(description.max_cumulative_fail_safe);
+        let armed = pase.arm_fail_safe(expiry, run.breadcrumb.value()).await;
         armed.map_err(|cause| CommissioningError::Link { step: Step::Network, cause })?;
         run.device(DeviceEvent::Armed);
         (run.progress)(Progress::Note(format!("the device is sent to the network {:?}", network.name)));
@@ -138,19 +157,33 @@ where
                 tokio::time::sleep(MEET_AGAIN).await;
             }
         };
+        // From here on the next start may meet it.
+        let on_fabric = Stage::OnFabric(draft.unfinished(run.attempt.fail_safe()));
+        let on_fabric = ProvisionalNode { stage: on_fabric, ..row.clone() };
+        let noted = async {
+            let saved = self.store.save_provisional(&on_fabric).await;
+            failpoint::reach("network.saved");
+            saved.map_err(at_store(Step::Network))
+        };
         let joined = async {
             let surveyed = match offline.survey(network, interface).await {
                 Ok(Surveyed::Seen(surveyed)) => surveyed,
-                Ok(Surveyed::Connected(networked)) => return Ok(Ok(networked)),
+                Ok(Surveyed::Connected(networked)) => {
+                    noted.await?;
+                    return Ok(Ok(networked));
+                }
                 Err(setback) => return Ok(Err(setback)),
             };
             let provisioned = match surveyed.add_network().await {
                 Ok(provisioned) => provisioned,
                 Err(setback) => return Ok(Err(setback)),
             };
+            noted.await?;
             Ok(provisioned.connect(interface, appeared).await)
         };
-        run.step(Step::Network, joined).await
+        let tried = run.step(Step::Network, joined).await?;
+        run.breadcrumb = if tried.is_ok() { Breadcrumb::NetworkJoined } else { Breadcrumb::Armed };
+        Ok(tried)
     }
 
     /// CASE with the new node, where it was met over IP and wherever it announces itself, until the step's time is over: a
@@ -225,9 +258,4 @@ where
             }
         }
     }
-}
-
-/// Where a node answered in the end.
-pub(super) fn met_at(session: &impl OperationalSession) -> SocketAddr {
-    session.peer()
 }

@@ -8,8 +8,7 @@ use std::time::Duration;
 use super::run::Run;
 use super::{Commissioner, Order};
 use crate::commissioning::error::CommissioningError;
-use crate::commissioning::path::Shown;
-use crate::commissioning::ports::{AttestationJudge, Discovery, MatterLink, NodeStore, OperationalSession};
+use crate::commissioning::ports::{AttestationJudge, Discovery, FailSafe, MatterLink, NodeStore, OperationalSession};
 use crate::node::{Announced, BasicInformation, NodeRecord, Peer};
 use crate::onboarding::Discriminator;
 
@@ -80,18 +79,18 @@ where
     pub(super) async fn predecessor_of(
         &self,
         run: &mut Run<'_>,
-        shown: &Shown,
-        pase: &L::Pase,
+        basic: &BasicInformation,
+        arming: &impl FailSafe,
     ) -> Result<Option<NodeRecord>, CommissioningError> {
-        let mut finding = (self.predecessor)(shown.description.basic.clone());
+        let mut finding = (self.predecessor)(basic.clone());
         loop {
             let pause = run.attempt.fail_safe() / 4;
             tokio::select! {
                 found = &mut finding => {
-                    run.keep_armed(pase).await?;
+                    run.keep_armed(arming).await?;
                     return Ok(found);
                 }
-                () = tokio::time::sleep(pause) => run.keep_armed(pase).await?,
+                () = tokio::time::sleep(pause) => run.keep_armed(arming).await?,
             }
         }
     }

@@ -1,14 +1,17 @@
 //! What an attempt of ours that was interrupted has left on a device: its fail-safe runs, and until it has run out the device is busy,
 //! or not to be seen at all. It is told to roll back, or waited for. Not here: the search (`approach`).
 
+use std::future::pending;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use uuid::Uuid;
 
 use super::run::{Run, now};
 use super::{Commissioner, Order, Progress};
 use crate::commissioning::path::BUSY_WITH_OTHER_ADMIN;
-use crate::commissioning::ports::{AttestationJudge, Discovery, LinkError, MatterLink, NodeStore, PaseSession};
+use crate::commissioning::ports::{AttestationJudge, Discovery, FailSafe, LinkError, MatterLink, NodeStore};
+use crate::commissioning::together::Resumable;
 
 /// When a device that is at work with somebody else is asked again.
 const BUSY_POLL: Duration = Duration::from_secs(2);
@@ -29,7 +32,7 @@ where
     /// there was no such attempt; otherwise when the device is to be asked anew, for it ends this session as it rolls back.
     pub(super) async fn end_leftover(&self, run: &mut Run<'_>, order: &Order, pase: &L::Pase) -> Option<Instant> {
         self.interrupted(order).await?;
-        match tokio::time::timeout(LEFTOVER, pase.arm_fail_safe(Duration::ZERO)).await {
+        match tokio::time::timeout(LEFTOVER, pase.arm_fail_safe(Duration::ZERO, 0)).await {
             // It has our credentials, so that only their fabric may end it.
             Ok(Err(LinkError::Commissioning { code: BUSY_WITH_OTHER_ADMIN, .. })) => {
                 Some(self.free_again(run, order).await)
@@ -40,6 +43,20 @@ where
                 Some(now() + BUSY_POLL)
             }
         }
+    }
+
+    /// An attempt of ours with this code was interrupted when its device was on our fabric, and goes on by itself if it can.
+    pub(super) fn left_in_the_middle(&self, run: &mut Run<'_>, order: &Order) -> Option<Resumable> {
+        let fingerprint = self.settings.fingerprints.fingerprint(&order.payload);
+        let left = self.together.resumable(fingerprint, &order.payload)?;
+        let rest = left.until.saturating_duration_since(now());
+        (run.progress)(Progress::Note(format!(
+            "attempt {} of this hub with this code was interrupted when its device was on our fabric: it goes on by itself, or the device              is free in {} s at most",
+            left.attempt,
+            rest.as_secs()
+        )));
+        run.attempt.handle_leftover(rest);
+        Some(left)
     }
 
     /// How long a device on Bluetooth may still hide: one that was left in the middle is not on the air, and lets nobody else in,
@@ -82,4 +99,15 @@ where
         run.attempt.handle_leftover(until);
         Some(now() + until)
     }
+}
+
+/// Comes back when the attempt has brought its device to the end.
+pub(super) async fn went_on(left: &mut Option<Resumable>) -> Uuid {
+    if let Some(resumable) = left
+        && resumable.ended().await
+    {
+        return resumable.attempt;
+    }
+    *left = None;
+    pending().await
 }

@@ -1,59 +1,59 @@
 //! What is written down of a device, and what the cloud is told of it. Not here: when (`driver`).
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use jiff::Timestamp;
 
 use super::approach::Found;
 use super::{Order, Settings};
-use crate::bind::{BindRequest, BindState, BindStatus, CapabilityMask, MatterInfo, name_in_cloud};
+use crate::bind::{BindOptions, BindRequest, BindState, BindStatus, CapabilityMask, MatterInfo, name_in_cloud};
 use crate::commissioning::identity::{Eligible, GivenIdentity};
 use crate::commissioning::network::NetworkKind;
 use crate::commissioning::path::Shown;
+use crate::commissioning::ports::{Particulars, ProvisionalNode, Stage, Unfinished};
 use crate::fabric::CatGrant;
 use crate::node::{Announced, IcdRegistration, NodeId, NodeRecord, NodeState};
 use crate::outbox::ports::OutboxTask;
 
-/// What a record is made of.
+/// What a record is made of before the device has its certificate.
 pub(super) struct Draft<'a> {
     pub(super) settings: &'a Settings,
     pub(super) order: &'a Order,
     pub(super) found: &'a Found,
     pub(super) shown: &'a Shown,
-    pub(super) node: NodeId,
-    /// Where it was met on the network; nowhere yet before it was brought there.
+    /// Where it was met over IP; nowhere yet before it was brought there.
     pub(super) met_at: Option<SocketAddr>,
 }
 
 impl Draft<'_> {
-    /// The record before the device has its certificate; the store gives it its node id.
-    pub(super) fn provisional(&self) -> NodeRecord {
-        NodeRecord { state: NodeState::Provisional, ..self.record(0, &[], &Err(BindStatus::default())) }
+    /// The row before anything of it is sent; the store gives it its node id.
+    pub(super) fn provisional(&self, stage: Stage) -> ProvisionalNode {
+        let evidence = self.shown.judgement.to_json();
+        ProvisionalNode { attempt_id: self.order.attempt_id, record: self.record(), task: None, evidence, stage }
+    }
+
+    /// What finishing the device will take.
+    pub(super) fn unfinished(&self, fail_safe: Duration) -> Box<Unfinished> {
+        Box::new(Unfinished { particulars: self.order.particulars.clone(), seen: self.seen(), fail_safe })
     }
 
     /// What the way to it tells of its capabilities.
-    pub(super) fn seen(&self) -> CapabilityMask {
+    fn seen(&self) -> CapabilityMask {
         let kinds = &self.shown.description.facts.network.kinds;
         let lan = kinds.is_empty() || kinds.contains(&NetworkKind::Wifi);
         let ble = matches!(self.found.node, Announced::Bluetooth(_)) || self.order.payload.says_bluetooth();
         CapabilityMask { wan: false, lan, ble }
     }
 
-    /// The record as it stays.
-    pub(super) fn record(
-        &self,
-        fabric_index: u8,
-        cats: &[CatGrant],
-        bind: &Result<Eligible, BindStatus>,
-    ) -> NodeRecord {
-        let Draft { settings, order, found, shown, node, met_at } = *self;
+    fn record(&self) -> NodeRecord {
+        let Draft { settings, order, found, shown, met_at } = *self;
         let basic = &shown.description.basic;
-        let eligible = bind.as_ref().ok();
-        let now = Timestamp::now();
+        let (now, node) = (Timestamp::now(), NodeId(0));
         NodeRecord {
             fabric_id: settings.fabric_id,
             node_id: node,
-            fabric_index,
+            fabric_index: 0,
             vendor_id: basic.vendor_id,
             product_id: basic.product_id,
             discriminator: found.discriminator,
@@ -62,14 +62,14 @@ impl Draft<'_> {
             product_name: basic.product_name.clone(),
             serial_number: basic.serial_number.clone(),
             unique_id: basic.unique_id.clone(),
-            cats: cats.to_vec(),
-            product_key: eligible.map(|e| e.device.product_key.clone()).or_else(|| order.identity.product_key.clone()),
-            device_key: eligible.map(|e| e.device.device_key.clone()).or_else(|| order.identity.device_key.clone()),
-            name: name_for(order, &basic.product_name, node),
-            family_id: order.family_id.clone().or_else(|| settings.home.0.clone()),
-            room_id: order.room_id.clone().or_else(|| settings.home.1.clone()),
-            capabilities_bitmask: eligible.map_or(self.seen().value(), |e| e.capabilities_bitmask),
-            bind_options: eligible.map(|e| e.options.clone()).unwrap_or_default(),
+            cats: Vec::new(),
+            product_key: order.particulars.identity.product_key.clone(),
+            device_key: order.particulars.identity.device_key.clone(),
+            name: name_for(&order.particulars, &basic.product_name, node),
+            family_id: order.particulars.family_id.clone(),
+            room_id: order.particulars.room_id.clone(),
+            capabilities_bitmask: self.seen().value(),
+            bind_options: BindOptions::default(),
             attestation: shown.judgement.summary(),
             addresses: addresses(&found.node, met_at),
             port: met_at.map_or(0, |at| at.port()),
@@ -78,13 +78,57 @@ impl Draft<'_> {
             also_known_as: Vec::new(),
             commissioned_at: now,
             last_seen_at: Some(now),
-            state: NodeState::Operational,
-            bind: match bind {
-                Ok(_) => BindStatus { state: BindState::Pending, ..BindStatus::default() },
-                Err(status) => status.clone(),
-            },
+            state: NodeState::Provisional,
+            bind: BindStatus::default(),
             replaces: None,
         }
+    }
+}
+
+/// What is known of a device at the end of its way only.
+pub(super) struct LastKnown<'a> {
+    pub(super) fabric_index: u8,
+    /// The CAT privileges as read back.
+    pub(super) cats: &'a [CatGrant],
+    pub(super) bind: &'a Result<Eligible, BindStatus>,
+    /// Where it was met on the network.
+    pub(super) met_at: SocketAddr,
+    pub(super) before: Option<&'a NodeRecord>,
+}
+
+/// The record as it stays, from the one that was written before the device got its certificate.
+pub(super) fn finished(
+    begun: &NodeRecord,
+    particulars: &Particulars,
+    settings: &Settings,
+    last: &LastKnown<'_>,
+) -> NodeRecord {
+    let LastKnown { fabric_index, cats, bind, met_at, before } = *last;
+    let eligible = bind.as_ref().ok();
+    let now = Timestamp::now();
+    NodeRecord {
+        fabric_index,
+        cats: cats.to_vec(),
+        product_key: eligible
+            .map(|e| e.device.product_key.clone())
+            .or_else(|| particulars.identity.product_key.clone()),
+        device_key: eligible.map(|e| e.device.device_key.clone()).or_else(|| particulars.identity.device_key.clone()),
+        name: name_for(particulars, &begun.product_name, begun.node_id),
+        family_id: particulars.family_id.clone().or_else(|| settings.home.0.clone()),
+        room_id: particulars.room_id.clone().or_else(|| settings.home.1.clone()),
+        capabilities_bitmask: eligible.map_or(begun.capabilities_bitmask, |e| e.capabilities_bitmask),
+        bind_options: eligible.map(|e| e.options.clone()).unwrap_or_default(),
+        addresses: first(met_at, &begun.addresses),
+        port: met_at.port(),
+        commissioned_at: now,
+        last_seen_at: Some(now),
+        state: NodeState::Operational,
+        bind: match bind {
+            Ok(_) => BindStatus { state: BindState::Pending, ..BindStatus::default() },
+            Err(status) => status.clone(),
+        },
+        replaces: before.map(|before| before.node_id),
+        ..begun.clone()
     }
 }
 
@@ -114,6 +158,14 @@ fn addresses(found: &Announced, met_at: Option<SocketAddr>) -> Vec<String> {
     all
 }
 
+/// The addresses that a device announced, the one at which it was met first; a device that had none has that one.
+fn first(met_at: SocketAddr, announced: &[String]) -> Vec<String> {
+    let met_at = written(met_at);
+    let others = announced.iter().filter(|address| **address != met_at);
+    let is_known = announced.is_empty() || announced.contains(&met_at);
+    is_known.then(|| met_at.clone()).into_iter().chain(others.cloned()).collect()
+}
+
 /// An address as a record keeps it: a link-local one with the name of its interface.
 fn written(at: SocketAddr) -> String {
     match at {
@@ -126,9 +178,9 @@ fn written(at: SocketAddr) -> String {
     }
 }
 
-fn name_for(order: &Order, product_name: &str, node: NodeId) -> String {
+fn name_for(particulars: &Particulars, product_name: &str, node: NodeId) -> String {
     let default = || NodeRecord::default_name(product_name, node);
-    order.name.clone().unwrap_or_else(default)
+    particulars.name.clone().unwrap_or_else(default)
 }
 
 /// The cloud takes no device without its discriminator (5879), and a made-up number would be another device's.
@@ -142,18 +194,18 @@ pub(super) fn unknown_discriminator() -> BindStatus {
     }
 }
 
-/// The order with what its device had before, where the order says nothing.
-pub(super) fn succeeding(order: &Order, before: Option<&NodeRecord>) -> Order {
-    let mut order = order.clone();
-    let Some(before) = before else { return order };
+/// The particulars with what its device had before, where they say nothing.
+pub(super) fn succeeding(particulars: &Particulars, before: Option<&NodeRecord>) -> Particulars {
+    let mut particulars = particulars.clone();
+    let Some(before) = before else { return particulars };
     // A name that nobody gave has the old node's number in it.
     let named = (!before.has_default_name()).then(|| before.name.clone());
-    order.name = order.name.or(named);
-    order.family_id = order.family_id.or_else(|| before.family_id.clone());
-    order.room_id = order.room_id.or_else(|| before.room_id.clone());
-    let GivenIdentity { product_key, device_key, .. } = &mut order.identity;
+    particulars.name = particulars.name.or(named);
+    particulars.family_id = particulars.family_id.or_else(|| before.family_id.clone());
+    particulars.room_id = particulars.room_id.or_else(|| before.room_id.clone());
+    let GivenIdentity { product_key, device_key, .. } = &mut particulars.identity;
     if product_key.is_none() && device_key.is_none() {
         (*product_key, *device_key) = (before.product_key.clone(), before.device_key.clone());
     }
-    order
+    particulars
 }

@@ -8,7 +8,8 @@ use tracing::Instrument;
 use super::{Progress, ProgressFn};
 use crate::commissioning::attempt::{Attempt, DeviceEvent, Expired};
 use crate::commissioning::error::CommissioningError;
-use crate::commissioning::ports::{LinkError, PaseSession};
+use crate::commissioning::path::Breadcrumb;
+use crate::commissioning::ports::{FailSafe, LinkError};
 use crate::commissioning::step::Step;
 
 /// See the module.
@@ -16,6 +17,8 @@ pub(super) struct Run<'a> {
     pub(super) attempt: Attempt,
     pub(super) progress: ProgressFn<'a>,
     pub(super) stop: &'a CancellationToken,
+    /// What the device's breadcrumb is to say whenever its fail-safe is armed.
+    pub(super) breadcrumb: Breadcrumb,
 }
 
 impl Run<'_> {
@@ -56,10 +59,10 @@ impl Run<'_> {
     }
 
     /// Arms the fail-safe again when less than half of it is left.
-    pub(super) async fn keep_armed(&mut self, session: &impl PaseSession) -> Result<(), CommissioningError> {
+    pub(super) async fn keep_armed(&mut self, session: &impl FailSafe) -> Result<(), CommissioningError> {
         if self.attempt.rearm_due(now()) {
             let (step, expiry) = (self.attempt.step(), self.attempt.fail_safe());
-            match session.arm_fail_safe(expiry).await {
+            match session.arm_fail_safe(expiry, self.breadcrumb.value()).await {
                 Ok(()) => self.device(DeviceEvent::Armed),
                 // A device that has one radio has left it; before it went, its fail-safe was armed for all that follows. For any
                 // other the next command says that it is gone.

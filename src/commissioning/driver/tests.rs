@@ -9,6 +9,7 @@ use crate::attestation::{Evidence, Report};
 use crate::commissioning::network::{HomeNetwork, NetworkCredentials, NetworkError, NetworkKind};
 use crate::commissioning::radio::BluetoothUnavailable;
 use crate::commissioning::tests::home::{Command, Device, Fault, Home, PRODUCT, VENDOR};
+use crate::node::NodeId;
 use crate::onboarding::{Discriminator, SetupCode};
 use crate::outbox::ports::OutboxTask;
 use crate::secret::WifiPassword;
@@ -68,7 +69,7 @@ fn expected(step: Step, failure: Failure) -> Option<(&'static str, Undone, Row)>
         (Parse, Refused | Silent | Wrong | Deadline | Stopped)
         | (Discover | Record, Refused | Wrong)
         | (
-            Discover | Pase | ArmFailSafe | ReadInfo | Attestation | AddRoot | AddNoc | Network | Operational | Access,
+            Discover | Pase | ArmFailSafe | ReadInfo | Attestation | AddRoot | AddNoc | Operational | Access,
             StoreFull,
         ) => None,
         // Nothing is noted, and the handshake that has begun meanwhile is not left half done.
@@ -106,7 +107,7 @@ fn expected(step: Step, failure: Failure) -> Option<(&'static str, Undone, Row)>
         (ReadInfo | Attestation | Csr | AddRoot | AddNoc | Network | Operational | Access | Complete, Stopped) => {
             failed("daemon-stopping", Undone::Expired)
         }
-        (Csr | Complete, StoreFull) => failed("disk-full", Undone::Expired),
+        (Csr | Network | Complete, StoreFull) => failed("disk-full", Undone::Expired),
         // It has completed, and nobody knows.
         (Complete, Wrong) => Some(("malformed-answer", Undone::Left, Row::Provisional)),
         // It is ours, and cannot be written down.
@@ -169,6 +170,8 @@ struct Kept {
     interrupted: Option<Timestamp>,
     attempts: BTreeMap<Uuid, Option<(&'static str, &'static str)>>,
     provisional: BTreeSet<Uuid>,
+    /// What the next start would resume.
+    on_fabric: BTreeMap<Uuid, ProvisionalNode>,
     nodes: Vec<NodeRecord>,
 }
 
@@ -205,14 +208,26 @@ impl NodeStore for Shelf {
         let begin = |kept: &mut Kept| {
             kept.given += 1;
             kept.provisional.insert(node.attempt_id);
-            NodeId(1000 + kept.given)
+            let id = NodeId(1000 + kept.given);
+            if matches!(node.stage, Stage::OnFabric(_)) {
+                kept.on_fabric.insert(node.attempt_id, node.with_node_id(id));
+            }
+            id
         };
         self.write(Step::Csr, begin).await
     }
 
     async fn save_provisional(&self, node: &ProvisionalNode) -> Result<(), StoreError> {
-        assert!(node.may_be_complete());
-        self.write(Step::Complete, |_| ()).await
+        let is_full = self.fault == Some((Step::Network, Failure::StoreFull));
+        match &node.stage {
+            Stage::GivenAway => panic!("that was written when it was begun"),
+            Stage::OnFabric(_) if is_full => Err(StoreError::DiskFull),
+            Stage::OnFabric(_) => {
+                self.state.lock().unwrap().on_fabric.insert(node.attempt_id, node.clone());
+                Ok(())
+            }
+            Stage::Ready => self.write(Step::Complete, |_| ()).await,
+        }
     }
 
     async fn commit_commissioned(
@@ -365,11 +380,7 @@ impl World {
             attempt_id: Uuid::from_u128(1),
             payload,
             address: None,
-            identity: GivenIdentity::default(),
-            name: None,
-            family_id: None,
-            room_id: None,
-            no_bind: false,
+            particulars: Particulars::default(),
             attestation_override: None,
             network: None,
             wait_network: Duration::ZERO,

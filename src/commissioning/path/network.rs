@@ -7,21 +7,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::CredentialedCommissionee;
+use super::{Breadcrumb, CredentialedCommissionee};
 use crate::commissioning::error::CommissioningError;
 use crate::commissioning::network::{HomeNetwork, NetworkError, NetworkInterface};
 use crate::commissioning::ports::{LinkError, PaseSession};
 use crate::commissioning::step::Step;
 use crate::failpoint;
 use crate::node::{NodeId, Peer};
-
-/// What Breadcrumb (11.10.6.1) says after each part.
-pub(crate) mod breadcrumb {
-    /// The network's credentials are on the device.
-    pub(crate) const NETWORK_ADDED: u64 = 0x10;
-    /// The device was sent to the network.
-    pub(crate) const NETWORK_JOINED: u64 = 0x11;
-}
 
 /// What an answer over Bluetooth may take beyond what the device says that it needs.
 pub(in crate::commissioning) const ANSWER: Duration = Duration::from_secs(5);
@@ -162,7 +154,7 @@ impl<S: PaseSession> SurveyedCommissionee<S> {
     /// The link's, or what the device does not like about the credentials.
     pub(crate) async fn add_network(self) -> Result<ProvisionedCommissionee<S>, Box<Setback<S>>> {
         let Self { offline, network } = self;
-        let added = offline.session.add_network(&network.credentials, breadcrumb::NETWORK_ADDED).await;
+        let added = offline.session.add_network(&network.credentials, Breadcrumb::NetworkAdded.value()).await;
         failpoint::reach("network.added");
         match added {
             Ok(()) => Ok(ProvisionedCommissionee { offline, network }),
@@ -185,11 +177,11 @@ impl<S: PaseSession> ProvisionedCommissionee<S> {
     ) -> Result<NetworkedCommissionee, Box<Setback<S>>> {
         let Self { offline, network } = self;
         let limit = interface.connect_max + ANSWER;
-        let id = network.credentials.id();
+        let (id, breadcrumb) = (network.credentials.id(), Breadcrumb::NetworkJoined.value());
         let appeared = async { if interface.concurrent { pending().await } else { appeared.await } };
         let answer = tokio::select! {
             biased;
-            answer = offline.session.connect_network(id, limit, breadcrumb::NETWORK_JOINED) => answer,
+            answer = offline.session.connect_network(id, limit, breadcrumb) => answer,
             () = appeared => Ok(()),
         };
         failpoint::reach("network.connected");

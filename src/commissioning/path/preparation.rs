@@ -6,6 +6,7 @@ use jiff::tz::{Dst, TimeZone};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::Breadcrumb;
 use crate::commissioning::error::CommissioningError;
 use crate::commissioning::ports::{DeviceDescription, LinkError, LocalTime, PaseSession};
 use crate::commissioning::step::Step;
@@ -58,11 +59,11 @@ pub(super) async fn prepare<S: PaseSession>(
         }
     }
     if description.needs_regulatory_config {
-        let country = place.country.as_deref().unwrap_or(NO_COUNTRY);
-        match session.set_regulatory_config(country).await {
+        let (country, breadcrumb) = (place.country.as_deref().unwrap_or(NO_COUNTRY), Breadcrumb::Armed.value());
+        match session.set_regulatory_config(country, breadcrumb).await {
             Err(LinkError::Commissioning { code: VALUE_OUTSIDE_RANGE, .. }) if country != NO_COUNTRY => {
                 tracing::warn!(country, "the device does not know the country; it is told none");
-                session.set_regulatory_config(NO_COUNTRY).await.map_err(at)?;
+                session.set_regulatory_config(NO_COUNTRY, breadcrumb).await.map_err(at)?;
             }
             told => told.map_err(at)?,
         }

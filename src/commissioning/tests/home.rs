@@ -14,7 +14,7 @@ use crate::commissioning::network::{NetworkCredentials, NetworkInterface, Networ
 use crate::commissioning::path::BUSY_WITH_OTHER_ADMIN;
 use crate::commissioning::ports::{
     AttestationResponse, AttributePath, CandidateSearch, CheckInMessage, CsrResponse, DeviceDescription, DiscoverError,
-    Discovery, FabricDescriptor, IssuedNoc, LinkError, LocalTime, MatterLink, NoAnswer, OperationalSession,
+    Discovery, FabricDescriptor, FailSafe, IssuedNoc, LinkError, LocalTime, MatterLink, NoAnswer, OperationalSession,
     PaseSession, SurveyFacts,
 };
 use crate::commissioning::radio::{BluetoothUnavailable, Gatt, Heard, Looking, Radio};
@@ -91,8 +91,12 @@ struct State {
     /// It is out of its box, and on no network before it has joined one.
     bluetooth: Option<BluetoothAddress>,
     joined: bool,
+    /// It was on another network before anybody sent it to one.
+    elsewhere: bool,
     window: bool,
     armed: bool,
+    /// Breadcrumb.
+    breadcrumb: u64,
     /// Until the fail-safe expires.
     added: Option<Membership>,
     ours: Option<Membership>,
@@ -108,6 +112,13 @@ struct State {
 impl State {
     fn is_deaf(&self) -> bool {
         self.off || self.long_idle.as_ref().is_some_and(LongIdle::is_asleep)
+    }
+
+    /// Its fail-safe has run out, or was ended.
+    fn roll_back(&mut self) {
+        (self.armed, self.breadcrumb, self.added) = (false, 0, None);
+        self.joined = self.elsewhere;
+        self.acl.clear();
     }
 
     fn addresses(&self) -> Vec<ScopedAddress> {
@@ -132,7 +143,18 @@ impl Device {
 
     /// It is on another network of the home already, and on Bluetooth as well.
     pub(crate) fn join_elsewhere(&self) {
-        self.state().joined = true;
+        let mut state = self.state();
+        (state.joined, state.elsewhere) = (true, true);
+    }
+
+    /// Its fail-safe runs out.
+    pub(crate) fn expire(&self) {
+        self.state().roll_back();
+    }
+
+    /// What its breadcrumb says from now on.
+    pub(crate) fn leave_breadcrumb(&self, breadcrumb: u64) {
+        self.state().breadcrumb = breadcrumb;
     }
 
     /// It has forgotten what it was told last.
@@ -225,6 +247,14 @@ impl Device {
         if rightly { Ok(()) } else { Err(malformed()) }
     }
 
+    async fn arm(&self, expiry: Duration, breadcrumb: u64) -> Result<(), LinkError> {
+        if expiry.is_zero() {
+            return self.do_it(Command::Expire, State::roll_back).await;
+        }
+        let arm = |state: &mut State| (state.armed, state.breadcrumb) = (true, breadcrumb);
+        self.do_it(Command::Arm, arm).await
+    }
+
     fn description(&self) -> DeviceDescription {
         let basic = BasicInformation {
             vendor_id: VENDOR,
@@ -236,18 +266,17 @@ impl Device {
             specification_version: Some(0x0104_0000),
             ..BasicInformation::default()
         };
-        let fabrics = u8::from(self.state().ours.is_some());
+        let (fabrics, long_idle, breadcrumb) = {
+            let state = self.state();
+            (u8::from(state.ours.is_some()), state.long_idle.is_some(), state.breadcrumb)
+        };
         DeviceDescription {
             basic,
             acl_limits: AclLimits::default(),
             needs_regulatory_config: false,
             max_cumulative_fail_safe: Duration::from_secs(900),
             fabrics: (5, fabrics),
-            facts: SurveyFacts {
-                network: self.interface(),
-                long_idle: self.state().long_idle.is_some(),
-                ..SurveyFacts::default()
-            },
+            facts: SurveyFacts { network: self.interface(), long_idle, breadcrumb, ..SurveyFacts::default() },
         }
     }
 
@@ -261,7 +290,8 @@ impl Device {
     /// How it advertises itself over Bluetooth.
     fn advertisement(&self) -> Option<BluetoothNode> {
         let state = self.state();
-        let address = state.bluetooth.filter(|_| state.window && !state.off)?;
+        // Not while its fail-safe is armed for a fabric that was added.
+        let address = state.bluetooth.filter(|_| state.window && !state.off && state.added.is_none())?;
         let (vendor_id, product_id, discriminator) = (VENDOR, PRODUCT, self.discriminator);
         Some(BluetoothNode { address, discriminator, vendor_id, product_id, additional_data: false, rssi: -60 })
     }
@@ -316,6 +346,16 @@ fn sign(elements: &[u8]) -> Vec<u8> {
 /// A PASE session.
 pub(crate) struct Pase(Arc<Device>);
 
+impl FailSafe for Pase {
+    async fn arm_fail_safe(&self, expiry: Duration, breadcrumb: u64) -> Result<(), LinkError> {
+        // CommissioningComplete ends PASE (11.10.7.6).
+        if self.0.state().ours.is_some() {
+            return Err(LinkError::SessionLost);
+        }
+        self.0.arm(expiry, breadcrumb).await
+    }
+}
+
 impl PaseSession for Pase {
     fn attestation_challenge(&self) -> [u8; 16] {
         CHALLENGE
@@ -326,26 +366,11 @@ impl PaseSession for Pase {
         bluetooth.map_or_else(|| Peer::Udp(self.0.address()), Peer::Bluetooth)
     }
 
-    async fn arm_fail_safe(&self, expiry: Duration) -> Result<(), LinkError> {
-        // CommissioningComplete ends PASE (11.10.7.6).
-        if self.0.state().ours.is_some() {
-            return Err(LinkError::SessionLost);
-        }
-        if !expiry.is_zero() {
-            return self.0.do_it(Command::Arm, |state| state.armed = true).await;
-        }
-        let rolled_back = |state: &mut State| {
-            (state.armed, state.added) = (false, None);
-            state.acl.clear();
-        };
-        self.0.do_it(Command::Expire, rolled_back).await
-    }
-
     async fn describe(&self) -> Result<DeviceDescription, LinkError> {
         if self.0.hear(Command::Describe).await? { Ok(self.0.description()) } else { Err(malformed()) }
     }
 
-    async fn set_regulatory_config(&self, _: &str) -> Result<(), LinkError> {
+    async fn set_regulatory_config(&self, _: &str, _: u64) -> Result<(), LinkError> {
         Ok(())
     }
 
@@ -363,12 +388,12 @@ impl PaseSession for Pase {
         Ok(vec![SeenNetwork { name: String::from_utf8_lossy(&seen).into_owned(), id: seen, rssi: -50 }])
     }
 
-    async fn add_network(&self, _: &NetworkCredentials, _: u64) -> Result<(), LinkError> {
-        self.0.do_it(Command::AddNetwork, |_| {}).await
+    async fn add_network(&self, _: &NetworkCredentials, breadcrumb: u64) -> Result<(), LinkError> {
+        self.0.do_it(Command::AddNetwork, |state| state.breadcrumb = breadcrumb).await
     }
 
-    async fn connect_network(&self, _: &[u8], _: Duration, _: u64) -> Result<(), LinkError> {
-        self.0.do_it(Command::Connect, |state| state.joined = true).await
+    async fn connect_network(&self, _: &[u8], _: Duration, breadcrumb: u64) -> Result<(), LinkError> {
+        self.0.do_it(Command::Connect, |state| (state.joined, state.breadcrumb) = (true, breadcrumb)).await
     }
 
     async fn attestation(&self, nonce: [u8; 32]) -> Result<AttestationResponse, LinkError> {
@@ -403,6 +428,12 @@ impl PaseSession for Pase {
 /// A CASE session.
 pub(crate) struct Case(Arc<Device>);
 
+impl FailSafe for Case {
+    async fn arm_fail_safe(&self, expiry: Duration, breadcrumb: u64) -> Result<(), LinkError> {
+        self.0.arm(expiry, breadcrumb).await
+    }
+}
+
 impl OperationalSession for Case {
     fn peer(&self) -> SocketAddr {
         self.0.address()
@@ -413,7 +444,7 @@ impl OperationalSession for Case {
             if let Some(added) = state.added.take() {
                 state.ours = Some(added);
             }
-            (state.armed, state.window) = (false, false);
+            (state.armed, state.breadcrumb, state.window) = (false, 0, false);
         };
         self.0.do_it(Command::Complete, complete).await
     }
@@ -534,8 +565,10 @@ impl Home {
             address,
             bluetooth: None,
             joined: false,
+            elsewhere: false,
             window: true,
             armed: false,
+            breadcrumb: 0,
             added: None,
             ours: None,
             off: false,

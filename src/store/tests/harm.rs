@@ -3,6 +3,7 @@
 use rusqlite_migration::Migrations;
 
 use super::*;
+use crate::commissioning::ports::Unfinished;
 use crate::node::IcdRegistration;
 
 const LOG: &str = "matterbind.db-wal";
@@ -101,6 +102,7 @@ async fn every_version_that_the_migrations_make_is_brought_forward() {
 #[case::v4(include_str!("../fixtures/v4.sql"))]
 #[case::v5(include_str!("../fixtures/v5.sql"))]
 #[case::v6(include_str!("../fixtures/v6.sql"))]
+#[case::v7(include_str!("../fixtures/v7.sql"))]
 #[tokio::test]
 async fn every_old_version_opens(#[case] dump: &str) {
     let dir = tempfile::tempdir().unwrap();
@@ -111,7 +113,7 @@ async fn every_old_version_opens(#[case] dump: &str) {
     assert_eq!(store.evidence(NodeId(1001)).await.unwrap().as_deref(), Some("{}"));
     let entries = store.outbox_entries().await.unwrap();
     assert_eq!(entries.iter().map(|entry| &entry.task).collect::<Vec<_>>(), vec![&bind(1001)]);
-    assert_eq!(store.provisional_nodes().await.unwrap().len(), 1);
+    let [provisional] = &store.provisional_nodes().await.unwrap()[..] else { panic!("one attempt is open") };
     assert_eq!(store.removals().await.unwrap().len(), 1);
     assert_eq!(store.load_blob("cloud").await.unwrap().as_deref(), Some(&b"sealed"[..]));
     assert_eq!(store.fabric_state().await.unwrap().unwrap().next_node_id, 1003);
@@ -127,6 +129,28 @@ async fn every_old_version_opens(#[case] dump: &str) {
     // What schema 6 has brought.
     let check_ins = store.check_ins().await.unwrap();
     assert!(check_ins.iter().all(|row| row.node_id == NodeId(1001) && row.key.is_some()), "{check_ins:?}");
+    // What schema 7 has brought.
+    match &provisional.stage {
+        Stage::Ready => {}
+        Stage::OnFabric(unfinished) => {
+            let Unfinished { particulars, fail_safe, .. } = unfinished.as_ref();
+            assert_eq!(particulars.identity.binding_code, Some(BindingCode::new("0123456789ABCDEF")));
+            assert_eq!(*fail_safe, Duration::from_secs(75));
+        }
+        Stage::GivenAway => panic!("it has the index of the fabric"),
+    }
+}
+
+/// Until schema 7 the index of the fabric told whether CommissioningComplete may have been sent.
+#[tokio::test]
+async fn an_attempt_that_was_not_ready_is_none_that_can_be_resumed() {
+    let dir = tempfile::tempdir().unwrap();
+    let connection = Connection::open(dir.path().join(DATABASE_FILE)).unwrap();
+    connection.execute_batch(include_str!("../fixtures/v6.sql")).unwrap();
+    connection.execute_batch("UPDATE provisional SET record = json_set(record, '$.fabric_index', 0)").unwrap();
+    drop(connection);
+    let store = Store::open(dir.path()).unwrap();
+    assert_eq!(store.provisional_nodes().await.unwrap()[0].stage, Stage::GivenAway);
 }
 
 /// Until schema 6 two things of a record had one name; a record with both could not be read.

@@ -3,6 +3,9 @@
 use std::time::Instant;
 
 use super::*;
+use crate::bind::CapabilityMask;
+use crate::commissioning::identity::GivenIdentity;
+use crate::commissioning::ports::{Particulars, Unfinished};
 use crate::keystore::SealKey;
 
 /// Which of the texts stand in the database, its log or any other file of the directory.
@@ -93,4 +96,25 @@ async fn secrets_are_sealed_those_of_before_too() {
     store.seal_with(SealKey::new(b"two")).await.unwrap();
     assert_eq!(store.load_secret(TOKENS).await.unwrap(), None);
     assert_eq!(code(&store, later).await, "", "the cloud refuses it, and the row says so");
+}
+
+/// What a device is to be bound with waits on disk until it can be: sealed as the waiting bind is.
+#[tokio::test]
+async fn the_code_of_a_device_that_is_not_finished_is_sealed() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = with_fabric(&dir, 1000).await;
+    store.seal_with(SealKey::new(b"one")).await.unwrap();
+    let attempt_id = Uuid::now_v7();
+    store.begin_attempt(attempt_id, Discriminator::Long(3840), 7, NOW).await.unwrap();
+    let identity = GivenIdentity { binding_code: Some(BindingCode::new(CODE)), ..GivenIdentity::default() };
+    let unfinished = Unfinished {
+        particulars: Particulars { identity, ..Particulars::default() },
+        seen: CapabilityMask::ON_THE_LAN,
+        fail_safe: Duration::from_secs(60),
+    };
+    let stage = Stage::OnFabric(Box::new(unfinished));
+    let row = ProvisionalNode { attempt_id, record: record(0), task: None, evidence: "{}".to_owned(), stage };
+    let node = store.begin_provisional(row.clone()).await.unwrap();
+    assert_eq!(found(&dir, &[CODE]), Vec::<&str>::new());
+    assert_eq!(store.provisional_nodes().await.unwrap(), [row.with_node_id(node)]);
 }

@@ -1,6 +1,7 @@
 //! Devices that are brought onto a network: what is taken for joined, and what is waited for.
 
 use super::*;
+use crate::node::NodeState;
 
 /// Such a device announces itself on our fabric from where it is, as soon as it has its certificate: that says nothing of the
 /// network that it is sent to.
@@ -51,4 +52,29 @@ async fn a_device_that_an_interrupted_attempt_hides_is_waited_for() {
     let began = tokio::time::Instant::now();
     assert_eq!(world.attempt(None).await.unwrap_err().code(), "device-not-found");
     assert!(began.elapsed() <= discover, "{:?}", began.elapsed());
+}
+
+/// What the next start would resume: written before the device can be on our fabric, and no earlier.
+#[tokio::test(start_paused = true)]
+async fn what_can_be_resumed_is_on_disk_before_it_can_be_met() {
+    let after = async |step, failure, command, fault| {
+        let world = world(Some((step, failure)));
+        let device = world.device.as_ref().unwrap();
+        device.heal();
+        device.fail(command, fault);
+        world.attempt(None).await.unwrap_err();
+        let kept = world.commissioner.store.state.lock().unwrap();
+        let rows: Vec<_> = kept.on_fabric.values().cloned().collect();
+        let [ProvisionalNode { stage: Stage::OnFabric(unfinished), record, .. }] = &rows[..] else { return None };
+        assert_eq!((record.node_id, record.state), (NodeId(1001), NodeState::Provisional));
+        Some((record.addresses.clone(), unfinished.seen.ble, unfinished.fail_safe))
+    };
+    let fail_safe = Duration::from_secs(60);
+    let on_network = Some((vec!["192.0.2.7".to_owned()], false, fail_safe));
+    assert_eq!(after(Step::AddRoot, Failure::Refused, Command::AddRoot, Fault::Refused).await, on_network);
+    assert_eq!(after(Step::Network, Failure::Wrong, Command::AddNetwork, Fault::Refused).await, None);
+    let (addresses, bluetooth, lasts) =
+        after(Step::Network, Failure::Wrong, Command::Connect, Fault::Refused).await.unwrap();
+    assert_eq!((addresses.is_empty(), bluetooth), (true, true));
+    assert!(lasts > fail_safe, "it covers the join too: {lasts:?}");
 }
