@@ -419,6 +419,44 @@ fn an_unboxing_in_which_the_hub_was_killed_goes_on_by_itself_when_it_is_asked_fo
     assert_eq!(rig.hub.nodes().len(), 1);
 }
 
+/// The hub is killed when the device is on its network and not yet complete. The next start goes on where it was: nothing is sent over
+/// Bluetooth again, and nobody waits for the fail-safe.
+#[test]
+fn an_unboxing_in_which_the_hub_was_killed_after_the_join_goes_on_where_it_was() {
+    let Some(lab) = Lab::new(Families::Both) else { return };
+    let mut rig = Rig::with(&lab, "fail_safe = \"60s\"");
+    rig.set_wifi(PASSWORD);
+    rig.hub.kill_daemon();
+    let mut devices = Vec::new();
+    for (index, point) in ["network.connected", "case.opened", "acl.read-back"].into_iter().enumerate() {
+        rig.hub.environment = vec![("MATTERBIND_FAILPOINT".to_owned(), point.to_owned())];
+        rig.hub.start_daemon();
+        let storage = tempfile::tempdir().unwrap();
+        devices.push((rig.device(storage.path(), &["--discriminator", &(31 + index).to_string()]), storage));
+        let code = &devices[index].0.qr;
+        let (exit, answer) = rig.hub.commission(code, &[]);
+        assert_eq!(exit, 5, "{point}: {answer:#}");
+        rig.hub.kill_daemon();
+        rig.hub.environment.clear();
+        let air = Air::of(&rig.air);
+        rig.hub.start_daemon();
+        let began = Instant::now();
+        let mut journal = rig.hub.follow();
+        let resumed = (0..=index).map(|_| journal.wait_for_event("attempt-resumed")).last().unwrap();
+        let is_bound = |line: &Value| line["kind"] == "node-bound" && line["node_id"] == resumed["node_id"];
+        journal.wait_for("its bind", is_bound);
+        let took = began.elapsed();
+        eprintln!("killed at {point}: bound {} ms after the next start", took.as_millis());
+        assert!(took < Duration::from_secs(30), "{point}: its fail-safe is far from its end: {took:?}");
+        assert!(!air.is_scanned(), "{point}: it is met on its network");
+        let synced = rig.hub.synced("match");
+        assert_eq!((&synced["in_sync"], rig.hub.nodes().len()), (&json!(true), index + 1));
+        // Who gives the command again is told that it is ours.
+        rig.hub.commission_fails(code, &[], "discover", "already-on-this-fabric", 4);
+        rig.hub.kill_daemon();
+    }
+}
+
 #[test]
 fn a_hub_without_bluetooth_says_so_at_once_and_works_on_the_network() {
     let Some(lab) = Lab::new(Families::Both) else { return };
