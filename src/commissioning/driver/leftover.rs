@@ -51,7 +51,8 @@ where
         let left = self.together.resumable(fingerprint, &order.payload)?;
         let rest = left.until.saturating_duration_since(now());
         (run.progress)(Progress::Note(format!(
-            "attempt {} of this hub with this code was interrupted when its device was on our fabric: it goes on by itself, or the device              is free in {} s at most",
+            "attempt {} of this hub with this code was interrupted when its device was on our fabric: it goes on by itself, or the \
+             device is free in {} s at most",
             left.attempt,
             rest.as_secs()
         )));
