@@ -4,6 +4,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
+
 use super::record::{LastKnown, finished, succeeding, unknown_discriminator};
 use super::run::{Run, now};
 use super::{Commissioned, Commissioner, ProgressFn, at_store, bind_task};
@@ -61,41 +63,45 @@ where
 {
     /// Access, the identity in the cloud, the row as the record will be, CommissioningComplete, the record. `arming` is the session
     /// that keeps the fail-safe armed; a node that is ours but not yet recorded is left in `complete`.
-    pub(super) async fn finish(
-        &self,
-        run: &mut Run<'_>,
-        beginning: Beginning<'_>,
+    ///
+    /// Boxed, for both ways lead through here and the compiler would look into each of them again and again.
+    pub(super) fn finish<'a>(
+        &'a self,
+        run: &'a mut Run<'_>,
+        beginning: Beginning<'a>,
         operational: OperationalCommissionee<L::Case>,
-        arming: &impl FailSafe,
-        complete: &mut Option<CommissionedNode<L::Case>>,
-    ) -> Result<(NodeRecord, Option<OutboxId>), CommissioningError> {
-        let Beginning { row, unfinished, description } = beginning;
-        let plan = plan_acl(self.settings.admin_cat, &self.settings.grants, description.acl_limits);
-        let met_at = operational.session().peer();
-        let accessing = async { operational.set_access(&plan?, &self.settings.label).await };
-        let accessed = run.step(Step::Access, accessing).await?;
-        let before = self.predecessor_of(run, &description.basic, arming).await?;
-        let particulars = succeeding(&unfinished.particulars, before.as_ref());
-        let unfinished = Unfinished { particulars, ..unfinished.clone() };
-        let bind = match row.record.discriminator {
-            Some(_) => self.bind_identity(run, &unfinished, description, &accessed).await,
-            None => Err(unknown_discriminator()),
-        };
-        let (fabric_index, cats) = (accessed.fabric_index(), accessed.cats());
-        let last = LastKnown { fabric_index, cats, bind: &bind, met_at, before: before.as_ref() };
-        let record = finished(&row.record, &unfinished.particulars, &self.settings, &last);
-        let task = bind.ok().map(|eligible| bind_task(&record, eligible));
-        let ready = NodeRecord { state: NodeState::Provisional, ..record.clone() };
-        let ready = ProvisionalNode { record: ready, task, stage: Stage::Ready, ..row.clone() };
-        *complete = Some(self.complete(run, accessed, &ready, met_at).await?);
-        let ProvisionalNode { attempt_id, task, evidence, .. } = ready;
-        let committing = async {
-            let committed = self.store.commit_commissioned(attempt_id, &record, task.as_ref(), &evidence).await;
-            failpoint::reach("record.committed");
-            committed.map_err(at_store(Step::Record))
-        };
-        let outbox_id = run.step(Step::Record, committing).await?;
-        Ok((record, outbox_id))
+        arming: &'a impl FailSafe,
+        complete: &'a mut Option<CommissionedNode<L::Case>>,
+    ) -> BoxFuture<'a, Result<(NodeRecord, Option<OutboxId>), CommissioningError>> {
+        Box::pin(async move {
+            let Beginning { row, unfinished, description } = beginning;
+            let plan = plan_acl(self.settings.admin_cat, &self.settings.grants, description.acl_limits);
+            let met_at = operational.session().peer();
+            let accessing = async { operational.set_access(&plan?, &self.settings.label).await };
+            let accessed = run.step(Step::Access, accessing).await?;
+            let before = self.predecessor_of(run, &description.basic, arming).await?;
+            let particulars = succeeding(&unfinished.particulars, before.as_ref());
+            let unfinished = Unfinished { particulars, ..unfinished.clone() };
+            let bind = match row.record.discriminator {
+                Some(_) => self.bind_identity(run, &unfinished, description, &accessed).await,
+                None => Err(unknown_discriminator()),
+            };
+            let (fabric_index, cats) = (accessed.fabric_index(), accessed.cats());
+            let last = LastKnown { fabric_index, cats, bind: &bind, met_at, before: before.as_ref() };
+            let record = finished(&row.record, &unfinished.particulars, &self.settings, &last);
+            let task = bind.ok().map(|eligible| bind_task(&record, eligible));
+            let ready = NodeRecord { state: NodeState::Provisional, ..record.clone() };
+            let ready = ProvisionalNode { record: ready, task, stage: Stage::Ready, ..row.clone() };
+            *complete = Some(self.complete(run, accessed, &ready, met_at).await?);
+            let ProvisionalNode { attempt_id, task, evidence, .. } = ready;
+            let committing = async {
+                let committed = self.store.commit_commissioned(attempt_id, &record, task.as_ref(), &evidence).await;
+                failpoint::reach("record.committed");
+                committed.map_err(at_store(Step::Record))
+            };
+            let outbox_id = run.step(Step::Record, committing).await?;
+            Ok((record, outbox_id))
+        })
     }
 
     /// The identity in the cloud, or the bind status of a device that has none. Asked before CommissioningComplete, but
@@ -150,43 +156,45 @@ where
 
     /// Goes on with an attempt that was interrupted when its device was on our fabric: `session` is with that device. It is not
     /// sent to its network again.
-    pub(crate) async fn resume(
-        &self,
-        row: &ProvisionalNode,
-        unfinished: &Unfinished,
+    pub(crate) fn resume<'a>(
+        &'a self,
+        row: &'a ProvisionalNode,
+        unfinished: &'a Unfinished,
         session: L::Case,
-        progress: ProgressFn<'_>,
-    ) -> Resumption {
-        let mut attempt = Attempt::new(self.settings.limits, now());
-        attempt.handle_sleep(row.record.rhythm.session().sleep());
-        let mut run = Run { attempt, progress, stop: &self.stop, breadcrumb: Breadcrumb::Resumed };
-        let left = match run.step(Step::ReadInfo, InterruptedCommissionee::find(session)).await {
-            Ok(FoundAgain::Here(left)) => left,
-            Ok(FoundAgain::Elsewhere { breadcrumb }) => return Resumption::Elsewhere { breadcrumb },
-            Err(error) => return Resumption::Again(error),
-        };
-        let description = left.description().clone();
-        run.device(DeviceEvent::Armed);
-        let fail_safe = run.attempt.fail_safe();
-        let operational = match run.step(Step::ArmFailSafe, left.rearm(fail_safe)).await {
-            Ok(operational) => operational,
-            Err(error) => return Resumption::Again(error),
-        };
-        let (session, mut complete) = (operational.session(), None);
-        let beginning = Beginning { row, unfinished, description: &description };
-        match self.finish(&mut run, beginning, operational, session.as_ref(), &mut complete).await {
-            Ok((record, outbox_id)) => {
-                let commissioned = Commissioned { record, outbox_id, attempt: run.attempt, ended: now() };
-                Resumption::Commissioned(Box::new(commissioned))
+        progress: ProgressFn<'a>,
+    ) -> BoxFuture<'a, Resumption> {
+        Box::pin(async move {
+            let mut attempt = Attempt::new(self.settings.limits, now());
+            attempt.handle_sleep(row.record.rhythm.session().sleep());
+            let mut run = Run { attempt, progress, stop: &self.stop, breadcrumb: Breadcrumb::Resumed };
+            let left = match run.step(Step::ReadInfo, InterruptedCommissionee::find(session)).await {
+                Ok(FoundAgain::Here(left)) => left,
+                Ok(FoundAgain::Elsewhere { breadcrumb }) => return Resumption::Elsewhere { breadcrumb },
+                Err(error) => return Resumption::Again(error),
+            };
+            let description = left.description().clone();
+            run.device(DeviceEvent::Armed);
+            let fail_safe = run.attempt.fail_safe();
+            let operational = match run.step(Step::ArmFailSafe, left.rearm(fail_safe)).await {
+                Ok(operational) => operational,
+                Err(error) => return Resumption::Again(error),
+            };
+            let (session, mut complete) = (operational.session(), None);
+            let beginning = Beginning { row, unfinished, description: &description };
+            match self.finish(&mut run, beginning, operational, session.as_ref(), &mut complete).await {
+                Ok((record, outbox_id)) => {
+                    let commissioned = Commissioned { record, outbox_id, attempt: run.attempt, ended: now() };
+                    Resumption::Commissioned(Box::new(commissioned))
+                }
+                Err(error) if is_final(&error) && run.attempt.undo() == Undo::ExpireFailSafe => {
+                    let expiring = session.arm_fail_safe(Duration::ZERO, 0);
+                    // Where this does not arrive, the fail-safe expires by itself.
+                    let _ = tokio::time::timeout(ROLLBACK, expiring).await;
+                    Resumption::RolledBack(error)
+                }
+                Err(error) => Resumption::Again(error),
             }
-            Err(error) if is_final(&error) && run.attempt.undo() == Undo::ExpireFailSafe => {
-                let expiring = session.arm_fail_safe(Duration::ZERO, 0);
-                // Where this does not arrive, the fail-safe expires by itself.
-                let _ = tokio::time::timeout(ROLLBACK, expiring).await;
-                Resumption::RolledBack(error)
-            }
-            Err(error) => Resumption::Again(error),
-        }
+        })
     }
 }
 
