@@ -109,7 +109,6 @@ enum Command {
 /// What searches and the actor share.
 #[derive(Debug)]
 struct Shared {
-    config: NetworkConfig,
     interfaces: interfaces::Known,
     cache: Mutex<Cache>,
     /// Counts changes of the cache and query rounds: a search looks again after each.
@@ -126,7 +125,6 @@ impl LanDiscovery {
     /// Starts browsing, in the network namespace of the calling thread. Needs a tokio runtime.
     pub fn start(config: &NetworkConfig) -> Result<Self, StartError> {
         let shared = Arc::new(Shared {
-            config: config.clone(),
             interfaces: interfaces::Known::new(config.clone()),
             cache: Mutex::default(),
             changes: watch::Sender::new(0),
@@ -136,7 +134,7 @@ impl LanDiscovery {
             failure: Mutex::default(),
         });
         let stop = CancellationToken::new();
-        let actor = actor::Actor::start(config, Arc::clone(&shared)).map_err(StartError::Mdns)?;
+        let actor = actor::Actor::start(Arc::clone(&shared)).map_err(StartError::Mdns)?;
         let (commands, orders) = mpsc::unbounded_channel();
         tokio::spawn(actor.run(stop.clone(), orders));
         Ok(Self { shared, commands, _stop: Arc::new(stop.drop_guard()) })
@@ -233,7 +231,7 @@ impl LanDiscovery {
 
     /// The network as it is now, with an echo on every interface that takes part.
     pub async fn survey(&self) -> Survey {
-        survey(&self.shared.config).await
+        survey(self.shared.interfaces.config()).await
     }
 
     /// Keeps asking the LAN for as long as the guard lives: for a listing that should be complete.

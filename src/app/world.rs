@@ -18,7 +18,7 @@ use crate::hub::world::{CloudService, HubLink, Lan, Outside, World};
 use crate::keystore::KeyBundle;
 use crate::matter::credentials::Credentials;
 use crate::matter::link::Link;
-use crate::matter::stack::{Stack, StackHealth, StackOptions};
+use crate::matter::stack::{Stack, StackOptions};
 use crate::node::{CommissionableNode, NodeId, OperationalNode};
 use crate::store::Store;
 use crate::telemetry::metrics::Metrics;
@@ -58,13 +58,6 @@ pub(super) fn open(
 impl HubLink for Link {
     async fn failed(&self) -> String {
         self.stack().failed().await
-    }
-
-    fn failure(&self) -> Option<String> {
-        match self.stack().health() {
-            StackHealth::Failed(what) => Some(what),
-            StackHealth::Running | StackHealth::Stopped => None,
-        }
     }
 
     async fn answers(&self) -> Result<(), LinkError> {

@@ -45,7 +45,6 @@ const DRAIN: usize = 2000;
 
 /// See the module.
 pub(crate) struct Actor {
-    config: NetworkConfig,
     mdns: ServiceDaemon,
     guards: [Guard; 2],
     /// `None` where the kernel does not tell of changes.
@@ -62,17 +61,16 @@ pub(crate) struct Actor {
 
 impl Actor {
     /// Starts mdns-sd in the calling thread's network namespace.
-    pub(crate) fn start(config: &NetworkConfig, shared: Arc<Shared>) -> Result<Self, mdns_sd::Error> {
+    pub(crate) fn start(shared: Arc<Shared>) -> Result<Self, mdns_sd::Error> {
         let changes = Changes::open().inspect_err(|error| {
             tracing::info!(%error, "the system does not tell of interfaces that come and go; they are looked for");
         });
         let changes = changes.ok();
         shared.interfaces.handle_told(changes.is_some());
-        let mdns = open(config, if changes.is_some() { CHECK_S } else { CHECK_BLINDLY_S })?;
+        let mdns = open(shared.interfaces.config(), check_interval(changes.as_ref(), None))?;
         let kinds = [Kind::Commissionable, Kind::Operational];
         let browses = kinds.map(|kind| Browse::new(kind, kind.service_type().to_owned())).into();
         Ok(Self {
-            config: config.clone(),
             mdns,
             guards: Default::default(),
             changes,
@@ -150,7 +148,7 @@ impl Actor {
     fn renew(&mut self, now: Instant) {
         // The answer would tell when the thread has ended; nothing waits for that.
         let _ = self.mdns.shutdown();
-        match open(&self.config, self.check_interval()) {
+        match open(self.shared.interfaces.config(), self.check_interval()) {
             Ok(mdns) => self.mdns = mdns,
             // The next round fails and tries again.
             Err(error) => tracing::warn!(%error, "mDNS cannot be started anew"),
@@ -191,11 +189,7 @@ impl Actor {
     }
 
     fn check_interval(&self) -> u32 {
-        match (&self.changes, self.checked_until) {
-            (_, Some(_)) => CHECK_AFTER_CHANGE_S,
-            (Some(_), None) => CHECK_S,
-            (None, None) => CHECK_BLINDLY_S,
-        }
+        check_interval(self.changes.as_ref(), self.checked_until)
     }
 
     fn announce_own(&self) {
@@ -395,6 +389,15 @@ impl Actor {
         for browse in self.browses.iter_mut().filter(|browse| browse.kind == kind) {
             browse.handle_settled(fullname);
         }
+    }
+}
+
+/// How often mdns-sd is to look at the interfaces, seconds.
+fn check_interval(changes: Option<&Changes>, checked_until: Option<Instant>) -> u32 {
+    match (changes, checked_until) {
+        (_, Some(_)) => CHECK_AFTER_CHANGE_S,
+        (Some(_), None) => CHECK_S,
+        (None, None) => CHECK_BLINDLY_S,
     }
 }
 

@@ -134,6 +134,10 @@ impl Known {
         Self { config, state: Mutex::default() }
     }
 
+    pub(crate) fn config(&self) -> &NetworkConfig {
+        &self.config
+    }
+
     /// From the calling thread's network namespace, listed again where that may say something new.
     pub(crate) fn get(&self, now: Instant) -> Arc<Standing> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
 use jiff::Timestamp;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -95,7 +96,7 @@ impl<W: World> Hub<W> {
     async fn ask_everybody(&self) -> Vec<Fault> {
         let still = |what: &str| Some(Fault { what: what.to_owned(), stands_still: true });
         let stack = async {
-            if let Some(why) = self.link.failure() {
+            if let Some(why) = self.link.failed().now_or_never() {
                 return still(&format!("the Matter stack, which has ended: {why}"));
             }
             match tokio::time::timeout(ANSWER, self.link.answers()).await {

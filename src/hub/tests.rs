@@ -48,10 +48,6 @@ impl HubLink for Home {
         std::future::pending().await
     }
 
-    fn failure(&self) -> Option<String> {
-        None
-    }
-
     async fn answers(&self) -> Result<(), LinkError> {
         Ok(())
     }

@@ -37,9 +37,6 @@ pub(crate) struct Outside<W: World> {
 
 /// The Matter stack, besides the sessions that it opens.
 pub(crate) trait HubLink: MatterLink {
-    /// Why it has ended by itself, where it has.
-    fn failure(&self) -> Option<String>;
-
     /// Comes back when it has ended without being asked to, with the reason.
     fn failed(&self) -> impl Future<Output = String> + Send;
     /// Comes back when the stack has taken a turn: it lives.
