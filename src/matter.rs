@@ -2,7 +2,8 @@
 //!
 //! `stack` owns the one thread on which rs-matter runs; `link` is what the rest of the hub sees (the ports of
 //! `commissioning`). `session` opens sessions (`race`, `handshake`, `heard`, `places`); `network` is the way in and out, by
-//! `socket` and `btp`, `datagram` reads what passes and `replies` holds back what must not leave; `pase` and `operational`
+//! `socket` and `btp`, `datagram` reads what passes, `replies` holds back what must not leave, and `implied` writes in what an
+//! answer leaves out; `pase` and `operational`
 //! carry their commands, `command` checks every status, `codec` reads and writes what they carry, `credentials` mints and signs,
 //! `x509` writes certificates for others, `check_in` opens what devices say that wake. Not here: finding addresses
 //! (`discovery`: rs-matter's own mDNS is not used), judging attestation, the order of commissioning.
@@ -18,6 +19,7 @@ mod datagram;
 pub(crate) mod fuzz;
 mod handshake;
 mod heard;
+mod implied;
 pub(crate) mod link;
 mod network;
 pub(crate) mod operational;

@@ -128,9 +128,68 @@ impl<R: Rng> TryRng for WatchedRand<'_, R> {
 
 impl<R: rand::CryptoRng> TryCryptoRng for WatchedRand<'_, R> {}
 
+/// For decorators of a `Crypto` named `inner`: the types that are passed on.
 macro_rules! forward_types {
     ($($name:ident),*) => { $(type $name<'a> = C::$name<'a> where Self: 'a;)* };
 }
+
+/// The same for the methods that no decorator here looks at.
+macro_rules! forward_methods {
+    () => {
+        fn weak_rand(&self) -> Result<Self::WeakRand<'_>, Error> {
+            self.inner.weak_rand()
+        }
+
+        fn hash(&self) -> Result<Self::Hash<'_>, Error> {
+            self.inner.hash()
+        }
+
+        fn hash1(&self) -> Result<Self::Hash1<'_>, Error> {
+            self.inner.hash1()
+        }
+
+        fn hmac<const LEN: usize>(&self, key: CryptoSensitiveRef<'_, LEN>) -> Result<Self::Hmac<'_>, Error> {
+            self.inner.hmac(key)
+        }
+
+        fn pub_key(&self, key: CanonPkcPublicKeyRef<'_>) -> Result<Self::PublicKey<'_>, Error> {
+            self.inner.pub_key(key)
+        }
+
+        fn secret_key(&self, key: CanonPkcSecretKeyRef<'_>) -> Result<Self::SecretKey<'_>, Error> {
+            self.inner.secret_key(key)
+        }
+
+        fn generate_secret_key(&self) -> Result<Self::SecretKey<'_>, Error> {
+            self.inner.generate_secret_key()
+        }
+
+        fn singleton_singing_secret_key(&self) -> Result<Self::SigningSecretKey<'_>, Error> {
+            self.inner.singleton_singing_secret_key()
+        }
+
+        fn ec_scalar(&self, scalar: CanonEcScalarRef<'_>) -> Result<Self::EcScalar<'_>, Error> {
+            self.inner.ec_scalar(scalar)
+        }
+
+        fn ec_scalar_mod_p(&self, uint: CanonUint320Ref<'_>) -> Result<Self::EcScalar<'_>, Error> {
+            self.inner.ec_scalar_mod_p(uint)
+        }
+
+        fn generate_ec_scalar(&self) -> Result<Self::EcScalar<'_>, Error> {
+            self.inner.generate_ec_scalar()
+        }
+
+        fn ec_point(&self, point: CanonEcPointRef<'_>) -> Result<Self::EcPoint<'_>, Error> {
+            self.inner.ec_point(point)
+        }
+
+        fn ec_generator_point(&self) -> Result<Self::EcPoint<'_>, Error> {
+            self.inner.ec_generator_point()
+        }
+    };
+}
+pub(super) use {forward_methods, forward_types};
 
 impl<C: Crypto> Crypto for WatchedCrypto<C> {
     forward_types!(WeakRand, Hash, Hash1, Hmac, PbKdf, Aead, PublicKey, SecretKey, SigningSecretKey, EcScalar, EcPoint);
@@ -157,59 +216,9 @@ impl<C: Crypto> Crypto for WatchedCrypto<C> {
         Ok(WatchedRand(self.inner.rand()?, &self.watch))
     }
 
-    fn weak_rand(&self) -> Result<Self::WeakRand<'_>, Error> {
-        self.inner.weak_rand()
-    }
-
-    fn hash(&self) -> Result<Self::Hash<'_>, Error> {
-        self.inner.hash()
-    }
-
-    fn hash1(&self) -> Result<Self::Hash1<'_>, Error> {
-        self.inner.hash1()
-    }
-
-    fn hmac<const LEN: usize>(&self, key: CryptoSensitiveRef<'_, LEN>) -> Result<Self::Hmac<'_>, Error> {
-        self.inner.hmac(key)
-    }
-
     fn aead(&self) -> Result<Self::Aead<'_>, Error> {
         self.inner.aead()
     }
 
-    fn pub_key(&self, key: CanonPkcPublicKeyRef<'_>) -> Result<Self::PublicKey<'_>, Error> {
-        self.inner.pub_key(key)
-    }
-
-    fn secret_key(&self, key: CanonPkcSecretKeyRef<'_>) -> Result<Self::SecretKey<'_>, Error> {
-        self.inner.secret_key(key)
-    }
-
-    fn generate_secret_key(&self) -> Result<Self::SecretKey<'_>, Error> {
-        self.inner.generate_secret_key()
-    }
-
-    fn singleton_singing_secret_key(&self) -> Result<Self::SigningSecretKey<'_>, Error> {
-        self.inner.singleton_singing_secret_key()
-    }
-
-    fn ec_scalar(&self, scalar: CanonEcScalarRef<'_>) -> Result<Self::EcScalar<'_>, Error> {
-        self.inner.ec_scalar(scalar)
-    }
-
-    fn ec_scalar_mod_p(&self, uint: CanonUint320Ref<'_>) -> Result<Self::EcScalar<'_>, Error> {
-        self.inner.ec_scalar_mod_p(uint)
-    }
-
-    fn generate_ec_scalar(&self) -> Result<Self::EcScalar<'_>, Error> {
-        self.inner.generate_ec_scalar()
-    }
-
-    fn ec_point(&self, point: CanonEcPointRef<'_>) -> Result<Self::EcPoint<'_>, Error> {
-        self.inner.ec_point(point)
-    }
-
-    fn ec_generator_point(&self) -> Result<Self::EcPoint<'_>, Error> {
-        self.inner.ec_generator_point()
-    }
+    forward_methods!();
 }

@@ -88,6 +88,7 @@ mod tests {
     use crate::matter::credentials::backend;
     use crate::matter::datagram::tests::unsecured;
     use crate::matter::heard::Watchers;
+    use crate::matter::implied::Questions;
     use crate::matter::socket::bind;
     use crate::matter::waker::Activity;
 
@@ -96,7 +97,14 @@ mod tests {
         let (watchers, crypto) = (Watchers::default(), backend());
         let own = bind(0).unwrap();
         let hub = SocketAddr::from(([127, 0, 0, 1], own.local_addr().unwrap().port()));
-        let socket = MatterSocket::new(own, watchers.clone(), Activity::new(), mpsc::channel(1).0, &crypto).unwrap();
+        let socket = MatterSocket::new(
+            own,
+            (watchers.clone(), Questions::default()),
+            Activity::new(),
+            mpsc::channel(1).0,
+            &crypto,
+        )
+        .unwrap();
         let bluetooth = Bluetooth::new(watchers);
         let node = UdpSocket::bind("127.0.0.1:0").unwrap();
         // Nobody opens a session with the hub; a check-in is taken out.

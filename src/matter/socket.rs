@@ -2,9 +2,9 @@
 //!
 //! It keeps the addresses canonical (IPv4 as IPv4, a scope only on link-local addresses), so that rs-matter's table of
 //! sessions compares them rightly; a failed send never ends the transport, but is told to the handshake that it belongs to;
-//! it shows what passes to `heard` and `replies`, and hands check-ins out. Not here: what they make of it.
+//! it shows what passes to `heard`, `replies` and `implied`, and hands check-ins out. Not here: what they make of it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
 use std::time::Instant;
@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 use crate::commissioning::ports::CheckInMessage;
 use crate::matter::datagram::Datagram;
 use crate::matter::heard::Watchers;
+use crate::matter::implied::Questions;
 use crate::matter::replies::Replies;
 use crate::matter::waker::Activity;
 use crate::node::{Peer, is_unicast_link_local};
@@ -72,6 +73,9 @@ pub(crate) struct MatterSocket<C> {
     dual: bool,
     watchers: Watchers,
     replies: RefCell<Replies>,
+    questions: Questions,
+    /// Who sent the last datagram.
+    last: Cell<Option<SocketAddr>>,
     activity: Activity,
     check_ins: mpsc::Sender<CheckInMessage>,
     crypto: C,
@@ -82,7 +86,7 @@ impl<C> MatterSocket<C> {
     /// The runtime does not take the socket.
     pub(crate) fn new(
         socket: UdpSocket,
-        watchers: Watchers,
+        (watchers, questions): (Watchers, Questions),
         activity: Activity,
         check_ins: mpsc::Sender<CheckInMessage>,
         crypto: C,
@@ -91,8 +95,8 @@ impl<C> MatterSocket<C> {
         // Only what comes wakes the thread: told of room to send as well, it would wake once more for every datagram that left.
         // SAFETY: the socket is open for as long as it lives, and nobody else has it.
         let socket = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?;
-        let replies = RefCell::default();
-        Ok(Self { socket, dual, watchers, replies, activity, check_ins, crypto })
+        let (replies, last) = (RefCell::default(), Cell::default());
+        Ok(Self { socket, dual, watchers, replies, questions, last, activity, check_ins, crypto })
     }
 }
 
@@ -122,6 +126,9 @@ impl<C: Crypto> MatterSocket<C> {
                 return;
             }
             self.watchers.handle_sending(datagram);
+            if datagram.unsecured.is_some() {
+                self.questions.handle_unsecured_sent(data, &self.crypto, Instant::now());
+            }
         }
         let to = if self.dual { mapped(peer) } else { peer };
         if let Err(error) = self.socket.get_ref().send_to(data, to) {
@@ -134,6 +141,9 @@ impl<C: Crypto> MatterSocket<C> {
 
     /// Comes back when a datagram is there, or an error about an earlier one.
     pub(super) async fn wait_available(&self) {
+        if self.questions.is_mended() {
+            return;
+        }
         // `peek_from` and not `readable`: only a datagram that is really there may claim the one receive buffer.
         let there = self.socket.async_io(Interest::READABLE, |socket| socket.peek_from(&mut [0; 1]));
         if let Err(error) = there.await {
@@ -143,10 +153,14 @@ impl<C: Crypto> MatterSocket<C> {
 
     /// The datagram that is there. Nothing where there is none after all, or where rs-matter must not see it.
     pub(super) fn take(&self, buffer: &mut [u8]) -> Option<(usize, Address)> {
+        if let (Some(mended), Some(peer)) = (self.questions.take_mended(), self.last.get()) {
+            return Some((copy(&mended, buffer)?, Address::Udp(peer)));
+        }
         match self.socket.get_ref().recv_from(buffer) {
             Ok((length, peer)) => {
                 self.activity.note();
                 let peer = canonical(peer);
+                self.last.set(Some(peer));
                 // What is no Matter message is left to rs-matter, which drops it.
                 if let Some(datagram) = Datagram::read(&buffer[..length], &self.crypto) {
                     if let Some(payload) = datagram.check_in() {
@@ -157,6 +171,11 @@ impl<C: Crypto> MatterSocket<C> {
                     self.replies.borrow_mut().handle_received(peer, &datagram);
                     if !self.watchers.handle_received(Peer::Udp(peer), &datagram, Instant::now()) {
                         return None;
+                    }
+                    if datagram.unsecured.is_some()
+                        && let Some(mended) = self.questions.mend_unsecured(&buffer[..length], &self.crypto)
+                    {
+                        return Some((copy(&mended, buffer)?, Address::Udp(peer)));
                     }
                 }
                 Some((length, Address::Udp(peer)))
@@ -169,6 +188,12 @@ impl<C: Crypto> MatterSocket<C> {
             }
         }
     }
+}
+
+/// Nothing where there is no room for it.
+fn copy(datagram: &[u8], buffer: &mut [u8]) -> Option<usize> {
+    buffer.get_mut(..datagram.len())?.copy_from_slice(datagram);
+    Some(datagram.len())
 }
 
 #[cfg(test)]

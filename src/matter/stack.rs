@@ -34,6 +34,7 @@ use crate::keystore::KeyBundle;
 use crate::matter::btp::Bluetooth;
 use crate::matter::credentials::{ADMIN_VENDOR_ID, Backend, backend};
 use crate::matter::heard::Watchers;
+use crate::matter::implied::{Opened, Questions};
 use crate::matter::network::Network;
 use crate::matter::places::Places;
 use crate::matter::socket::{MatterSocket, bind};
@@ -283,12 +284,13 @@ async fn thread_main(
     let matter: &'static Matter<'static> =
         Box::leak(Box::new(Matter::new(&OURSELVES, TEST_DEV_COMM, &TEST_DEV_ATT, MATTER_PORT)));
     let crypto: &'static Backend = Box::leak(Box::new(backend()));
-    let watchers = Watchers::default();
+    let (watchers, questions) = (Watchers::default(), Questions::default());
     let bluetooth = Bluetooth::new(watchers.clone());
     let activity = Activity::new();
     let ready = install(matter, crypto, bundle).map_err(|error| error.to_string()).and_then(|fabric| {
-        let socket = MatterSocket::new(socket, watchers.clone(), activity.clone(), check_ins, crypto)
-            .map_err(|error| error.to_string())?;
+        let shown = (watchers.clone(), questions.clone());
+        let socket =
+            MatterSocket::new(socket, shown, activity.clone(), check_ins, crypto).map_err(|error| error.to_string())?;
         Ok((fabric, socket))
     });
     let (fabric, socket) = match ready {
@@ -309,10 +311,11 @@ async fn thread_main(
         pins: RefCell::default(),
     });
     let network = || Network { bluetooth: &bluetooth, socket: &socket, crypto };
+    let opened = Opened::new(crypto, questions);
     let root = async {
         let responder = Responder::new_busy(matter, 0);
         tokio::select! {
-            result = matter.run(crypto, network(), network(), network()) => Err(ended("transport", result)),
+            result = matter.run(&opened, network(), network(), network()) => Err(ended("transport", result)),
             result = responder.run::<2>() => Err(ended("responder", result)),
             () = poll_jobs(context, jobs, activity.clone()) => Ok(()),
             () = shared.stop.cancelled() => Ok(()),

@@ -156,6 +156,17 @@ fn eight_lights_at_once() {
     assert_eq!((&status["nodes"]["operational"], &status["outbox"]["total"]), (&json!(8), &json!(0)), "{status:#}");
 }
 
+/// The acknowledgement comes by itself then, as the first word on a new session, and the answer says nothing about it.
+#[test]
+fn a_device_that_takes_its_time_is_no_silent_one() {
+    let Some(lab) = Lab::new(Families::Both) else { return };
+    let Some(lights) = Lights::start(&lab, &[("SERIAL", "JSSLOW"), ("SLOW", "600")]) else { return };
+    let hub = Hub::start(&lab, Options::default());
+    let node = hub.commission_and_bind(&lights.lights[0].qr);
+    assert_bound_as_recorded(&hub, &node);
+    assert_recorded_as_is(&hub, &node);
+}
+
 #[test]
 fn the_virtual_device_goes_the_same_way() {
     let Some(lab) = Lab::new(Families::Both) else { return };

@@ -3,11 +3,12 @@
 // Environment: PASSCODE, DISCRIMINATOR, PORT (each light takes the next: +i), VID, PID, NAME, SERIAL, STORAGE (directory),
 // IFACE (for mDNS), COUNT, MAXFABRICS, LOGLEVEL.
 // DISCRIMINATORS="3840,3841" and the like sets them one by one. TEXTS='{"vendorName": "…"}' sets texts of Basic Information,
-// DN the name that is announced.
+// DN the name that is announced. SLOW=milliseconds is what it takes to arm the fail-safe.
 // stdout: READY {json} for each light and ALL-READY, then LIGHT, COMMISSIONED, DECOMMISSIONED, FABRICS, DONE lines.
 // stdin: window N | removefabrics N | reset N | offline N | online N | toggle N | quit. Each is answered by DONE or FAILED.
 import { createInterface } from "node:readline";
 import { Environment, LogLevel, Logger, ServerNode, VendorId } from "@matter/main";
+import { GeneralCommissioningServer } from "@matter/main/behaviors/general-commissioning";
 import { OnOffLightDevice } from "@matter/main/devices/on-off-light";
 import { DeviceCommissioner, FabricManager } from "@matter/main/protocol";
 
@@ -26,9 +27,18 @@ const name = e.NAME ?? "light";
 const discriminators = e.DISCRIMINATORS?.split(",").map(Number);
 const lights = [];
 
+// After 200 ms it acknowledges the question first, and then its answer acknowledges nothing.
+class SlowCommissioningServer extends GeneralCommissioningServer {
+  async armFailSafe(request) {
+    await new Promise(resolve => setTimeout(resolve, number("SLOW", 0)));
+    return super.armFailSafe(request);
+  }
+}
+const root = e.SLOW ? ServerNode.RootEndpoint.with(SlowCommissioningServer) : ServerNode.RootEndpoint;
+
 async function create(i) {
   const id = count === 1 ? name : `${name}${i}`;
-  const node = await ServerNode.create({
+  const node = await ServerNode.create(root, {
     id,
     network: { port: number("PORT", 5540) + i },
     commissioning: {
