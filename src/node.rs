@@ -14,6 +14,7 @@ use crate::fabric::CatGrant;
 
 mod icd;
 mod marks;
+mod number;
 mod peer;
 #[cfg(any(test, feature = "sim"))]
 pub(crate) mod sample;
@@ -21,6 +22,7 @@ mod session;
 
 pub(crate) use icd::{CheckInCounter, Counted, IcdParameters, IcdSleep};
 pub(crate) use marks::Marks;
+pub(crate) use number::number;
 pub(crate) use peer::BluetoothAddress;
 pub use peer::{Announced, BluetoothNode, Peer};
 pub(crate) use session::SessionParameters;
@@ -39,16 +41,17 @@ impl fmt::Display for NodeId {
     }
 }
 
+/// A text is no node id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a node id is needed, decimal or hexadecimal like 0x1F")]
+pub struct NoNodeId;
+
 impl FromStr for NodeId {
-    type Err = std::num::ParseIntError;
+    type Err = NoNodeId;
 
     /// Decimal, or hexadecimal after `0x`.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
-            Some(hex) => u64::from_str_radix(hex, 16),
-            None => text.parse(),
-        }
-        .map(Self)
+        number(text).map(Self).ok_or(NoNodeId)
     }
 }
 

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use tracing::level_filters::LevelFilter;
 use tracing::{Metadata, Subscriber};
-use tracing_subscriber::filter::Targets;
+use tracing_log::AsLog as _;
+use tracing_subscriber::filter::{FilterExt as _, Targets};
 use tracing_subscriber::layer::{Context, Filter, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -84,7 +85,7 @@ pub(crate) fn init(config: &LogConfig, verbose: u8) -> Result<(), TelemetryError
     let caps = Caps::new(verbose > 0 || config.level.contains("rs_matter"));
     let limiter = Arc::clone(&caps.limiter);
     let (filter, handle) = reload::Layer::new(filter);
-    tracing_subscriber::registry().with(layer.with_filter(filter).with_filter(caps)).try_init()?;
+    tracing_subscriber::registry().with(layer.with_filter(filter.and(caps))).try_init()?;
     // There is one subscriber, and this is its filter.
     let _ = FILTER.set(Box::new(move |filter| handle.reload(filter).is_ok()));
     // Without this thread only the numbers are missing.
@@ -99,7 +100,11 @@ pub(crate) fn init(config: &LogConfig, verbose: u8) -> Result<(), TelemetryError
 pub(crate) fn reload(config: &LogConfig, verbose: u8) -> Result<(), TelemetryError> {
     let filter: Targets = directives(&config.level, verbose).parse().map_err(TelemetryError::Filter)?;
     match FILTER.get() {
-        Some(replace) if replace(filter) => Ok(()),
+        Some(replace) if replace(filter) => {
+            // The bridge was told the most that anybody prints when it was set up.
+            tracing_log::log::set_max_level(LevelFilter::current().as_log());
+            Ok(())
+        }
         _ => Err(TelemetryError::NoFilter),
     }
 }
@@ -190,6 +195,12 @@ impl Caps {
 }
 
 impl<S> Filter<S> for Caps {
+    /// It has no say in this. Without a word every record of every library would be made and shown to it, which is much of what an
+    /// idle hub computes.
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        Some(LevelFilter::TRACE)
+    }
+
     fn enabled(&self, metadata: &Metadata<'_>, _: &Context<'_, S>) -> bool {
         // A bridged `log` record has the target `log` here and its own in `event_enabled`.
         Self::allows(metadata.target(), *metadata.level())
@@ -301,6 +312,17 @@ mod tests {
         let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
         assert_eq!(text.matches("a hostile packet").count(), 3);
         assert_eq!(text.matches("our own").count(), 1000);
+    }
+
+    #[test]
+    fn what_nobody_prints_is_not_made() {
+        let filter: Targets = "warn,matterbind::store=info".parse().unwrap();
+        let (filter, handle) = reload::Layer::new(filter);
+        let layer = tracing_subscriber::fmt::layer().with_writer(io::sink).with_filter(filter.and(Caps::new(false)));
+        let subscriber = tracing_subscriber::registry().with(layer);
+        assert_eq!(subscriber.max_level_hint(), Some(LevelFilter::INFO));
+        handle.reload("debug".parse::<Targets>().unwrap()).unwrap();
+        assert_eq!(subscriber.max_level_hint(), Some(LevelFilter::DEBUG));
     }
 
     #[test]

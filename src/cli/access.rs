@@ -6,6 +6,7 @@ use super::output::{self, or_dash};
 use super::{Global, block_on};
 use crate::admin::wire::{AccessAction, AccessReport, AccessView, NodeRef};
 use crate::fabric::{Cat, CatGrant, Privilege};
+use crate::node::number;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -177,25 +178,19 @@ fn grants(grants: &[CatGrant]) -> String {
     each.collect::<Vec<_>>().join(", ")
 }
 
-/// A number, decimal or hexadecimal, with underscores.
-fn number(text: &str) -> Result<u32, String> {
-    let digits = text.replace('_', "");
-    let parsed = match digits.strip_prefix("0x").or_else(|| digits.strip_prefix("0X")) {
-        Some(hex) => u32::from_str_radix(hex, 16),
-        None => digits.parse(),
-    };
-    parsed.map_err(|_| format!("{text:?} is no CASE Authenticated Tag, for instance 0x0002_0001"))
+fn cat_value(text: &str) -> Result<u32, String> {
+    number(text).ok_or_else(|| format!("{text:?} is no CASE Authenticated Tag, for instance 0x0002_0001"))
 }
 
 pub(super) fn identifier(text: &str) -> Result<u16, String> {
-    let value = number(text)?;
+    let value = cat_value(text)?;
     let identifier = if value > 0xFFFF { value >> 16 } else { value };
     u16::try_from(identifier).map_err(|error| error.to_string())
 }
 
 fn grant(text: &str) -> Result<CatGrant, String> {
     let (cat, privilege) = text.split_once('=').ok_or("a grant is CAT=PRIVILEGE, for instance 0x0002_0001=Operate")?;
-    let cat = Cat::new(number(cat)?).map_err(|error| error.to_string())?;
+    let cat = Cat::new(cat_value(cat)?).map_err(|error| error.to_string())?;
     let all = [Privilege::View, Privilege::Operate, Privilege::Administer];
     let privilege = all.into_iter().find(|known| known.as_str().eq_ignore_ascii_case(privilege));
     let privilege = privilege.ok_or("a privilege is View, Operate or Administer")?;

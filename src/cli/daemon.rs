@@ -17,8 +17,9 @@ use crate::store::{FabricMismatch, OpenError};
 use crate::systemd;
 use crate::telemetry;
 
-/// The admin API and the outbox wait far more than they compute; the Matter stack and the store have their own threads.
-const WORKERS: usize = 2;
+/// The admin API and the outbox wait far more than they compute; the Matter stack and the store have their own threads. A second
+/// worker would be woken by the first for nothing, at each turn of an idle hub.
+const WORKERS: usize = 1;
 
 const ORDER: &str = "\
 Order: defaults < file < MATTERBIND_* environment < flags.

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::time::Duration;
 
 use crate::admin::wire::AcceptedTerms;
+use crate::node::number;
 
 /// The port of Matter (Matter Core 4.3.1).
 const MATTER_PORT: u16 = 5540;
@@ -13,11 +14,7 @@ const MATTER_PORT: u16 = 5540;
 /// # Errors
 /// No number, or too large.
 pub(crate) fn u16_any_base(text: &str) -> Result<u16, String> {
-    let parsed = match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
-        Some(hex) => u16::from_str_radix(hex, 16),
-        None => text.parse(),
-    };
-    parsed.map_err(|_| "a number from 0 to 65535 is needed, decimal or hexadecimal like 0xFFF1".to_owned())
+    number(text).ok_or_else(|| "a number from 0 to 65535 is needed, decimal or hexadecimal like 0xFFF1".to_owned())
 }
 
 /// `VERSION:BITS`, both decimal or hexadecimal.

@@ -3,6 +3,7 @@
 use std::str::FromStr;
 
 use crate::commissioning::ports::AttributePath;
+use crate::node;
 
 /// The largest endpoint that a path may name: 65535 is the wildcard (Matter Core 7.18.2.17).
 const MAX_ENDPOINT: u16 = 0xFFFE;
@@ -35,8 +36,8 @@ impl FromStr for AttributePath {
             return Err(AttributePathError::Parts { parts: parts.len() });
         };
         let wrong = |part: &str, what| AttributePathError::Number { part: part.to_owned(), what };
-        let endpoint_number = number(endpoint)
-            .and_then(|value| u16::try_from(value).ok())
+        let number = |part: &str| node::number::<u32>(part.trim());
+        let endpoint_number = node::number::<u16>(endpoint.trim())
             .filter(|value| *value <= MAX_ENDPOINT)
             .ok_or_else(|| wrong(endpoint, "endpoint (0 to 65534)"))?;
         Ok(Self {
@@ -44,14 +45,6 @@ impl FromStr for AttributePath {
             cluster: number(cluster).ok_or_else(|| wrong(cluster, "cluster id"))?,
             attribute: number(attribute).ok_or_else(|| wrong(attribute, "attribute id"))?,
         })
-    }
-}
-
-fn number(text: &str) -> Option<u32> {
-    let text = text.trim();
-    match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
-        Some(hex) => u32::from_str_radix(hex, 16).ok(),
-        None => text.parse().ok(),
     }
 }
 

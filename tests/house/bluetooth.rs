@@ -449,6 +449,8 @@ fn an_unboxing_in_which_the_hub_was_killed_after_the_join_goes_on_where_it_was()
         eprintln!("killed at {point}: bound {} ms after the next start", took.as_millis());
         assert!(took < Duration::from_secs(30), "{point}: its fail-safe is far from its end: {took:?}");
         assert!(!air.is_scanned(), "{point}: it is met on its network");
+        let joins = fs::read_to_string(devices[index].1.path().join("joins")).unwrap();
+        assert_eq!(joins, "Home\n", "{point}: it is sent to its network once");
         let synced = rig.hub.synced("match");
         assert_eq!((&synced["in_sync"], rig.hub.nodes().len()), (&json!(true), index + 1));
         // Who gives the command again is told that it is ours.

@@ -11,6 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::{DeviceEvidence, LongIdleOptions, RadioOptions, ReadyInfo, VirtualDeviceOptions, run};
+use crate::node;
 use crate::onboarding::{MAX_DISCRIMINATOR, check_passcode};
 use crate::secret::{Passcode, WifiPassword};
 
@@ -95,13 +96,8 @@ pub(crate) struct VirtualDeviceArgs {
 }
 
 /// Decimal or `0x` hexadecimal.
-fn number<T: TryFrom<u32>>(typed: &str) -> Result<T, String> {
-    let parsed = match typed.strip_prefix("0x").or_else(|| typed.strip_prefix("0X")) {
-        Some(hex) => u32::from_str_radix(hex, 16),
-        None => typed.parse(),
-    };
-    let value = parsed.map_err(|_| "not a decimal or 0x number".to_owned())?;
-    T::try_from(value).map_err(|_| "too large".to_owned())
+fn number<T: TryFrom<u64>>(typed: &str) -> Result<T, String> {
+    node::number(typed).ok_or_else(|| "not a decimal or 0x number, or too large".to_owned())
 }
 
 fn passcode(typed: &str) -> Result<Passcode, String> {

@@ -2,7 +2,10 @@
 //! BTP and the cluster are rs-matter's; here are the air, and the network that is there or not. Not here: the light (`light`).
 
 use std::cell::{Cell, RefCell};
+use std::fs::OpenOptions;
 use std::future::pending;
+use std::io::{self, Write as _};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -57,6 +60,9 @@ const SEGMENTS: usize = 8;
 const CHANNEL: u16 = 6;
 const BSSID: [u8; 6] = [2, 0, 0, 0, 0, 1];
 
+/// In its storage: a line for each ConnectNetwork that it was sent.
+const JOINS: &str = "joins";
+
 const NODE: Node<'static> = Node {
     endpoints: &[
         root_endpoint!(wifi),
@@ -85,6 +91,8 @@ struct Wifi {
     changed: Notify,
     /// Bluetooth shall be dropped.
     drop_link: Notify,
+    /// See [`JOINS`].
+    joins: PathBuf,
 }
 
 /// Clones are the same.
@@ -108,6 +116,11 @@ impl AirWifi {
                 Ok(())
             }
         }
+    }
+
+    fn note_join(&self, ssid: &str) -> io::Result<()> {
+        let mut joins = OpenOptions::new().create(true).append(true).open(&self.0.joins)?;
+        joins.write_all(format!("{ssid}\n").as_bytes())
     }
 
     fn set_joined(&self, joined: bool) {
@@ -154,6 +167,11 @@ impl NetCtl for AirWifi {
     }
 
     async fn connect(&self, creds: &WirelessCreds<'_>) -> Result<(), NetCtlError> {
+        let ssid = String::from_utf8_lossy(creds.id()?).into_owned();
+        self.note_join(&ssid).map_err(|error| {
+            tracing::error!(%error, "a join could not be noted");
+            NetCtlError::OtherConnectionFailure
+        })?;
         let joined = self.join(creds).await;
         self.0.state.borrow_mut().update(creds.id().ok(), joined)
     }
@@ -219,6 +237,7 @@ pub(super) async fn run(
         joined: Cell::new(false),
         changed: Notify::new(),
         drop_link: Notify::new(),
+        joins: options.storage.join(JOINS),
     }));
     let buffers = Box::new(<MatterBuffers>::new());
     let state = Box::new(<WirelessInteractionModelState<WifiNetworks<NETWORKS>>>::new(WifiNetworks::new()));
