@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 
 use tracing::level_filters::LevelFilter;
 use tracing::{Metadata, Subscriber};
-use tracing_log::AsLog as _;
 use tracing_subscriber::filter::{FilterExt as _, Targets};
 use tracing_subscriber::layer::{Context, Filter, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
@@ -101,8 +100,10 @@ pub(crate) fn reload(config: &LogConfig, verbose: u8) -> Result<(), TelemetryErr
     let filter: Targets = directives(&config.level, verbose).parse().map_err(TelemetryError::Filter)?;
     match FILTER.get() {
         Some(replace) if replace(filter) => {
-            // The bridge was told the most that anybody prints when it was set up.
-            tracing_log::log::set_max_level(LevelFilter::current().as_log());
+            // The bridge was told the most that anybody prints when it was set up. Both crates name their levels alike.
+            if let Ok(most) = LevelFilter::current().to_string().parse() {
+                tracing::log::set_max_level(most);
+            }
             Ok(())
         }
         _ => Err(TelemetryError::NoFilter),
