@@ -274,11 +274,15 @@ fn a_light_that_dies_in_the_middle_of_a_step() {
 #[test]
 fn a_hub_that_dies_in_the_middle_of_an_attempt() {
     let Some(lab) = Lab::new(Families::Both) else { return };
-    let Some(lights) = Lights::start(&lab, &[("SERIAL", "JSPOWER"), ("COUNT", "3")]) else { return };
+    let Some(lights) = Lights::start(&lab, &[("SERIAL", "JSPOWER"), ("COUNT", "5")]) else { return };
     let commissioning = "discover_timeout = \"20s\"\nfail_safe = \"12s\"".to_owned();
+    let resumed = |hub: &Hub<'_>| hub.cli(["logs", "--json"]).stdout.matches("\"attempt-resumed\"").count();
     let mut hub = Hub::new(&lab, Options { commissioning, ..Options::default() });
     hub.start_cloud();
-    for (light, point) in lights.lights.iter().zip(["arm.after", "add-root.after", "add-noc.after"]) {
+    // What is on our fabric is gone on with, where the device's fail-safe lasts; the others begin anew.
+    let points =
+        [("arm.after", 0), ("add-root.after", 0), ("add-noc.after", 1), ("case.opened", 2), ("acl.read-back", 3)];
+    for (light, (point, resumed_until_now)) in lights.lights.iter().zip(points) {
         hub.environment = vec![("MATTERBIND_FAILPOINT".to_owned(), point.to_owned())];
         hub.start_daemon();
         let (exit, answer) = hub.commission(&light.qr, &[]);
@@ -288,10 +292,11 @@ fn a_hub_that_dies_in_the_middle_of_an_attempt() {
         hub.start_daemon();
         let (exit, answer) = hub.commission(&light.qr, &[]);
         assert_eq!(exit, 0, "{point}: {answer:#}\n{}", hub.daemon_log());
+        assert_eq!(resumed(&hub), resumed_until_now, "{point}\n{}", hub.daemon_log());
         hub.kill_daemon();
     }
     hub.start_daemon();
-    assert_eq!(hub.nodes().len(), 3);
+    assert_eq!(hub.nodes().len(), 5);
     hub.synced("match");
 }
 
