@@ -28,8 +28,6 @@ use crate::matter::challenge::{forward_methods, forward_types};
 
 /// MRP repeats a question for less than this, also to a peer that seldom listens.
 const REPEATED_FOR: Duration = Duration::from_secs(120);
-/// A protocol header with everything in it (Matter Core 4.4.3).
-const PROTOCOL_HEADER: usize = 12;
 
 /// Our questions that nobody has acknowledged yet. Clones share them.
 #[derive(Clone, Default)]
@@ -70,17 +68,17 @@ impl Questions {
 
     /// An unsecured datagram leaves.
     pub(crate) fn handle_unsecured_sent(&self, bytes: &[u8], crypto: impl Crypto, now: Instant) {
-        if let Some((header, _)) = read(bytes, crypto) {
+        if let Some(header) = read(bytes, crypto) {
             self.handle_sent(&header, now);
         }
     }
 
     /// An unsecured datagram has come: what it should have been, where it should have acknowledged something.
     pub(crate) fn mend_unsecured(&self, bytes: &[u8], crypto: impl Crypto) -> Option<Vec<u8>> {
-        let (header, payload) = read(bytes, crypto)?;
+        let header = read(bytes, crypto)?;
         let asked = self.handle_received(&header)?;
-        let plain = bytes.len() - payload.len() - protocol_header(&header)?.len();
-        Some([bytes.get(..plain)?, &acknowledging(header, asked)?, &payload].concat())
+        let (plain, rest) = bytes.split_at_checked(write(|buffer| header.plain.encode(buffer))?.len())?;
+        Some([plain, &acknowledging(header, asked, rest)?].concat())
     }
 
     /// Whether the socket has an answer to hand out.
@@ -94,27 +92,34 @@ impl Questions {
     }
 }
 
-/// Both headers and the payload of a datagram that is unsecured or opened.
-fn read(bytes: &[u8], crypto: impl Crypto) -> Option<(PacketHdr, Vec<u8>)> {
-    let mut copy = bytes.to_vec();
-    let mut buffer = ParseBuf::new(&mut copy);
+/// Both headers of a datagram that is unsecured or opened. Nothing of its payload is copied, which may be a secret.
+fn read(bytes: &[u8], crypto: impl Crypto) -> Option<PacketHdr> {
+    let mut headers = bytes.get(..PacketHdr::HDR_RESERVE).unwrap_or(bytes).to_vec();
+    let mut buffer = ParseBuf::new(&mut headers);
     let mut header = PacketHdr::new();
     header.decode_plain_hdr(&mut buffer).ok()?;
     // There is no key, and so nothing is computed.
     header.decode_remaining(crypto, None, 0, &mut buffer).ok()?;
-    Some((header, buffer.as_slice().to_vec()))
+    Some(header)
 }
 
-fn protocol_header(header: &PacketHdr) -> Option<Vec<u8>> {
-    let mut bytes = [0; PROTOCOL_HEADER];
-    let mut buffer = WriteBuf::new(&mut bytes);
-    header.proto.encode(&mut buffer).ok()?;
-    Some(buffer.as_slice().to_vec())
+/// The same of one that comes in its two parts.
+fn read_opened(plain: &[u8], rest: &[u8], crypto: impl Crypto) -> Option<PacketHdr> {
+    read(&[plain, rest.get(..PacketHdr::HDR_RESERVE).unwrap_or(rest)].concat(), crypto)
 }
 
-fn acknowledging(mut header: PacketHdr, counter: u32) -> Option<Vec<u8>> {
+/// `rest` of this message, from its protocol header on, with an acknowledgement in it.
+fn acknowledging(mut header: PacketHdr, counter: u32, rest: &[u8]) -> Option<Vec<u8>> {
+    let payload = rest.get(write(|buffer| header.proto.encode(buffer))?.len()..)?;
     header.proto.set_ack(Some(counter));
-    protocol_header(&header)
+    Some([&write(|buffer| header.proto.encode(buffer))?, payload].concat())
+}
+
+fn write(encode: impl FnOnce(&mut WriteBuf<'_>) -> Result<(), Error>) -> Option<Vec<u8>> {
+    let mut bytes = [0; PacketHdr::HDR_RESERVE];
+    let mut buffer = WriteBuf::new(&mut bytes);
+    encode(&mut buffer).ok()?;
+    Some(buffer.as_slice().to_vec())
 }
 
 /// See the module.
@@ -146,8 +151,7 @@ impl<C: Crypto> Aead<AEAD_CANON_KEY_LEN, AEAD_NONCE_LEN> for OpenedAead<'_, C> {
         data: &'a mut [u8],
         length: usize,
     ) -> Result<&'a [u8], Error> {
-        let message = data.get(..length).and_then(|rest| read(&[plain, rest].concat(), &self.opened.inner));
-        if let Some((header, _)) = message {
+        if let Some(header) = data.get(..length).and_then(|rest| read_opened(plain, rest, &self.opened.inner)) {
             self.opened.questions.handle_sent(&header, Instant::now());
         }
         self.inner.encrypt_in_place(key, nonce, plain, data, length)
@@ -162,11 +166,11 @@ impl<C: Crypto> Aead<AEAD_CANON_KEY_LEN, AEAD_NONCE_LEN> for OpenedAead<'_, C> {
     ) -> Result<&'a [u8], Error> {
         let Opened { questions, inner } = self.opened;
         let rest = self.inner.decrypt_in_place(key, nonce, plain, data)?;
-        let Some((header, payload)) = read(&[plain, rest].concat(), inner) else { return Ok(rest) };
+        let Some(header) = read_opened(plain, rest, inner) else { return Ok(rest) };
         let Some(asked) = questions.handle_received(&header) else { return Ok(rest) };
-        let mended = [acknowledging(header, asked).ok_or(ErrorCode::Invalid)?, payload].concat();
-        let length = mended.len();
-        let mut sealed = [mended, vec![0; AEAD_TAG_LEN]].concat();
+        let mut sealed = acknowledging(header, asked, rest).ok_or(ErrorCode::Invalid)?;
+        let length = sealed.len();
+        sealed.resize(length + AEAD_TAG_LEN, 0);
         self.inner.encrypt_in_place(key, nonce, plain, &mut sealed, length)?;
         questions.0.borrow_mut().mended.push_back([plain, &sealed].concat());
         // rs-matter drops what does not open, and remembers nothing of it.
