@@ -99,7 +99,7 @@ pub(crate) async fn run(config: Config, stop: CancellationToken, hurry: Cancella
             return Err(error.context(StartFailed));
         }
     };
-    recovery::begin(&hub).await;
+    recovery::sort_interrupted(&hub).await;
     let serving = tokio::spawn(server.serve(Arc::clone(&hub), Arc::clone(&hub.metrics), stop.clone()));
     hub.spawn_followers(&tasks, began);
     let ended = tokio::select! {

@@ -73,7 +73,7 @@ async fn listen<W: World>(hub: &Arc<Hub<W>>, errands: UnboundedSender<Errand>) {
 
 async fn settle_strangers<W: World>(hub: &Arc<Hub<W>>, mut work: UnboundedReceiver<Errand>) {
     // Here and not beside this: a removal that is resumed twice at once asks a device that has just forgotten us.
-    tokio::join!(recovery::settle_all(hub), removal::resume_removals(Arc::clone(hub)));
+    tokio::join!(recovery::ask_devices(hub), removal::resume_removals(Arc::clone(hub)));
     let mut ask_again = tokio::time::interval(ASK_AGAIN);
     ask_again.tick().await;
     let mut told_again = tokio::time::interval(TOLD_AGAIN);
@@ -86,12 +86,12 @@ async fn settle_strangers<W: World>(hub: &Arc<Hub<W>>, mut work: UnboundedReceiv
                 removal::resume_told(hub).await;
             }
             _ = ask_again.tick() => {
-                recovery::settle_all(hub).await;
+                recovery::ask_devices(hub).await;
                 removal::resume_told(hub).await;
             }
             job = work.recv() => match job {
                 Some(Errand::Stranger(node)) => {
-                    recovery::settle_all(hub).await;
+                    recovery::ask_devices(hub).await;
                     finish_leftover(hub, node).await;
                     hub.stranger_seen(node).await;
                 }

@@ -29,7 +29,7 @@ use crate::node::{CommissionableNode, NodeRecord, NodeState};
 const SAY_IT_TWICE: Duration = Duration::from_secs(2);
 
 /// At start, before any attempt can run: who rolls back by himself, and whom an attempt waits for.
-pub(crate) async fn begin<W: World>(hub: &Hub<W>) {
+pub(crate) async fn sort_interrupted<W: World>(hub: &Hub<W>) {
     let Ok(open) = hub.store.provisional_nodes().await else { return };
     for provisional in open {
         match &provisional.stage {
@@ -40,10 +40,10 @@ pub(crate) async fn begin<W: World>(hub: &Hub<W>) {
 }
 
 /// Asks the devices of all attempts that are open and not under way.
-pub(super) async fn settle_all<W: World>(hub: &Hub<W>) {
+pub(super) async fn ask_devices<W: World>(hub: &Hub<W>) {
     let Ok(open) = hub.store.provisional_nodes().await else { return };
     let open = open.into_iter().filter(|provisional| is_left_alone(hub, provisional));
-    join_all(open.map(|provisional| settle(hub, provisional))).await;
+    join_all(open.map(|provisional| ask_where_it_is(hub, provisional))).await;
 }
 
 /// A device that waits for a commissioner may be one that was rolled back after its attempt was interrupted.
@@ -51,7 +51,7 @@ pub(super) async fn commissionable_seen<W: World>(hub: &Arc<Hub<W>>, node: &Comm
     let Ok(open) = hub.store.provisional_nodes().await else { return };
     for provisional in open {
         if is_left_alone(hub, &provisional) && looks_like(node, &provisional.record) {
-            ask(hub, provisional, &node.sockets()).await;
+            ask_device(hub, provisional, &node.sockets()).await;
         }
     }
 }
@@ -65,9 +65,9 @@ fn is_left_alone<W: World>(hub: &Hub<W>, provisional: &ProvisionalNode) -> bool 
 }
 
 /// Where the device is: announced on our fabric, or waiting for a commissioner at the address that it had.
-async fn settle<W: World>(hub: &Hub<W>, provisional: ProvisionalNode) {
+async fn ask_where_it_is<W: World>(hub: &Hub<W>, provisional: ProvisionalNode) {
     let waiting = waiting(hub, &provisional);
-    ask(hub, provisional, &waiting).await;
+    ask_device(hub, provisional, &waiting).await;
 }
 
 /// Where one that looks like the device waits for a commissioner.
@@ -78,7 +78,7 @@ fn waiting<W: World>(hub: &Hub<W>, provisional: &ProvisionalNode) -> Vec<SocketA
 
 /// Asks the device: it is on our fabric (then it is completed and recorded), or it is not (then it was rolled back).
 /// `waiting` is where one that looks like it waits for a commissioner.
-async fn ask<W: World>(hub: &Hub<W>, provisional: ProvisionalNode, waiting: &[SocketAddr]) {
+async fn ask_device<W: World>(hub: &Hub<W>, provisional: ProvisionalNode, waiting: &[SocketAddr]) {
     let node = provisional.record.node_id;
     let refused = match hub.reach.open_among(&provisional.record, waiting, OPEN).await {
         Ok(session) => {
@@ -91,11 +91,11 @@ async fn ask<W: World>(hub: &Hub<W>, provisional: ProvisionalNode, waiting: &[So
             return;
         }
     };
-    settle_refusal(hub, &provisional, waiting, refused).await;
+    weigh_refusal(hub, &provisional, waiting, refused).await;
 }
 
 /// The device at `refused` does not know our fabric: where it proves that it was rolled back, the attempt is closed.
-async fn settle_refusal<W: World>(
+async fn weigh_refusal<W: World>(
     hub: &Hub<W>,
     provisional: &ProvisionalNode,
     waiting: &[SocketAddr],

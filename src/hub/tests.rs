@@ -184,7 +184,7 @@ impl Rig {
         };
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let hub = app::build::<Fakes>(config, inside, outside, &tasks, &stop).unwrap();
-        recovery::begin(&hub).await;
+        recovery::sort_interrupted(&hub).await;
         Self { hub, home, account, tasks, state }
     }
 

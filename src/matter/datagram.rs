@@ -44,7 +44,7 @@ pub(crate) enum Message {
     /// A standalone acknowledgement (4.12.5).
     Acknowledgement,
     /// A StatusReport of the secure channel (4.11.1, appendix D).
-    Status(Status),
+    Status(ChannelStatus),
     /// PBKDFParamRequest or Sigma1, with the id that its sender gave to the session to be, where it can be read.
     Opening {
         session: Option<u16>,
@@ -56,7 +56,7 @@ pub(crate) enum Message {
 
 /// GeneralCode and ProtocolCode of a StatusReport.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Status {
+pub(crate) struct ChannelStatus {
     /// Whether GeneralCode is SUCCESS.
     pub success: bool,
     /// GeneralCode BUSY, or the secure channel's own code BUSY.
@@ -106,7 +106,7 @@ impl Datagram {
     }
 
     /// The StatusReport that it is.
-    pub(crate) fn status(&self) -> Option<Status> {
+    pub(crate) fn status(&self) -> Option<ChannelStatus> {
         match self.unsecured.as_ref()?.message {
             Message::Status(status) => Some(status),
             Message::Acknowledgement | Message::Opening { .. } | Message::CheckIn(_) | Message::Other => None,
@@ -139,10 +139,10 @@ fn message(header: &PacketHdr, payload: &[u8]) -> Message {
     }
 }
 
-fn status(payload: &[u8]) -> Option<Status> {
+fn status(payload: &[u8]) -> Option<ChannelStatus> {
     let mut payload = ReadBuf::new(payload);
     let report = StatusReport::read(&mut payload).ok()?;
-    Some(Status {
+    Some(ChannelStatus {
         success: report.general_code == GeneralCode::Success,
         busy: report.general_code == GeneralCode::Busy || report.proto_code == 4,
         code: report.proto_code,
@@ -178,11 +178,11 @@ pub(super) mod tests {
     fn a_status_report_is_understood() {
         let bytes = unsecured(0x40, true, 9, Some(77), &[1, 0, 0, 0, 0, 0, 2, 0]);
         let seen = read(&bytes).unwrap();
-        assert_eq!(seen.status(), Some(Status { success: false, busy: false, code: 2 }));
+        assert_eq!(seen.status(), Some(ChannelStatus { success: false, busy: false, code: 2 }));
         assert_eq!((seen.counter, seen.destination, seen.source), (9, Some(77), None));
         assert!(seen.unsecured.is_some_and(|unsecured| unsecured.reliable));
         let busy = read(&unsecured(0x40, false, 9, None, &[8, 0, 0, 0, 0, 0, 4, 0])).unwrap();
-        assert_eq!(busy.status(), Some(Status { success: false, busy: true, code: 4 }));
+        assert_eq!(busy.status(), Some(ChannelStatus { success: false, busy: true, code: 4 }));
         for length in 0..bytes.len() {
             assert_eq!(read(&bytes[..length]).and_then(|seen| seen.status()), None, "cut to {length}");
         }

@@ -24,7 +24,7 @@ use crate::commissioning::ports::{LinkError, NoAnswer};
 use crate::matter::btp::address_of;
 use crate::matter::challenge::{PaseProgress, WatchedCrypto};
 use crate::matter::command::link_error;
-use crate::matter::datagram::Status;
+use crate::matter::datagram::ChannelStatus;
 use crate::matter::heard::{Heard, Watched};
 use crate::matter::places::{Place, Turn};
 use crate::matter::stack::Context;
@@ -276,13 +276,14 @@ fn unresponsive(heard: &Heard) -> Failure {
 
 fn pase_failed(error: &Error, progress: PaseProgress, heard: &Heard, peer: Peer) -> Failure {
     match (heard.refusal, progress) {
-        (Some(Status { busy: true, .. }), _) => Failure::Busy,
+        (Some(ChannelStatus { busy: true, .. }), _) => Failure::Busy,
         // cB is not what our passcode gives, or the device says the same of our cA.
         (_, PaseProgress::Confirming) if error.code() == ErrorCode::Invalid => Failure::Final(LinkError::WrongPasscode),
         (Some(_), PaseProgress::Asked) => Failure::WindowClosed,
-        (Some(Status { code, .. }), PaseProgress::Parameters | PaseProgress::Confirming | PaseProgress::Proved) => {
-            Failure::Refused { code }
-        }
+        (
+            Some(ChannelStatus { code, .. }),
+            PaseProgress::Parameters | PaseProgress::Confirming | PaseProgress::Proved,
+        ) => Failure::Refused { code },
         (None, _) if broke_off(error) => unresponsive(heard),
         (None, _) => Failure::Final(link_error(error, peer)),
     }
@@ -296,9 +297,9 @@ fn broke_off(error: &Error) -> bool {
 
 fn case_failed(error: &Error, heard: &Heard, peer: Peer) -> Failure {
     match (heard.refusal, error.code()) {
-        (Some(Status { busy: true, .. }), _) => Failure::Busy,
-        (Some(Status { code: NO_SHARED_TRUST_ROOTS, .. }), _) => Failure::NoRoots,
-        (Some(Status { code, .. }), _) => Failure::Refused { code },
+        (Some(ChannelStatus { busy: true, .. }), _) => Failure::Busy,
+        (Some(ChannelStatus { code: NO_SHARED_TRUST_ROOTS, .. }), _) => Failure::NoRoots,
+        (Some(ChannelStatus { code, .. }), _) => Failure::Refused { code },
         (None, _) if broke_off(error) => unresponsive(heard),
         // What answers has no certificate of our fabric for this node: it is not the node we look for.
         (
@@ -323,7 +324,7 @@ mod tests {
         let (invalid, timeout) = (Error::from(ErrorCode::Invalid), Error::from(ErrorCode::TxTimeout));
         let said = |busy, code| Heard {
             last: Some(Instant::now()),
-            refusal: Some(Status { success: false, busy, code }),
+            refusal: Some(ChannelStatus { success: false, busy, code }),
             ..Heard::default()
         };
         let acknowledged = Heard { last: Some(Instant::now()), ..Heard::default() };

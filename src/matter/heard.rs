@@ -16,7 +16,7 @@ use std::rc::Rc;
 use std::task::Waker;
 use std::time::Instant;
 
-use crate::matter::datagram::{Datagram, Message, Status};
+use crate::matter::datagram::{ChannelStatus, Datagram, Message};
 use crate::node::Peer;
 
 /// So many acknowledgements are kept back before a peer has said anything else.
@@ -28,7 +28,7 @@ pub(crate) struct Heard {
     /// When its last datagram came.
     pub last: Option<Instant>,
     /// The last unsecured StatusReport that was no success.
-    pub refusal: Option<Status>,
+    pub refusal: Option<ChannelStatus>,
     /// Why the hub has no way to it.
     pub no_route: Option<String>,
     /// Our id of the session that is being made.

@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use crate::matter::datagram::{Datagram, Status};
+use crate::matter::datagram::{ChannelStatus, Datagram};
 
 /// ProtocolCodes of the secure channel (Matter Core 4.11.1.2).
 const CLOSE_SESSION: u16 = 3;
@@ -47,8 +47,8 @@ impl Replies {
         });
         match datagram.status() {
             // Only a secured session can be closed; this one would tell a stranger's exchange to end.
-            Some(Status { success: true, code: CLOSE_SESSION, .. }) => false,
-            Some(Status { code: SESSION_NOT_FOUND, .. }) => cause.is_none() && self.may_tell(peer, now),
+            Some(ChannelStatus { success: true, code: CLOSE_SESSION, .. }) => false,
+            Some(ChannelStatus { code: SESSION_NOT_FOUND, .. }) => cause.is_none() && self.may_tell(peer, now),
             Some(_) => true,
             None if datagram.is_acknowledgement() => match cause {
                 Some((counter, reliable)) => reliable || unsecured.acknowledges != Some(counter),

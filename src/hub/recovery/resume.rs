@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use uuid::Uuid;
 
-use super::{abandon, about, recover, settle_refusal, waiting};
+use super::{abandon, about, recover, waiting, weigh_refusal};
 use crate::commissioning::attempt::Attempt;
 use crate::commissioning::driver::{Commissioned, Progress, Resumption};
 use crate::commissioning::ports::{LinkError, NodeStore, ProvisionalNode, Stage, Unfinished};
@@ -91,12 +91,12 @@ pub(in crate::hub) async fn follow<W: World>(hub: Arc<Hub<W>>) {
     let expected = std::mem::take(&mut *locked(&hub.interrupted.expected));
     tokio::select! {
         () = hub.stop.cancelled() => {}
-        _ = join_all(expected.into_iter().map(|left| settle(&hub, left))) => {}
+        _ = join_all(expected.into_iter().map(|left| go_on(&hub, left))) => {}
     }
 }
 
 /// Until the attempt is at its end, or closed.
-async fn settle<W: World>(hub: &Hub<W>, left: ToResume) {
+async fn go_on<W: World>(hub: &Hub<W>, left: ToResume) {
     let ToResume { attempt, until, resuming } = left;
     let mut resuming = Some(resuming);
     loop {
@@ -139,7 +139,7 @@ async fn meet<W: World>(hub: &Hub<W>, row: &ProvisionalNode, resuming: &mut Opti
         Ok(session) => return Some(session),
         Err(LinkError::NoSharedTrustRoots { peer }) => {
             *resuming = None;
-            settle_refusal(hub, row, &waiting, peer).await;
+            weigh_refusal(hub, row, &waiting, peer).await;
         }
         Err(error) => {
             let node = row.record.node_id;
