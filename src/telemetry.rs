@@ -196,8 +196,7 @@ impl Caps {
 }
 
 impl<S> Filter<S> for Caps {
-    /// It has no say in this. Without a word every record of every library would be made and shown to it, which is much of what an
-    /// idle hub computes.
+    /// It has no say in this, and must say so: without a hint every record of every library is made and shown to it.
     fn max_level_hint(&self) -> Option<LevelFilter> {
         Some(LevelFilter::TRACE)
     }

@@ -7,8 +7,8 @@
 //! It also keeps the first acknowledgements of a peer from rs-matter. There, the first counter that is received marks the 16
 //! before it as seen (`RxCtrState::new`); where a peer's first answer is lost and its acknowledgement arrives before the
 //! repetition, that repetition is taken for a duplicate, acknowledged, and never processed. The repetition acknowledges as
-//! well, so nothing is lost by waiting for it. But two are all that is kept back: a slow device's acknowledgements are what
-//! keeps a handshake alive.
+//! well, or is made to (`implied`), so nothing is lost by waiting for it. But two are all that is kept back: a slow device's
+//! acknowledgements are what keeps a handshake alive.
 
 use std::cell::RefCell;
 use std::collections::HashMap;

@@ -99,7 +99,8 @@ mod tests {
         let hub = SocketAddr::from(([127, 0, 0, 1], own.local_addr().unwrap().port()));
         let socket = MatterSocket::new(
             own,
-            (watchers.clone(), Questions::default()),
+            watchers.clone(),
+            Questions::default(),
             Activity::new(),
             mpsc::channel(1).0,
             &crypto,

@@ -86,7 +86,8 @@ impl<C> MatterSocket<C> {
     /// The runtime does not take the socket.
     pub(crate) fn new(
         socket: UdpSocket,
-        (watchers, questions): (Watchers, Questions),
+        watchers: Watchers,
+        questions: Questions,
         activity: Activity,
         check_ins: mpsc::Sender<CheckInMessage>,
         crypto: C,

@@ -288,9 +288,9 @@ async fn thread_main(
     let bluetooth = Bluetooth::new(watchers.clone());
     let activity = Activity::new();
     let ready = install(matter, crypto, bundle).map_err(|error| error.to_string()).and_then(|fabric| {
-        let shown = (watchers.clone(), questions.clone());
-        let socket =
-            MatterSocket::new(socket, shown, activity.clone(), check_ins, crypto).map_err(|error| error.to_string())?;
+        let (watchers, questions) = (watchers.clone(), questions.clone());
+        let socket = MatterSocket::new(socket, watchers, questions, activity.clone(), check_ins, crypto)
+            .map_err(|error| error.to_string())?;
         Ok((fabric, socket))
     });
     let (fabric, socket) = match ready {

@@ -8,9 +8,10 @@ pub(crate) fn number<T: TryFrom<u64>>(text: &str) -> Option<T> {
         None => (text.as_str(), 10),
     };
     // The standard library takes a sign.
-    let has_digits_only = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let value = has_digits_only.then(|| u64::from_str_radix(digits, radix).ok())??;
-    T::try_from(value).ok()
+    if !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
+    T::try_from(u64::from_str_radix(digits, radix).ok()?).ok()
 }
 
 #[cfg(test)]

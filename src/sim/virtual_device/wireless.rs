@@ -167,8 +167,7 @@ impl NetCtl for AirWifi {
     }
 
     async fn connect(&self, creds: &WirelessCreds<'_>) -> Result<(), NetCtlError> {
-        let ssid = String::from_utf8_lossy(creds.id()?).into_owned();
-        self.note_join(&ssid).map_err(|error| {
+        self.note_join(&String::from_utf8_lossy(creds.id()?)).map_err(|error| {
             tracing::error!(%error, "a join could not be noted");
             NetCtlError::OtherConnectionFailure
         })?;
