@@ -104,7 +104,7 @@ impl Sanity {
         }
         self.standing = self.judged(now);
         if self.standing == ClockStanding::Confirmed {
-            self.note(now.wall, now.running);
+            self.remember(now.wall, now.running);
         }
         Change { stepped, was: (was != self.standing).then_some(was) }
     }
@@ -151,7 +151,7 @@ impl Sanity {
         ClockStanding::Unconfirmed
     }
 
-    fn note(&mut self, good: Timestamp, running: Duration) {
+    fn remember(&mut self, good: Timestamp, running: Duration) {
         // A drift of seconds must not take back what was known.
         if good >= self.at_least(running) || self.standing == ClockStanding::Confirmed {
             (self.good, self.good_at, self.remembers) = (good.max(self.good), running, true);

@@ -17,11 +17,11 @@ pub mod admin {
             CertificateForms, CloseResult, CloudStatus, CommissionEvent, CommissionLine, CommissionRequest,
             CommissionResult, ControllerBundle, ControllerName, ControllerOrder, ControllerRemoval, ControllerView,
             Controllers, Diagnosis, DifferingField, DiscoverChange, DiscoverQuery, Discovered, DiscoveredNode,
-            Encryption, EnrolRequest, FabricInfo, Failure, Finding, ImportRoot, Invitation, InviteOrder, InviteView,
-            LogQuery, NetworkList, NetworkOrder, NetworkView, NodeAccess, NodeAction, NodeCheck, NodeComparison,
-            NodeCounts, NodeDetail, NodeRef, NodeSync, Nodes, NodesQuery, Outbox, OutboxCounts, OutboxItem, Refusal,
-            RemoveResult, RemoveRoot, RenewOrder, Severity, ShareResult, Status, SyncQuery, SyncReport, Timings,
-            Verdict,
+            DoctorFinding, DoctorSeverity, Encryption, EnrolRequest, FabricInfo, Failure, ImportRoot, Invitation,
+            InviteOrder, InviteView, LogQuery, NetworkList, NetworkOrder, NetworkView, NodeAccess, NodeAction,
+            NodeCheck, NodeComparison, NodeCounts, NodeDetail, NodeRef, NodeSync, Nodes, NodesQuery, Outbox,
+            OutboxCounts, OutboxItem, Refusal, RemoveResult, RemoveRoot, RenewOrder, ShareResult, Status, SyncQuery,
+            SyncReport, Timings, Verdict,
         };
     }
 }

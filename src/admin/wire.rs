@@ -22,7 +22,7 @@ pub use crate::hub::controllers::{
     Controllers, EnrolRequest, Invitation, InviteOrder, InviteView, RenewOrder,
 };
 pub use crate::hub::discover::{DiscoverChange, DiscoverQuery, Discovered, DiscoveredNode};
-pub use crate::hub::doctor::{Diagnosis, Finding, Severity};
+pub use crate::hub::doctor::{Diagnosis, DoctorFinding, DoctorSeverity};
 pub use crate::hub::inventory::{CloseResult, NodeCheck, NodeDetail, NodeRef, Nodes, NodesQuery, ShareResult};
 pub use crate::hub::keys::FabricInfo;
 pub use crate::hub::log::LogQuery;

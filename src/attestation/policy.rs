@@ -29,7 +29,7 @@ pub struct Judgement {
     pub evidence: Evidence,
     pub report: Report,
     /// What becomes of the device.
-    pub verdict: Verdict,
+    pub verdict: Decision,
 }
 
 impl Judgement {
@@ -72,7 +72,7 @@ impl Outcome {
 
 /// The decision, and what it rests on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Verdict {
+pub struct Decision {
     /// What becomes of the device.
     pub outcome: Outcome,
     /// Rejected or overridden: the findings that policy does not accept. Otherwise those that it let pass.
@@ -82,7 +82,7 @@ pub struct Verdict {
     pub overridden: Option<AttestationOverride>,
 }
 
-impl Verdict {
+impl Decision {
     /// Whether the device gets credentials.
     pub fn is_accepted(&self) -> bool {
         self.outcome != Outcome::Rejected
@@ -100,7 +100,7 @@ impl Verdict {
 }
 
 /// Decides by configuration, and by a person's word where that would reject.
-pub fn decide(report: &Report, config: &AttestationConfig, overridden: Option<AttestationOverride>) -> Verdict {
+pub fn decide(report: &Report, config: &AttestationConfig, overridden: Option<AttestationOverride>) -> Decision {
     let (refused, passed): (Vec<_>, Vec<_>) = report
         .findings
         .iter()
@@ -115,7 +115,7 @@ pub fn decide(report: &Report, config: &AttestationConfig, overridden: Option<At
         (false, None) => Outcome::Rejected,
     };
     let overridden = overridden.filter(|_| outcome == Outcome::AcceptedByOverride);
-    Verdict { outcome, deciding: if refused.is_empty() { passed } else { refused }, overridden }
+    Decision { outcome, deciding: if refused.is_empty() { passed } else { refused }, overridden }
 }
 
 fn is_refused(finding: &Finding, report: &Report, config: &AttestationConfig) -> bool {

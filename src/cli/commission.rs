@@ -229,7 +229,7 @@ async fn each(
     if matches!(&codes, Codes::Given(codes) if codes.len() > 1) {
         args.check_for_several()?;
     }
-    let mut results: Vec<(u64, Outcome)> = Vec::new();
+    let mut results: Vec<(u64, Attempted)> = Vec::new();
     while let Some(code) = codes.next().await? {
         if !results.is_empty() {
             args.check_for_several()?;
@@ -265,10 +265,10 @@ async fn each(
 }
 
 /// What came of one device.
-pub(super) type Outcome = Result<CommissionResult, CliError>;
+pub(super) type Attempted = Result<CommissionResult, CliError>;
 
 /// The end of a command for one device or several: one device's document is the document.
-fn finish(mut results: Vec<(u64, Outcome)>, args: &CommissionArgs, err: Paint) -> Result<ExitCode, CliError> {
+fn finish(mut results: Vec<(u64, Attempted)>, args: &CommissionArgs, err: Paint) -> Result<ExitCode, CliError> {
     if results.len() == 1 {
         let (_, result) = results.pop().expect("there is one");
         let result = result?;
@@ -295,7 +295,7 @@ fn finish(mut results: Vec<(u64, Outcome)>, args: &CommissionArgs, err: Paint) -
 }
 
 /// One attempt, from the request to its result; progress is shown on the way.
-pub(super) async fn attempt(client: &AdminClient, request: &CommissionRequest, progress: &ProgressLine) -> Outcome {
+pub(super) async fn attempt(client: &AdminClient, request: &CommissionRequest, progress: &ProgressLine) -> Attempted {
     let mut id = None;
     let result = tokio::select! {
         result = follow(client, request, progress, &mut id) => result,
@@ -318,7 +318,7 @@ async fn follow(
     request: &CommissionRequest,
     progress: &ProgressLine,
     id: &mut Option<Uuid>,
-) -> Outcome {
+) -> Attempted {
     let mut lines = client.post_lines(&["commission"], request).await?;
     while let Some(line) = lines.next().await {
         let line = line?;

@@ -10,7 +10,7 @@ use super::daemon::load_config;
 use super::exit::{CliError, ExitCode};
 use super::output::{self, Paint, Tone};
 use super::{Global, block_on};
-use crate::admin::wire::{Diagnosis, Finding, Severity, Status};
+use crate::admin::wire::{Diagnosis, DoctorFinding, DoctorSeverity, Status};
 use crate::config::load::{ConfigMistakes, Loaded, Secrets};
 use crate::hub::doctor::facts::{Absent, Facts, Versions};
 use crate::hub::doctor::{machine, offline};
@@ -69,10 +69,10 @@ pub(super) fn run(global: &Global, args: &DoctorArgs) -> Result<ExitCode, CliErr
         if args.json { output::note(&listed) } else { output::line(&listed)? }
     }
     Ok(match diagnosis.verdict {
-        Severity::Ok | Severity::Note => ExitCode::Done,
+        DoctorSeverity::Ok | DoctorSeverity::Note => ExitCode::Done,
         // The numbers 1 and 2 are this command's own.
-        Severity::Warning => ExitCode::Internal,
-        Severity::Error => ExitCode::Usage,
+        DoctorSeverity::Warning => ExitCode::Internal,
+        DoctorSeverity::Error => ExitCode::Usage,
     })
 }
 
@@ -100,9 +100,9 @@ async fn alone(absent: Absent, config: &Result<Loaded, ConfigMistakes>, own: &mu
         }
         Err(mistakes) => {
             *own = Facts { at: own.at, absent, unit, firewall: machine::firewall(), ..Facts::default() };
-            let wrong = Finding {
+            let wrong = DoctorFinding {
                 id: "configuration-wrong".to_owned(),
-                severity: Severity::Error,
+                severity: DoctorSeverity::Error,
                 seen: format!("The configuration is wrong: {mistakes}."),
                 hint: "`matterbind check-config` says the same; correct it, and start the service".to_owned(),
             };
@@ -112,18 +112,18 @@ async fn alone(absent: Absent, config: &Result<Loaded, ConfigMistakes>, own: &mu
 }
 
 /// How a severity is painted.
-pub(super) fn tone(severity: Severity) -> Tone {
+pub(super) fn tone(severity: DoctorSeverity) -> Tone {
     match severity {
-        Severity::Ok => Tone::Good,
-        Severity::Note => Tone::Quiet,
-        Severity::Warning => Tone::Warn,
-        Severity::Error => Tone::Bad,
+        DoctorSeverity::Ok => Tone::Good,
+        DoctorSeverity::Note => Tone::Quiet,
+        DoctorSeverity::Warning => Tone::Warn,
+        DoctorSeverity::Error => Tone::Bad,
     }
 }
 
 fn text(diagnosis: &Diagnosis, paint: Paint) -> String {
     let mut lines = Vec::new();
-    for Finding { id, severity, seen, hint } in &diagnosis.findings {
+    for DoctorFinding { id, severity, seen, hint } in &diagnosis.findings {
         let word = format!("{:<8}", severity.as_str());
         lines.push(format!(
             "{} {seen} {}",
@@ -135,7 +135,7 @@ fn text(diagnosis: &Diagnosis, paint: Paint) -> String {
         }
     }
     let count = |severity| diagnosis.findings.iter().filter(|finding| finding.severity == severity).count();
-    let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
+    let (errors, warnings) = (count(DoctorSeverity::Error), count(DoctorSeverity::Warning));
     lines.push(match (errors, warnings) {
         (0, 0) => paint.tone(Tone::Good, "All is well."),
         _ => {

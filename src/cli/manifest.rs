@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::client::AdminClient;
-use super::commission::{CommissionArgs, Outcome, attempt, bind_sentence};
+use super::commission::{Attempted, CommissionArgs, attempt, bind_sentence};
 use super::exit::{CliError, ExitCode};
 use super::output::{self, Paint, Tone};
 use super::progress::ProgressLine;
@@ -217,11 +217,11 @@ fn overall(length: usize, silent: bool) -> ProgressBar {
 struct Answered {
     line: u64,
     name: Option<String>,
-    result: Outcome,
+    result: Attempted,
 }
 
 /// A device that is a node already is what the row wants.
-pub(super) fn code_of(result: &Outcome) -> ExitCode {
+pub(super) fn code_of(result: &Attempted) -> ExitCode {
     match result {
         Ok(CommissionResult::Failed(Failure { node: Some(node), .. })) => ExitCode::of_bind(node.bind.state),
         Ok(result) => ExitCode::of_result(result),
@@ -231,7 +231,7 @@ pub(super) fn code_of(result: &Outcome) -> ExitCode {
 
 /// The `--json` object of one device, with its line and the name that was asked for or that it has. A device that is a node
 /// already is commissioned; `code` says that it was so before.
-pub(super) fn document(line: u64, name: Option<&str>, result: &Outcome) -> Value {
+pub(super) fn document(line: u64, name: Option<&str>, result: &Attempted) -> Value {
     let (mut document, known) = match result {
         Ok(CommissionResult::Failed(Failure { node: Some(node), attempt_id, code, message, .. })) => {
             let document = json!({
@@ -258,7 +258,7 @@ pub(super) fn document(line: u64, name: Option<&str>, result: &Outcome) -> Value
     document
 }
 
-fn summary(line: u64, result: &Outcome, paint: Paint) -> String {
+fn summary(line: u64, result: &Attempted, paint: Paint) -> String {
     match result {
         Ok(CommissionResult::Commissioned { node, bind, timings_ms, .. }) => format!(
             "{} line {line}: {} is node {} in {}. {}",

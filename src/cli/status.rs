@@ -6,7 +6,7 @@ use super::client::PLAIN;
 use super::exit::{CliError, ExitCode};
 use super::output::{self, Paint, Tone, local};
 use super::{Global, block_on, controller, doctor};
-use crate::admin::wire::{CloudStatus, Finding, Status};
+use crate::admin::wire::{CloudStatus, DoctorFinding, Status};
 
 /// `status`
 #[derive(Debug, clap::Args)]
@@ -108,7 +108,7 @@ fn text(status: &Status, paint: Paint, now: Timestamp) -> String {
 }
 
 /// The worst of what `doctor` found.
-fn findings(findings: &[Finding], paint: Paint) -> Vec<String> {
+fn findings(findings: &[DoctorFinding], paint: Paint) -> Vec<String> {
     const SHOWN: usize = 3;
     let lines = findings.iter().take(SHOWN).enumerate().map(|(at, finding)| {
         let head = if at == 0 { "doctor" } else { "" };

@@ -260,7 +260,7 @@ pub(crate) struct Refusals(Vec<Tried>);
 
 impl Refusals {
     /// A device refused a passcode.
-    pub(crate) fn note(&mut self, node: &Announced, now: Instant) {
+    pub(crate) fn add(&mut self, node: &Announced, now: Instant) {
         self.0.retain(|refused| now < refused.at + WINDOW);
         let outcome = Fruitless::Refused;
         self.0.push(Tried { instance: node.instance(), peers: node.peers(), outcome, since: now, at: now });
@@ -469,7 +469,7 @@ mod tests {
         let (a, reopened) = (node("A", 1), node("B", 1));
         let mut refusals = Refusals::default();
         for _ in 0..MOST_TRIES {
-            refusals.note(&a, now);
+            refusals.add(&a, now);
         }
         assert_eq!(refusals.borne(&a, std::slice::from_ref(&a), now), MOST_TRIES);
         assert_eq!(refusals.borne(&a, &[], now + WINDOW), 0);

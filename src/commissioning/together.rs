@@ -180,7 +180,7 @@ impl Together {
 
     /// A device refused a passcode.
     pub(crate) fn refused(&self, node: &Announced, now: Instant) {
-        self.0.state().refusals.note(node, now);
+        self.0.state().refusals.add(node, now);
     }
 
     /// The turn with the radio, if nobody has it.

@@ -91,7 +91,7 @@ impl Cache {
                 else {
                     return Vec::new();
                 };
-                events.extend(note(&mut self.commissionable, key, node, Seen::Commissionable, now));
+                events.extend(enter(&mut self.commissionable, key, node, Seen::Commissionable, now));
                 if !events.is_empty() {
                     self.supersede();
                 }
@@ -104,7 +104,7 @@ impl Cache {
                 let Some(mut events) = make_room(&mut self.operational, &key, useful, spare, Seen::Operational) else {
                     return Vec::new();
                 };
-                events.extend(note(&mut self.operational, key, node, Seen::Operational, now));
+                events.extend(enter(&mut self.operational, key, node, Seen::Operational, now));
                 events
             }
         }
@@ -351,7 +351,7 @@ fn make_room<K: std::hash::Hash + Eq + Clone, N: Clone>(
     entries.remove(&victim).map(|entry| vec![DiscoveryEvent::Gone(seen(entry.node))])
 }
 
-fn note<K: std::hash::Hash + Eq, N: Clone + PartialEq>(
+fn enter<K: std::hash::Hash + Eq, N: Clone + PartialEq>(
     entries: &mut HashMap<K, Entry<N>>,
     key: K,
     node: N,

@@ -135,7 +135,7 @@ impl<W: World> AccessDoor for Hub<W> {
         })
         .await?;
         let whom = node.map_or_else(|| "all nodes".to_owned(), |node| format!("node {node}"));
-        self.note(Level::Info, "access-set", format!("the grants of {whom} were changed"), node);
+        self.log(Level::Info, "access-set", format!("the grants of {whom} were changed"), node);
         self.tell(told).await
     }
 
@@ -159,7 +159,7 @@ impl<W: World> AccessDoor for Hub<W> {
                 Ok(cat)
             })
             .await?;
-        self.note(Level::Warn, "cat-rotated", format!("the tag {cat} replaces its earlier versions"), None);
+        self.log(Level::Warn, "cat-rotated", format!("the tag {cat} replaces its earlier versions"), None);
         // Before any node is told: a device that asks for the new version must find it in the hub's certificate.
         self.renew_hub().await?;
         let report = self.tell(told).await?;
@@ -235,7 +235,7 @@ impl<W: World> Hub<W> {
             }
             Err(error) => return pending(node, Vec::new(), &error.into()),
         };
-        let Some(_turn) = Turn::take(&self.access, node) else {
+        let Some(_busy) = Busy::take(&self.access, node) else {
             return pending(node, record.cats, &Refusal::not_ready("another change of this node"));
         };
         let wanted = self.wanted(Some(node));
@@ -320,7 +320,7 @@ impl<W: World> Hub<W> {
             }
             Err(why) => {
                 let message = format!("the cloud keeps showing node {}'s earlier privileges: {why}", record.node_id);
-                self.note(Level::Warn, "cloud-access-stale", message, Some(record.node_id));
+                self.log(Level::Warn, "cloud-access-stale", message, Some(record.node_id));
                 None
             }
         }
@@ -339,28 +339,28 @@ impl<W: World> Hub<W> {
         match told {
             Told::Written(cats, queued) => {
                 let message = format!("node {node} ({}) holds its access list in force", record.name);
-                self.note(Level::Info, "access-written", message, Some(node));
+                self.log(Level::Info, "access-written", message, Some(node));
                 done("written", cats, queued)
             }
             Told::Unchanged(cats, queued) => {
                 let message = format!("node {node} ({}) held its access list in force already", record.name);
-                self.note(Level::Info, "access-unchanged", message, Some(node));
+                self.log(Level::Info, "access-unchanged", message, Some(node));
                 done("unchanged", cats, queued)
             }
             Told::Away(error) => {
                 let message = format!("node {node} ({}) could not be told its access list: {error}", record.name);
-                self.note(Level::Info, "access-pending", message, Some(node));
+                self.log(Level::Info, "access-pending", message, Some(node));
                 pending(node, record.cats.clone(), &error)
             }
             Told::Never(error) => {
                 let message = format!("node {node} ({}) cannot be given its access list: {error}", record.name);
-                self.note(Level::Error, "access-refused", message, Some(node));
+                self.log(Level::Error, "access-refused", message, Some(node));
                 AccessOutcome { outcome: "failed".to_owned(), ..pending(node, record.cats.clone(), &error) }
             }
         }
     }
 
-    fn note(&self, level: Level, kind: &str, message: String, node: Option<NodeId>) {
+    fn log(&self, level: Level, kind: &str, message: String, node: Option<NodeId>) {
         let event = Event::new(Timestamp::now(), level, kind, message);
         self.journal.record(match node {
             Some(node) => event.with_node(node),
@@ -388,9 +388,9 @@ pub(super) async fn follow<W: World>(hub: Arc<Hub<W>>) {
 }
 
 /// One change of a node at a time. Whoever came meanwhile went away again; what they came for is done after this one.
-struct Turn<'a>(&'a Access, NodeId);
+struct Busy<'a>(&'a Access, NodeId);
 
-impl<'a> Turn<'a> {
+impl<'a> Busy<'a> {
     fn take(access: &'a Access, node: NodeId) -> Option<Self> {
         match access.busy.lock().unwrap_or_else(PoisonError::into_inner).entry(node) {
             Entry::Occupied(mut busy) => {
@@ -405,7 +405,7 @@ impl<'a> Turn<'a> {
     }
 }
 
-impl Drop for Turn<'_> {
+impl Drop for Busy<'_> {
     fn drop(&mut self) {
         let again = self.0.busy.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.1);
         if again == Some(true) {
@@ -454,14 +454,14 @@ mod tests {
         let mut overlay = AccessOverlay::default();
         overlay.add_pending([NodeId(1001), NodeId(1002)]);
         let access = Access::new(overlay, Vec::new());
-        let turn = Turn::take(&access, NodeId(1001));
-        assert!(turn.is_some());
-        assert!(Turn::take(&access, NodeId(1001)).is_none());
-        assert!(Turn::take(&access, NodeId(1001)).is_none(), "a turn that was refused gives nothing free");
-        assert!(Turn::take(&access, NodeId(1002)).is_some());
+        let busy = Busy::take(&access, NodeId(1001));
+        assert!(busy.is_some());
+        assert!(Busy::take(&access, NodeId(1001)).is_none());
+        assert!(Busy::take(&access, NodeId(1001)).is_none(), "one that was refused gives nothing free");
+        assert!(Busy::take(&access, NodeId(1002)).is_some());
         assert!(access.take_heard().is_empty());
-        drop(turn);
+        drop(busy);
         assert_eq!(access.take_heard(), [NodeId(1001)], "it still has to be told, and somebody had come to do that");
-        assert!(Turn::take(&access, NodeId(1001)).is_some());
+        assert!(Busy::take(&access, NodeId(1001)).is_some());
     }
 }

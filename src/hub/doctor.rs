@@ -31,24 +31,22 @@ pub trait DoctorDoor: Send + Sync + 'static {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Diagnosis {
     /// The worst severity among the findings.
-    pub verdict: Severity,
+    pub verdict: DoctorSeverity,
     /// When it was made.
     pub at: Timestamp,
     /// Whether a running daemon was asked; else only what can be seen without one was looked at.
     pub daemon: bool,
     /// All findings, the worst first; what is well is among them.
-    pub findings: Vec<Finding>,
+    pub findings: Vec<DoctorFinding>,
 }
 
 /// One thing that was looked at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-// Attestation has findings and severities of its own.
-#[schema(as = DoctorFinding)]
-pub struct Finding {
+pub struct DoctorFinding {
     /// A stable word, for instance `trust-store-empty`.
     pub id: String,
     /// How bad it is.
-    pub severity: Severity,
+    pub severity: DoctorSeverity,
     /// What was seen, and why, as a sentence.
     pub seen: String,
     /// What to do about it; empty where it is well.
@@ -58,8 +56,7 @@ pub struct Finding {
 /// How bad something is, the better first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
-#[schema(as = DoctorSeverity)]
-pub enum Severity {
+pub enum DoctorSeverity {
     /// It is well.
     Ok,
     /// Worth knowing.
@@ -70,7 +67,7 @@ pub enum Severity {
     Error,
 }
 
-impl Severity {
+impl DoctorSeverity {
     /// The word in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -88,14 +85,14 @@ impl Diagnosis {
         Self::new(facts.at, facts.daemon.is_some(), judge::judge(facts))
     }
 
-    fn new(at: Timestamp, daemon: bool, findings: Vec<Finding>) -> Self {
-        let verdict = findings.iter().map(|finding| finding.severity).max().unwrap_or(Severity::Ok);
+    fn new(at: Timestamp, daemon: bool, findings: Vec<DoctorFinding>) -> Self {
+        let verdict = findings.iter().map(|finding| finding.severity).max().unwrap_or(DoctorSeverity::Ok);
         Self { verdict, at, daemon, findings }
     }
 
     /// This one, with what else somebody has found; of two findings with one name the other's stays.
     pub fn with(self, other: Self) -> Self {
-        let known = |finding: &Finding| other.findings.iter().any(|found| found.id == finding.id);
+        let known = |finding: &DoctorFinding| other.findings.iter().any(|found| found.id == finding.id);
         let mut findings: Vec<_> = self.findings.into_iter().filter(|finding| !known(finding)).collect();
         findings.extend(other.findings);
         findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
@@ -103,14 +100,14 @@ impl Diagnosis {
     }
 
     /// This one, and one thing more.
-    pub fn and(self, finding: Finding) -> Self {
+    pub fn and(self, finding: DoctorFinding) -> Self {
         let more = Self::new(self.at, self.daemon, vec![finding]);
         self.with(more)
     }
 
     /// What somebody should do something about.
-    pub fn troubles(&self) -> impl Iterator<Item = &Finding> {
-        self.findings.iter().filter(|finding| finding.severity >= Severity::Warning)
+    pub fn troubles(&self) -> impl Iterator<Item = &DoctorFinding> {
+        self.findings.iter().filter(|finding| finding.severity >= DoctorSeverity::Warning)
     }
 }
 
@@ -123,7 +120,7 @@ pub(crate) struct Doctor {
 
 impl Doctor {
     /// What of the last diagnosis somebody should do something about, the worst first.
-    pub(super) fn troubles(&self) -> Vec<Finding> {
+    pub(super) fn troubles(&self) -> Vec<DoctorFinding> {
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         last.iter().flat_map(Diagnosis::troubles).cloned().collect()
     }

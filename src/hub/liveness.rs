@@ -56,7 +56,7 @@ struct Contact {
     due: Instant,
     asking: bool,
     /// The probe that counts: the answer of one that was overtaken by news says nothing any more.
-    turn: u64,
+    number: u64,
     failures: u32,
     /// It announced itself anew and was not asked since.
     returned: bool,
@@ -69,7 +69,7 @@ struct Contact {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Question {
     pub(super) node: NodeId,
-    pub(super) turn: u64,
+    pub(super) number: u64,
     /// How long a new session may take.
     pub(super) patience: Duration,
     /// Its sleep comes on top of that, and one missed question says little.
@@ -127,7 +127,7 @@ impl Liveness {
                 last: None,
                 due,
                 asking: false,
-                turn: 0,
+                number: 0,
                 failures: 0,
                 returned: false,
                 flagged_up: false,
@@ -177,9 +177,9 @@ impl Liveness {
         for (node, contact) in due {
             if running + questions.len() < contact.places() {
                 (contact.asking, contact.returned) = (true, false);
-                contact.turn += 1;
+                contact.number += 1;
                 let sleepy = contact.is_sleepy();
-                questions.push(Question { node, turn: contact.turn, patience, sleepy });
+                questions.push(Question { node, number: contact.number, patience, sleepy });
             }
         }
         questions
@@ -197,7 +197,7 @@ impl Liveness {
             last: Some(at),
             due: now + contact.pause() - spread(node),
             asking: false,
-            turn: contact.turn + 1,
+            number: contact.number + 1,
             failures: 0,
             returned: false,
             ..*contact
@@ -211,8 +211,8 @@ impl Liveness {
     }
 
     /// It was asked and did not answer; how often in a row. `None` where the question was overtaken by news.
-    pub(super) fn failed(&mut self, node: NodeId, turn: u64, now: Instant, announced: bool) -> Option<u32> {
-        let contact = self.nodes.get_mut(&node).filter(|contact| contact.turn == turn)?;
+    pub(super) fn failed(&mut self, node: NodeId, number: u64, now: Instant, announced: bool) -> Option<u32> {
+        let contact = self.nodes.get_mut(&node).filter(|contact| contact.number == number)?;
         if let Pulse::ChecksIn(patience) = contact.pulse {
             // Whoever announces it may be its router, while it sleeps: that it did not answer says nothing.
             (contact.asking, contact.due) = (false, now + patience);
@@ -230,8 +230,8 @@ impl Liveness {
     }
 
     /// It could not be asked, through no fault of its own.
-    pub(super) fn later(&mut self, node: NodeId, turn: u64, now: Instant) {
-        if let Some(contact) = self.nodes.get_mut(&node).filter(|contact| contact.turn == turn) {
+    pub(super) fn later(&mut self, node: NodeId, number: u64, now: Instant) {
+        if let Some(contact) = self.nodes.get_mut(&node).filter(|contact| contact.number == number) {
             (contact.asking, contact.due) = (false, now + SOON);
         }
     }
@@ -246,7 +246,7 @@ impl Liveness {
     /// It announces itself anew: it is asked at once, where it is now. A question that is under way says nothing any more.
     pub(super) fn announced(&mut self, node: NodeId, now: Instant) {
         if let Some(contact) = self.nodes.get_mut(&node) {
-            (contact.asking, contact.turn, contact.due, contact.returned) = (false, contact.turn + 1, now, true);
+            (contact.asking, contact.number, contact.due, contact.returned) = (false, contact.number + 1, now, true);
         }
     }
 

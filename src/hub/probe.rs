@@ -217,12 +217,12 @@ impl<W: World> Hub<W> {
         self.probes.wake.notify_one();
     }
 
-    async fn probe(&self, Question { node, turn, patience, sleepy }: Question) {
+    async fn probe(&self, Question { node, number, patience, sleepy }: Question) {
         let answer = self.ask(node, patience, sleepy).await;
         let failed = || {
             let seen = self.reach.announced(node);
             seen.iter().for_each(|seen| self.lan.confirm(seen));
-            self.probes.liveness().failed(node, turn, Instant::now(), seen.is_some())
+            self.probes.liveness().failed(node, number, Instant::now(), seen.is_some())
         };
         match answer {
             Probed::Alive => {
@@ -230,7 +230,7 @@ impl<W: World> Hub<W> {
                 // Also where it came back before anybody had flagged it.
                 self.access.heard_of(node);
             }
-            Probed::NotAsked => self.probes.liveness().later(node, turn, Instant::now()),
+            Probed::NotAsked => self.probes.liveness().later(node, number, Instant::now()),
             Probed::Silent(why) | Probed::SomebodyElse(why) => {
                 if failed().is_some_and(|failures| failures >= if sleepy { SLEEPY_FAILURES } else { 1 }) {
                     self.probes.silent().insert(node, why);

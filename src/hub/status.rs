@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 use super::Hub;
 use super::clock::ClockStatus;
 use super::controllers::ControllerCounts;
-use super::doctor::Finding;
+use super::doctor::DoctorFinding;
 use super::keys::FabricInfo;
 use super::world::{CloudService, World};
 use crate::node::NodeState;
@@ -68,7 +68,7 @@ pub struct Status {
     pub controllers: ControllerCounts,
     /// What `doctor` last found that somebody should do something about, the worst first.
     #[serde(default)]
-    pub findings: Vec<Finding>,
+    pub findings: Vec<DoctorFinding>,
 }
 
 /// Nodes by state.

@@ -120,7 +120,7 @@ fn is_lasting(error: &io::Error) -> bool {
 impl<C: Crypto> MatterSocket<C> {
     /// A failure is the peer's silence; it ends nothing.
     pub(super) fn send(&self, data: &[u8], peer: SocketAddr) {
-        self.activity.note();
+        self.activity.note_traffic();
         let datagram = Datagram::read(data, &self.crypto);
         if let Some(datagram) = &datagram {
             if !self.replies.borrow_mut().allows(canonical(peer), datagram, Instant::now()) {
@@ -159,7 +159,7 @@ impl<C: Crypto> MatterSocket<C> {
         }
         match self.socket.get_ref().recv_from(buffer) {
             Ok((length, peer)) => {
-                self.activity.note();
+                self.activity.note_traffic();
                 let peer = canonical(peer);
                 self.last.set(Some(peer));
                 // What is no Matter message is left to rs-matter, which drops it.

@@ -45,7 +45,7 @@ impl Activity {
     }
 
     /// Something is said or heard.
-    pub(crate) fn note(&self) {
+    pub(crate) fn note_traffic(&self) {
         self.0.last.set(Instant::now());
     }
 

@@ -241,10 +241,10 @@ impl<D: Devices, R: Records, B: BindApi, E: EventSink> Reconciler<'_, D, R, B, E
         let outcomes = self.act(views.local, actions).await?;
         for (action, outcome) in &outcomes {
             match outcome {
-                Ok(done) => self.note(Level::Info, "sync-mended", node, format!("node {node}: {done}"), action),
+                Ok(done) => self.log(Level::Info, "sync-mended", node, format!("node {node}: {done}"), action),
                 Err(why) if is_new => {
                     let message = format!("node {node}: {} is not possible now: {why}", action.as_str());
-                    self.note(Level::Warn, "sync-mend-failed", node, message, action);
+                    self.log(Level::Warn, "sync-mend-failed", node, message, action);
                 }
                 Err(_) => {}
             }
@@ -356,7 +356,7 @@ impl<D: Devices, R: Records, B: BindApi, E: EventSink> Reconciler<'_, D, R, B, E
         self.events.record(event.with_node(node).with("verdict", verdict));
     }
 
-    fn note(&self, level: Level, kind: &str, node: NodeId, message: String, action: &Action) {
+    fn log(&self, level: Level, kind: &str, node: NodeId, message: String, action: &Action) {
         let event = Event::new(Timestamp::now(), level, kind, message);
         self.events.record(event.with_node(node).with("action", action.as_str()));
     }

@@ -96,7 +96,7 @@ impl OutboxStore for Store {
             // What was unbound may be what the node was bound as before it got other keys.
             let current = super::nodes::record(tx, node)?.and_then(|record| CloudDevice::of(&record));
             if unbound.is_none_or(|unbound| current == Some(unbound)) {
-                note(tx, node, status)?;
+                set_bind_status(tx, node, status)?;
             }
             if let Some(receipt) = receipt {
                 // Nothing is written where the node is gone.
@@ -121,7 +121,7 @@ impl OutboxStore for Store {
     }
 
     async fn note_bind_status(&self, node_id: NodeId, status: BindStatus) -> Result<(), StoreError> {
-        self.write(move |tx| Ok(note(tx, node_id, Some(status))?)).await
+        self.write(move |tx| Ok(set_bind_status(tx, node_id, Some(status))?)).await
     }
 }
 
@@ -174,7 +174,7 @@ impl Store {
             if matches!(dropped.task, OutboxTask::Bind(_)) {
                 let message = "the bind was dropped from the outbox".to_owned();
                 let status = BindStatus { state: BindState::Disabled, message, ..BindStatus::default() };
-                note(tx, dropped.node_id, Some(status))?;
+                set_bind_status(tx, dropped.node_id, Some(status))?;
             }
             Ok(dropped)
         })
@@ -252,7 +252,7 @@ pub(super) fn cloud_may_know(tx: &Transaction<'_>, record: &NodeRecord) -> Resul
 }
 
 /// Writes a node's bind status; nothing where the node is gone.
-fn note(tx: &Transaction<'_>, node: NodeId, status: Option<BindStatus>) -> Result<(), StoreError> {
+fn set_bind_status(tx: &Transaction<'_>, node: NodeId, status: Option<BindStatus>) -> Result<(), StoreError> {
     let Some(status) = status else { return Ok(()) };
     match modify(tx, node, |record| record.bind = status) {
         Ok(_) | Err(StoreError::Missing(_)) => Ok(()),

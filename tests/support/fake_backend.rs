@@ -9,10 +9,10 @@ use jiff::Timestamp;
 use matterbind::facade::admin::server::{AdminOptions, AdminServer};
 use matterbind::facade::admin::wire::{
     BindOrder, BindResult, BluetoothStatus, CloseResult, CloudStatus, CommissionEvent, CommissionRequest,
-    CommissionResult, Diagnosis, DifferingField, DiscoverChange, DiscoverQuery, Discovered, DiscoveredNode, FabricInfo,
-    Failure, Finding, LogQuery, NodeCheck, NodeComparison, NodeCounts, NodeDetail, NodeRef, NodeSync, Nodes,
-    NodesQuery, Outbox, OutboxCounts, OutboxItem, Refusal, RemoveResult, Severity, ShareResult, Status, SyncReport,
-    Timings, Verdict,
+    CommissionResult, Diagnosis, DifferingField, DiscoverChange, DiscoverQuery, Discovered, DiscoveredNode,
+    DoctorFinding, DoctorSeverity, FabricInfo, Failure, LogQuery, NodeCheck, NodeComparison, NodeCounts, NodeDetail,
+    NodeRef, NodeSync, Nodes, NodesQuery, Outbox, OutboxCounts, OutboxItem, Refusal, RemoveResult, ShareResult, Status,
+    SyncReport, Timings, Verdict,
 };
 use matterbind::facade::backup::{Identity, Lock, Recipient, Unlock, decrypt, encrypt};
 use matterbind::facade::bind::{BindState, BindStatus};
@@ -231,10 +231,10 @@ impl StatusDoor for Fake {
 }
 
 /// What the doctor finds.
-fn finding() -> Finding {
-    Finding {
+fn finding() -> DoctorFinding {
+    DoctorFinding {
         id: "trust-store-empty".to_owned(),
-        severity: Severity::Error,
+        severity: DoctorSeverity::Error,
         seen: "No PAA certificate is trusted.".to_owned(),
         hint: "`matterbind attestation update-paa` fetches them".to_owned(),
     }
@@ -242,7 +242,7 @@ fn finding() -> Finding {
 
 impl DoctorDoor for Fake {
     async fn doctor(&self) -> Diagnosis {
-        Diagnosis { verdict: Severity::Error, at: at(0), daemon: true, findings: vec![finding()] }
+        Diagnosis { verdict: DoctorSeverity::Error, at: at(0), daemon: true, findings: vec![finding()] }
     }
 }
 

@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::{Tab, Viewer, ago, document, icons, pill, prose};
 use crate::admin::routes::{Api, Asked};
-use crate::admin::wire::{Diagnosis, Finding, Severity};
+use crate::admin::wire::{Diagnosis, DoctorFinding, DoctorSeverity};
 use crate::hub::doors::{DoctorDoor, Doors};
 
 #[derive(Debug, Default, Deserialize)]
@@ -52,7 +52,7 @@ pub(super) async fn found<H: DoctorDoor>(State(api): State<Api<H>>) -> Html<Byte
 }
 
 fn findings(seen: &Diagnosis, now: Timestamp) -> Markup {
-    let (well, troubles): (Vec<_>, Vec<_>) = seen.findings.iter().partition(|it| it.severity == Severity::Ok);
+    let (well, troubles): (Vec<_>, Vec<_>) = seen.findings.iter().partition(|it| it.severity == DoctorSeverity::Ok);
     html! {
         p.quiet { "Looked " (ago(seen.at, now)) "." @if troubles.is_empty() { " All is well." } }
         ul.cards { @for finding in troubles { li.card { (one(finding)) } } }
@@ -61,11 +61,11 @@ fn findings(seen: &Diagnosis, now: Timestamp) -> Markup {
     }
 }
 
-fn one(finding: &Finding) -> Markup {
+fn one(finding: &DoctorFinding) -> Markup {
     let (class, word) = match finding.severity {
-        Severity::Error => ("bad", "does not work"),
-        Severity::Warning => ("warn", "look at it"),
-        Severity::Note | Severity::Ok => ("plain", "worth knowing"),
+        DoctorSeverity::Error => ("bad", "does not work"),
+        DoctorSeverity::Warning => ("warn", "look at it"),
+        DoctorSeverity::Note | DoctorSeverity::Ok => ("plain", "worth knowing"),
     };
     html! {
         div.between { h2 { (finding.seen) } (pill(class, word)) }

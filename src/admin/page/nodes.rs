@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use super::{AT_ONCE, Tab, Viewer, age, ago, bind_pill, document, empty, icons, problem, prose, state_pill};
 use crate::admin::routes::{Api, Asked, Refused};
-use crate::admin::wire::{ForeignNode, Nodes, NodesQuery, Refusal, Severity, Status};
+use crate::admin::wire::{DoctorSeverity, ForeignNode, Nodes, NodesQuery, Refusal, Status};
 use crate::bind::BindState;
 use crate::hub::doors::{Doors, InventoryDoor};
 use crate::node::{NodeId, NodeRecord, NodeState};
@@ -225,7 +225,7 @@ fn attention(status: &Status, now: Timestamp) -> Markup {
         lines.push(("warn", html! { "The hub's clock is not set; certificates cannot be judged by it." }));
     }
     for finding in &status.findings {
-        let class = if finding.severity >= Severity::Error { "bad" } else { "warn" };
+        let class = if finding.severity >= DoctorSeverity::Error { "bad" } else { "warn" };
         lines.push((
             class,
             html! { a href="/doctor" { (finding.seen) } @if !finding.hint.is_empty() { small { (prose(&finding.hint)) } } },

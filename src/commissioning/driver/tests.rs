@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 
 use super::*;
-use crate::attestation::policy::{Judgement, Outcome, Verdict};
+use crate::attestation::policy::{Decision, Judgement, Outcome};
 use crate::attestation::{Evidence, Report};
 use crate::commissioning::network::{HomeNetwork, NetworkCredentials, NetworkError, NetworkKind};
 use crate::commissioning::radio::BluetoothUnavailable;
@@ -300,7 +300,7 @@ impl AttestationJudge for Lenient {
             paa: None,
             declaration: None,
         };
-        Judgement { evidence, report, verdict: Verdict { outcome, deciding: Vec::new(), overridden } }
+        Judgement { evidence, report, verdict: Decision { outcome, deciding: Vec::new(), overridden } }
     }
 }
 

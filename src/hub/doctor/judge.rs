@@ -4,7 +4,7 @@
 //! manager. Not here: looking (`machine`, `live`, `offline`).
 
 use super::facts::{Absent, Daemon, Facts, Versions};
-use super::{Finding, Severity};
+use super::{DoctorFinding, DoctorSeverity};
 
 mod network;
 mod outside;
@@ -13,7 +13,7 @@ mod state;
 mod tests;
 
 /// Everything that there is to say, the worst first.
-pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
+pub(super) fn judge(facts: &Facts) -> Vec<DoctorFinding> {
     let mut findings = Findings::default();
     daemon(facts.daemon.as_ref(), &mut findings);
     match &facts.absent {
@@ -45,27 +45,27 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
 
 /// What is said, one after the other.
 #[derive(Default)]
-struct Findings(Vec<Finding>);
+struct Findings(Vec<DoctorFinding>);
 
 impl Findings {
-    fn say(&mut self, severity: Severity, id: &str, seen: String, hint: impl Into<String>) {
-        self.0.push(Finding { id: id.to_owned(), severity, seen, hint: hint.into() });
+    fn say(&mut self, severity: DoctorSeverity, id: &str, seen: String, hint: impl Into<String>) {
+        self.0.push(DoctorFinding { id: id.to_owned(), severity, seen, hint: hint.into() });
     }
 
     fn error(&mut self, id: &str, seen: impl Into<String>, hint: impl Into<String>) {
-        self.say(Severity::Error, id, seen.into(), hint);
+        self.say(DoctorSeverity::Error, id, seen.into(), hint);
     }
 
     fn warning(&mut self, id: &str, seen: impl Into<String>, hint: impl Into<String>) {
-        self.say(Severity::Warning, id, seen.into(), hint);
+        self.say(DoctorSeverity::Warning, id, seen.into(), hint);
     }
 
     fn note(&mut self, id: &str, seen: impl Into<String>, hint: impl Into<String>) {
-        self.say(Severity::Note, id, seen.into(), hint);
+        self.say(DoctorSeverity::Note, id, seen.into(), hint);
     }
 
     fn well(&mut self, id: &str, seen: impl Into<String>) {
-        self.say(Severity::Ok, id, seen.into(), "");
+        self.say(DoctorSeverity::Ok, id, seen.into(), "");
     }
 }
 

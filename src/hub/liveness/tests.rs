@@ -25,11 +25,11 @@ fn a_silent_node_is_asked_early_enough_to_be_flagged_within_a_minute() {
 fn a_silent_node_that_announces_itself_is_asked_every_second() {
     let (mut liveness, now) = knowing();
     liveness.doubt(NODE, now);
-    let Question { turn, .. } = liveness.begin_due(now, 0)[0];
-    assert_eq!(liveness.failed(NODE, turn, now, true), Some(1));
+    let Question { number, .. } = liveness.begin_due(now, 0)[0];
+    assert_eq!(liveness.failed(NODE, number, now, true), Some(1));
     assert_eq!(liveness.next_due(now), Some(now + SOON));
     for _ in 0..100 {
-        liveness.failed(NODE, turn, now, false);
+        liveness.failed(NODE, number, now, false);
     }
     assert_eq!(liveness.next_due(now), Some(now + LATEST));
     liveness.doubt(NODE, now);
@@ -58,9 +58,9 @@ fn nodes_that_are_gone_are_forgotten() {
 fn a_node_that_comes_back_elsewhere_need_not_wait_for_the_old_question() {
     let (mut liveness, now) = knowing();
     liveness.doubt(NODE, now);
-    let Question { turn: old, .. } = liveness.begin_due(now, 0)[0];
+    let Question { number: old, .. } = liveness.begin_due(now, 0)[0];
     liveness.announced(NODE, now);
-    let Question { turn: new, .. } = liveness.begin_due(now, 0)[0];
+    let Question { number: new, .. } = liveness.begin_due(now, 0)[0];
     assert!(liveness.contact(NODE, now, Timestamp::UNIX_EPOCH));
     for overtaken in [old, new] {
         assert_eq!(liveness.failed(NODE, overtaken, now, true), None);
@@ -134,13 +134,13 @@ impl Lan {
         self.now = end;
     }
 
-    fn answer(&mut self, Question { node, turn, .. }: Question) {
+    fn answer(&mut self, Question { node, number, .. }: Question) {
         if self.there[&node] {
             self.liveness.contact(node, self.now, Timestamp::UNIX_EPOCH);
             if self.flagged.contains_key(&node) {
                 self.back.entry(node).or_insert(self.now);
             }
-        } else if self.liveness.failed(node, turn, self.now, self.remembered).is_some() {
+        } else if self.liveness.failed(node, number, self.now, self.remembered).is_some() {
             self.flagged.entry(node).or_insert(self.now);
         }
     }
@@ -263,9 +263,9 @@ fn one_that_checks_in_is_never_asked_in_its_sleep_and_is_silent_when_it_is_overd
     assert!(liveness.is_silent(NODE) && liveness.take_overdue(late + patience).is_empty(), "it is said once");
     // Its router announces it, or it does so itself: it is asked then, and that it sleeps on says nothing.
     liveness.announced(NODE, late);
-    let Question { turn, sleepy, .. } = liveness.begin_due(late, 0)[0];
+    let Question { number, sleepy, .. } = liveness.begin_due(late, 0)[0];
     assert!(sleepy);
-    assert_eq!(liveness.failed(NODE, turn, late, true), None);
+    assert_eq!(liveness.failed(NODE, number, late, true), None);
     assert!(liveness.begin_due(late + patience, 0).is_empty());
     assert!(liveness.contact(NODE, late, Timestamp::UNIX_EPOCH) && !liveness.is_silent(NODE), "it checked in");
     // Where the hub is not registered any more, it is asked by its rhythm again.

@@ -58,17 +58,17 @@ pub(in crate::hub) async fn follow<W: World>(hub: Arc<Hub<W>>) {
 }
 
 fn refreshed_line<W: World>(hub: &Hub<W>, refreshed: &Refreshed) {
-    let note = |level, kind, message| hub.journal.record(Event::new(Timestamp::now(), level, kind, message));
+    let log = |level, kind, message| hub.journal.record(Event::new(Timestamp::now(), level, kind, message));
     let source = &refreshed.fetched.source;
     for (name, why) in &refreshed.rejected {
-        note(Level::Warn, "paa-quarantined", format!("left out of the trust store: {name} of {source}: {why}"));
+        log(Level::Warn, "paa-quarantined", format!("left out of the trust store: {name} of {source}: {why}"));
     }
     for (name, why) in &refreshed.missed {
         let message = format!("the revocation list {name} cannot be used, what was known of it stays in force: {why}");
-        note(Level::Warn, "revocations-missed", message);
+        log(Level::Warn, "revocations-missed", message);
     }
     let (paas, sets) = (refreshed.fetched.paas, refreshed.revocations.sets);
-    note(Level::Info, "paa-refreshed", format!("{paas} PAA certificates and {sets} revocation sets from {source}"));
+    log(Level::Info, "paa-refreshed", format!("{paas} PAA certificates and {sets} revocation sets from {source}"));
 }
 
 fn failed_line<W: World>(hub: &Hub<W>, error: RefreshError) {

@@ -108,10 +108,10 @@ fn well() -> Facts {
 }
 
 /// What is found where `breaks` is done to a hub that was well.
-fn troubles(breaks: impl FnOnce(&mut Facts)) -> Vec<(String, Severity)> {
+fn troubles(breaks: impl FnOnce(&mut Facts)) -> Vec<(String, DoctorSeverity)> {
     let mut facts = well();
     breaks(&mut facts);
-    let troubles = judge(&facts).into_iter().filter(|finding| finding.severity > Severity::Ok);
+    let troubles = judge(&facts).into_iter().filter(|finding| finding.severity > DoctorSeverity::Ok);
     troubles
         .map(|finding| {
             assert!(finding.seen.ends_with('.') && !finding.hint.is_empty(), "{finding:?}");
@@ -133,9 +133,9 @@ fn a_hub_that_is_well_has_no_troubles_and_nothing_is_said_of_what_was_not_looked
 
 #[test]
 fn each_broken_set_up_has_its_name() {
-    use Severity::{Error, Note, Warning};
+    use DoctorSeverity::{Error, Note, Warning};
     type Break = fn(&mut Facts);
-    let table: &[(&str, Severity, Break)] = &[
+    let table: &[(&str, DoctorSeverity, Break)] = &[
         ("part-failed", Error, |f| f.daemon.as_mut().unwrap().faults.push("the store: it is slow".to_owned())),
         ("daemon-not-running", Error, |f| f.absent = Some(Absent { why: "nobody listens".to_owned(), denied: false })),
         ("socket-refused", Error, |f| f.absent = Some(Absent { why: "permission denied".to_owned(), denied: true })),
@@ -262,10 +262,10 @@ fn a_unit_that_failed_says_how() {
             let unit = facts.unit.as_mut().unwrap();
             (unit.active, unit.result, unit.exit_status) = ("failed".to_owned(), result.to_owned(), Some(status));
         };
-        assert_eq!(troubles(failed), [(id.to_owned(), Severity::Error)], "{status} {result}");
+        assert_eq!(troubles(failed), [(id.to_owned(), DoctorSeverity::Error)], "{status} {result}");
     }
     let stopped = |facts: &mut Facts| facts.unit.as_mut().unwrap().active = "inactive".to_owned();
-    assert_eq!(troubles(stopped), [("unit-stopped".to_owned(), Severity::Error)]);
+    assert_eq!(troubles(stopped), [("unit-stopped".to_owned(), DoctorSeverity::Error)]);
 }
 
 #[test]
@@ -274,7 +274,7 @@ fn a_fresh_hub_without_nodes_is_not_warned_of_its_backup() {
         facts.daemon.as_mut().unwrap().nodes = 0;
         facts.state.as_mut().unwrap().last_backup = None;
     };
-    assert_eq!(troubles(fresh), [("no-backup".to_owned(), Severity::Note)]);
+    assert_eq!(troubles(fresh), [("no-backup".to_owned(), DoctorSeverity::Note)]);
 }
 
 #[test]
@@ -285,7 +285,7 @@ fn the_worst_comes_first() {
         facts.trust.as_mut().unwrap().paas = 0;
         facts
     });
-    let order: Vec<Severity> = findings.iter().map(|finding| finding.severity).collect();
+    let order: Vec<DoctorSeverity> = findings.iter().map(|finding| finding.severity).collect();
     assert!(order.is_sorted_by(|worse, better| worse >= better), "{order:?}");
     assert_eq!(findings[0].id, "trust-store-empty");
 }
