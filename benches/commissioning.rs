@@ -38,6 +38,7 @@ const AT_ONCE: usize = 8;
 const RESTARTS: usize = 5;
 const SETTLE: Duration = Duration::from_secs(45);
 const IDLE: Duration = Duration::from_secs(60);
+const SLEEPS: Duration = Duration::from_millis(200);
 /// What takes longer is broken.
 const BUDGET: Duration = Duration::from_secs(60);
 const CLOUD: &str = "127.0.0.1:8787";
@@ -123,25 +124,47 @@ fn together(lab: &Lab, lights: &[Light]) {
     idle(daemon.0.id());
 }
 
-/// What the daemon does while nothing happens, thread by thread.
+/// What the daemon does while nothing happens, thread by thread. A machine that is itself a guest may take many times what a
+/// hub takes for a wake; what it takes for a thread that only sleeps stands beside it.
 fn idle(process: u32) {
     // What the last device caused is over then, and every device has been asked once whether it lives: the first question opens a
     // session, which is kept.
     std::thread::sleep(SETTLE);
     let before = threads(process);
-    std::thread::sleep(IDLE);
+    let wake = sleeper();
     let after = threads(process);
+    let used = |thread: &OsString, now: &Used| {
+        let earlier = before.get(thread);
+        let time = now.time.saturating_sub(earlier.map_or(Duration::ZERO, |used| used.time));
+        Used { name: now.name.clone(), time, wakes: now.wakes - earlier.map_or(0, |used| used.wakes) }
+    };
+    let mut all: Vec<Used> = after.iter().map(|(thread, now)| used(thread, now)).collect();
+    all.sort_by_key(|used| std::cmp::Reverse(used.time));
     let share = |time: Duration| time.as_secs_f64() / IDLE.as_secs_f64() * 100.0;
-    let mut used: Vec<_> = after
-        .iter()
-        .map(|(thread, (name, time))| {
-            (name, time.saturating_sub(before.get(thread).map_or(Duration::ZERO, |(_, time)| *time)))
-        })
-        .collect();
-    used.sort_by_key(|(_, time)| std::cmp::Reverse(*time));
-    let all = used.iter().map(|(_, time)| *time).sum();
-    println!("idle for {} s: {:.3} % CPU (goal 0.05)", IDLE.as_secs(), share(all));
-    used.iter().take(5).for_each(|(name, time)| println!("  thread {name}: {:.3} %", share(*time)));
+    let a_second = |wakes: u64| wakes as f64 / IDLE.as_secs_f64();
+    let (time, wakes) = (all.iter().map(|used| used.time).sum(), all.iter().map(|used| used.wakes).sum());
+    println!(
+        "idle for {} s: {:.3} % CPU (goal 0.05) in {:.1} wakes a second; as many of a bare sleeper take {:.3} % here",
+        IDLE.as_secs(),
+        share(time),
+        a_second(wakes),
+        share(wake * u32::try_from(wakes).unwrap_or(u32::MAX)),
+    );
+    for Used { name, time, wakes } in all.iter().take(5) {
+        println!("  thread {name}: {:.3} % in {:.1} wakes a second", share(*time), a_second(*wakes));
+    }
+}
+
+/// What one wake of a thread that only sleeps costs, while the daemon is looked at.
+fn sleeper() -> Duration {
+    let began = Instant::now();
+    let own = || read_used(Path::new("/proc/thread-self")).expect("this thread runs");
+    let before = own();
+    while began.elapsed() < IDLE {
+        std::thread::sleep(SLEEPS);
+    }
+    let after = own();
+    (after.time - before.time) / u32::try_from(after.wakes - before.wakes).unwrap_or(u32::MAX).max(1)
 }
 
 /// Configuration, state and sockets of one daemon.
@@ -248,16 +271,26 @@ fn memory(process: u32) -> String {
     format!("resident {resident:.1} MiB, of which not file pages {own:.1} MiB, peak {peak:.1} MiB")
 }
 
+/// What a thread has used of a processor, and how often it began to.
+struct Used {
+    name: String,
+    time: Duration,
+    wakes: u64,
+}
+
 /// Name and processor time so far of each thread (the first field of /proc/…/schedstat, in nanoseconds).
-fn threads(process: u32) -> HashMap<OsString, (String, Duration)> {
+fn threads(process: u32) -> HashMap<OsString, Used> {
     let tasks = fs::read_dir(format!("/proc/{process}/task")).expect("the daemon runs");
-    let read = |task: &Path, file: &str| fs::read_to_string(task.join(file)).unwrap_or_default();
-    let times = tasks.flatten().filter_map(|task| {
-        let (name, path) = (task.file_name(), task.path());
-        let time = read(&path, "schedstat").split(' ').next()?.parse().ok()?;
-        Some((name, (read(&path, "comm").trim().to_owned(), Duration::from_nanos(time))))
-    });
-    times.collect()
+    tasks.flatten().filter_map(|task| Some((task.file_name(), read_used(&task.path())?))).collect()
+}
+
+/// From a thread's directory in /proc.
+fn read_used(task: &Path) -> Option<Used> {
+    let read = |file: &str| fs::read_to_string(task.join(file)).unwrap_or_default();
+    let schedstat = read("schedstat");
+    let mut numbers = schedstat.split_ascii_whitespace().map_while(|number| number.parse().ok());
+    let (time, _waited, wakes) = (numbers.next()?, numbers.next()?, numbers.next()?);
+    Some(Used { name: read("comm").trim().to_owned(), time: Duration::from_nanos(time), wakes })
 }
 
 fn ms(duration: Duration) -> f64 {
