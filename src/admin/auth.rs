@@ -19,6 +19,7 @@ use subtle::ConstantTimeEq as _;
 use tokio::net::UnixStream;
 use tokio_util::sync::CancellationToken;
 
+use super::openapi::{NDJSON, TEXT};
 use super::origin::{self, Foreign};
 use super::penalty::Penalty;
 use super::routes::error_response;
@@ -389,7 +390,7 @@ pub(crate) async fn check(
 fn until(answer: Response, ended: CancellationToken) -> Response {
     let kind = answer.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     match kind {
-        Some("text/event-stream" | "application/x-ndjson") => {
+        Some("text/event-stream" | NDJSON | TEXT) => {
             answer.map(|body| Body::from_stream(body.into_data_stream().take_until(ended.cancelled_owned())))
         }
         Some(_) | None => answer,

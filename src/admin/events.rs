@@ -7,8 +7,9 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{ConnectInfo, State};
-use axum::http::{HeaderMap, header};
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::middleware::Next;
 use axum::response::sse::{self, KeepAlive, Sse};
 use axum::response::{IntoResponse, Json, Response};
 use futures_util::stream::{self, BoxStream};
@@ -19,6 +20,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::oneshot;
 
 use super::auth::Peer;
+use super::openapi::{NDJSON, TEXT};
 use super::routes::{Api, Asked, Body, Refused, check_name};
 use super::wire::{CommissionLine, CommissionRequest, DiscoverQuery, LogQuery, NodeRef, Refusal, SyncLine, SyncQuery};
 use crate::hub::doors::{CommissionDoor, DiscoverDoor, InventoryDoor, LogDoor, ProgressSink, SyncDoor, SyncProgress};
@@ -46,7 +48,18 @@ fn ndjson<T: Serialize + Send + 'static>(items: impl Stream<Item = T> + Send + '
         }
     });
     let body = axum::body::Body::from_stream(quiet.map(Ok::<_, Infallible>));
-    ([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response()
+    ([(header::CONTENT_TYPE, NDJSON)], body).into_response()
+}
+
+/// A further middleware, for routes that answer lines: they are called text where a client asks for text and not for lines.
+pub(super) async fn as_text(request: Request, next: Next) -> Response {
+    let accepts = request.headers().get(header::ACCEPT).and_then(|accepts| accepts.to_str().ok()).unwrap_or_default();
+    let text = accepts.contains(TEXT) && !accepts.contains(NDJSON);
+    let mut answer = next.run(request).await;
+    if text && answer.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == NDJSON) {
+        answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(TEXT));
+    }
+    answer
 }
 
 /// `POST /v1/commission`: the attempt is a task of its own and goes on when the client leaves.

@@ -14,12 +14,15 @@ use utoipa::openapi::{
 };
 use utoipa::{IntoParams, PartialSchema, ToSchema};
 
-use super::auth;
 use super::routes::Api;
 use super::wire::Refusal;
+use super::{auth, events};
 
 const JSON: &str = "application/json";
-const NDJSON: &str = "application/x-ndjson";
+/// One JSON object a line.
+pub(super) const NDJSON: &str = "application/x-ndjson";
+/// The same for a client that asks for text: generated ones seldom know lines.
+pub(super) const TEXT: &str = "text/plain";
 /// How the document names the bearer token of TCP.
 const TOKEN: &str = "token";
 
@@ -96,10 +99,11 @@ impl<H: Send + Sync + 'static> Route<H> {
         self.ok(JSON, content)
     }
 
-    /// Answers lines, each of them this JSON.
+    /// Answers lines, each of them this JSON; the same as text where that is asked for.
     pub(super) fn lines<A: ToSchema>(mut self) -> Self {
         let content = self.content::<A>();
-        self.ok(NDJSON, content)
+        self.handler = self.handler.route_layer(middleware::from_fn(events::as_text));
+        self.ok(NDJSON, content).sends(TEXT)
     }
 
     /// Answers what no JSON schema describes.

@@ -185,8 +185,8 @@ fn table<H: Doors>() -> Vec<Route<H>> {
             .answers::<SyncReport>(),
         Route::get("/v1/sessions", "sessions", "Who is logged in on the page", sessions).answers::<SessionList>(),
         Route::delete("/v1/sessions/{session}", "end_session", "Ends a log-in", end_session).answers::<SessionList>(),
-        Route::get("/healthz", "healthz", "The daemon answers", async || "ok\n").sends("text/plain"),
-        Route::get("/readyz", "readyz", "200 once it is ready, 503 before", readyz).sends("text/plain"),
+        Route::get("/healthz", "healthz", "The daemon answers", async || "ok\n").sends(openapi::TEXT),
+        Route::get("/readyz", "readyz", "200 once it is ready, 503 before", readyz).sends(openapi::TEXT),
         Route::get("/metrics", "metrics", "Prometheus text, or OpenMetrics if that is asked for", metrics::scrape)
             .sends(Exposition::Text.content_type())
             .sends(Exposition::OpenMetrics.content_type()),

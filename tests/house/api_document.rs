@@ -100,9 +100,14 @@ fn kind(value: &Value) -> &'static str {
 }
 
 async fn ask(running: &Running, method: &str, path: &str, body: Option<&Value>) -> (String, String) {
+    ask_for("*/*", running, method, path, body).await
+}
+
+async fn ask_for(accept: &str, running: &Running, method: &str, path: &str, body: Option<&Value>) -> (String, String) {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let http = reqwest::Client::builder().unix_socket(running.socket.clone()).build().unwrap();
-    let mut request = http.request(method.parse().unwrap(), format!("http://matterbind{path}"));
+    let request = http.request(method.parse().unwrap(), format!("http://matterbind{path}"));
+    let mut request = request.header("accept", accept);
     if let Some(body) = body {
         request = request.json(body);
     }
@@ -238,5 +243,30 @@ async fn every_answer_is_as_the_document_says() {
                 "{method} {path} is not asked here"
             );
         }
+    }
+}
+
+/// What a generator of clients knows to read: openapi-python-client leaves everything else out, with a warning.
+#[tokio::test]
+async fn every_answer_has_a_form_that_generators_know() {
+    let running = start().await;
+    let document: Value = serde_json::from_str(&ask(&running, "GET", "/v1/openapi.json", None).await.1).unwrap();
+    let mut as_text = 0;
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        for (method, operation) in methods.as_object().unwrap() {
+            let known = |kind: &&String| {
+                kind.starts_with("text/") || ["application/json", "application/octet-stream"].contains(&kind.as_str())
+            };
+            let content = operation["responses"]["200"]["content"].as_object().unwrap();
+            assert!(content.keys().any(|kind| known(&kind)), "{method} {path}: {content:?}");
+            as_text += usize::from(content.contains_key("application/x-ndjson") && content.contains_key("text/plain"));
+        }
+    }
+    assert!(as_text > 2, "{as_text}");
+    let forms = [("text/plain", "text/plain"), ("text/plain, application/x-ndjson", "application/x-ndjson")];
+    for (accept, served) in forms {
+        let (answer, text) = ask_for(accept, &running, "GET", "/v1/logs", None).await;
+        assert_eq!(answer, format!("200 {served}"));
+        assert!(text.lines().all(|line| serde_json::from_str::<Value>(line).unwrap().is_object()), "{text}");
     }
 }
