@@ -54,7 +54,7 @@ impl FromStr for Recipient {
 pub struct Identity(age::x25519::Identity);
 
 impl Identity {
-    /// A fresh one.
+    /// A passphrase that nobody has chosen.
     pub fn generate() -> Self {
         Self(age::x25519::Identity::generate())
     }
@@ -90,7 +90,7 @@ pub enum Lock {
         /// [`WORK_FACTOR`], less in tests.
         work_factor: u8,
     },
-    /// To a recipient.
+    /// To the key of an age recipient.
     Recipient(Recipient),
 }
 

@@ -111,7 +111,7 @@ pub struct BindRequest {
     pub capabilities_bitmask: u8,
     /// What a profile or a person wants otherwise.
     pub options: BindOptions,
-    /// The Matter identity.
+    /// What identifies the device on our fabric.
     pub matter_info: MatterInfo,
 }
 
@@ -131,7 +131,7 @@ pub struct BindReceipt {
 pub struct CloudRecord {
     /// By the cloud's keys, which it gives no other device.
     pub device: CloudDevice,
-    /// Its name there.
+    /// How the cloud and its apps call it.
     pub device_name: Option<String>,
     /// 1 normal, 2 invalid.
     pub status: Option<i64>,
@@ -246,7 +246,7 @@ pub enum BindState {
 /// The `bind` object of a node record.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct BindStatus {
-    /// Where it stands.
+    /// Whether the cloud has acknowledged it.
     pub state: BindState,
     /// The cloud's last body code.
     pub code: Option<i64>,

@@ -21,7 +21,7 @@ pub(crate) mod invite;
 pub(crate) const EXPIRES_SOON: SignedDuration = SignedDuration::from_hours(30 * 24);
 /// So long a new certificate may take from the hub to its controller.
 pub(crate) const ON_ITS_WAY: SignedDuration = SignedDuration::from_hours(24);
-/// The longest name.
+/// A name has at most so many characters.
 pub(crate) const NAME_MAX: usize = 64;
 
 /// Where a controller stands.
@@ -68,7 +68,7 @@ pub struct Controller {
     pub issued_at: Timestamp,
     /// When this one ends; `None`: never.
     pub expires_at: Option<Timestamp>,
-    /// How it stands.
+    /// Whether its certificates are in force.
     pub state: ControllerState,
     /// Whether it is shut out without waiting for others.
     #[serde(default)]

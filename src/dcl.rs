@@ -92,7 +92,7 @@ pub(crate) enum DclError {
 /// What a fetch of revocations got.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct RevocationUpdate {
-    /// Revocation sets written.
+    /// How many revocation sets were written.
     pub sets: usize,
     /// Serial numbers in them.
     pub serial_numbers: usize,

@@ -19,13 +19,13 @@ mod message_id;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
-    /// Detail.
+    /// What a developer wants to know.
     Debug,
     /// Something happened as it should.
     Info,
     /// Something should be looked at.
     Warn,
-    /// Something failed.
+    /// Something failed that somebody has to see to.
     Error,
 }
 
@@ -34,7 +34,7 @@ pub enum Level {
 pub struct Event {
     /// Ascending; assigned by the store, 0 before that.
     pub id: i64,
-    /// When.
+    /// When it happened, by the hub's clock.
     pub at: Timestamp,
     /// How much it matters.
     pub level: Level,
@@ -72,7 +72,7 @@ impl Event {
         }
     }
 
-    /// About a node.
+    /// Says which node it is about, so that `--node` finds it.
     pub fn with_node(mut self, node: NodeId) -> Self {
         self.node_id = Some(node);
         self
@@ -101,6 +101,6 @@ impl Event {
 
 /// Takes events; made so that writing the log never holds up or fails what it reports.
 pub trait EventSink: Send + Sync + 'static {
-    /// Records an event.
+    /// Takes an event; whatever becomes of it, nobody waits for it.
     fn record(&self, event: Event);
 }

@@ -369,13 +369,13 @@ pub struct NodeRecord {
     pub discriminator: Option<u16>,
     /// For instance `1.4`.
     pub matter_version: String,
-    /// Vendor name.
+    /// As the device reported it; untrusted text.
     pub vendor_name: String,
-    /// Product name.
+    /// As the device reported it; untrusted text.
     pub product_name: String,
-    /// Serial number.
+    /// As the device reported it, where it did; untrusted text.
     pub serial_number: Option<String>,
-    /// Unique id.
+    /// The device's UniqueID, where it has one.
     pub unique_id: Option<String>,
     /// CAT privileges, read back from the device's own access control list.
     pub cats: Vec<CatGrant>,
@@ -410,7 +410,7 @@ pub struct NodeRecord {
     pub commissioned_at: Timestamp,
     /// When it last answered or announced itself.
     pub last_seen_at: Option<Timestamp>,
-    /// Where it stands.
+    /// Whether it answers, or is being removed.
     pub state: NodeState,
     /// How its bind in the cloud stands.
     pub bind: BindStatus,

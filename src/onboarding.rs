@@ -99,7 +99,7 @@ pub struct OnboardingPayload {
 pub struct Rendezvous {
     /// On the IP network already.
     pub on_network: bool,
-    /// By Bluetooth advertisements.
+    /// It advertises over Bluetooth.
     pub bluetooth: bool,
 }
 

@@ -55,11 +55,9 @@ const HEADERS: [(HeaderName, &str); 4] = [
 /// What the handlers share.
 pub(crate) struct Api<H> {
     pub hub: Arc<H>,
-    /// Counters and gauges.
     pub metrics: Arc<Metrics>,
     /// Attempts that outlive their client.
     pub tasks: TaskTracker,
-    /// Ends the streams.
     pub stop: CancellationToken,
     /// Long answers that many may ask for at once.
     pub(super) shared: Arc<SharedAnswers>,
@@ -355,7 +353,6 @@ async fn nodes<H: InventoryDoor>(
     Ok(json_bytes(api.shared.nodes.get((), all_nodes(&*api.hub)).await?))
 }
 
-/// The longest page.
 const MOST_NODES: u32 = 200;
 /// So many records are in memory at once while the list of all is written.
 const NODES_AT_ONCE: u32 = 100;

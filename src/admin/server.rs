@@ -25,10 +25,10 @@ const SOCKET_MODE: u32 = 0o660;
 /// How long a client may take its last answer at a stop.
 const FAREWELL: Duration = Duration::from_secs(2);
 
-/// Where to listen.
+/// What the admin API listens on.
 #[derive(Debug)]
 pub struct AdminOptions {
-    /// The Unix socket.
+    /// The Unix socket, which root and the configured group may use.
     pub socket: PathBuf,
     /// An address on the network, and the token to show there.
     pub tcp: Option<(SocketAddr, OperatorSecret)>,

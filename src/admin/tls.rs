@@ -113,7 +113,7 @@ impl KeyPair {
         Ok(Self { chain, key: OperatorSecret::new(key.as_str()) })
     }
 
-    /// For the store.
+    /// What the store keeps: certificate and key, to be wiped after use.
     pub fn to_bytes(&self) -> Zeroizing<Vec<u8>> {
         let kept = Kept { chain: self.chain.clone(), key: self.key.expose().to_owned() };
         let bytes = serde_json::to_vec(&kept).expect("strings always serialise");

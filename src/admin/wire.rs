@@ -47,11 +47,11 @@ pub(crate) struct SessionList {
 pub(crate) struct SessionView {
     /// Names it; not what lets anybody in.
     pub id: String,
-    /// From where.
+    /// The address that the log-in came from.
     pub from: String,
     /// What the browser says of itself.
     pub browser: String,
-    /// Since when.
+    /// When the person logged in.
     pub began_at: Timestamp,
     /// When it was last used.
     pub used_at: Timestamp,
@@ -80,9 +80,9 @@ impl SyncQuery {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(untagged)]
 pub(crate) enum SyncLine {
-    /// The last line.
+    /// The last line: what was compared.
     Report(SyncReport),
-    /// Any other.
+    /// Every line before it: how far the comparison is.
     Step(SyncStep),
     /// The last line, where it failed.
     Refused(Refusal),
@@ -92,9 +92,9 @@ pub(crate) enum SyncLine {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(untagged)]
 pub enum CommissionLine {
-    /// The last line.
+    /// The last line: how the attempt ended.
     Result(CommissionResult),
-    /// Any other.
+    /// Every line before it: what happens.
     Event(CommissionEvent),
 }
 
@@ -147,9 +147,9 @@ pub(crate) enum NodeAnswer {
     Checked(NodeCheck),
     /// To `identify`.
     Identifying {
-        /// Who.
+        /// The node that identifies itself.
         node_id: NodeId,
-        /// For how long.
+        /// How long it identifies itself, seconds.
         seconds: u16,
     },
     /// To `rename`, `move`, `keep` and `adopt`: the record as it is now.

@@ -43,11 +43,11 @@ const KNOWN_EXTENSIONS: [ObjectIdentifier; 9] = [
 /// A certificate's place in the chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// Device Attestation Certificate.
+    /// The device's own, Device Attestation Certificate.
     Dac,
-    /// Product Attestation Intermediate.
+    /// Its maker's for a product, Product Attestation Intermediate.
     Pai,
-    /// Product Attestation Authority.
+    /// The root that is trusted, Product Attestation Authority.
     Paa,
 }
 
@@ -79,15 +79,12 @@ pub struct AttestationCertificate {
     pub not_before: i64,
     /// Last valid second since 1970.
     pub not_after: i64,
-    /// Validity in words.
     pub validity: (String, String),
     /// Vendor id of the subject.
     pub vendor_id: Option<u16>,
     /// Product id of the subject.
     pub product_id: Option<u16>,
-    /// Subject key identifier.
     pub skid: Option<KeyId>,
-    /// Authority key identifier.
     pub akid: Option<KeyId>,
     key: Option<PublicKey>,
     signed: Vec<u8>,

@@ -35,7 +35,7 @@ pub struct CertificateSummary {
     pub vendor_id: Option<u16>,
     /// Product id of the subject.
     pub product_id: Option<u16>,
-    /// RFC 3339.
+    /// When it begins to be valid, RFC 3339.
     pub not_before: String,
     /// RFC 3339; the year 9999 means no expiry.
     pub not_after: String,

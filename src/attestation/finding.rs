@@ -14,7 +14,7 @@ use crate::plain;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Severity {
-    /// Worth knowing.
+    /// Nothing is wrong; somebody may want to know.
     Info,
     /// The device proves less than a certified product does.
     Warning,
@@ -180,12 +180,12 @@ impl fmt::Display for Code {
     }
 }
 
-/// One finding.
+/// Something that verification found in a device's evidence.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Finding {
-    /// The stable word.
+    /// By which policy, tests and people name this kind of finding.
     pub code: Code,
-    /// How bad.
+    /// How bad it is, before policy is asked.
     pub severity: Severity,
     /// A sentence for an operator.
     pub message: String,

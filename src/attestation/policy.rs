@@ -59,7 +59,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// The stable word.
+    /// The word in JSON, the database and messages.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Accepted => "accepted",

@@ -127,7 +127,6 @@ impl ExitCode {
         }
     }
 
-    /// For an attempt.
     pub fn of_result(result: &CommissionResult) -> Self {
         match result {
             CommissionResult::Commissioned { bind, .. } => Self::of_bind(bind.state),

@@ -21,9 +21,7 @@ pub(crate) enum Colour {
     /// On a terminal, unless NO_COLOR is set.
     #[default]
     Auto,
-    /// Always.
     Always,
-    /// Never.
     Never,
 }
 
@@ -45,7 +43,6 @@ pub(crate) enum Tone {
     /// To be looked at.
     Warn,
     Bad,
-    /// Beside the point.
     Quiet,
     /// Worth the first look.
     Strong,

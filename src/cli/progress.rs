@@ -42,7 +42,6 @@ impl ProgressLine {
         Self::Terminal { bar, paint: Paint::stderr(colour) }
     }
 
-    /// An event came.
     pub(crate) fn show(&self, event: &CommissionEvent) -> Result<(), CliError> {
         match self {
             Self::Silent => Ok(()),

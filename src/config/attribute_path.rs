@@ -11,7 +11,7 @@ const MAX_ENDPOINT: u16 = 0xFFFE;
 /// Why a text is no attribute path.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AttributePathError {
-    /// Not three parts.
+    /// It has not the three parts.
     #[error("an attribute path has three parts, endpoint/cluster/attribute, this one has {parts}")]
     Parts {
         /// How many it has.

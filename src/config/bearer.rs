@@ -29,11 +29,7 @@ pub enum TokenError {
     File(#[from] SecretFileError),
     /// Users of this machine who are not the service may read it.
     #[error("{} has mode {mode:03o}: everybody on this machine may read the token", path.display())]
-    Exposed {
-        path: PathBuf,
-        /// Its permission bits.
-        mode: u32,
-    },
+    Exposed { path: PathBuf, mode: u32 },
     /// An HTTP header cannot carry it.
     #[error("{} holds a token with blanks or characters that a header cannot carry", .0.display())]
     Unsendable(PathBuf),

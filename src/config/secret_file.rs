@@ -30,7 +30,6 @@ pub enum SecretFileError {
         /// What the system says.
         source: io::Error,
     },
-    /// Nothing in it.
     #[error("{} is empty", path.display())]
     Empty { path: PathBuf },
     /// More than 16 KiB, or not text.

@@ -34,7 +34,6 @@ const CHECK_BLINDLY_S: u32 = 2;
 /// For a while after it has told of one; more may follow, and an address is not ready at once.
 const CHECK_AFTER_CHANGE_S: u32 = 1;
 const CHECKED_FOR: Duration = Duration::from_secs(10);
-/// And else.
 const CHECK_S: u32 = 60;
 /// Two restarts of one service type are at least this far apart.
 const RESTART_GAP: Duration = Duration::from_secs(2);

@@ -33,7 +33,6 @@ pub(crate) struct Browse {
 }
 
 impl Browse {
-    /// Not open yet.
     pub(crate) fn new(kind: Kind, service_type: String) -> Self {
         Self { kind, service_type, channels: VecDeque::new(), incomplete: HashMap::new() }
     }

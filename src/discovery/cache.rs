@@ -44,7 +44,6 @@ pub enum Seen {
 /// One commissionable node with its history.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Entry<N> {
-    /// As last announced.
     pub node: N,
     /// When this instance name was first seen.
     pub first_seen: Instant,
@@ -233,7 +232,6 @@ impl Cache {
         nodes
     }
 
-    /// One operational node.
     pub(crate) fn operational(&self, compressed_fabric_id: u64, node: NodeId) -> Option<&OperationalNode> {
         self.operational.get(&(compressed_fabric_id, node)).map(|entry| &entry.node)
     }
@@ -250,7 +248,6 @@ impl Cache {
         self.last_gone
     }
 
-    /// When was asked.
     pub(crate) fn rounds(&self) -> &Rounds {
         &self.rounds
     }

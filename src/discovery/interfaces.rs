@@ -48,9 +48,7 @@ pub struct InterfaceState {
     pub loopback: bool,
     /// IFF_RUNNING: there is a cable, or an access point.
     pub running: bool,
-    /// Its IPv4 addresses.
     pub v4: Vec<Ipv4Addr>,
-    /// Its IPv6 addresses.
     pub v6: Vec<Ipv6Addr>,
     /// Whether devices are looked for on it.
     pub takes_part: bool,

@@ -14,7 +14,6 @@ pub(crate) const SETTLE: Duration = Duration::from_millis(1500);
 /// What is looked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Wanted {
-    /// From the code.
     pub discriminator: Discriminator,
     /// From the code, where it has them; 0 means "not told".
     pub vid_pid: Option<(u16, u16)>,

@@ -37,7 +37,7 @@ pub struct Survey {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Echo {
     pub interface: String,
-    /// 4 or 6.
+    /// The version of IP: 4 or 6.
     pub family: u8,
     /// The port that it was sent to.
     pub port: u16,
@@ -48,7 +48,7 @@ pub struct Echo {
 /// What became of a datagram.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub enum EchoOutcome {
-    /// It came back.
+    /// Our own multicast came back to us.
     Heard,
     /// It was sent, and nothing came.
     Silent,

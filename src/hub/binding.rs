@@ -41,7 +41,7 @@ pub trait BindingDoor: Send + Sync + 'static {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BindOrder {
-    /// Product key.
+    /// The key of the product in the cloud.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub product_key: Option<String>,
     /// Device key, 4 to 32 letters or digits.
@@ -56,7 +56,7 @@ pub struct BindOrder {
 /// `node bind`: how it stands now. It goes on by itself where the cloud does not answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct BindResult {
-    /// The node.
+    /// The node whose binding was asked for.
     pub node_id: NodeId,
     /// Under which product key.
     pub product_key: String,

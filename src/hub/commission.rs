@@ -31,7 +31,7 @@ pub(super) use answer::write_binding_code;
 
 pub use answer::{CommissionEvent, CommissionRequest, CommissionResult, Failure, Timings};
 
-/// Takes devices in.
+/// Commissions devices, from a setup code to a record and its binding.
 pub trait CommissionDoor: Send + Sync + 'static {
     /// One attempt, from the setup code to the record, and up to `wait_bind_ms` longer for the cloud. A failure is a result.
     fn commission(

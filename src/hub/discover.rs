@@ -68,7 +68,7 @@ impl Default for DiscoverQuery {
 /// `discover --json`
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Discovered {
-    /// What was seen.
+    /// Everything that was heard within the time asked for.
     pub nodes: Vec<DiscoveredNode>,
     /// Why nothing was heard over Bluetooth, where it was asked for and is not there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -95,7 +95,7 @@ pub struct DiscoveredNode {
     pub name: Option<String>,
     /// Addresses, best first; link-local ones with their interface.
     pub addresses: Vec<String>,
-    /// UDP port.
+    /// The UDP port that it announces.
     pub port: u16,
     /// Interfaces it was seen on.
     pub interfaces: Vec<String>,
@@ -207,11 +207,11 @@ pub enum DiscoverChange {
     Appeared(DiscoveredNode),
     /// It was there, and something about it is new.
     Changed(DiscoveredNode),
-    /// It is gone.
+    /// It said goodbye, or nobody renewed what it had announced.
     Disappeared(DiscoveredNode),
     /// Nobody is heard over Bluetooth from now on; devices that appear say that this has changed.
     BluetoothUnavailable {
-        /// Why.
+        /// Why nothing is heard over Bluetooth.
         message: String,
         /// What to do about it.
         hint: String,

@@ -57,9 +57,9 @@ pub struct DoctorFinding {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum DoctorSeverity {
-    /// It is well.
+    /// It was looked at and is well.
     Ok,
-    /// Worth knowing.
+    /// Nothing is wrong; somebody may want to know.
     Note,
     /// It works, and will not for ever or not for everybody.
     Warning,

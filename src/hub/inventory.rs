@@ -121,7 +121,7 @@ pub struct Nodes {
 /// `node show --json`: the record, and the evidence it was accepted on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NodeDetail {
-    /// The node record.
+    /// The node record, its fields beside the others.
     #[serde(flatten)]
     pub node: NodeRecord,
     /// Attestation evidence: certificates, declaration, elements; `null` where none was kept.
@@ -131,7 +131,7 @@ pub struct NodeDetail {
 /// `node check`: what a CASE session with the node showed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NodeCheck {
-    /// The node.
+    /// The node that was asked.
     pub node_id: NodeId,
     /// Whether it answered on our fabric.
     pub reachable: bool,
@@ -151,7 +151,7 @@ pub struct NodeCheck {
 /// `node share --close`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct CloseResult {
-    /// The node.
+    /// The node that was asked.
     pub node_id: NodeId,
     /// False where no window was open.
     pub closed: bool,
@@ -160,9 +160,9 @@ pub struct CloseResult {
 /// `node share`: a window is open, and this opens it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ShareResult {
-    /// The node.
+    /// The node that was asked.
     pub node_id: NodeId,
-    /// 11 digits.
+    /// The manual pairing code of the window: 11 digits.
     pub manual_code: String,
     /// `MT:…`
     pub qr_payload: String,

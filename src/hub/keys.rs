@@ -51,15 +51,15 @@ pub trait KeysDoor: Send + Sync + 'static {
 /// `fabric show --json`: what may be known of our fabric.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct FabricInfo {
-    /// Fabric id.
+    /// Which our certificates bear; chosen when the fabric was made.
     pub fabric_id: u64,
-    /// Compressed fabric id.
+    /// By which our nodes announce themselves on the LAN (Matter Core 4.3.2.2).
     pub compressed_fabric_id: u64,
     /// The hub's own node id.
     pub node_id: NodeId,
     /// The label on devices.
     pub label: String,
-    /// AdminVendorId.
+    /// The vendor id that other administrators see (AddNOC's AdminVendorId).
     pub admin_vendor_id: u16,
     /// The tag in the hub's certificate.
     pub admin_cat: u32,

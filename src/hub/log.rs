@@ -38,7 +38,7 @@ pub trait LogDoor: Send + Sync + 'static {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
 #[serde(default, deny_unknown_fields)]
 pub struct LogQuery {
-    /// Not before.
+    /// Entries from this time on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub since: Option<Timestamp>,
     /// Only entries after this id.

@@ -91,7 +91,7 @@ fn write_dataset<S: Serializer>(dataset: &OperatorSecret, serializer: S) -> Resu
 /// `GET /v1/networks`
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NetworkList {
-    /// By name.
+    /// All that are kept, in the order of their names.
     pub networks: Vec<NetworkView>,
 }
 

@@ -33,7 +33,7 @@ pub struct Outbox {
 /// One outbox row as people see it. The binding code in its task has no field here.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct OutboxItem {
-    /// Its id.
+    /// By which the row is retried or dropped.
     pub id: i64,
     /// `bind`, `unbind`, `rename`, `move-room`, `update-matter-info`.
     pub kind: String,
@@ -42,7 +42,7 @@ pub struct OutboxItem {
     /// Its name; empty where it has no record any more.
     #[serde(default)]
     pub name: String,
-    /// Where it stands.
+    /// Whether it waits, is being sent, or has failed for good.
     pub state: OutboxState,
     /// How often the cloud was asked.
     pub tries: u32,

@@ -22,7 +22,7 @@ pub struct Refusal {
     pub code: String,
     /// Who can do something about it.
     pub disposition: Disposition,
-    /// What happened.
+    /// What happened, as a sentence with its values.
     pub message: String,
     /// What to do now.
     pub hint: String,
@@ -39,7 +39,7 @@ impl Refusal {
         Self::new("bad-request", Disposition::UserAction, message, "see GET /v1/openapi.json")
     }
 
-    /// No such node.
+    /// Nothing in our records bears that id or name.
     pub fn unknown_node(node: &NodeRef) -> Self {
         let message = format!("there is no node {node}");
         Self::new("unknown-node", Disposition::UserAction, message, "`matterbind nodes` lists them")

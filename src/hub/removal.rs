@@ -24,7 +24,7 @@ use crate::outbox::ports::OutboxId;
 use crate::standing::OffFabric;
 use crate::store::{Removal, RemovalStage};
 
-/// Takes nodes away.
+/// Removes nodes from device, cloud and record, in this order.
 pub trait RemovalDoor: Send + Sync + 'static {
     /// Device, cloud, record, in that order; resumable. `who` asked is written down.
     fn remove(
@@ -40,7 +40,7 @@ pub trait RemovalDoor: Send + Sync + 'static {
 /// `node remove`: how far it came. It goes on by itself where something is left.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RemoveResult {
-    /// The node.
+    /// The node that was removed.
     pub node_id: NodeId,
     /// Whether the device forgot us; false where it could not be reached and `force` was given.
     pub device_removed: bool,

@@ -34,19 +34,19 @@ pub struct Status {
     pub waiting_for: Vec<String>,
     /// The daemon's version.
     pub version: String,
-    /// When it started.
+    /// When the daemon started, by the hub's clock.
     pub started_at: Timestamp,
-    /// Process id.
+    /// The daemon's process.
     pub pid: u32,
     /// Our fabric, as soon as it is loaded.
     pub fabric: Option<FabricInfo>,
-    /// Nodes by state.
+    /// How many nodes there are in each state.
     pub nodes: NodeCounts,
-    /// Attempts under way.
+    /// Commissioning attempts that are under way now.
     pub attempts: u32,
-    /// The outbox.
+    /// What the cloud has not acknowledged yet.
     pub outbox: OutboxCounts,
-    /// The cloud.
+    /// How the cloud answered last.
     pub cloud: CloudStatus,
     /// When device, record and cloud of all nodes were last compared; `null`: not since the start.
     #[serde(default)]
@@ -54,7 +54,7 @@ pub struct Status {
     /// How many nodes last came out how, by verdict.
     #[serde(default)]
     pub verdicts: BTreeMap<String, u64>,
-    /// The trust store.
+    /// The PAA certificates that attestation trusts.
     #[serde(default)]
     pub trust: TrustStatus,
     /// The hub's clock.
@@ -71,18 +71,18 @@ pub struct Status {
     pub findings: Vec<DoctorFinding>,
 }
 
-/// Nodes by state.
+/// How many nodes there are in each state.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NodeCounts {
-    /// All.
+    /// All nodes of the fabric.
     pub total: u64,
-    /// They answer.
+    /// Those that answered when they were last asked.
     pub operational: u64,
-    /// They do not.
+    /// Those that did not.
     pub unreachable: u64,
     /// Not known to be complete.
     pub provisional: u64,
-    /// Being removed.
+    /// Those whose removal has begun and is not done.
     pub removing: u64,
     /// On our fabric, and in no record; not among `total`.
     #[serde(default)]
@@ -92,7 +92,7 @@ pub struct NodeCounts {
 /// The outbox's depth.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct OutboxCounts {
-    /// All rows.
+    /// All rows, whatever their state.
     pub total: u64,
     /// Rows that go by themselves.
     pub pending: u64,
@@ -121,7 +121,7 @@ pub struct CloudStatus {
     pub configured: bool,
     /// Whether it answered when last asked; `null`: not asked yet.
     pub reachable: Option<bool>,
-    /// Where it is.
+    /// The service's address, as configured.
     pub base_url: Option<String>,
     /// When it last answered.
     pub last_answer_at: Option<Timestamp>,

@@ -46,7 +46,7 @@ pub struct ForeignNode {
     pub node_id: NodeId,
     /// Where it announces itself.
     pub addresses: Vec<String>,
-    /// UDP port.
+    /// The UDP port that it announces.
     pub port: u16,
 }
 

@@ -28,7 +28,6 @@ use crate::node::{BluetoothAddress, Peer};
 
 /// Messages that wait for the radio. An exchange has one under way, so more than a few are repetitions.
 const QUEUE: usize = 8;
-/// The longest segment.
 const SEGMENT: usize = 512;
 /// Connecting may take so much of the time that a PASE session may.
 const CONNECT_SHARE: f64 = 0.75;

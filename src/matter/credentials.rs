@@ -199,7 +199,7 @@ impl Credentials {
         self.admin_vendor_id
     }
 
-    /// The keys themselves.
+    /// The keys and certificates that these credentials are made of.
     pub fn bundle(&self) -> &KeyBundle {
         &self.bundle
     }

@@ -28,7 +28,6 @@ pub(crate) struct Datagram {
     pub unsecured: Option<Unsecured>,
 }
 
-/// An unsecured message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Unsecured {
     pub message: Message,

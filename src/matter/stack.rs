@@ -70,7 +70,7 @@ pub enum StackError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StackHealth {
     Running,
-    /// It was stopped.
+    /// The daemon ends.
     Stopped,
     /// It ended by itself; the daemon should restart.
     Failed(String),

@@ -39,7 +39,6 @@ struct State {
 }
 
 impl Activity {
-    /// Something happens now.
     pub(crate) fn new() -> Self {
         Self(Rc::new(State { last: Cell::new(Instant::now()), running: Cell::new(false) }))
     }

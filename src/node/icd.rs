@@ -32,17 +32,17 @@ impl fmt::Display for IcdRegistration {
 pub struct IcdParameters {
     /// CheckInProtocolSupport: clients may register.
     pub checks_in: bool,
-    /// IdleModeDuration.
+    /// How long it sleeps between two wakes (IdleModeDuration).
     pub idle: Duration,
-    /// MaximumCheckInBackOff.
+    /// The longest pause between two check-ins that nobody answered (MaximumCheckInBackOff).
     pub back_off: Duration,
-    /// ActiveModeThreshold.
+    /// How long it stays awake after the last message (ActiveModeThreshold).
     pub active_threshold: Duration,
     /// CheckInNodeID of each client that is registered on our fabric.
     pub clients: Vec<u64>,
-    /// UserActiveModeTriggerHint.
+    /// How a person wakes it, as a bitmap (UserActiveModeTriggerHint).
     pub trigger: u32,
-    /// UserActiveModeTriggerInstruction.
+    /// The same in the maker's words (UserActiveModeTriggerInstruction).
     pub instruction: String,
 }
 

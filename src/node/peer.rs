@@ -73,9 +73,9 @@ impl FromStr for BluetoothAddress {
 /// A commissionable node as its Bluetooth advertisement describes it (Matter Core 5.4.2.5.6).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BluetoothNode {
-    /// Where it is.
+    /// The address that it advertises from; it may change.
     pub address: BluetoothAddress,
-    /// All twelve bits.
+    /// The long discriminator, 12 bits.
     pub discriminator: u16,
     /// Vendor id; 0 where the device hides it.
     pub vendor_id: u16,
@@ -128,7 +128,7 @@ impl Announced {
         }
     }
 
-    /// How it listens.
+    /// How it listens, as far as it has said.
     pub fn session(&self) -> SessionParameters {
         match self {
             Self::Lan(node) => node.txt.session(),

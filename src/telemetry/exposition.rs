@@ -24,7 +24,7 @@ impl Exposition {
         if accept.split(',').any(asks) { Self::OpenMetrics } else { Self::Text }
     }
 
-    /// Its content type.
+    /// As the answer to a scrape names it.
     pub fn content_type(self) -> &'static str {
         match self {
             Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",

@@ -14,7 +14,6 @@ use tracing_subscriber::registry::LookupSpan;
 /// What a bridged `log` record keeps of its fields; the others name files of the machine that built it.
 const KEPT: [&str; 2] = ["message", "log.target"];
 
-/// Writes to journald.
 pub(crate) struct Journald(tracing_journald::Layer);
 
 impl Journald {

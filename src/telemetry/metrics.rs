@@ -199,7 +199,7 @@ impl Metrics {
         r.register("trust_store_age_seconds", "How long ago they were fetched; NaN: never", self.paa_age.clone());
     }
 
-    /// An attempt ended.
+    /// Counts an attempt that has ended, and how long it took where it came to an end of its own.
     pub fn count_attempt(&self, outcome: &str, code: &str, took: Option<Duration>) {
         let labels = AttemptLabels { outcome: outcome.to_owned(), code: code.to_owned() };
         self.attempts.get_or_create(&labels).inc();

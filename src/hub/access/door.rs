@@ -38,16 +38,16 @@ pub struct AccessView {
     /// Tag by tag: who holds it, in which version, until when.
     #[serde(default)]
     pub tags: Vec<TagHolders>,
-    /// Node by node.
+    /// How it stands on each node.
     pub nodes: Vec<NodeAccess>,
 }
 
 /// One node of an [`AccessView`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NodeAccess {
-    /// The node.
+    /// The node whose access list this is.
     pub node_id: NodeId,
-    /// Its name.
+    /// The name in its record.
     pub name: String,
     /// `as-wanted`, `pending` (it is told when it is seen) or `differs` (`access apply` changes it).
     pub state: String,
@@ -65,14 +65,14 @@ pub struct AccessReport {
     /// The new version of the tag, of a rotation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rotated: Option<u32>,
-    /// Node by node.
+    /// How it stands on each node.
     pub nodes: Vec<AccessOutcome>,
 }
 
 /// One node of an [`AccessReport`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct AccessOutcome {
-    /// The node.
+    /// The node whose access list this is.
     pub node_id: NodeId,
     /// `written`, `unchanged`, `pending` (it is told when it is seen) or `failed` (it cannot hold this list).
     pub outcome: String,

@@ -91,17 +91,17 @@ pub(in crate::hub) fn write_binding_code<S: Serializer>(
 pub enum CommissionEvent {
     /// The attempt has an id; it may wait for its turn.
     Accepted {
-        /// The attempt.
+        /// By which log and events name the attempt.
         attempt_id: Uuid,
     },
-    /// A step began.
+    /// The attempt has begun with a step.
     StepStarted {
-        /// Which.
+        /// The step of the attempt.
         step: Step,
     },
-    /// A step succeeded.
+    /// The step is done, and the next one follows.
     StepFinished {
-        /// Which.
+        /// The step of the attempt.
         step: Step,
         /// How long it took.
         duration_ms: u64,
@@ -124,7 +124,7 @@ pub enum CommissionEvent {
     },
     /// The bind stands differently.
     Bind {
-        /// How.
+        /// How the binding stands in the cloud.
         bind: BindStatus,
     },
 }
@@ -135,9 +135,9 @@ pub enum CommissionEvent {
 pub enum CommissionResult {
     /// The device is on our fabric and recorded.
     Commissioned {
-        /// The attempt.
+        /// By which log and events name the attempt.
         attempt_id: Uuid,
-        /// The record.
+        /// The node as it was recorded.
         node: Box<NodeRecord>,
         /// How its bind stands now.
         bind: BindStatus,
@@ -154,9 +154,9 @@ pub enum CommissionResult {
 /// The failure answer of interface.md.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Failure {
-    /// The attempt.
+    /// By which log and events name the attempt.
     pub attempt_id: Uuid,
-    /// During which step.
+    /// The step that failed.
     pub step: Step,
     /// A stable kebab-case word.
     pub code: String,
@@ -212,9 +212,9 @@ impl CommissionResult {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct Timings {
-    /// Finding the device.
+    /// Until the device was found.
     pub discover: u64,
-    /// PASE.
+    /// The handshake with the passcode.
     pub pase: u64,
     /// Evidence and its judgement.
     pub attestation: u64,
@@ -226,7 +226,7 @@ pub struct Timings {
     pub network: u64,
     /// Writing and reading the access list.
     pub access: u64,
-    /// The transaction.
+    /// Record and outbox row, in one transaction.
     pub record: u64,
     /// From the request to the record.
     pub total: u64,

@@ -139,9 +139,9 @@ pub struct Controllers {
 /// How a controller stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ControllerView {
-    /// Its node id.
+    /// Its node id on our fabric.
     pub node_id: NodeId,
-    /// Its name.
+    /// How people call it.
     pub name: String,
     /// `enrolled`, `leaving` (others must renew first) or `removed`.
     pub state: ControllerState,
@@ -173,9 +173,9 @@ pub struct ControllerView {
 /// A controller in few words.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ControllerName {
-    /// Its node id.
+    /// Its node id on our fabric.
     pub node_id: NodeId,
-    /// Its name.
+    /// How people call it.
     pub name: String,
 }
 
@@ -188,7 +188,7 @@ pub struct InviteView {
     pub cats: Vec<u16>,
     /// How the controller will be called.
     pub name: Option<String>,
-    /// When it ends.
+    /// From then on it is refused.
     pub expires_at: Timestamp,
     /// Wrong codes that it bears yet.
     pub tries_left: u8,
@@ -207,11 +207,11 @@ pub struct Invitation {
     #[serde(serialize_with = "expose")]
     #[schema(value_type = String)]
     pub qr_payload: OperatorSecret,
-    /// Where to post.
+    /// The addresses of the hub at which `POST /v1/enrol` is answered.
     pub urls: Vec<String>,
     /// SHA-256 of the certificate that answers there, hex.
     pub certificate_sha256: String,
-    /// When it ends.
+    /// From then on it is refused.
     pub expires_at: Timestamp,
 }
 
@@ -228,11 +228,11 @@ pub struct CertificateForms {
 /// docs/controllers.md.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ControllerBundle {
-    /// Its name.
+    /// How people call it.
     pub name: String,
-    /// Its node id.
+    /// Its node id on our fabric.
     pub node_id: NodeId,
-    /// Our fabric.
+    /// The fabric id that stands in all of its certificates.
     pub fabric_id: u64,
     /// What DNS-SD calls our fabric.
     pub compressed_fabric_id: u64,
@@ -272,26 +272,26 @@ pub struct ControllerBundle {
 pub struct BundleNode {
     /// What DNS-SD calls it (`_matter._tcp`): compressed fabric id and node id, hex.
     pub instance: String,
-    /// Its node id.
+    /// Its node id on our fabric.
     pub node_id: NodeId,
-    /// Its name.
+    /// How people call it.
     pub name: String,
-    /// Its vendor.
+    /// The vendor id that it reported when it was commissioned.
     pub vendor_id: u16,
-    /// Its product.
+    /// The product id that it reported then.
     pub product_id: u16,
     /// Where it was last.
     pub addresses: Vec<String>,
-    /// UDP port.
+    /// The UDP port that it listens on for Matter.
     pub port: u16,
 }
 
 /// `controller remove --json`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ControllerRemoval {
-    /// Its node id.
+    /// Its node id on our fabric.
     pub node_id: NodeId,
-    /// Its name.
+    /// How people call it.
     pub name: String,
     /// `removed`, or `leaving` where others have to renew first.
     pub state: ControllerState,
@@ -306,7 +306,7 @@ pub struct ControllerRemoval {
     pub settles_at: Option<Timestamp>,
     /// Node by node, once they are told.
     pub nodes: Vec<AccessOutcome>,
-    /// What happens next.
+    /// What happens next, as a sentence for a person.
     pub message: String,
 }
 

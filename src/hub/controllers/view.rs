@@ -29,11 +29,11 @@ pub struct ControllerCounts {
 /// A certificate that ends soon.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ExpiringController {
-    /// Whose.
+    /// The node id that the certificate is made out to.
     pub node_id: NodeId,
-    /// Its name.
+    /// How people call the controller.
     pub name: String,
-    /// When.
+    /// When the certificate ends.
     pub expires_at: Timestamp,
 }
 
@@ -51,9 +51,9 @@ pub struct TagHolders {
 /// Who holds a tag.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Holder {
-    /// Its node id.
+    /// The node id that its certificates are made out to.
     pub node_id: NodeId,
-    /// Its name.
+    /// How people call the controller.
     pub name: String,
     /// The tag in its certificate.
     pub cat: u32,

@@ -203,7 +203,7 @@ pub struct Unit {
 /// Which versions are at work.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Versions {
-    /// Of this program.
+    /// The version of this program.
     pub matterbind: String,
     /// Of the daemon, where somebody else looks.
     pub daemon: Option<String>,

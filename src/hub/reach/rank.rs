@@ -15,7 +15,6 @@ const REMEMBER_FAILURE: Duration = Duration::from_secs(15 * 60);
 pub(super) struct Hearsay<'a> {
     /// By mDNS now, best first.
     pub(super) announced: &'a [SocketAddr],
-    /// By its record.
     pub(super) remembered: &'a [SocketAddr],
     /// What other nodes of ours have now.
     pub(super) taken: &'a BTreeSet<SocketAddr>,

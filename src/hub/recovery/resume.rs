@@ -36,7 +36,6 @@ pub(crate) struct Interrupted {
     recorded: Mutex<BTreeMap<Uuid, Commissioned>>,
 }
 
-/// One of them.
 struct ToResume {
     attempt: Uuid,
     until: Instant,

@@ -19,7 +19,7 @@ pub struct SyncProgress(Option<mpsc::UnboundedSender<SyncStep>>);
 pub struct SyncStep {
     /// So many nodes were asked.
     pub compared: usize,
-    /// Of so many.
+    /// How many nodes are compared in all.
     pub of: usize,
 }
 
@@ -44,19 +44,19 @@ impl SyncProgress {
 pub struct SyncReport {
     /// Whether device, record and cloud agree for every node.
     pub in_sync: bool,
-    /// Node by node.
+    /// What was found of each node.
     pub nodes: Vec<NodeSync>,
 }
 
 /// One node of a [`SyncReport`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct NodeSync {
-    /// The node.
+    /// The node that was compared.
     pub node_id: NodeId,
     /// Its name; empty where there is no record.
     #[serde(default)]
     pub name: String,
-    /// What came out.
+    /// How the node stands, all differences considered.
     pub verdict: Verdict,
     /// Where the three disagree.
     pub differences: Vec<DifferingField>,
@@ -95,19 +95,19 @@ impl SyncReport {
 /// `GET /v1/nodes/{node}/compare`: what the three hold of one node, by the names of the node record.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct NodeComparison {
-    /// The node.
+    /// The node that was compared.
     pub node_id: NodeId,
-    /// What came out.
+    /// How the node stands, all differences considered.
     pub verdict: Verdict,
     /// Why the device or the cloud is not known; empty if both are.
     pub message: String,
     /// What the device says of itself; `null` if it did not answer.
     pub device: Value,
-    /// The record.
+    /// What the hub's own record holds.
     pub local: Value,
     /// What the cloud shows; `null` if it has nothing, or was not asked.
     pub cloud: Value,
-    /// Where they disagree.
+    /// Each field in which device, record and cloud disagree.
     pub differences: Vec<DifferingField>,
     /// What mending by policy would do.
     pub mending: Vec<String>,
