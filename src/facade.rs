@@ -122,8 +122,8 @@ pub mod hub {
     pub mod doors {
         pub use crate::hub::doors::{
             AccessDoor, BindingDoor, CommissionDoor, ControllersDoor, DiscoverDoor, DoctorDoor, Intent, InventoryDoor,
-            KeysDoor, LogDoor, NetworksDoor, OutboxDoor, ProgressSink, RemovalDoor, StatusDoor, StrangersDoor,
-            SyncDoor, SyncProgress,
+            InvitesDoor, KeysDoor, LogDoor, NetworksDoor, OutboxDoor, ProgressSink, RemovalDoor, SharingDoor,
+            StatusDoor, StrangersDoor, SyncDoor, SyncProgress,
         };
     }
 }

@@ -51,6 +51,7 @@ pub(crate) mod reach;
 pub(crate) mod recovery;
 pub(crate) mod refusal;
 pub(crate) mod removal;
+pub(crate) mod sharing;
 pub(crate) mod status;
 pub(crate) mod strangers;
 pub(crate) mod succession;

@@ -1,5 +1,5 @@
 //! Who may import whom: the `crate::` paths of src/ against a table of allowed edges, each with its reason. And how long a
-//! file may be, and that no error says its source itself.
+//! file may be, how much may be asked at one door of the hub, and that no error says its source itself.
 //!
 //! An edge that is not in the table is a decision: move the code, or add the edge and say why.
 
@@ -305,4 +305,20 @@ fn a_long_file_has_a_reason() {
         }
     }
     assert!(long.is_empty(), "over 500 lines without a reason in tests/architecture.rs:\n{}", long.join("\n"));
+}
+
+/// What a use case may be asked: a door that grows is two rooms.
+const DOOR_MAX: usize = 7;
+
+#[test]
+fn a_door_is_small() {
+    let mut doors = 0;
+    for source in sources().iter().filter(|source| is_within(&source.module, "hub")) {
+        for (_, door) in source.code.match_indices("Door: Send + Sync").map(|(at, _)| (at, &source.code[at..])) {
+            let methods = door.split("\n}").next().unwrap().matches(" fn ").count();
+            assert!(methods <= DOOR_MAX, "{}: a door with {methods} methods", source.path.display());
+            doors += 1;
+        }
+    }
+    assert!(doors > 10, "{doors}");
 }

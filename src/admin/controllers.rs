@@ -13,10 +13,10 @@ use super::wire::{
     InviteOrder, Refusal, RemoveOrder, RenewOrder,
 };
 use crate::commissioning::error::Disposition;
-use crate::hub::doors::ControllersDoor;
+use crate::hub::doors::{ControllersDoor, InvitesDoor};
 
 /// The paths of this module.
-pub(super) fn routes<H: ControllersDoor>() -> Vec<Route<H>> {
+pub(super) fn routes<H: ControllersDoor + InvitesDoor>() -> Vec<Route<H>> {
     vec![
         Route::get("/v1/controllers", "controllers", "Other controllers, and open invitations", all)
             .answers::<Controllers>(),
@@ -87,7 +87,7 @@ async fn remove<H: ControllersDoor>(
     json(api.hub.remove_controller(&controller, order.now, peer.describe()).await)
 }
 
-async fn invite<H: ControllersDoor>(
+async fn invite<H: InvitesDoor>(
     State(api): State<Api<H>>,
     ConnectInfo(peer): ConnectInfo<Peer>,
     Body(order): Body<InviteOrder>,
@@ -95,7 +95,7 @@ async fn invite<H: ControllersDoor>(
     json(api.hub.invite(order, peer.describe()).await)
 }
 
-async fn withdraw<H: ControllersDoor>(
+async fn withdraw<H: InvitesDoor>(
     State(api): State<Api<H>>,
     ConnectInfo(peer): ConnectInfo<Peer>,
     InPath(invite): InPath<String>,
@@ -104,7 +104,7 @@ async fn withdraw<H: ControllersDoor>(
 }
 
 /// The one route for strangers: no token, but a code; and nothing but TLS.
-async fn enrol<H: ControllersDoor>(
+async fn enrol<H: InvitesDoor>(
     State(api): State<Api<H>>,
     ConnectInfo(peer): ConnectInfo<Peer>,
     Extension(channel): Extension<Channel>,

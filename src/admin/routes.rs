@@ -27,7 +27,7 @@ use super::wire::{
 use super::{controllers, events, keys, metrics, networks, openapi, page};
 use crate::commissioning::error::Disposition;
 use crate::hub::doors::{
-    BindingDoor, DoctorDoor, Doors, InventoryDoor, KeysDoor, LogDoor, OutboxDoor, RemovalDoor, StatusDoor,
+    BindingDoor, DoctorDoor, Doors, InventoryDoor, KeysDoor, LogDoor, OutboxDoor, RemovalDoor, SharingDoor, StatusDoor,
     StrangersDoor, SyncDoor, SyncProgress,
 };
 use crate::hub::turns::Answers;
@@ -411,7 +411,7 @@ pub(super) fn check_name(name: &str) -> Result<(), Refusal> {
     ))
 }
 
-async fn node_action<H: BindingDoor + InventoryDoor + RemovalDoor + StrangersDoor>(
+async fn node_action<H: BindingDoor + InventoryDoor + RemovalDoor + SharingDoor + StrangersDoor>(
     State(api): State<Api<H>>,
     ConnectInfo(peer): ConnectInfo<Peer>,
     InPath(node): InPath<String>,

@@ -23,13 +23,14 @@ pub use crate::hub::controllers::{
 };
 pub use crate::hub::discover::{DiscoverChange, DiscoverQuery, Discovered, DiscoveredNode};
 pub use crate::hub::doctor::{Diagnosis, DoctorFinding, DoctorSeverity};
-pub use crate::hub::inventory::{CloseResult, NodeCheck, NodeDetail, NodeRef, Nodes, NodesQuery, ShareResult};
+pub use crate::hub::inventory::{NodeCheck, NodeDetail, NodeRef, Nodes, NodesQuery};
 pub use crate::hub::keys::FabricInfo;
 pub use crate::hub::log::LogQuery;
 pub use crate::hub::networks::{NetworkList, NetworkOrder, NetworkView};
 pub use crate::hub::outbox::{Outbox, OutboxItem};
 pub use crate::hub::refusal::Refusal;
 pub use crate::hub::removal::RemoveResult;
+pub use crate::hub::sharing::{CloseResult, ShareResult};
 pub use crate::hub::status::{BluetoothStatus, CloudStatus, NodeCounts, OutboxCounts, Status};
 pub(crate) use crate::hub::strangers::ForeignNode;
 pub(crate) use crate::hub::sync::SyncStep;

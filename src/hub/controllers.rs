@@ -33,7 +33,7 @@ pub(super) use departure::follow;
 pub(crate) use door::RemoveOrder;
 pub use door::{
     BundleNode, CertificateForms, ControllerBundle, ControllerName, ControllerOrder, ControllerRemoval, ControllerView,
-    Controllers, ControllersDoor, EnrolRequest, Invitation, InviteOrder, InviteView, RenewOrder,
+    Controllers, ControllersDoor, EnrolRequest, Invitation, InviteOrder, InviteView, InvitesDoor, RenewOrder,
 };
 pub(crate) use enrolment::Front;
 #[cfg(test)]
@@ -170,7 +170,9 @@ impl<W: World> ControllersDoor for Hub<W> {
         let report = self.settle_departures().await?;
         self.removal(found.node_id, report).await
     }
+}
 
+impl<W: World> InvitesDoor for Hub<W> {
     async fn invite(&self, order: InviteOrder, who: String) -> Result<Invitation, Refusal> {
         self.make_invite(order, who).await
     }

@@ -3,7 +3,7 @@
 pub use super::access::AccessDoor;
 pub use super::binding::BindingDoor;
 pub use super::commission::{CommissionDoor, ProgressSink};
-pub use super::controllers::ControllersDoor;
+pub use super::controllers::{ControllersDoor, InvitesDoor};
 pub use super::discover::DiscoverDoor;
 pub use super::doctor::DoctorDoor;
 pub use super::inventory::InventoryDoor;
@@ -12,6 +12,7 @@ pub use super::log::LogDoor;
 pub use super::networks::NetworksDoor;
 pub use super::outbox::OutboxDoor;
 pub use super::removal::RemovalDoor;
+pub use super::sharing::SharingDoor;
 pub use super::status::StatusDoor;
 pub use super::strangers::StrangersDoor;
 pub use super::sync::{Intent, SyncDoor, SyncProgress};
@@ -25,11 +26,13 @@ pub trait Doors:
     + DiscoverDoor
     + DoctorDoor
     + InventoryDoor
+    + InvitesDoor
     + KeysDoor
     + LogDoor
     + NetworksDoor
     + OutboxDoor
     + RemovalDoor
+    + SharingDoor
     + StatusDoor
     + StrangersDoor
     + SyncDoor
@@ -44,11 +47,13 @@ impl<T> Doors for T where
         + DiscoverDoor
         + DoctorDoor
         + InventoryDoor
+        + InvitesDoor
         + KeysDoor
         + LogDoor
         + NetworksDoor
         + OutboxDoor
         + RemovalDoor
+        + SharingDoor
         + StatusDoor
         + StrangersDoor
         + SyncDoor

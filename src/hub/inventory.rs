@@ -1,5 +1,5 @@
-//! What is asked of one recorded node: check, identify, share. Every call has a deadline. Not here: finding and opening it
-//! (`reach`), taking it away (`removal`).
+//! What is asked of recorded nodes: who they are, whether they answer, how they are called. Every call has a deadline. Not here:
+//! finding and opening one (`reach`), sharing it with others (`sharing`), taking it away (`removal`).
 
 use std::convert::Infallible;
 use std::fmt;
@@ -7,10 +7,7 @@ use std::future::Future;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
-use jiff::{SignedDuration, Timestamp};
-use rs_matter::BasicCommData;
-use rs_matter::pairing::DiscoveryCapabilities;
-use rs_matter::pairing::qr::{CommFlowType, QrPayload, no_optional_data};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
@@ -28,9 +25,6 @@ use crate::fabric::granted_cats;
 use crate::failpoint;
 use crate::journal::{Event, EventSink, Level};
 use crate::node::{NodeId, NodeRecord, NodeState};
-use crate::onboarding::{MAX_DISCRIMINATOR, check_passcode};
-use crate::secret::Passcode;
-use crate::store::JournalFilter;
 
 /// Looks nodes up, and asks one of them.
 pub trait InventoryDoor: Send + Sync + 'static {
@@ -48,10 +42,6 @@ pub trait InventoryDoor: Send + Sync + 'static {
     fn rename(&self, node: NodeId, name: String) -> impl Future<Output = Result<NodeRecord, Refusal>> + Send;
     /// Moves to another room in the record and queues the cloud's.
     fn move_to(&self, node: NodeId, room_id: String) -> impl Future<Output = Result<NodeRecord, Refusal>> + Send;
-    /// Opens a commissioning window for `seconds`, 180 to 900.
-    fn share(&self, node: NodeId, seconds: u16) -> impl Future<Output = Result<ShareResult, Refusal>> + Send;
-    /// Closes the window that is open, whoever opened it.
-    fn close_window(&self, node: NodeId) -> impl Future<Output = Result<CloseResult, Refusal>> + Send;
 }
 
 /// A node as people name it: by id (decimal or 0x hex), else by its unique name.
@@ -148,30 +138,6 @@ pub struct NodeCheck {
     pub differences: Vec<DifferingField>,
 }
 
-/// `node share --close`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct CloseResult {
-    /// The node that was asked.
-    pub node_id: NodeId,
-    /// False where no window was open.
-    pub closed: bool,
-}
-
-/// `node share`: a window is open, and this opens it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct ShareResult {
-    /// The node that was asked.
-    pub node_id: NodeId,
-    /// The manual pairing code of the window: 11 digits.
-    pub manual_code: String,
-    /// `MT:…`
-    pub qr_payload: String,
-    /// Discriminator of the window.
-    pub discriminator: u16,
-    /// When the window closes by itself.
-    pub expires_at: Timestamp,
-}
-
 impl<W: World> InventoryDoor for Hub<W> {
     async fn nodes(&self, query: &NodesQuery) -> Result<Nodes, Refusal> {
         let mut nodes = self.store.nodes_after(query.after.map(NodeId), query.limit).await?;
@@ -236,68 +202,9 @@ impl<W: World> InventoryDoor for Hub<W> {
         self.journal.record(Event::new(Timestamp::now(), Level::Info, "node-moved", message).with_node(node));
         self.record(node).await
     }
-
-    async fn close_window(&self, node: NodeId) -> Result<CloseResult, Refusal> {
-        let record = self.record(node).await?;
-        let close = async { self.meet(&record).await?.close_window().await };
-        let closed = self.within(&record, close).await.map_err(|error| device_error(&error))?;
-        if closed {
-            let event = Event::new(Timestamp::now(), Level::Info, "window-closed", "commissioning window closed");
-            self.journal.record(event.with_node(node));
-        }
-        Ok(CloseResult { node_id: node, closed })
-    }
-
-    async fn share(&self, node: NodeId, seconds: u16) -> Result<ShareResult, Refusal> {
-        let record = self.record(node).await?;
-        let (passcode, discriminator) = fresh_window();
-        let secret = Passcode::new(passcode);
-        let open = async {
-            let window = Duration::from_secs(u64::from(seconds));
-            self.meet(&record).await?.open_window(window, discriminator, &secret).await
-        };
-        match self.within(&record, open).await {
-            Ok(()) => {}
-            Err(LinkError::Status { cluster: Some(WINDOW_OPEN), .. }) => return Err(self.window_open(node).await),
-            Err(error) => return Err(device_error(&error)),
-        }
-        let expires_at = Timestamp::now() + SignedDuration::from_secs(i64::from(seconds));
-        let message = format!("commissioning window open until {expires_at:.0}");
-        let event = Event::new(Timestamp::now(), Level::Info, SHARED, message);
-        self.journal.record(event.with_node(node).with(UNTIL, expires_at.to_string()));
-        let (manual_code, qr_payload) = codes(passcode, discriminator, &record)
-            .ok_or_else(|| internal("the onboarding codes could not be written"))?;
-        Ok(ShareResult { node_id: node, manual_code, qr_payload, discriminator, expires_at })
-    }
 }
 
-/// The kind of the admin log's entry of a window that was opened, and its field.
-const SHARED: &str = "node-shared";
-const UNTIL: &str = "until";
-/// Busy of Administrator Commissioning's StatusCodeEnum (Matter Core 11.19.6.1).
-const WINDOW_OPEN: u16 = 2;
-
 impl<W: World> Hub<W> {
-    /// A window is open already. Until when is in the admin log, where it was us who opened it.
-    async fn window_open(&self, node: NodeId) -> Refusal {
-        let now = Timestamp::now();
-        let filter = JournalFilter {
-            since: Some(now - SignedDuration::from_mins(15)),
-            node: Some(node),
-            ..JournalFilter::default()
-        };
-        let entries = self.journal.query(filter).await.unwrap_or_default();
-        let opened = entries.iter().rev().find(|entry| entry.kind == SHARED);
-        let until = opened.and_then(|entry| entry.fields.get(UNTIL)?.as_str()?.parse::<Timestamp>().ok());
-        let until = match until.filter(|until| *until > now) {
-            Some(until) => format!("until {until:.0}"),
-            None => "by another administrator, for 15 minutes at most".to_owned(),
-        };
-        let message = format!("a window of node {node} is open already {until}");
-        let hint = format!("use its code, or close it with `matterbind node share {node} --close`");
-        Refusal::new("window-open", Disposition::UserAction, message, hint)
-    }
-
     /// The store is told rarely when a node was last heard of.
     fn freshen(&self, record: &mut NodeRecord) {
         record.last_seen_at = record.last_seen_at.max(self.probes.last_contact(record.node_id));
@@ -379,33 +286,4 @@ fn differing(device: &serde_json::Value, record: &NodeRecord) -> Vec<DifferingFi
             cloud: serde_json::Value::Null,
         })
         .collect()
-}
-
-/// A passcode and a discriminator for an enhanced window (Matter Core 5.1.7, 11.19.8.1).
-fn fresh_window() -> (u32, u16) {
-    let passcode = std::iter::repeat_with(|| rand::random_range(1..=99_999_998))
-        .find(|passcode| check_passcode(*passcode).is_ok())
-        .expect("nearly every number of the range is a passcode");
-    (passcode, rand::random_range(0..=MAX_DISCRIMINATOR))
-}
-
-fn codes(passcode: u32, discriminator: u16, record: &NodeRecord) -> Option<(String, String)> {
-    let data = BasicCommData { password: passcode.to_le_bytes().into(), discriminator };
-    let manual = data.compute_pairing_code().to_string();
-    let qr = QrPayload::new(
-        DiscoveryCapabilities::IP,
-        CommFlowType::Standard,
-        data,
-        record.vendor_id,
-        record.product_id,
-        "",
-        no_optional_data,
-    );
-    let mut buffer = [0; 256];
-    let (text, _) = qr.as_str(&mut buffer).ok()?;
-    Some((manual, text.to_owned()))
-}
-
-fn internal(message: &str) -> Refusal {
-    Refusal::new("internal", Disposition::Bug, message, "`matterbind logs` has the details; report it")
 }

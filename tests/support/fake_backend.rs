@@ -22,7 +22,7 @@ use matterbind::facade::commissioning::step::Step;
 use matterbind::facade::fabric::{Cat, CatGrant, Privilege};
 use matterbind::facade::hub::doors::{
     BindingDoor, CommissionDoor, DiscoverDoor, DoctorDoor, Intent, InventoryDoor, KeysDoor, LogDoor, OutboxDoor,
-    ProgressSink, RemovalDoor, StatusDoor, StrangersDoor, SyncDoor, SyncProgress,
+    ProgressSink, RemovalDoor, SharingDoor, StatusDoor, StrangersDoor, SyncDoor, SyncProgress,
 };
 use matterbind::facade::journal::{Event, Level};
 use matterbind::facade::node::{
@@ -306,7 +306,9 @@ impl InventoryDoor for Fake {
     async fn move_to(&self, node: NodeId, room_id: String) -> Result<NodeRecord, Refusal> {
         Ok(NodeRecord { room_id: Some(room_id), ..self.known(node)? })
     }
+}
 
+impl SharingDoor for Fake {
     async fn close_window(&self, node: NodeId) -> Result<CloseResult, Refusal> {
         self.known(node).map(|_| CloseResult { node_id: node, closed: true })
     }

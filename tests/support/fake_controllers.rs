@@ -8,7 +8,7 @@ use matterbind::facade::admin::wire::{
 use matterbind::facade::commissioning::error::Disposition;
 use matterbind::facade::controller::ControllerState;
 use matterbind::facade::fabric::CatGrant;
-use matterbind::facade::hub::doors::{AccessDoor, ControllersDoor, NetworksDoor};
+use matterbind::facade::hub::doors::{AccessDoor, ControllersDoor, InvitesDoor, NetworksDoor};
 use matterbind::facade::node::{NodeId, NodeState};
 use matterbind::facade::secret::{IpkEpochKey, OperatorSecret};
 
@@ -111,7 +111,9 @@ impl ControllersDoor for Fake {
             message: "others have to renew first".to_owned(),
         })
     }
+}
 
+impl InvitesDoor for Fake {
     async fn invite(&self, order: InviteOrder, _: String) -> Result<Invitation, Refusal> {
         assert_eq!(order.cats, [2]);
         Ok(Invitation {

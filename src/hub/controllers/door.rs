@@ -41,6 +41,10 @@ pub trait ControllersDoor: Send + Sync + 'static {
         at_once: bool,
         who: String,
     ) -> impl Future<Output = Result<ControllerRemoval, Refusal>> + Send;
+}
+
+/// Gives apps a code by which they get their certificate themselves.
+pub trait InvitesDoor: Send + Sync + 'static {
     /// Makes a code by which one app enrols.
     fn invite(&self, order: InviteOrder, who: String) -> impl Future<Output = Result<Invitation, Refusal>> + Send;
     /// Takes a code back.

@@ -15,7 +15,7 @@ use crate::fabric::{Cat, CatGrant, Privilege, granted_cats};
 use crate::hub::clock;
 use crate::hub::controllers::{
     ControllerBundle, ControllerOrder, ControllerView, ControllersDoor, EnrolRequest, Front, Invitation, InviteOrder,
-    RenewOrder, refused,
+    InvitesDoor, RenewOrder, refused,
 };
 use crate::hub::doors::AccessDoor;
 use crate::hub::refusal::Refusal;
