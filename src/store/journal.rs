@@ -333,7 +333,8 @@ fn query(connection: &Connection, filter: &JournalFilter) -> Result<Vec<Event>, 
     if let Some(after) = filter.after_id {
         narrow("id >", after.into());
     }
-    let forward = filter.after_id.is_some();
+    // The newest so many, also behind an entry.
+    let forward = filter.after_id.is_some() && filter.limit.is_none();
     sql.push_str(if forward { " ORDER BY id" } else { " ORDER BY id DESC" });
     if let Some(limit) = filter.limit {
         sql.push_str(&format!(" LIMIT {limit}"));

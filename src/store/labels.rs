@@ -19,6 +19,7 @@ impl Store {
         let name = name.to_owned();
         self.write_and_wake(move |tx| {
             let record = modify(tx, node, |record| record.name.clone_from(&name))?;
+            outbox::take_superseded(tx, node, "rename")?;
             let device = if outbox::cloud_may_know(tx, &record)? { CloudDevice::of(&record) } else { None };
             let task = device.map(|device| OutboxTask::Rename { device, name });
             let row = task.map(|task| outbox::insert(tx, node, &task, now)).transpose()?;
@@ -38,6 +39,15 @@ impl Store {
         self.write_and_wake(move |tx| {
             let mut old_room_id = None;
             let record = modify(tx, node, |record| old_room_id = record.room_id.replace(new_room_id.clone()))?;
+            if old_room_id.as_deref() == Some(new_room_id.as_str()) {
+                return Ok(None);
+            }
+            // The cloud has it where the first move that was not done began.
+            if let Some(OutboxTask::MoveRoom { old_room_id: there, .. }) =
+                outbox::take_superseded(tx, node, "move-room")?.into_iter().next()
+            {
+                old_room_id = there;
+            }
             if old_room_id.as_deref() == Some(new_room_id.as_str()) || !outbox::cloud_may_know(tx, &record)? {
                 return Ok(None);
             }

@@ -91,8 +91,10 @@ impl OutboxStore for Store {
         let auth_key = receipt.as_ref().and_then(|receipt| receipt.auth_key.as_ref());
         let auth_key = auth_key.map(|key| self.sealed_text(key.expose())).transpose()?;
         let unbound = matches!(entry.task, OutboxTask::Unbind(_)).then(|| entry.task.device().clone());
+        let done = entry.clone();
         self.write_and_forget(move |tx| {
             tx.execute("DELETE FROM outbox WHERE id = ?1", [row.0])?;
+            drop_refused(tx, &done)?;
             // What was unbound may be what the node was bound as before it got other keys.
             let current = super::nodes::record(tx, node)?.and_then(|record| CloudDevice::of(&record));
             if unbound.is_none_or(|unbound| current == Some(unbound)) {
@@ -163,7 +165,8 @@ impl Store {
         .await
     }
 
-    /// Forgets a row. A bind that is forgotten leaves its node unbound; the record says so.
+    /// Forgets a row. A bind that is forgotten leaves its node unbound; the record says so. An update that is forgotten leaves it
+    /// bound as it was, as far as anybody knows: a comparison shows what the cloud has.
     ///
     /// # Errors
     /// There is no such row, or the store fails.
@@ -171,11 +174,16 @@ impl Store {
         self.write_and_forget(move |tx| {
             let dropped = entry(tx, row)?.ok_or_else(|| no_row(row))?;
             tx.execute("DELETE FROM outbox WHERE id = ?1", [row.0])?;
-            if matches!(dropped.task, OutboxTask::Bind(_)) {
-                let message = "the bind was dropped from the outbox".to_owned();
-                let status = BindStatus { state: BindState::Disabled, message, ..BindStatus::default() };
-                set_bind_status(tx, dropped.node_id, Some(status))?;
-            }
+            let left = match &dropped.task {
+                OutboxTask::Bind(_) => Some((BindState::Disabled, "the bind was dropped from the outbox")),
+                OutboxTask::UpdateMatterInfo(_) => {
+                    Some((BindState::Bound, "an update was dropped from the outbox; `matterbind sync` compares"))
+                }
+                OutboxTask::Unbind(_) | OutboxTask::Rename { .. } | OutboxTask::MoveRoom { .. } => None,
+            };
+            let status =
+                left.map(|(state, message)| BindStatus { state, message: message.to_owned(), ..BindStatus::default() });
+            set_bind_status(tx, dropped.node_id, status)?;
             Ok(dropped)
         })
         .await
@@ -205,6 +213,32 @@ pub(super) fn insert(
     )
     .map_err(store_error)?;
     Ok(OutboxId(tx.last_insert_rowid()))
+}
+
+/// What a node's earlier wishes of this kind asked for, oldest first: a later one takes their place. One that may have been sent
+/// comes to its end by itself.
+pub(super) fn take_superseded(
+    tx: &Transaction<'_>,
+    node: NodeId,
+    kind: &'static str,
+) -> Result<Vec<OutboxTask>, StoreError> {
+    let sql = "DELETE FROM outbox WHERE node_id = ?1 AND kind = ?2
+      AND state IN ('pending', 'waiting-for-operator', 'rejected') RETURNING id, task";
+    let mut statement = tx.prepare_cached(sql).map_err(store_error)?;
+    let rows =
+        statement.query_map(params![id(node.0)?, kind], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?)));
+    let mut taken = rows.map_err(store_error)?.collect::<Result<Vec<_>, _>>().map_err(store_error)?;
+    taken.sort_by_key(|(row, _)| *row);
+    taken.iter().map(|(_, task)| task_row::read(task)).collect()
+}
+
+/// What was refused before the same was wished anew and done is of no use to anybody.
+fn drop_refused(tx: &Transaction<'_>, done: &OutboxEntry) -> Result<(), StoreError> {
+    if matches!(done.task, OutboxTask::Rename { .. } | OutboxTask::MoveRoom { .. }) {
+        let sql = "DELETE FROM outbox WHERE node_id = ?1 AND kind = ?2 AND id < ?3 AND state = 'rejected'";
+        tx.execute(sql, params![id(done.node_id.0)?, done.task.kind(), done.id.0]).map_err(store_error)?;
+    }
+    Ok(())
 }
 
 /// Adds the unbind of a device, or answers the one that waits already.

@@ -19,6 +19,7 @@ use uuid::Uuid;
 
 mod harm;
 mod keep;
+mod labels;
 mod rest;
 
 const NOW: Timestamp = Timestamp::constant(1_795_000_000, 0);
