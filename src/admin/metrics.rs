@@ -43,7 +43,7 @@ pub(super) async fn scrape<H: StatusDoor>(State(api): State<Api<H>>, asked: Head
     ] {
         metrics.set_controllers(state, count);
     }
-    metrics.set_cloud_reachable(status.cloud.reachable.unwrap_or(false));
+    metrics.set_cloud_reachable(status.cloud.reachable);
     let now = Timestamp::now();
     let age = |at: Option<Timestamp>| at.map(|at| Duration::try_from(now.duration_since(at)).unwrap_or_default());
     metrics.set_standing(&HubStanding {

@@ -4,6 +4,7 @@
 //! systemd's watchdog stays out. What only the world can mend (no network, no room on the disk) is said and waited for. Not here:
 //! how systemd is spoken to (`systemd`).
 
+use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -32,12 +33,27 @@ const STARTING: Duration = Duration::from_millis(50);
 const LITTLE_ROOM: u64 = 4 << 20;
 
 /// Something that does not work.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) struct Fault {
     /// What, as it stands after "waiting for".
     what: String,
+    /// How far it has come; a figure that moves makes no other fault.
+    figure: Option<String>,
     /// Whether a restart would mend it.
     stands_still: bool,
+}
+
+impl PartialEq for Fault {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.what, self.stands_still) == (&other.what, other.stands_still)
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)?;
+        self.figure.iter().try_for_each(|figure| write!(f, ": {figure}"))
+    }
 }
 
 /// What the last round found.
@@ -48,7 +64,7 @@ impl Health {
     /// What does not work; before the first round nothing is known to.
     pub(super) fn waiting_for(&self) -> Vec<String> {
         match &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
-            Some(faults) => faults.iter().map(|fault| fault.what.clone()).collect(),
+            Some(faults) => faults.iter().map(ToString::to_string).collect(),
             None => vec!["discovery and the Matter stack".to_owned()],
         }
     }
@@ -94,7 +110,7 @@ pub(super) async fn follow<W: World>(hub: Arc<Hub<W>>, began: Instant) {
 
 impl<W: World> Hub<W> {
     async fn ask_everybody(&self) -> Vec<Fault> {
-        let still = |what: &str| Some(Fault { what: what.to_owned(), stands_still: true });
+        let still = |what: &str| Some(Fault { what: what.to_owned(), figure: None, stands_still: true });
         let stack = async {
             if let Some(why) = self.link.failed().now_or_never() {
                 return still(&format!("the Matter stack, which has ended: {why}"));
@@ -108,13 +124,15 @@ impl<W: World> Hub<W> {
         let discovery = async {
             let health = self.lan.health().await;
             // Without an interface it has nothing to do, and the network may come.
-            health.failure.map(|what| Fault { what, stands_still: !health.interfaces.is_empty() })
+            health.failure.map(|what| Fault { what, figure: None, stands_still: !health.interfaces.is_empty() })
         };
         let store = async {
             match tokio::time::timeout(ANSWER, self.store.answers()).await {
                 Ok(Ok(())) => None,
                 // The disk may be the reason, and comes back by itself.
-                Ok(Err(error)) => Some(Fault { what: format!("the store: {error}"), stands_still: false }),
+                Ok(Err(error)) => {
+                    Some(Fault { what: format!("the store: {error}"), figure: None, stands_still: false })
+                }
                 Err(_) => still("the store, which does not answer"),
             }
         };
@@ -140,14 +158,14 @@ impl<W: World> Hub<W> {
     /// A change of what works, for whoever reads the log or asks systemd.
     fn tell_change(&self, faults: &[Fault], before: &[Fault]) {
         for fault in faults.iter().filter(|fault| !before.contains(fault)) {
-            let message = format!("this does not work: {}", fault.what);
+            let message = format!("this does not work: {fault}");
             self.journal.record(Event::new(Timestamp::now(), Level::Error, "part-failed", message));
         }
         let line = if faults.is_empty() {
             self.journal.record(Event::new(Timestamp::now(), Level::Info, "parts-work", "everything works again"));
             "ready".to_owned()
         } else {
-            format!("waiting for {}", faults.iter().map(|fault| fault.what.as_str()).collect::<Vec<_>>().join(", "))
+            format!("waiting for {}", faults.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))
         };
         systemd::status(&line);
     }
@@ -166,10 +184,31 @@ async fn request(socket: &Path) -> std::io::Result<()> {
 fn disk(state_dir: &Path) -> Option<Fault> {
     let on = || format!("on the disk that holds {}", state_dir.display());
     if is_read_only(state_dir) {
-        return Some(Fault { what: format!("leave to write {}: it is read-only", on()), stands_still: false });
+        let what = format!("leave to write {}: it is read-only", on());
+        return Some(Fault { what, figure: None, stands_still: false });
     }
     let found = rustix::fs::statvfs(state_dir).ok()?;
     let left = found.f_bavail.saturating_mul(found.f_frsize);
-    (left < LITTLE_ROOM)
-        .then(|| Fault { what: format!("room {}: {} KiB are left", on(), left >> 10), stands_still: false })
+    (left < LITTLE_ROOM).then(|| Fault {
+        what: format!("room {}", on()),
+        figure: Some(format!("{} KiB are left", left >> 10)),
+        stands_still: false,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_figure_that_moves_is_no_other_fault() {
+        let room = |left: u64| Fault {
+            what: "room on the disk".to_owned(),
+            figure: Some(format!("{left} KiB are left")),
+            stands_still: false,
+        };
+        assert_eq!(room(2844), room(2832), "each entry about it would take room, and be news again");
+        assert_eq!(room(2844).to_string(), "room on the disk: 2844 KiB are left");
+        assert_ne!(room(1), Fault { stands_still: true, ..room(1) });
+    }
 }

@@ -6,7 +6,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::future::Future;
-use std::io::{self, BufWriter, Seek};
+use std::io::{self, BufWriter, Read, Seek};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -34,8 +34,10 @@ use crate::store::LAST_BACKUP;
 pub trait KeysDoor: Send + Sync + 'static {
     /// What may be known of our fabric.
     fn fabric(&self) -> impl Future<Output = Result<FabricInfo, Refusal>> + Send;
-    /// The encrypted backup, of one instant.
+    /// The encrypted backup, of one instant. It counts as made when somebody says that it was kept.
     fn backup(&self, recipient: Recipient) -> impl Future<Output = Result<File, Refusal>> + Send;
+    /// The backup that was made last arrived and is durable elsewhere, if `sha256` is that of its file.
+    fn backup_kept(&self, sha256: &str) -> impl Future<Output = Result<FabricInfo, Refusal>> + Send;
     /// The root key in an encrypted file.
     fn export_root(&self, recipient: Recipient) -> impl Future<Output = Result<Vec<u8>, Refusal>> + Send;
     /// Removes the root key from this hub, if `sha256` is that of the file that was exported last.
@@ -73,8 +75,8 @@ pub struct FabricInfo {
 /// The bundle on disk and what is known about it.
 pub(crate) struct Keys {
     store: tokio::sync::Mutex<Stored>,
-    /// One backup is made at a time: each takes the disk's room twice.
-    backup: tokio::sync::Mutex<()>,
+    /// One backup is made at a time: each takes the disk's room twice. The last one's checksum, and when it was made.
+    backup: tokio::sync::Mutex<Option<(String, Timestamp)>>,
     root_online: AtomicBool,
 }
 
@@ -105,32 +107,46 @@ impl<W: World> KeysDoor for Hub<W> {
     }
 
     async fn backup(&self, recipient: Recipient) -> Result<File, Refusal> {
-        let _turn = self.keys.backup.lock().await;
+        let mut last = self.keys.backup.lock().await;
         let stored = self.keys.store.lock().await;
         let keys = stored.keystore.load().map_err(|error| failed("the fabric's keys", &error))?.bundle;
         let snapshot = self.store.snapshot().await?;
         drop(stored);
         let nodes = snapshot.nodes;
         let state_dir = self.config.state_dir.clone();
-        let make = move || -> anyhow::Result<(File, u64)> {
+        let make = move || -> anyhow::Result<(File, u64, String)> {
             let file = nameless(&state_dir)?;
             backup::make(&keys, snapshot, Timestamp::now(), &recipient, BufWriter::new(&file))?;
             let length = (&file).stream_position()?;
             (&file).rewind()?;
-            Ok((file, length))
+            let sha256 = checksum_of(&file)?;
+            (&file).rewind()?;
+            Ok((file, length, sha256))
         };
-        let (file, length) = match tokio::task::spawn_blocking(make).await {
+        let (file, length, sha256) = match tokio::task::spawn_blocking(make).await {
             Ok(Ok(made)) => made,
             Ok(Err(error)) => return Err(failed("the backup", &*error)),
             Err(error) => return Err(failed("the backup", &error)),
         };
         let now = Timestamp::now();
-        if let Err(error) = self.store.save_blob(LAST_BACKUP, now.to_string().as_bytes()).await {
-            tracing::warn!(%error, "when this backup was made could not be kept");
-        }
+        *last = Some((sha256, now));
         let message = format!("a backup of the fabric with {nodes} nodes was made, {length} bytes");
         self.journal.record(Event::new(now, Level::Info, "fabric-backup", message));
         Ok(file)
+    }
+
+    async fn backup_kept(&self, sha256: &str) -> Result<FabricInfo, Refusal> {
+        let last = self.keys.backup.lock().await;
+        let Some((_, at)) = last.as_ref().filter(|(made, _)| made == sha256) else {
+            return Err(Refusal::new(
+                "not-the-backup",
+                Disposition::UserAction,
+                "this is not the checksum of the backup that was made last",
+                "`matterbind fabric backup FILE` makes one",
+            ));
+        };
+        self.store.save_blob(LAST_BACKUP, at.to_string().as_bytes()).await?;
+        Ok(self.fabric_info())
     }
 
     async fn export_root(&self, recipient: Recipient) -> Result<Vec<u8>, Refusal> {
@@ -231,6 +247,18 @@ fn nameless(state_dir: &Path) -> io::Result<File> {
 
 fn checksum(bytes: &[u8]) -> String {
     plain::lower_hex(&Sha256::digest(bytes))
+}
+
+/// The same of a file from where it stands.
+fn checksum_of(mut file: &File) -> io::Result<String> {
+    let mut digest = Sha256::new();
+    let mut part = [0; 8192];
+    loop {
+        match file.read(&mut part)? {
+            0 => return Ok(plain::lower_hex(&digest.finalize())),
+            read => digest.update(&part[..read]),
+        }
+    }
 }
 
 fn root_offline() -> Refusal {

@@ -7,6 +7,7 @@ mod controllers;
 mod discover;
 mod icd;
 mod interrupted;
+mod keys;
 mod label;
 mod presence;
 mod removal;

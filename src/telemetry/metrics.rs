@@ -88,7 +88,7 @@ pub struct Metrics {
     outbox: Family<StateLabels, Gauge<u64, AtomicU64>>,
     controllers: Family<StateLabels, Gauge<u64, AtomicU64>>,
     ready: Gauge<u64, AtomicU64>,
-    cloud_reachable: Gauge<u64, AtomicU64>,
+    cloud_reachable: Gauge<f64, AtomicU64>,
     login_failures: Family<RefusedLabels, Counter>,
     outbox_age: Gauge<f64, AtomicU64>,
     verdicts: Family<VerdictLabels, Gauge<u64, AtomicU64>>,
@@ -190,7 +190,11 @@ impl Metrics {
             self.controllers.clone(),
         );
         r.register("ready", "1 once discovery and the Matter stack run", self.ready.clone());
-        r.register("cloud_reachable", "1 if the cloud answered when last asked", self.cloud_reachable.clone());
+        r.register(
+            "cloud_reachable",
+            "1 if the cloud answered when last asked; NaN: not asked yet, or none is configured",
+            self.cloud_reachable.clone(),
+        );
         r.register("login_failures", "Log-ins to the admin API that failed, by reason", self.login_failures.clone());
         r.register("outbox_oldest_age_seconds", "How long the oldest outbox row has waited", self.outbox_age.clone());
         r.register("sync_nodes", "Nodes by the verdict of their last comparison", self.verdicts.clone());
@@ -251,8 +255,8 @@ impl Metrics {
     }
 
     /// Whether the cloud answered when last asked.
-    pub fn set_cloud_reachable(&self, reachable: bool) {
-        self.cloud_reachable.set(u64::from(reachable));
+    pub fn set_cloud_reachable(&self, reachable: Option<bool>) {
+        self.cloud_reachable.set(reachable.map_or(f64::NAN, |reachable| f64::from(u8::from(reachable))));
     }
 
     /// A log-in failed; the reason is a stable word.
@@ -318,7 +322,7 @@ pub(super) fn moved() -> Metrics {
     metrics.set_nodes("operational", 1);
     metrics.set_outbox("waiting", 1);
     metrics.set_ready(true);
-    metrics.set_cloud_reachable(true);
+    metrics.set_cloud_reachable(Some(true));
     metrics.count_login_failure("wrong-token");
     metrics.set_controllers("enrolled", 1);
     let age = Some(Duration::from_secs(1));
