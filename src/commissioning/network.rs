@@ -151,6 +151,9 @@ pub enum NetworkError {
         /// Which was asked for.
         name: String,
     },
+    /// The configuration has it, and its password or dataset cannot be had.
+    #[error("the secret of the network {name:?} cannot be had: {why}")]
+    Unreadable { name: String, why: String },
     /// The network is of a kind that the device lacks.
     #[error("{name:?} is a {kind} network, and the device joins {}", list(kinds))]
     WrongKind {
@@ -219,6 +222,7 @@ impl NetworkError {
         match self {
             Self::NoneKnown { .. } => "network-not-configured",
             Self::Unknown { .. } => "unknown-network",
+            Self::Unreadable { .. } => "network-secret-unreadable",
             Self::WrongKind { .. } | Self::NoInterface => "network-kind-unsupported",
             Self::NotSeen { .. } => "network-not-found",
             Self::Refused { status, kind, .. } => meaning(*status, *kind).0,
@@ -232,6 +236,7 @@ impl NetworkError {
         match self {
             Self::NoneKnown { .. }
             | Self::Unknown { .. }
+            | Self::Unreadable { .. }
             | Self::WrongKind { .. }
             | Self::NotSeen { .. }
             | Self::Refused { .. } => true,
@@ -249,6 +254,10 @@ impl NetworkError {
                 "tell the hub the network of the home: `matterbind network set wifi SSID` or `matterbind network set thread`"
             }
             "unknown-network" => "`matterbind network list` shows the networks that the hub knows",
+            "network-secret-unreadable" => {
+                "let the service read the file that [[networks]] names (`matterbind check-config` says what is wrong with it), or set \
+                 the network by `matterbind network set`"
+            }
             "network-kind-unsupported" => {
                 "choose a network of a kind that the device has: `matterbind commission --network NAME`"
             }

@@ -109,6 +109,31 @@ impl Validation {
         }
     }
 
+    /// The same for what a running hub can do without until it is needed: somebody who asks is told, and no start is refused for it.
+    fn demand_of_person(&mut self, good: bool, key: &str, problem: impl FnOnce() -> String, instead: &str) {
+        self.demand(good || self.secrets != Secrets::Judge, key, problem, instead);
+    }
+
+    fn file_of_person(&mut self, key: &str, file: Option<&Path>) {
+        if let Some(file) = file.filter(|file| self.secrets == Secrets::Judge && !file.as_os_str().is_empty()) {
+            self.secret_file(key, file);
+        }
+    }
+
+    fn pem_of_person(&mut self, key: &str, file: &Path, label: &str) {
+        if self.secrets != Secrets::Judge || file.as_os_str().is_empty() {
+            return;
+        }
+        let read = |path: &Path| match secret_file::read(path) {
+            Ok(text) if text.expose().contains(label) => Ok(()),
+            Ok(_) => Err(Unfit::Bad(format!("{} holds no PEM with {label:?}", path.display()))),
+            // A chain may be longer than any secret.
+            Err(secret_file::SecretFileError::NotText { .. }) => Ok(()),
+            Err(error) => Err(Unfit::Unread(error)),
+        };
+        self.secret(key, file, read, "name a readable file in PEM, or a systemd credential");
+    }
+
     fn within(&mut self, key: &str, value: Duration, range: std::ops::RangeInclusive<u64>) {
         let show = |seconds| humantime::format_duration(Duration::from_secs(seconds)).to_string();
         let (low, high) = (show(*range.start()), show(*range.end()));
@@ -167,6 +192,12 @@ impl Validation {
                 || "a network has either an ssid of 1 to 32 bytes, or a dataset_file".to_owned(),
                 "write ssid and password_file for Wi-Fi, dataset_file for Thread",
             );
+            let twice = config.networks[..i].iter().any(|other| other.name() == network.name());
+            let name = network.name();
+            let problem = || format!("a network of the name {name:?} stands above");
+            self.demand_of_person(!twice, &format!("networks[{i}]"), problem, "give it a name of its own");
+            self.file_of_person(&format!("networks[{i}].password_file"), network.password_file.as_deref());
+            self.file_of_person(&format!("networks[{i}].dataset_file"), network.dataset_file.as_deref());
         }
     }
 
@@ -380,6 +411,9 @@ impl Validation {
             || "a certificate is of no use without its key, nor a key without its certificate".to_owned(),
             "name both admin.tls_cert_file and admin.tls_key_file, or neither",
         );
+        // At a start they may be a moment late: that is tried again.
+        self.pem_of_person("admin.tls_cert_file", Path::new(&admin.tls_cert_file), "BEGIN CERTIFICATE-----");
+        self.pem_of_person("admin.tls_key_file", Path::new(&admin.tls_key_file), "PRIVATE KEY-----");
         self.demand(
             !admin.enrolment || admin.has_tls(),
             "admin.enrolment",

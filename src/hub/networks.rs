@@ -16,7 +16,6 @@ use crate::commissioning::error::Disposition;
 use crate::commissioning::network::{HomeNetwork, HomeNetworks, NetworkCredentials, NetworkError, NetworkKind};
 use crate::config::validate::MAX_SSID;
 use crate::config::{HomeNetworkConfig, secret_file};
-use crate::durable::StoreError;
 use crate::journal::{Event, EventSink, Level};
 use crate::plain;
 use crate::secret::{OperatorSecret, ThreadDataset, WifiPassword};
@@ -148,12 +147,11 @@ impl Networks {
     /// One that the configuration has; its secret is read now, so that a changed file is a changed password.
     fn configured_as(&self, name: &str) -> Option<Result<HomeNetwork, NetworkError>> {
         let entry = self.configured.iter().find(|entry| entry.name() == name)?;
-        let read = |path: &PathBuf| {
-            secret_file::read(path).map_err(|error| NetworkError::Store(StoreError::Failed(plain::with_causes(&error))))
-        };
+        let unreadable = |why| NetworkError::Unreadable { name: name.to_owned(), why };
+        let read = |path: &PathBuf| secret_file::read(path).map_err(|error| unreadable(plain::with_causes(&error)));
         let network = match (&entry.ssid, &entry.password_file, &entry.dataset_file) {
             (_, _, Some(file)) => read(file).and_then(|secret| {
-                let dataset = Dataset::read(secret.expose()).map_err(|what| StoreError::Failed(what.to_owned()))?;
+                let dataset = Dataset::read(secret.expose()).map_err(|what| unreadable(what.to_owned()))?;
                 Ok(NetworkCredentials::Thread { extended_pan_id: dataset.extended_pan_id, dataset: dataset.tlv })
             }),
             (Some(ssid), Some(file), None) => read(file).map(|secret| NetworkCredentials::Wifi {

@@ -98,8 +98,10 @@ where
     /// The node of ours that this code belongs to, if it answers as ours now. Comes to an end only with an answer.
     pub(super) async fn ours(&self, order: &Order) -> Option<Known> {
         let fingerprint = self.settings.fingerprints.fingerprint(&order.payload);
+        // Vendors ship one passcode with many products; a QR code says whose it is.
         let fits = |record: &NodeRecord| {
             record.discriminator.is_none_or(|discriminator| order.payload.discriminator.matches(discriminator))
+                && order.payload.vid_pid.is_none_or(|product| product == (record.vendor_id, record.product_id))
         };
         let of_code = self.store.nodes_of_code(fingerprint).await.unwrap_or_default();
         if let Some((record, at)) = self.answering(of_code.into_iter().filter(fits)).await {

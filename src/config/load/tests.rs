@@ -1,5 +1,6 @@
 //! Every mistake at once, and who wins over whom.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::*;
@@ -279,6 +280,32 @@ fn every_part_knows_its_keys() {
     }
     let (_directory, sources) = file("[log]\nlevel = \"warn,matterbind=debug\"\n");
     load(&sources).unwrap();
+}
+
+#[test]
+fn who_asks_is_told_of_files_that_a_start_can_do_without() {
+    let (directory, sources) = file("");
+    let nonsense = directory.path().join("nonsense.pem");
+    std::fs::write(&nonsense, "nonsense").unwrap();
+    let text = format!(
+        "[admin]\ntcp = \"192.0.2.1:8480\"\ntoken_file = \"token\"\ntls_cert_file = \"/nowhere/cert.pem\"\ntls_key_file = {nonsense:?}\n\
+         [[networks]]\nssid = \"A\"\npassword_file = \"/nowhere/wifi\"\n\
+         [[networks]]\nssid = \"B\"\nname = \"A\"\n\
+         [[networks]]\ndataset_file = \"/nowhere/thread\"\n"
+    );
+    let (_directory, again) = file(&text);
+    drop(sources);
+    let mistakes = super::load(&again, Secrets::Judge).unwrap_err().0;
+    let named: BTreeSet<&str> = mistakes.iter().map(|mistake| mistake.key.as_str()).collect();
+    let expected = [
+        "admin.tls_cert_file",
+        "admin.tls_key_file",
+        "networks[0].password_file",
+        "networks[1]",
+        "networks[2].dataset_file",
+    ];
+    assert_eq!(named, expected.into());
+    super::load(&again, Secrets::NotUsed).unwrap();
 }
 
 #[test]
