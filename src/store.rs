@@ -408,8 +408,12 @@ impl From<StoreError> for Failure {
 }
 
 /// SQLite's primary result code, where the error comes from SQLite.
+/// A shared-memory file that cannot grow is a full disk, which SQLite calls an I/O error.
 fn sqlite_code(error: &rusqlite::Error) -> Option<ErrorCode> {
-    error.sqlite_error_code()
+    match error.sqlite_error()?.extended_code {
+        rusqlite::ffi::SQLITE_IOERR_SHMSIZE => Some(ErrorCode::DiskFull),
+        _ => error.sqlite_error_code(),
+    }
 }
 
 fn store_error(error: rusqlite::Error) -> StoreError {

@@ -244,7 +244,8 @@ impl Guard {
         let Some(value) = request.headers().get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()) else {
             return false;
         };
-        value.strip_prefix("Bearer ").is_some_and(|shown| same(shown.trim().as_bytes(), token.expose().as_bytes()))
+        let Some((scheme, shown)) = value.split_once(' ') else { return false };
+        scheme.eq_ignore_ascii_case("bearer") && same(shown.trim().as_bytes(), token.expose().as_bytes())
     }
 
     /// What a browser may have been made to send; a program that shows the token is no browser.

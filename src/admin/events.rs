@@ -71,7 +71,8 @@ pub(super) async fn commission<H: CommissionDoor>(
     if request.wait_bind_ms > MAX_WAIT_BIND_MS {
         return Err(Refusal::bad_request(format!("wait_bind_ms is at most {MAX_WAIT_BIND_MS}")).into());
     }
-    if let Some(name) = &request.name {
+    // An empty one stands for none.
+    if let Some(name) = request.name.as_deref().filter(|name| !name.is_empty()) {
         check_name(name)?;
     }
     if let Some(given) = &mut request.attestation_override {
@@ -193,7 +194,10 @@ pub(super) async fn server_sent<H: InventoryDoor + LogDoor>(
 ) -> Result<Response, Refused> {
     let mut query = resolved(&*api.hub, query).await?;
     let last_seen = headers.get("last-event-id").and_then(|value| value.to_str().ok()?.parse().ok());
-    query.after = last_seen.or(query.after);
+    if last_seen.is_some() {
+        // Who comes back gets all that was missed, however few were asked for at first.
+        (query.after, query.limit) = (last_seen, None);
+    }
     if query.after.is_none() && query.since.is_none() && query.limit.is_none() {
         query.limit = Some(0);
     }
@@ -260,24 +264,41 @@ fn following(read: &[Event], part: LogQuery) -> Option<LogQuery> {
 /// The kept entries that `query` asks for, then the live ones, none of them twice.
 async fn follow<H: LogDoor>(
     hub: Arc<H>,
-    query: LogQuery,
+    mut query: LogQuery,
 ) -> Result<impl Stream<Item = Event> + Send + use<H>, Refusal> {
     // Listen first: an entry between reading and listening would be lost.
     let live = hub.subscribe();
+    let behind = is_ahead(&*hub, query.after).await?.then(|| {
+        query.after = None;
+        query.limit = Some(0);
+        skipped(
+            "the log goes on from an earlier entry, as it does after a backup was restored: read it anew".to_owned(),
+        )
+    });
     let kept = Kept::read(&*hub, query.clone()).await?;
     let query = LogQuery { since: None, ..query };
-    Ok(stream::unfold((hub, kept, live, query), async |(hub, mut kept, mut live, mut query)| {
-        if let Some(event) = kept.next(&*hub).await {
-            return Some((event, (hub, kept, live, query)));
-        }
-        query.after = kept.last;
-        loop {
-            let event = receive(&mut live).await?;
-            if event.id == 0 || query.wants(&event) {
+    Ok(stream::iter(behind).chain(stream::unfold(
+        (hub, kept, live, query),
+        async |(hub, mut kept, mut live, mut query)| {
+            if let Some(event) = kept.next(&*hub).await {
                 return Some((event, (hub, kept, live, query)));
             }
-        }
-    }))
+            query.after = kept.last;
+            loop {
+                let event = receive(&mut live).await?;
+                if event.id == 0 || query.wants(&event) {
+                    return Some((event, (hub, kept, live, query)));
+                }
+            }
+        },
+    )))
+}
+
+/// Whether a reader has seen an entry that the log has not: then everything that is to come would be older than it.
+async fn is_ahead<H: LogDoor>(hub: &H, after: Option<i64>) -> Result<bool, Refusal> {
+    let Some(after) = after else { return Ok(false) };
+    let newest = hub.logs(&LogQuery { limit: Some(1), ..LogQuery::default() }).await?;
+    Ok(newest.last().map_or(0, |event| event.id) < after)
 }
 
 /// The next entry; a client too slow to keep up is told so by an entry of its own.

@@ -8,7 +8,9 @@ use base64::engine::general_purpose::STANDARD;
 use tokio_util::io::ReaderStream;
 
 use super::routes::{Answer, Api, Body, Refused, json, node_id};
-use super::wire::{AccessAction, AccessReport, AccessView, Encryption, FabricInfo, ImportRoot, Refusal, RemoveRoot};
+use super::wire::{
+    AccessAction, AccessReport, AccessView, BackupKept, Encryption, FabricInfo, ImportRoot, Refusal, RemoveRoot,
+};
 use crate::backup::{Identity, Recipient};
 use crate::commissioning::error::Disposition;
 use crate::hub::doors::{AccessDoor, InventoryDoor, KeysDoor};
@@ -32,6 +34,13 @@ pub(super) async fn backup<H: KeysDoor>(
     let file = api.hub.backup(recipient(&asked)?).await?;
     let pieces = ReaderStream::new(tokio::fs::File::from_std(file));
     Ok(([(header::CONTENT_TYPE, BYTES)], axum::body::Body::from_stream(pieces)).into_response())
+}
+
+pub(super) async fn backup_kept<H: KeysDoor>(
+    State(api): State<Api<H>>,
+    Body(asked): Body<BackupKept>,
+) -> Answer<FabricInfo> {
+    json(api.hub.backup_kept(&asked.sha256).await)
 }
 
 pub(super) async fn export_root<H: KeysDoor>(

@@ -173,7 +173,21 @@ pub(super) fn document<H>(routes: &[Route<H>]) -> Value {
     let mut document = serde_json::to_value(document).expect("the document has only string keys");
     let schemas = document["components"]["schemas"].clone();
     write_out(&mut document, &schemas);
+    for schema in document["components"]["schemas"].as_object_mut().into_iter().flatten().map(|(_, schema)| schema) {
+        any_of(schema);
+    }
     document
+}
+
+/// Alternatives without a tag (bare references) may overlap: what fits one may fit another too.
+fn any_of(schema: &mut Value) {
+    let untagged =
+        |choices: &Value| choices.as_array().is_some_and(|all| all.iter().any(|one| one.get("$ref").is_some()));
+    if schema.get("oneOf").is_some_and(untagged)
+        && let Some(choices) = schema.as_object_mut().and_then(|object| object.remove("oneOf"))
+    {
+        schema["anyOf"] = choices;
+    }
 }
 
 /// A variant that is another schema and a tag (`allOf`) becomes one object: generators of clients do not put the two together.

@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
+use axum::extract::rejection::{BytesRejection, FormRejection};
 use axum::extract::{ConnectInfo, DefaultBodyLimit, FromRequest, FromRequestParts, Path, Query, Request, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
-use axum::{Extension, Router};
+use axum::{Extension, Form, Router};
 use jiff::Timestamp;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
@@ -19,7 +20,7 @@ use super::auth::{self, Guard, Peer};
 use super::openapi::Route;
 use super::sessions::Known;
 use super::wire::{
-    AccessAction, AccessReport, AccessView, CommissionLine, CommissionRequest, Diagnosis, DiscoverChange,
+    AccessAction, AccessReport, AccessView, BackupKept, CommissionLine, CommissionRequest, Diagnosis, DiscoverChange,
     DiscoverQuery, Discovered, Encryption, FabricInfo, ImportRoot, LogQuery, NodeAction, NodeAnswer, NodeComparison,
     NodeDetail, NodeRef, Nodes, NodesQuery, Outbox, Refusal, RemoveRoot, SessionList, Status, SyncLine, SyncQuery,
     SyncReport,
@@ -121,6 +122,15 @@ fn table<H: Doors>() -> Vec<Route<H>> {
             .body::<Encryption>()
             .sends(keys::BYTES)
             .local_only(),
+        Route::post(
+            "/v1/fabric/backup-kept",
+            "backup_kept",
+            "The last backup arrived: only now it counts; not on TCP",
+            keys::backup_kept,
+        )
+        .body::<BackupKept>()
+        .answers::<FabricInfo>()
+        .local_only(),
         Route::post("/v1/fabric/export-root", "export_root", "The root key, encrypted; not on TCP", keys::export_root)
             .body::<Encryption>()
             .sends(keys::BYTES)
@@ -232,9 +242,15 @@ impl IntoResponse for Refused {
 fn status_of(error: &Refusal) -> StatusCode {
     match (error.code.as_str(), error.disposition) {
         ("bad-request", _) => StatusCode::BAD_REQUEST,
-        ("unknown-node" | "unknown-outbox-entry" | "unknown-controller" | "not-found" | "unknown-path", _) => {
-            StatusCode::NOT_FOUND
-        }
+        (
+            "unknown-node"
+            | "unknown-network"
+            | "unknown-outbox-entry"
+            | "unknown-controller"
+            | "not-found"
+            | "unknown-path",
+            _,
+        ) => StatusCode::NOT_FOUND,
         ("code-refused" | "tls-needed", _) => StatusCode::FORBIDDEN,
         ("body-too-large", _) => StatusCode::PAYLOAD_TOO_LARGE,
         ("body-too-slow", _) => StatusCode::REQUEST_TIMEOUT,
@@ -280,11 +296,7 @@ impl<T: serde::de::DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> 
     type Rejection = Refused;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Refused> {
-        let read = tokio::time::timeout(BODY, axum::body::Bytes::from_request(request, state)).await;
-        let bytes = read.map_err(|_| too_slow())?.map_err(|error| match error.status() {
-            StatusCode::PAYLOAD_TOO_LARGE => too_large(),
-            _ => Refused(Refusal::bad_request(error.body_text())),
-        })?;
+        let bytes: Bytes = in_time(request, state).await?;
         serde_json::from_slice(&bytes).map(Self).map_err(|error| {
             let place = format!("line {} column {}", error.line(), error.column());
             let what = match error.classify() {
@@ -293,6 +305,56 @@ impl<T: serde::de::DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> 
             };
             Refused(Refusal::bad_request(format!("the request's body is wrong: {what} ({place})")))
         })
+    }
+}
+
+/// A form as a browser sends it, with our error body where it is wrong.
+pub(super) struct Filled<T>(pub T);
+
+impl<T: serde::de::DeserializeOwned, S: Send + Sync> FromRequest<S> for Filled<T> {
+    type Rejection = Refused;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Refused> {
+        let Form(form) = in_time(request, state).await?;
+        Ok(Self(form))
+    }
+}
+
+/// The only way in which a body is read: nobody may take for ever to send one.
+async fn in_time<T, S: Send + Sync>(request: Request, state: &S) -> Result<T, Refused>
+where
+    T: FromRequest<S, Rejection: BodyRejection>,
+{
+    let read = tokio::time::timeout(BODY, T::from_request(request, state)).await;
+    read.map_err(|_| too_slow())?.map_err(|error| match error.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => too_large(),
+        _ => Refused(Refusal::bad_request(error.text())),
+    })
+}
+
+/// What axum says of a body that it could not read.
+trait BodyRejection {
+    fn status(&self) -> StatusCode;
+    fn text(&self) -> String;
+}
+
+impl BodyRejection for BytesRejection {
+    fn status(&self) -> StatusCode {
+        self.status()
+    }
+
+    fn text(&self) -> String {
+        self.body_text()
+    }
+}
+
+impl BodyRejection for FormRejection {
+    fn status(&self) -> StatusCode {
+        self.status()
+    }
+
+    fn text(&self) -> String {
+        self.body_text()
     }
 }
 
@@ -401,14 +463,28 @@ async fn node<H: InventoryDoor>(State(api): State<Api<H>>, InPath(node): InPath<
     json(api.hub.node(id).await)
 }
 
-/// A name shows as itself wherever it is read.
+/// A node's name shows as itself wherever it is read, and the node can be called by it. The cloud takes no blank one
+/// (cloud-contract, code 5068).
 pub(super) fn check_name(name: &str) -> Result<(), Refusal> {
-    if name.chars().all(plain::is_harmless) {
-        return Ok(());
+    check_text("a name", name)?;
+    match name.parse() {
+        Ok(NodeRef::Name(_)) => Ok(()),
+        Ok(NodeRef::Id(_)) => Err(Refusal::bad_request("a name is no number: it would be taken for a node id")),
     }
-    Err(Refusal::bad_request(
-        "a name has no control characters, and none that are invisible or turn the text beside it",
-    ))
+}
+
+fn check_text(what: &str, text: &str) -> Result<(), Refusal> {
+    let wrong = |why: &str| Err(Refusal::bad_request(format!("{what} {why}")));
+    if !(1..=64).contains(&text.chars().count()) {
+        return wrong("has 1 to 64 characters");
+    }
+    if text.trim() != text {
+        return wrong("has no blanks around it");
+    }
+    if !text.chars().all(plain::is_harmless) {
+        return wrong("has no control characters, and none that are invisible or turn the text beside it");
+    }
+    Ok(())
 }
 
 async fn node_action<H: BindingDoor + InventoryDoor + RemovalDoor + SharingDoor + StrangersDoor>(
@@ -420,22 +496,16 @@ async fn node_action<H: BindingDoor + InventoryDoor + RemovalDoor + SharingDoor 
     let id = node_id(&*api.hub, &node).await?;
     let hub = &api.hub;
     json(match action {
-        NodeAction::Check => hub.check(id).await.map(NodeAnswer::Checked),
+        NodeAction::Check {} => hub.check(id).await.map(NodeAnswer::Checked),
         NodeAction::Identify { seconds } => {
             hub.identify(id, seconds).await.map(|()| NodeAnswer::Identifying { node_id: id, seconds })
         }
         NodeAction::Rename { name } => {
-            if !(1..=64).contains(&name.chars().count()) {
-                return Err(Refusal::bad_request("a name has 1 to 64 characters").into());
-            }
             check_name(&name)?;
             hub.rename(id, name).await.map(Box::new).map(NodeAnswer::Record)
         }
         NodeAction::Move { room_id } => {
-            if !(1..=64).contains(&room_id.chars().count()) {
-                return Err(Refusal::bad_request("a room's id has 1 to 64 characters").into());
-            }
-            check_name(&room_id)?;
+            check_text("a room's id", &room_id)?;
             hub.move_to(id, room_id).await.map(Box::new).map(NodeAnswer::Record)
         }
         NodeAction::Share { seconds } => {
@@ -445,10 +515,10 @@ async fn node_action<H: BindingDoor + InventoryDoor + RemovalDoor + SharingDoor 
             hub.share(id, seconds).await.map(NodeAnswer::Shared)
         }
         NodeAction::Remove { force } => hub.remove(id, force, peer.describe()).await.map(NodeAnswer::Removed),
-        NodeAction::Keep => hub.keep(id, peer.describe()).await.map(Box::new).map(NodeAnswer::Record),
+        NodeAction::Keep {} => hub.keep(id, peer.describe()).await.map(Box::new).map(NodeAnswer::Record),
         NodeAction::Bind(order) => hub.bind(id, order, peer.describe()).await.map(NodeAnswer::Bound),
-        NodeAction::Adopt => hub.adopt(id, peer.describe()).await.map(Box::new).map(NodeAnswer::Record),
-        NodeAction::CloseWindow => hub.close_window(id).await.map(NodeAnswer::Closed),
+        NodeAction::Adopt {} => hub.adopt(id, peer.describe()).await.map(Box::new).map(NodeAnswer::Record),
+        NodeAction::CloseWindow {} => hub.close_window(id).await.map(NodeAnswer::Closed),
     })
 }
 

@@ -99,12 +99,12 @@ pub enum CommissionLine {
     Event(CommissionEvent),
 }
 
-/// `POST /v1/nodes/{node}/{action}`
+/// `POST /v1/nodes/{node}/action`. A variant without fields has braces: serde would let a unit have any.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(tag = "action", rename_all = "kebab-case")]
+#[serde(tag = "action", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum NodeAction {
     /// Talk to it now.
-    Check,
+    Check {},
     /// Let it blink or beep.
     Identify {
         /// For how long, seconds.
@@ -131,13 +131,13 @@ pub enum NodeAction {
         force: bool,
     },
     /// Take a removal back whose device has not been told yet.
-    Keep,
+    Keep {},
     /// Close the commissioning window that is open.
-    CloseWindow,
+    CloseWindow {},
     /// Bind it, or bind it anew under other keys.
     Bind(BindOrder),
     /// Take a node of our fabric into the record that has none.
-    Adopt,
+    Adopt {},
 }
 
 /// What came of a [`NodeAction`].
@@ -167,7 +167,7 @@ pub(crate) enum NodeAnswer {
 
 /// `POST /v1/access`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(tag = "action", rename_all = "kebab-case")]
+#[serde(tag = "action", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum AccessAction {
     /// Sets the grants of one node, or of all, and writes them.
     Set {
@@ -202,8 +202,17 @@ pub struct Encryption {
     pub recipient: String,
 }
 
+/// `POST /v1/fabric/backup-kept`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct BackupKept {
+    /// SHA-256 of the file as the hub sent it, hex: shows that it arrived.
+    pub sha256: String,
+}
+
 /// `POST /v1/fabric/remove-root`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct RemoveRoot {
     /// SHA-256 of the exported file, hex: shows that it arrived.
     pub sha256: String,

@@ -22,9 +22,9 @@ pub enum Severity {
     Error,
 }
 
-/// Declares [`Code`] with its words, its severities and the list of all.
+/// Declares [`Code`] with its words, its severities and the list of all. A word is a `tt`: utoipa does not see through a `literal`.
 macro_rules! codes {
-    ($($(#[$doc:meta])* $name:ident = $word:literal, $severity:ident;)*) => {
+    ($($(#[$doc:meta])* $name:ident = $word:tt, $severity:ident;)*) => {
         /// The kinds of findings.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
         pub enum Code {

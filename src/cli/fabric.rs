@@ -16,7 +16,7 @@ use super::daemon::load_config;
 use super::exit::{CliError, ExitCode};
 use super::output;
 use super::{Global, block_on};
-use crate::admin::wire::{FabricInfo, Refusal, RemoveRoot};
+use crate::admin::wire::{BackupKept, FabricInfo, Refusal, RemoveRoot};
 use crate::backup::{self, BackupError, Identity, Lock, RelockError, Unlock};
 use crate::commissioning::error::Disposition;
 use crate::config::load::Secrets;
@@ -196,8 +196,10 @@ fn show(global: &Global, json: bool) -> Result<ExitCode, CliError> {
 }
 
 fn backup(global: &Global, args: &BackupArgs) -> Result<ExitCode, CliError> {
-    let bytes = fetch(global, "backup", &args.encrypt)?.1;
+    let (sha256, bytes) = fetch(global, "backup", &args.encrypt)?;
     write_private(&args.file, &bytes)?;
+    // Only now: the file is durable.
+    let _: FabricInfo = block_on(global.client()?.post(&["fabric", "backup-kept"], &BackupKept { sha256 }, PLAIN))?;
     let text = format!("Wrote {} ({} bytes). Keep it where this hub is not.", args.file.display(), bytes.len());
     written(args.json, &serde_json::json!({ "file": args.file, "bytes": bytes.len() }), &text)
 }

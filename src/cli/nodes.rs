@@ -251,7 +251,7 @@ async fn act(global: &Global, client: &AdminClient, command: NodeCommand) -> Res
             if json { output::json(&detail)? } else { output::line(&detail_text(&detail))? }
         }
         NodeCommand::Check { which: Which { node, json } } => {
-            let check: NodeCheck = post(client, &node, &NodeAction::Check).await?;
+            let check: NodeCheck = post(client, &node, &NodeAction::Check {}).await?;
             if json {
                 output::json(&check)?
             } else {
@@ -281,7 +281,7 @@ async fn act(global: &Global, client: &AdminClient, command: NodeCommand) -> Res
             }
         }
         NodeCommand::Share { which: Which { node, json }, close: true, .. } => {
-            let result: CloseResult = post(client, &node, &NodeAction::CloseWindow).await?;
+            let result: CloseResult = post(client, &node, &NodeAction::CloseWindow {}).await?;
             let text = if result.closed { "The window is closed." } else { "No window was open." };
             if json { output::json(&result)? } else { output::line(text)? }
         }
@@ -301,7 +301,7 @@ async fn act(global: &Global, client: &AdminClient, command: NodeCommand) -> Res
             return Ok(ExitCode::of_bind(result.bind.state));
         }
         NodeCommand::Adopt { which: Which { node, json } } => {
-            let record: NodeRecord = post(client, &node, &NodeAction::Adopt).await?;
+            let record: NodeRecord = post(client, &node, &NodeAction::Adopt {}).await?;
             let text = format!(
                 "Node {} is {} now. {}",
                 record.node_id,
@@ -311,7 +311,7 @@ async fn act(global: &Global, client: &AdminClient, command: NodeCommand) -> Res
             if json { output::json(&record)? } else { output::line(&text)? }
         }
         NodeCommand::Keep { which: Which { node, json } } => {
-            let record: NodeRecord = post(client, &node, &NodeAction::Keep).await?;
+            let record: NodeRecord = post(client, &node, &NodeAction::Keep {}).await?;
             let text = format!("Node {} ({}) stays. It is asked now whether it answers.", record.node_id, record.name);
             if json { output::json(&record)? } else { output::line(&text)? }
         }

@@ -64,7 +64,7 @@ impl<W: World> RemovalDoor for Hub<W> {
         };
         let name = record.name;
         let by_force = if force { " by force" } else { "" };
-        let message = format!("{who} has node {node} ({name}) removed{by_force}");
+        let message = format!("{who} asks for node {node} ({name}) to be removed{by_force}");
         let event = Event::new(Timestamp::now(), Level::Info, "removal-asked", message);
         self.journal.record(event.with_node(node).with("who", who).with("force", force));
         self.remove_node(node, force).await

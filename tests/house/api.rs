@@ -3,6 +3,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use crate::support::fake_backend::fake_controllers::CODE;
 use crate::support::fake_backend::{ABSENT, Fake, GOOD, PENDING, REJECTED, Running, SLOW, TOKEN, entry, start};
@@ -16,6 +17,7 @@ use matterbind::facade::cli::client::{self, AdminClient};
 use matterbind::facade::journal::Level;
 use matterbind::facade::secret::OperatorSecret;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// What a command left behind.
 struct Ran {
@@ -207,6 +209,7 @@ async fn keys_stay_off_the_network() {
         ("export-root", json!({ "recipient": once.recipient_text() })),
         ("import-root", json!({ "file": STANDARD.encode(file), "identity": once.secret_text().expose() })),
         ("remove-root", json!({ "sha256": "0".repeat(64) })),
+        ("backup-kept", json!({ "sha256": "0".repeat(64) })),
     ];
     let csr = "-----BEGIN CERTIFICATE REQUEST-----";
     let bodies = bodies.map(|(name, body)| (format!("fabric/{name}"), body)).into_iter().chain([
@@ -232,6 +235,9 @@ async fn wrong_requests_get_the_error_document() {
     let running = start().await;
     let http = reqwest_client();
     let url = |path: &str| format!("http://{}{path}", running.tcp);
+    let rename =
+        |name: &str| http.post(url("/v1/nodes/1000/action")).json(&json!({ "action": "rename", "name": name }));
+    let name = |name: &str| http.post(url("/v1/commission")).json(&json!({ "setup_code": GOOD, "name": name }));
     for (request, status, code) in [
         (http.get(url("/v1/nodes/nobody")), 404, "unknown-node"),
         (http.get(url("/v1/frobnicate")), 404, "unknown-path"),
@@ -246,7 +252,15 @@ async fn wrong_requests_get_the_error_document() {
         (http.post(url("/v1/commission")).body(vec![b' '; 70 * 1024]), 413, "body-too-large"),
         (http.post(url("/v1/outbox/first/retry")), 400, "bad-request"),
         (http.post(url("/v1/nodes/1000/action")).json(&json!({ "action": "share", "seconds": 5 })), 400, "bad-request"),
-        (http.post(url("/v1/nodes/1000/action")).json(&json!({ "action": "rename", "name": "" })), 400, "bad-request"),
+        (rename(""), 400, "bad-request"),
+        (rename("   "), 400, "bad-request"),
+        (rename(" Hall lamp"), 400, "bad-request"),
+        (rename("0x3E8"), 400, "bad-request"),
+        (rename("1000"), 400, "bad-request"),
+        (rename(&"x".repeat(65)), 400, "bad-request"),
+        (name("   "), 400, "bad-request"),
+        (name(&"x".repeat(300)), 400, "bad-request"),
+        (http.post(url("/login")).header("origin", url("")).form(&[("nothing", "")]), 400, "bad-request"),
     ] {
         let answer = request.bearer_auth(TOKEN).send().await.unwrap();
         assert_eq!(answer.status(), status, "{code}");
@@ -347,6 +361,59 @@ async fn server_sent_events_resume_after_the_last_one_seen() {
         text.push_str(std::str::from_utf8(&answer.chunk().await.unwrap().unwrap()).unwrap());
     }
     assert!(text.contains("id: 2") && text.contains("node 1001 does not answer"), "{text}");
+}
+
+/// Reads server-sent events until all of these have come.
+async fn read_until(answer: &mut reqwest::Response, all: &[&str]) -> String {
+    let mut text = String::new();
+    while !all.iter().all(|part| text.contains(part)) {
+        text.push_str(std::str::from_utf8(&answer.chunk().await.unwrap().unwrap()).unwrap());
+    }
+    text
+}
+
+#[tokio::test]
+async fn who_comes_back_to_the_log_misses_nothing() {
+    let running = start().await;
+    let events = |query: &str, last: i64| {
+        let url = format!("http://{}/v1/events{query}", running.tcp);
+        reqwest_client().get(url).bearer_auth(TOKEN).header("last-event-id", last)
+    };
+    // However few were asked for at first.
+    let mut answer = events("?limit=1", 0).send().await.unwrap();
+    read_until(&mut answer, &["id: 1\n", "id: 2\n"]).await;
+    // A restored backup has an older log than the one that was read.
+    let mut answer = events("", 99).send().await.unwrap();
+    read_until(&mut answer, &["entries-skipped"]).await;
+    running.fake.events.send(entry(3, Level::Info, 1000, "after the backup")).unwrap();
+    read_until(&mut answer, &["id: 3\n"]).await;
+}
+
+/// Every route that takes a body, as its document lists them, and the log-in.
+#[tokio::test]
+async fn nobody_takes_for_ever_to_send_a_body() {
+    let running = start().await;
+    let url = format!("http://{}/v1/openapi.json", running.tcp);
+    let document: Value = reqwest_client().get(url).bearer_auth(TOKEN).send().await.unwrap().json().await.unwrap();
+    let paths = document["paths"].as_object().unwrap();
+    let with_body = paths.iter().filter(|(_, methods)| methods["post"]["requestBody"].is_object());
+    let mut all: Vec<String> = with_body.map(|(path, _)| path.replace(['{', '}'], "")).collect();
+    assert!(all.len() > 8, "{all:?}");
+    all.push("/login".to_owned());
+    let half = all.iter().map(async |path| {
+        let mut stream = tokio::net::UnixStream::connect(&running.socket).await.unwrap();
+        let kind = if path == "/login" { "application/x-www-form-urlencoded" } else { "application/json" };
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nhost: matterbind\r\ncontent-type: {kind}\r\ncontent-length: 50\r\n\r\ntok"
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        let read = tokio::time::timeout(Duration::from_secs(60), stream.read_to_end(&mut answer)).await;
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        assert!(read.is_ok(), "{path} waits for the rest of its body; it has said {answer:?}");
+        assert!(answer.starts_with("HTTP/1.1 408") || answer.starts_with("HTTP/1.1 404"), "{path}: {answer}");
+    });
+    futures_util::future::join_all(half).await;
 }
 
 #[tokio::test]

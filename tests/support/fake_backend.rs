@@ -99,6 +99,8 @@ pub fn entry(id: i64, level: Level, node: u64, message: &str) -> Event {
 
 pub fn node(id: u64, name: &str, state: NodeState, bind: BindState) -> NodeRecord {
     let bound = bind == BindState::Bound;
+    let findings = serde_json::json!([{ "code": "test-paa", "severity": "info", "message": "a public test PAA" }]);
+    let findings = serde_json::from_value(findings).unwrap();
     NodeRecord {
         fabric_id: FabricId(1_234_567),
         product_id: 0x8001,
@@ -107,7 +109,7 @@ pub fn node(id: u64, name: &str, state: NodeState, bind: BindState) -> NodeRecor
         cats: vec![CatGrant { cat: Cat::new(0x0001_0001).unwrap(), privilege: Privilege::Administer }],
         device_key: Some("VD0001".to_owned()),
         name: name.to_owned(),
-        attestation: AttestationSummary { verdict: "accepted".to_owned(), findings: Vec::new() },
+        attestation: AttestationSummary { verdict: "accepted".to_owned(), findings },
         commissioned_at: at(0),
         last_seen_at: Some(at(60)),
         state,
@@ -398,7 +400,9 @@ impl LogDoor for Fake {
             entry(1, Level::Info, 1000, "node 1000 is commissioned"),
             entry(2, Level::Warn, 1001, "node 1001 does not answer"),
         ];
-        Ok(kept.into_iter().filter(|event| query.wants(event)).collect())
+        let mut kept: Vec<Event> = kept.into_iter().filter(|event| query.wants(event)).collect();
+        let newest = query.limit.map_or(kept.len(), |limit| limit as usize).min(kept.len());
+        Ok(kept.split_off(kept.len() - newest))
     }
 
     async fn log_part(&self, query: &LogQuery) -> Result<Vec<Event>, Refusal> {
@@ -507,6 +511,10 @@ impl KeysDoor for Fake {
             root_public_key: "04AB".to_owned(),
             root_key_online: true,
         })
+    }
+
+    async fn backup_kept(&self, _: &str) -> Result<FabricInfo, Refusal> {
+        self.fabric().await
     }
 
     async fn backup(&self, recipient: Recipient) -> Result<std::fs::File, Refusal> {

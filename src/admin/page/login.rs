@@ -1,7 +1,6 @@
 //! Logging in on TCP, logging out, and who is logged in. The cookie's flags are here; what a session is, is in `sessions`.
 
 use axum::Extension;
-use axum::Form;
 use axum::extract::{ConnectInfo, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -12,7 +11,7 @@ use serde::Deserialize;
 use super::{Viewer, ago, document, head, icons, pill};
 use crate::admin::auth::{Guard, LogIn, Peer};
 use crate::admin::connections::Channel;
-use crate::admin::routes::{Api, Asked};
+use crate::admin::routes::{Api, Asked, Filled};
 use crate::admin::sessions::Known;
 use crate::admin::wire::SessionView;
 use crate::hub::doors::LogDoor;
@@ -26,7 +25,7 @@ pub(super) struct Next {
 }
 
 #[derive(Deserialize)]
-pub(super) struct Filled {
+pub(super) struct LogInForm {
     token: OperatorSecret,
     #[serde(default)]
     next: String,
@@ -51,7 +50,7 @@ pub(super) async fn log_in<H: LogDoor>(
     Extension(channel): Extension<Channel>,
     ConnectInfo(peer): ConnectInfo<Peer>,
     headers: HeaderMap,
-    Form(Filled { token, next }): Form<Filled>,
+    Filled(LogInForm { token, next }): Filled<LogInForm>,
 ) -> Response {
     let browser = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     match guard.log_in(&peer, &token, browser, Timestamp::now()).await {

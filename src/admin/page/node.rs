@@ -255,7 +255,8 @@ fn dialogs(record: &NodeRecord, room: &Markup) -> Markup {
 fn attestation(record: &NodeRecord) -> Markup {
     let found = &record.attestation;
     let (class, word) = match found.verdict.as_str() {
-        "accepted" => ("good", "genuine"),
+        "accepted" if found.findings.iter().all(|finding| finding.severity == Severity::Info) => ("good", "genuine"),
+        "accepted" => ("warn", "accepted"),
         "accepted-with-warnings" => ("warn", "accepted with warnings"),
         "accepted-by-override" => ("warn", "accepted by somebody's word"),
         "rejected" => ("bad", "would be refused today"),
