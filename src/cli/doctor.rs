@@ -18,7 +18,7 @@ use crate::hub::doctor::{machine, offline};
 mod bundle;
 
 const NOTE: &str = "\
-Exit 0: all is well. 1: there are warnings. 2: something does not work.
+Exit 0: all is well. 1: there are warnings. 2: something does not work, or the archive cannot be written.
 Run it as root to have the firewall's rules looked at, and everything else where the daemon does not run.
 
 Examples:
@@ -59,13 +59,14 @@ pub(super) fn run(global: &Global, args: &DoctorArgs) -> Result<ExitCode, CliErr
         };
         Ok((diagnosis, contents))
     })?;
+    // The archive first: where it cannot be written, that is the answer, and the only one.
+    let listed = args.bundle.as_ref().map(|file| bundle::write(file, &contents)).transpose()?;
     if args.json {
         output::json(&diagnosis)?;
     } else {
         output::line(&text(&diagnosis, Paint::stdout(global.color)))?;
     }
-    if let Some(file) = &args.bundle {
-        let listed = bundle::write(file, &contents)?;
+    if let Some(listed) = listed {
         if args.json { output::note(&listed) } else { output::line(&listed)? }
     }
     Ok(match diagnosis.verdict {
@@ -139,8 +140,8 @@ fn text(diagnosis: &Diagnosis, paint: Paint) -> String {
     lines.push(match (errors, warnings) {
         (0, 0) => paint.tone(Tone::Good, "All is well."),
         _ => {
-            let many = |count: usize, word| if count == 1 { format!("1 {word}") } else { format!("{count} {word}s") };
-            paint.tone(tone(diagnosis.verdict), format!("{}, {}.", many(errors, "error"), many(warnings, "warning")))
+            let (errors, warnings) = (output::counted(errors, "error"), output::counted(warnings, "warning"));
+            paint.tone(tone(diagnosis.verdict), format!("{errors}, {warnings}."))
         }
     });
     lines.join("\n")

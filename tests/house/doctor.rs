@@ -95,7 +95,12 @@ fn a_hub_that_works_is_told_so_and_its_bundle_holds_no_secret() {
         assert!(names.iter().any(|found| found == name), "{names:?}");
     }
     // Never over a file that is there.
-    assert_eq!(hub.cli(["doctor", "--bundle", file.to_str().unwrap()]).code, 1);
+    let refused = hub.cli(["doctor", "--json", "--bundle", file.to_str().unwrap()]);
+    assert_eq!(
+        (refused.code, &refused.json["code"]),
+        (2, &"usage".into()),
+        "one document, and no warnings: {refused:?}"
+    );
     let kept = std::fs::metadata(&file).unwrap().len();
     assert!(kept > 10_000, "{kept}");
 }

@@ -150,7 +150,9 @@ fn without_secret(line: &str) -> String {
 
 /// Writes the archive, for nobody else to read; answers what is in it.
 pub(super) fn write(file: &Path, contents: &[Content]) -> Result<String, CliError> {
-    let failed = |source| CliError::Io { what: file.display().to_string(), source };
+    // Always a matter of what was asked for: exit code 1 says here that there are warnings.
+    let failed =
+        |error: std::io::Error| CliError::Usage(format!("writing {}: {}", file.display(), plain::cause(&error)));
     let mut options = OpenOptions::new();
     let out = options.write(true).create_new(true).mode(0o600).open(file).map_err(failed)?;
     let listing: Vec<String> = contents
