@@ -1,6 +1,6 @@
 //! `matterbind access …`
 
-use super::client::{PLAIN, SLOW};
+use super::client::{AdminClient, PLAIN, SLOW};
 use super::exit::{CliError, ExitCode};
 use super::output::{self, or_dash};
 use super::{Global, block_on};
@@ -40,9 +40,9 @@ pub(crate) enum AccessCommand {
     Set {
         /// The node, by id or name; without it: all
         node: Option<String>,
-        /// A tag and what it may do: View, Operate or Administer; may be repeated
+        /// A tag, whole or its identifier alone, and what it may do: View, Operate or Administer; may be repeated
         #[arg(long, value_name = "CAT=PRIVILEGE", value_parser = grant, required_unless_present_any = ["default", "none"])]
-        grant: Vec<CatGrant>,
+        grant: Vec<Wanted>,
         /// Back to the grants for all nodes, or to the configuration's
         #[arg(long, conflicts_with = "grant")]
         default: bool,
@@ -77,7 +77,8 @@ pub(super) fn run(global: &Global, args: AccessArgs) -> Result<ExitCode, CliErro
             return show(view, node_ref(node), args.json);
         }
         AccessCommand::Set { node, grant, default, none: _ } => {
-            AccessAction::Set { node: node_ref(node), grants: (!default).then_some(grant) }
+            let grants = block_on(in_force(&client, grant))?;
+            AccessAction::Set { node: node_ref(node), grants: (!default).then_some(grants) }
         }
         AccessCommand::Apply { node } => AccessAction::Apply { node: node_ref(node) },
         AccessCommand::Rotate { cat } => AccessAction::Rotate { identifier: cat },
@@ -178,23 +179,71 @@ fn grants(grants: &[CatGrant]) -> String {
     each.collect::<Vec<_>>().join(", ")
 }
 
-fn cat_value(text: &str) -> Result<u32, String> {
-    number(text).ok_or_else(|| format!("{text:?} is no CASE Authenticated Tag, for instance 0x0002_0001"))
+/// A tag as people name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Tag {
+    /// In the version in force.
+    Identifier(u16),
+    /// In this version.
+    Whole(Cat),
+}
+
+/// `CAT=PRIVILEGE`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    tag: Tag,
+    privilege: Privilege,
+}
+
+/// A number of 16 bits is an identifier, wherever a tag is named; a larger one has its version in the lower 16 bits.
+fn tag(text: &str) -> Result<Tag, String> {
+    let value = number::<u32>(text)
+        .ok_or_else(|| format!("{text:?} is no CASE Authenticated Tag, for instance 0x0002_0001"))?;
+    match u16::try_from(value) {
+        Ok(0) => Err("0 is no identifier of a tag; they begin with 1".to_owned()),
+        Ok(identifier) => Ok(Tag::Identifier(identifier)),
+        Err(_) => Cat::new(value).map(Tag::Whole).map_err(|error| error.to_string()),
+    }
 }
 
 pub(super) fn identifier(text: &str) -> Result<u16, String> {
-    let value = cat_value(text)?;
-    let identifier = if value > 0xFFFF { value >> 16 } else { value };
-    u16::try_from(identifier).map_err(|error| error.to_string())
+    Ok(match tag(text)? {
+        Tag::Identifier(identifier) => identifier,
+        Tag::Whole(cat) => cat.identifier(),
+    })
 }
 
-fn grant(text: &str) -> Result<CatGrant, String> {
+fn grant(text: &str) -> Result<Wanted, String> {
     let (cat, privilege) = text.split_once('=').ok_or("a grant is CAT=PRIVILEGE, for instance 0x0002_0001=Operate")?;
-    let cat = Cat::new(cat_value(cat)?).map_err(|error| error.to_string())?;
+    let tag = tag(cat)?;
     let all = [Privilege::View, Privilege::Operate, Privilege::Administer];
     let privilege = all.into_iter().find(|known| known.as_str().eq_ignore_ascii_case(privilege));
     let privilege = privilege.ok_or("a privilege is View, Operate or Administer")?;
-    Ok(CatGrant { cat, privilege })
+    Ok(Wanted { tag, privilege })
+}
+
+/// The grants with whole tags. Only the daemon knows which version an identifier has now.
+async fn in_force(client: &AdminClient, wanted: Vec<Wanted>) -> Result<Vec<CatGrant>, CliError> {
+    let view = match wanted.iter().any(|wanted| matches!(wanted.tag, Tag::Identifier(_))) {
+        true => client.get(&["access"], &(), PLAIN).await?,
+        false => AccessView::default(),
+    };
+    Ok(wanted.into_iter().map(|wanted| whole(&view, &wanted)).collect())
+}
+
+/// A tag that is not in use begins with version 1.
+fn whole(view: &AccessView, Wanted { tag, privilege }: &Wanted) -> CatGrant {
+    let cat = match *tag {
+        Tag::Whole(cat) => cat,
+        Tag::Identifier(identifier) => {
+            let tags = view.tags.iter().filter_map(|held| Cat::new(held.cat).ok());
+            let on_nodes = view.nodes.iter().flat_map(|node| &node.wanted);
+            let known = tags.chain(view.grants.iter().chain(on_nodes).map(|grant| grant.cat));
+            let newest = known.filter(|cat| cat.identifier() == identifier).max();
+            newest.unwrap_or_else(|| Cat::new(u32::from(identifier) << 16 | 1).expect("version 1"))
+        }
+    };
+    CatGrant { cat, privilege: *privilege }
 }
 
 #[cfg(test)]
@@ -203,13 +252,28 @@ mod tests {
 
     #[test]
     fn tags_are_read_as_people_write_them() {
-        assert_eq!(identifier("0x0002_0001"), Ok(2));
-        assert_eq!(identifier("2"), Ok(2));
-        assert_eq!(identifier("131073"), Ok(2));
-        let operate = CatGrant { cat: Cat::new(0x0002_0001).unwrap(), privilege: Privilege::Operate };
-        assert_eq!(grant("0x00020001=operate"), Ok(operate));
-        assert!(grant("0x00020000=Operate").unwrap_err().contains("version"));
+        for text in ["0x0002_0001", "2", "0x2", "131073"] {
+            assert_eq!(identifier(text), Ok(2), "{text}");
+        }
+        let cat = Cat::new(0x0002_0001).unwrap();
+        assert_eq!(grant("0x00020001=operate"), Ok(Wanted { tag: Tag::Whole(cat), privilege: Privilege::Operate }));
+        assert_eq!(grant("5=View"), Ok(Wanted { tag: Tag::Identifier(5), privilege: Privilege::View }));
         assert!(grant("0x00020001=Own").is_err());
         assert!(grant("0x00020001").is_err());
+        for (text, word) in [("0", "identifier"), ("0x0002_0000", "version"), ("lamp", "CASE Authenticated Tag")] {
+            assert!(identifier(text).unwrap_err().contains(word), "{text}");
+            assert!(grant(&format!("{text}=View")).unwrap_err().contains(word), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_identifier_has_the_version_in_force() {
+        let cat = |value| Cat::new(value).unwrap();
+        let grants = vec![CatGrant { cat: cat(0x0005_0003), privilege: Privilege::View }];
+        let view = AccessView { grants, ..AccessView::default() };
+        let of = |text: &str| whole(&view, &grant(text).unwrap()).cat;
+        assert_eq!(of("5=Operate"), cat(0x0005_0003));
+        assert_eq!(of("6=Operate"), cat(0x0006_0001));
+        assert_eq!(of("0x0005_0001=Operate"), cat(0x0005_0001), "the long form is taken at its word");
     }
 }
