@@ -1,12 +1,14 @@
 //! `matterbind status`
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 
 use super::client::PLAIN;
 use super::exit::{CliError, ExitCode};
 use super::output::{self, Paint, Tone, local};
 use super::{Global, block_on, controller, doctor};
-use crate::admin::wire::{CloudStatus, DoctorFinding, Status};
+use crate::admin::wire::{CloudStatus, DoctorFinding, Status, Verdict};
 
 /// `status`
 #[derive(Debug, clap::Args)]
@@ -66,6 +68,7 @@ fn text(status: &Status, paint: Paint, now: Timestamp) -> String {
         parts.push(format!("compared {}", output::ago(at, now)));
     }
     lines.push(format!("nodes    {}: {}", nodes.total, parts.join(", ")));
+    lines.extend(disagreement(&status.verdicts, paint));
     let outbox = status.outbox;
     let mut parts = vec![format!("{} pending", outbox.pending)];
     if outbox.waiting_for_operator > 0 {
@@ -107,6 +110,16 @@ fn text(status: &Status, paint: Paint, now: Timestamp) -> String {
     lines.join("\n")
 }
 
+/// What the last comparison left to do or to tell.
+fn disagreement(verdicts: &BTreeMap<String, u64>, paint: Paint) -> Option<String> {
+    let is_well = |verdict: &str| [Verdict::Match, Verdict::NotEligible].iter().any(|well| well.as_str() == verdict);
+    let open: Vec<(&String, &u64)> = verdicts.iter().filter(|(verdict, _)| !is_well(verdict)).collect();
+    let total: u64 = open.iter().map(|(_, count)| **count).sum();
+    let each = open.iter().map(|(verdict, count)| format!("{count} {verdict}")).collect::<Vec<_>>().join(", ");
+    let word = paint.tone(Tone::Warn, format!("{total} not in agreement"));
+    (total > 0).then(|| format!("         {word} ({each}): `matterbind sync` says what differs and mends what it may"))
+}
+
 /// The worst of what `doctor` found.
 fn findings(findings: &[DoctorFinding], paint: Paint) -> Vec<String> {
     const SHOWN: usize = 3;
@@ -143,4 +156,21 @@ fn cloud(cloud: &CloudStatus, paint: Paint, now: Timestamp) -> String {
         None => String::new(),
     };
     format!("{word}{message}{answered}, {url}{token}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::output::Colour;
+
+    #[test]
+    fn what_does_not_agree_is_named_with_what_to_do() {
+        let of = |verdicts: &[(&str, u64)]| {
+            let verdicts = verdicts.iter().map(|(verdict, count)| ((*verdict).to_owned(), *count)).collect();
+            disagreement(&verdicts, Paint::stdout(Colour::Never))
+        };
+        assert_eq!(of(&[("match", 4), ("not-eligible", 1)]), None);
+        let said = of(&[("cloud-missing", 1), ("drift", 2), ("match", 4)]).unwrap();
+        assert!(said.contains("3 not in agreement (1 cloud-missing, 2 drift): `matterbind sync`"), "{said}");
+    }
 }
