@@ -149,11 +149,15 @@ fn quoted(text: &str) -> String {
     if text.is_empty() { String::new() } else { format!(": {text:?}") }
 }
 
+fn others_are(count: usize) -> String {
+    if count == 1 { "1 other device is".to_owned() } else { format!("{count} other devices are") }
+}
+
 /// A search for one device came to nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DiscoverError {
     /// Nobody advertises it.
-    #[error("no commissionable device with {discriminator} within {:.0} s; {} other devices are commissionable now{}", waited.as_secs_f64(), others.len(), not_over_bluetooth(bluetooth.as_ref()))]
+    #[error("no commissionable device with {discriminator} within {:.0} s; {} commissionable now{}", waited.as_secs_f64(), others_are(others.len()), not_over_bluetooth(bluetooth.as_ref()))]
     NotFound {
         /// What was looked for.
         discriminator: Discriminator,

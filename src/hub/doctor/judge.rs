@@ -88,14 +88,20 @@ fn daemon(daemon: Option<&Daemon>, findings: &mut Findings) {
     if daemon.foreign > 0 {
         findings.warning(
             "nodes-without-record",
-            format!("{} nodes of our fabric have no record.", daemon.foreign),
+            match daemon.foreign {
+                1 => "1 node of our fabric has no record.".to_owned(),
+                many => format!("{many} nodes of our fabric have no record."),
+            },
             "`matterbind nodes` names them; `matterbind node adopt` takes one in, `matterbind node remove` removes it",
         );
     }
     if daemon.stuck_rows > 0 {
         findings.warning(
             "outbox-waits",
-            format!("{} pieces of work for the cloud need you.", daemon.stuck_rows),
+            match daemon.stuck_rows {
+                1 => "1 piece of work for the cloud needs you.".to_owned(),
+                many => format!("{many} pieces of work for the cloud need you."),
+            },
             "`matterbind outbox` says why; `matterbind outbox retry ID` after you have mended it",
         );
     }
