@@ -6,7 +6,8 @@ use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 
-use clap::{ArgAction, Parser, Subcommand};
+use clap::error::{ContextKind, ContextValue};
+use clap::{ArgAction, CommandFactory, Parser, Subcommand};
 
 use self::client::AdminClient;
 use self::exit::{CliError, ExitCode};
@@ -36,6 +37,7 @@ pub(crate) mod nodes;
 pub(crate) mod numbers;
 pub(crate) mod outbox;
 pub(crate) mod output;
+pub(crate) mod private_file;
 pub(crate) mod progress;
 #[cfg(feature = "sim")]
 pub(crate) mod sim;
@@ -170,17 +172,46 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             let rendered = error.render();
             let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
             let text = if colour { rendered.ansi().to_string() } else { rendered.to_string() };
-            let _ = std::io::stderr().write_all(without_codes(text, &arguments).as_bytes());
+            let plain = plain_value(&error);
+            let _ = std::io::stderr().write_all(without_codes(text, &arguments, plain).as_bytes());
+            let said = without_codes(rendered.to_string(), &arguments, plain);
+            JsonFailure::of_line(&arguments).print(&CliError::Usage(mistake(&said)));
             ExitCode::Usage
         }
     }
 }
 
+/// The sentence in clap's message, without the usage that follows: a script's reader has no use for that.
+fn mistake(message: &str) -> String {
+    let whole = message.split("\n\nUsage:").next().unwrap_or_default();
+    match whole.strip_prefix("error: ") {
+        Some(said) => said.split_whitespace().collect::<Vec<_>>().join(" "),
+        // The help of a group of commands.
+        None => "a command is missing".to_owned(),
+    }
+}
+
+/// The value that clap did not understand, where it was given for an option that takes times and small numbers: it is shown, or
+/// nobody sees what is wrong about it.
+fn plain_value(error: &clap::Error) -> Option<&str> {
+    const PLAIN: [&str; 8] =
+        ["--since", "--vendor-id", "--product-id", "--devices", "--port", "--discriminator", "--jobs", "--timeout"];
+    let text = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.as_str()),
+        _ => None,
+    };
+    let option = text(ContextKind::InvalidArg)?.split(' ').next()?;
+    PLAIN.contains(&option).then(|| text(ContextKind::InvalidValue)).flatten()
+}
+
 /// Takes out of clap's message whatever in the arguments looks like a setup code, a passcode or a binding code: clap
-/// repeats what it does not understand.
-fn without_codes(mut message: String, arguments: &[OsString]) -> String {
+/// repeats what it does not understand. But for `plain`.
+fn without_codes(mut message: String, arguments: &[OsString], plain: Option<&str>) -> String {
     let words = arguments.iter().filter_map(|argument| argument.to_str());
     for word in words.flat_map(|word| [Some(word), word.split_once('=').map(|(_, value)| value)]).flatten() {
+        if plain == Some(word) {
+            continue;
+        }
         let is_qr = word.get(..3).is_some_and(|start| start.eq_ignore_ascii_case("MT:"));
         let digits = word.chars().filter(char::is_ascii_digit).count();
         let is_manual = digits >= 5 && word.chars().all(|c| c.is_ascii_digit() || matches!(c, '-' | ' '));
@@ -247,6 +278,29 @@ enum JsonFailure {
     Outcome,
 }
 
+impl JsonFailure {
+    /// What a line asks for that clap does not understand: by its words, for there is nothing else.
+    fn of_line(arguments: &[OsString]) -> Self {
+        let options = arguments.iter().take_while(|word| *word != "--");
+        if !options.clone().any(|word| word == "--json" || word == "--events") {
+            return Self::No;
+        }
+        let command = Cli::command().ignore_errors(true).try_get_matches_from(arguments).ok();
+        match command.as_ref().and_then(clap::ArgMatches::subcommand_name) {
+            Some("commission") => Self::Outcome,
+            _ => Self::Document,
+        }
+    }
+
+    fn print(self, error: &CliError) {
+        let _ = match self {
+            Self::No => Ok(()),
+            Self::Document => output::json_line(&error.document()),
+            Self::Outcome => output::json_line(&error.outcome()),
+        };
+    }
+}
+
 impl Command {
     fn wants_json(&self) -> JsonFailure {
         let json = match self {
@@ -279,16 +333,7 @@ fn report(global: &Global, json: JsonFailure, error: &CliError) {
     if !error.hint().is_empty() {
         output::note(&format!("{} {}", paint.tone(Tone::Strong, "hint:"), error.hint()));
     }
-    if json == JsonFailure::No {
-        return;
-    }
-    let mut document = serde_json::to_value(error.document()).unwrap_or_default();
-    if json == JsonFailure::Outcome {
-        document["outcome"] = "failed".into();
-        document["attempt_id"] = serde_json::Value::Null;
-        document["step"] = serde_json::Value::Null;
-    }
-    let _ = output::json_line(&document);
+    json.print(error);
 }
 
 /// Runs a client's future on this thread.

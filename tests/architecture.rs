@@ -62,7 +62,7 @@ const ALLOWED: &[(&str, &str, &str)] = &[
         "translates between HTTP and the hub's use cases, and draws what was found of a device",
     ),
     ("cli", "admin commissioning config telemetry", "a client of the admin API"),
-    ("cli/attestation", "config dcl ownership paa", "offline verification needs no daemon"),
+    ("cli/attestation", "admin commissioning config dcl ownership paa", "offline verification needs no daemon"),
     ("cli/admin", "config", "makes a token without a daemon"),
     ("cli/controller", "admin backup controller", "makes requests, encrypts bundles"),
     ("cli/network", "admin config", "reads secrets from files and credentials as the daemon does"),

@@ -35,6 +35,7 @@ pub use crate::hub::status::{BluetoothStatus, CloudStatus, NodeCounts, OutboxCou
 pub(crate) use crate::hub::strangers::ForeignNode;
 pub(crate) use crate::hub::sync::SyncStep;
 pub use crate::hub::sync::{DifferingField, NodeComparison, NodeSync, SyncReport, Verdict};
+pub(crate) use crate::outbox::ports::OutboxState;
 
 /// `GET /v1/sessions`
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

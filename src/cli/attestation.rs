@@ -7,10 +7,13 @@ use jiff::Timestamp;
 use super::daemon::load_config;
 use super::exit::{CliError, ExitCode};
 use super::{Global, block_on, numbers, output};
+use crate::admin::wire::Refusal;
+use crate::commissioning::error::Disposition;
 use crate::config::load::Secrets;
-use crate::dcl::{self, refresh::Refresh};
+use crate::dcl::refresh::{Refresh, RefreshError};
+use crate::dcl::{self, DclError};
 use crate::ownership::{self, ActingFor};
-use crate::paa::{self, EvidenceFiles};
+use crate::paa::{self, EvidenceFiles, StorePaaError};
 use crate::plain;
 
 /// `attestation`
@@ -124,6 +127,11 @@ fn update_paa(global: &Global, args: &UpdatePaaArgs) -> Result<ExitCode, CliErro
     let configured = Some(config.attestation.paa_source.as_str()).filter(|source| !source.is_empty());
     let source = args.from.as_deref().or(configured).unwrap_or(dcl::PRODUCTION_URL);
     let now = Timestamp::now();
+    // Before anything is made: a place that was mistyped leaves no trace.
+    let found = match source.contains("://") {
+        true => None,
+        false => Some(paa::collect(Path::new(source)).map_err(not_stored)?),
+    };
     let making = |source| CliError::Io { what: format!("making {}", config.state_dir.display()), source };
     ownership::make_state_dir(&config.state_dir).map_err(making)?;
     let acting = |directory: &Path| {
@@ -135,19 +143,49 @@ fn update_paa(global: &Global, args: &UpdatePaaArgs) -> Result<ExitCode, CliErro
         let failed = |source| CliError::Io { what: format!("acting for the owner of {}", directory.display()), source };
         ActingFor::owner_of(directory).map_err(failed)
     };
-    if !source.contains("://") {
-        let found = paa::collect(Path::new(source)).map_err(anyhow::Error::new)?;
+    if let Some(found) = found {
         let _acting = acting(&directory)?;
-        let fetched = paa::store(&directory, source, found, now).map_err(anyhow::Error::new)?;
+        let fetched = paa::store(&directory, source, found, now).map_err(not_stored)?;
         return told(args.json, &directory, &fetched, None);
     }
     let _acting = acting(&config.state_dir)?;
     let mut refresh = Refresh::new(source, directory.clone(), &config.state_dir);
     block_on(async {
-        let refreshed = refresh.attempt(now).await.map_err(anyhow::Error::new)?;
+        let refreshed = refresh.attempt(now).await.map_err(not_refreshed)?;
         let revocations = (refreshed.revocations.sets, paa::revocation_dir(&config.state_dir));
         told(args.json, &directory, &refreshed.fetched, Some(revocations))
     })
+}
+
+/// A source that holds nothing of use was named by a person; that the store cannot be written is the hub's trouble.
+fn not_stored(error: StorePaaError) -> CliError {
+    match error {
+        StorePaaError::Read { .. } | StorePaaError::Empty { .. } => CliError::Usage(plain::with_causes(&error)),
+        StorePaaError::Write { .. } => CliError::Other(anyhow::Error::new(error)),
+    }
+}
+
+/// A ledger that does not answer, or is none, is no fault of this program.
+fn not_refreshed(error: RefreshError) -> CliError {
+    match error.source {
+        DclError::Url { .. } => CliError::Usage(plain::with_causes(&error)),
+        DclError::Store(StorePaaError::Write { .. }) | DclError::Client(_) | DclError::Stopped => {
+            CliError::Other(anyhow::Error::new(error))
+        }
+        DclError::Untrusting(_)
+        | DclError::Request { .. }
+        | DclError::Status { .. }
+        | DclError::TooLarge { .. }
+        | DclError::Format { .. }
+        | DclError::Endless { .. }
+        | DclError::Deadline
+        | DclError::Store(_) => {
+            let hint = "see whether the address is the ledger's (--from, or attestation.paa_source) and this machine reaches \
+                        it; what was fetched before stays in force";
+            let (code, message) = ("dcl-unavailable", plain::with_causes(&error));
+            CliError::Api(Refusal::new(code, Disposition::Retry, message, hint))
+        }
+    }
 }
 
 fn told(

@@ -9,18 +9,18 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use serde_json::json;
 use tokio::sync::mpsc;
-use uuid::Uuid;
 
-use super::client::AdminClient;
-use super::exit::{CliError, ExitCode};
+use super::client::{AdminClient, PLAIN};
+use super::exit::{CliError, ExitCode, Reached};
 use super::output::{self, Paint, Tone};
 use super::progress::ProgressLine;
 use super::{Global, block_on, manifest, numbers};
 use crate::admin::wire::{
     AcceptedTerms, AttestationOverride, CommissionEvent, CommissionLine, CommissionRequest, CommissionResult, Failure,
-    Refusal,
+    Outbox, OutboxItem, OutboxState, Refusal,
 };
 use crate::bind::{BindState, BindStatus};
+use crate::node::NodeId;
 use crate::onboarding::SetupCode;
 use crate::plain;
 use crate::secret::BindingCode;
@@ -83,7 +83,7 @@ pub(crate) struct CommissionArgs {
     #[arg(long)]
     pub no_bind: bool,
     /// How long to wait for the cloud
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = numbers::duration)]
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = wait_bind)]
     pub wait_bind: Duration,
     /// Which network of the home a device on Bluetooth is brought to [default: the default one]
     #[arg(long, value_name = "NAME")]
@@ -120,8 +120,16 @@ fn setup_code(typed: &str) -> Result<SetupCode, std::convert::Infallible> {
     Ok(SetupCode::new(typed))
 }
 
+/// Labels are read aloud and typed in small letters; the cloud knows the code in capitals only.
 pub(super) fn binding_code(typed: &str) -> Result<BindingCode, std::convert::Infallible> {
-    Ok(BindingCode::new(typed))
+    Ok(BindingCode::new(typed.to_ascii_uppercase()))
+}
+
+/// As long as the daemon lets anybody wait.
+fn wait_bind(text: &str) -> Result<Duration, String> {
+    const MAX: Duration = Duration::from_secs(600);
+    let wait = numbers::duration(text)?;
+    if wait > MAX { Err("at most 10m: the daemon goes on without you after that".to_owned()) } else { Ok(wait) }
 }
 
 impl CommissionArgs {
@@ -170,7 +178,7 @@ pub(super) fn run(global: &Global, args: CommissionArgs) -> Result<ExitCode, Cli
         return block_on(manifest::run(global, &client, &args, rows));
     }
     let codes = match &args.setup_code {
-        Some(code) if code.expose() == "-" => Codes::Typed(typed_lines()),
+        Some(code) if code.expose() == "-" => Codes::Typed { lines: typed_lines(), read: 0 },
         Some(code) => Codes::Given(code.each().into()),
         None => return Err(CliError::Usage("a setup code is needed".to_owned())),
     };
@@ -182,23 +190,28 @@ enum Codes {
     /// One QR code may name several devices.
     Given(VecDeque<SetupCode>),
     /// One code in a line of stdin, as a barcode scanner types them.
-    Typed(mpsc::UnboundedReceiver<io::Result<String>>),
+    Typed {
+        lines: mpsc::UnboundedReceiver<io::Result<String>>,
+        /// How many lines there were, empty ones included.
+        read: u64,
+    },
 }
 
 impl Codes {
-    /// The next code; waits for a person or a scanner.
-    async fn next(&mut self) -> Result<Option<SetupCode>, CliError> {
+    /// The next code and the number of its line; waits for a person or a scanner.
+    async fn next(&mut self) -> Result<Option<(u64, SetupCode)>, CliError> {
         match self {
-            Self::Given(codes) => Ok(codes.pop_front()),
-            Self::Typed(lines) => loop {
+            Self::Given(codes) => Ok(codes.pop_front().map(|code| (1, code))),
+            Self::Typed { lines, read } => loop {
                 let line = tokio::select! {
                     line = lines.recv() => line,
                     _ = tokio::signal::ctrl_c() => None,
                 };
                 let Some(line) = line else { return Ok(None) };
                 let line = line.map_err(|source| CliError::Io { what: "stdin".to_owned(), source })?;
+                *read += 1;
                 if !line.trim().is_empty() {
-                    return Ok(Some(SetupCode::new(&line)));
+                    return Ok(Some((*read, SetupCode::new(&line))));
                 }
             },
         }
@@ -230,7 +243,7 @@ async fn each(
         args.check_for_several()?;
     }
     let mut results: Vec<(u64, Attempted)> = Vec::new();
-    while let Some(code) = codes.next().await? {
+    while let Some((line, code)) = codes.next().await? {
         if !results.is_empty() {
             args.check_for_several()?;
         }
@@ -248,11 +261,11 @@ async fn each(
             let result = attempt(client, &request, &progress).await;
             match &result {
                 Ok(result) if args.events => output::json_line(result)?,
-                Ok(result) if !args.json => tell(result, out, err)?,
+                Ok(result) if !args.json => tell(result, &Told::of_result(client, result).await, out, err)?,
                 Ok(_) | Err(_) => {}
             }
             let last = result.as_ref().is_err_and(CliError::ends_all);
-            results.push((results.len() as u64 + 1, result));
+            results.push((line, result));
             if last {
                 return finish(results, args, err);
             }
@@ -296,14 +309,14 @@ fn finish(mut results: Vec<(u64, Attempted)>, args: &CommissionArgs, err: Paint)
 
 /// One attempt, from the request to its result; progress is shown on the way.
 pub(super) async fn attempt(client: &AdminClient, request: &CommissionRequest, progress: &ProgressLine) -> Attempted {
-    let mut id = None;
-    let result = tokio::select! {
-        result = follow(client, request, progress, &mut id) => result,
-        _ = tokio::signal::ctrl_c() => Err(CliError::interrupted(None)),
+    let mut reached = Reached::default();
+    let followed = tokio::select! {
+        result = follow(client, request, progress, &mut reached) => Some(result),
+        _ = tokio::signal::ctrl_c() => None,
     };
-    let result = match result {
-        Err(CliError::Left { .. }) => Err(CliError::interrupted(id)),
-        other => other.map_err(|error| error.during(id)),
+    let result = match followed {
+        Some(result) => result.map_err(|error| error.during(reached)),
+        None => Err(CliError::interrupted(reached)),
     };
     let failed_in = match &result {
         Ok(CommissionResult::Failed(failure)) => Some(failure.step.label()),
@@ -317,7 +330,7 @@ async fn follow(
     client: &AdminClient,
     request: &CommissionRequest,
     progress: &ProgressLine,
-    id: &mut Option<Uuid>,
+    reached: &mut Reached,
 ) -> Attempted {
     let mut lines = client.post_lines(&["commission"], request).await?;
     while let Some(line) = lines.next().await {
@@ -325,8 +338,10 @@ async fn follow(
         match serde_json::from_str::<CommissionLine>(&line) {
             Ok(CommissionLine::Result(result)) => return Ok(result),
             Ok(CommissionLine::Event(event)) => {
-                if let CommissionEvent::Accepted { attempt_id } = &event {
-                    *id = Some(*attempt_id);
+                match &event {
+                    CommissionEvent::Accepted { attempt_id } => reached.attempt = Some(*attempt_id),
+                    CommissionEvent::StepStarted { step } => reached.step = Some(*step),
+                    _ => {}
                 }
                 progress.show(&event)?;
             }
@@ -343,7 +358,7 @@ async fn follow(
 }
 
 /// The summary for a person: success on stdout, failure on stderr.
-fn tell(result: &CommissionResult, out: Paint, err: Paint) -> Result<(), CliError> {
+fn tell(result: &CommissionResult, bind_told: &Told, out: Paint, err: Paint) -> Result<(), CliError> {
     match result {
         CommissionResult::Commissioned { node, bind, timings_ms, replaces, .. } => {
             let done = out.tone(Tone::Good, "Commissioned");
@@ -354,7 +369,7 @@ fn tell(result: &CommissionResult, out: Paint, err: Paint) -> Result<(), CliErro
             if let Some(old) = replaces {
                 output::line(&format!("This device was node {old} before; that one has ended."))?;
             }
-            output::line(&bind_sentence(bind, out))
+            output::line(&bind_sentence(bind, bind_told, out))
         }
         CommissionResult::Failed(failure) => {
             output::note(failure_text(failure, err).trim_end());
@@ -363,15 +378,53 @@ fn tell(result: &CommissionResult, out: Paint, err: Paint) -> Result<(), CliErro
     }
 }
 
+/// What the outbox says of a bind that is pending: the record does not know whether it waits for a person.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    waits: Option<OutboxItem>,
+}
+
+impl Told {
+    /// Asks where there is something to ask. Where the daemon does not answer, nothing more is known.
+    pub(super) async fn of(client: &AdminClient, node: NodeId, bind: &BindStatus) -> Self {
+        if bind.state != BindState::Pending {
+            return Self::default();
+        }
+        let entries =
+            client.get(&["outbox"], &(), PLAIN).await.map(|outbox: Outbox| outbox.entries).unwrap_or_default();
+        let waits = |entry: &OutboxItem| entry.node_id == node && entry.state == OutboxState::WaitingForOperator;
+        Self { waits: entries.into_iter().find(waits) }
+    }
+
+    pub(super) async fn of_result(client: &AdminClient, result: &CommissionResult) -> Self {
+        match result {
+            CommissionResult::Commissioned { node, bind, .. } => Self::of(client, node.node_id, bind).await,
+            CommissionResult::Failed(Failure { node: Some(node), .. }) => {
+                Self::of(client, node.node_id, &node.bind).await
+            }
+            CommissionResult::Failed(_) => Self::default(),
+        }
+    }
+}
+
 /// How the bind stands, as a sentence.
-pub(super) fn bind_sentence(bind: &BindStatus, paint: Paint) -> String {
+pub(super) fn bind_sentence(bind: &BindStatus, told: &Told, paint: Paint) -> String {
     let because = if bind.message.is_empty() { String::new() } else { format!(": {}", bind.message) };
     let code = bind.code.filter(|code| *code != 200).map(|code| format!(" (code {code})")).unwrap_or_default();
     match bind.state {
         BindState::Bound => format!("{} in the cloud.", paint.tone(Tone::Good, "Bound")),
         BindState::Pending => {
             let word = paint.tone(Tone::Warn, "Not yet bound");
-            format!("{word} in the cloud{because}{code}. It goes on by itself; `matterbind outbox` shows how.")
+            let next = match &told.waits {
+                Some(OutboxItem { id, hint, .. }) if hint.is_empty() => {
+                    format!(
+                        "It waits for you; `matterbind outbox` shows why, `matterbind outbox retry {id}` tries it again."
+                    )
+                }
+                Some(OutboxItem { hint, .. }) => format!("It waits for you: {}.", hint.trim_end_matches('.')),
+                None => "It goes on by itself; `matterbind outbox` shows how.".to_owned(),
+            };
+            format!("{word} in the cloud{because}{code}. {next}")
         }
         BindState::Rejected => {
             let word = paint.tone(Tone::Bad, "Refused");
@@ -398,4 +451,38 @@ fn failure_text(failure: &Failure, paint: Paint) -> String {
         text.push_str(&format!("{} {}\n", paint.tone(Tone::Strong, "hint:"), failure.hint));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_taken_as_people_type_them() {
+        let Ok(code) = binding_code("0123456789abcdef");
+        assert_eq!(code.expose(), "0123456789ABCDEF");
+        assert_eq!(wait_bind("10m"), Ok(Duration::from_secs(600)));
+        assert!(wait_bind("11m").unwrap_err().contains("at most 10m"));
+    }
+
+    #[test]
+    fn a_bind_that_waits_for_a_person_says_so() {
+        let status =
+            |state| serde_json::from_value(json!({ "state": state, "message": "no rights", "tries": 1 })).unwrap();
+        let pending: BindStatus = status("pending");
+        let sentence = |told: &Told| bind_sentence(&pending, told, Paint::plain());
+        assert!(sentence(&Told::default()).contains("goes on by itself"));
+        let waits = |hint: &str| {
+            let item = json!({
+                "id": 12, "kind": "bind", "node_id": 1000, "state": "waiting-for-operator", "tries": 1, "last_message": "",
+                "hint": hint,
+            });
+            sentence(&Told { waits: Some(serde_json::from_value(item).unwrap()) })
+        };
+        let said = waits("give the account the right to bind, then `matterbind outbox retry 12`");
+        assert!(
+            said.ends_with("It waits for you: give the account the right to bind, then `matterbind outbox retry 12`.")
+        );
+        assert!(waits("").contains("matterbind outbox retry 12"), "{}", waits(""));
+    }
 }

@@ -1,6 +1,5 @@
 //! `matterbind controller …`
 
-use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,7 +14,8 @@ use zeroize::Zeroizing;
 use super::client::{PLAIN, SLOW};
 use super::exit::{CliError, ExitCode};
 use super::output::{self, Paint, Tone, local, or_dash};
-use super::{Global, access, block_on, fabric, nodes};
+use super::private_file::PrivateFile;
+use super::{Global, access, block_on, nodes};
 use crate::admin::wire::{
     ControllerBundle, ControllerOrder, ControllerRemoval, ControllerView, Controllers, Invitation, InviteOrder,
     RemoveOrder, RenewOrder,
@@ -23,6 +23,7 @@ use crate::admin::wire::{
 use crate::backup::{self, Lock, Recipient};
 use crate::controller::ControllerState;
 use crate::controller::csr::{self, CSR_MAX};
+use crate::node::NodeId;
 use crate::secret::OperatorSecret;
 
 const EXAMPLES: &str = "\
@@ -104,6 +105,9 @@ pub(crate) struct BundleArgs {
     /// The bundle's file, made with mode 0600; - prints it [default: NAME.controller.json]
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
+    /// Replace the file, whatever it is; that controller's own bundle is replaced without it, where it is not encrypted
+    #[arg(long)]
+    pub replace: bool,
     /// Encrypt the bundle to an age recipient
     #[arg(long, value_name = "age1…")]
     pub recipient: Option<String>,
@@ -163,20 +167,30 @@ pub(super) fn run(global: &Global, args: ControllerArgs) -> Result<ExitCode, Cli
     let paint = Paint::stdout(global.color);
     match args.action {
         ControllerCommand::Add(add) => {
+            // Looked at first: a certificate that cannot be delivered is of no use, and a key that is made here is nowhere else.
+            let place = Place::of(&add.bundle, &add.name)?;
+            // The same request again is answered by the same certificate, for the same file.
+            let again = |held: &Held| add.key.csr.is_some() && held.name == add.name && !held.has_key;
+            place.check(again)?;
             let key = Key::of(&add.key)?;
-            let (name, cats, admin, valid_s) = (add.name, add.cat, add.admin, seconds(add.bundle.valid));
+            let (name, cats, admin, valid_s) = (add.name.clone(), add.cat, add.admin, seconds(add.bundle.valid));
             let order = ControllerOrder { name, csr: key.csr, cats, admin, valid_s };
-            check_destination(&add.bundle, &order.name)?;
             let bundle = bundle(block_on(client.post_bytes(&["controllers"], &order, PLAIN))?)?;
-            deliver(bundle, key.secret, &add.bundle, args.json)
+            deliver(bundle, key.secret, &place, args.json)
         }
         ControllerCommand::Renew(renew) => {
+            let place = Place::of(&renew.bundle, &renew.controller)?;
+            if place.held().is_some() {
+                let its: ControllerView = block_on(client.get(&["controllers", &renew.controller], &(), PLAIN))?;
+                place.check(|held| held.node_id == its.node_id)?;
+            } else {
+                place.check(|_| false)?;
+            }
             let key = Key::of(&renew.key)?;
             let order = RenewOrder { csr: key.csr, valid_s: seconds(renew.bundle.valid) };
-            check_destination(&renew.bundle, &renew.controller)?;
             let path = ["controllers", &renew.controller, "renew"];
             let bundle = bundle(block_on(client.post_bytes(&path, &order, PLAIN))?)?;
-            deliver(bundle, key.secret, &renew.bundle, args.json)
+            deliver(bundle, key.secret, &place, args.json)
         }
         ControllerCommand::List { all } => {
             let found: Controllers = block_on(client.get(&["controllers"], &(), PLAIN))?;
@@ -243,7 +257,7 @@ impl Key {
 fn read_csr(file: &Path) -> Result<String, CliError> {
     use base64::Engine as _;
     use std::io::Read as _;
-    let failed = |source| CliError::Io { what: format!("reading {}", file.display()), source };
+    let failed = |source| CliError::File { what: format!("reading {}", file.display()), source };
     let from: Box<dyn std::io::Read> = match file.to_str() {
         Some("-") => Box::new(std::io::stdin()),
         _ => Box::new(std::fs::File::open(file).map_err(failed)?),
@@ -257,23 +271,41 @@ fn read_csr(file: &Path) -> Result<String, CliError> {
     })
 }
 
-fn recipient(args: &BundleArgs) -> Result<Option<Recipient>, CliError> {
-    let read =
-        |text: &String| text.parse().map_err(|why| CliError::Usage(format!("{text} is no age recipient: {why}")));
-    args.recipient.as_ref().map(read).transpose()
+/// Where a bundle goes.
+struct Place {
+    path: PathBuf,
+    replace: bool,
+    recipient: Option<Recipient>,
 }
 
-/// Before anything is asked of the daemon: a certificate that cannot be delivered is of no use, and a key that was made here is
-/// nowhere else.
-fn check_destination(args: &BundleArgs, name: &str) -> Result<(), CliError> {
-    let encrypted = recipient(args)?.is_some();
-    if args.out.as_deref() == Some(Path::new("-")) {
-        return match std::io::stdout().is_terminal() {
-            true => Err(CliError::Usage("a bundle holds secrets and is not shown: name a file with --out".to_owned())),
-            false => Ok(()),
-        };
+/// What a bundle that lies in the file says of itself.
+struct Held {
+    name: String,
+    node_id: NodeId,
+    has_key: bool,
+}
+
+impl Place {
+    fn of(args: &BundleArgs, name: &str) -> Result<Self, CliError> {
+        let read =
+            |text: &String| text.parse().map_err(|why| CliError::Usage(format!("{text} is no age recipient: {why}")));
+        let recipient: Option<Recipient> = args.recipient.as_ref().map(read).transpose()?;
+        let path = args.out.clone().unwrap_or_else(|| default_file(name, recipient.is_some()));
+        Ok(Self { path, replace: args.replace, recipient })
     }
-    fabric::check_private(&args.out.clone().unwrap_or_else(|| default_file(name, encrypted)))
+
+    /// The bundle that is there; none where it is encrypted, or anything else.
+    fn held(&self) -> Option<Held> {
+        // Nothing is read from a pipe: it is no bundle that lies there.
+        let bytes = self.path.is_file().then(|| std::fs::read(&self.path).ok()).flatten().map(Zeroizing::new)?;
+        let bundle: ControllerBundle = serde_json::from_slice(&bytes).ok()?;
+        Some(Held { has_key: bundle.private_key.is_some(), name: bundle.name, node_id: bundle.node_id })
+    }
+
+    /// Looks whether it can be written there, over whatever is there only if that may go.
+    fn check(&self, may_go: impl Fn(&Held) -> bool) -> Result<PrivateFile, CliError> {
+        PrivateFile::at(&self.path, self.replace || self.held().is_some_and(|held| may_go(&held)))
+    }
 }
 
 /// As the daemon sent it: a certificate has line breaks, which no answer for a terminal keeps.
@@ -286,28 +318,23 @@ fn bundle(answer: Vec<u8>) -> Result<ControllerBundle, CliError> {
 fn deliver(
     mut bundle: ControllerBundle,
     key: Option<OperatorSecret>,
-    args: &BundleArgs,
+    place: &Place,
     json: bool,
 ) -> Result<ExitCode, CliError> {
     bundle.private_key = key;
     let text = serde_json::to_vec_pretty(&bundle).map(Zeroizing::new).map_err(anyhow::Error::new)?;
-    let recipient = recipient(args)?;
-    let encrypted = recipient.is_some();
-    let bytes = match recipient {
+    let encrypted = place.recipient.is_some();
+    let bytes = match place.recipient.clone() {
         Some(recipient) => {
             Zeroizing::new(backup::encrypt(&text, &Lock::Recipient(recipient)).map_err(anyhow::Error::new)?)
         }
         None => text,
     };
-    if args.out.as_deref() == Some(Path::new("-")) {
-        use std::io::Write as _;
-        let mut out = std::io::stdout().lock();
-        let written = out.write_all(&bytes).and_then(|()| out.flush());
-        written.map_err(|source| CliError::Io { what: "stdout".to_owned(), source })?;
+    let file = place.check(|held| held.node_id == bundle.node_id)?;
+    file.write(&bytes)?;
+    if file.is_stdout() {
         return Ok(ExitCode::Done);
     }
-    let file = args.out.clone().unwrap_or_else(|| default_file(&bundle.name, encrypted));
-    fabric::write_private(&file, &bytes)?;
     if json {
         output::json(&serde_json::json!({
             "name": bundle.name,
@@ -315,7 +342,7 @@ fn deliver(
             "cats": bundle.cats,
             "issued_at": bundle.issued_at,
             "expires_at": bundle.expires_at,
-            "file": file,
+            "file": place.path,
             "encrypted": encrypted,
             "notes": bundle.notes,
         }))?;
@@ -325,7 +352,7 @@ fn deliver(
     let secret = if encrypted { "encrypted" } else { "a secret: mode 0600" };
     let mut lines = vec![
         format!("Controller {} ({}) has {}, valid {end}.", bundle.node_id, bundle.name, cats(&bundle.cats)),
-        format!("Its bundle is in {} ({secret}).", file.display()),
+        format!("Its bundle is in {} ({secret}).", place.path.display()),
     ];
     lines.extend(bundle.notes);
     output::line(&lines.join("\n"))?;

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::admin::wire::{CommissionResult, Failure, Refusal};
@@ -85,7 +86,11 @@ impl ExitCode {
             | "root-key-not-exported"
             | "root-key-offline"
             | "not-a-root-key"
-            | "root-key-of-another-fabric" => return Self::Usage,
+            | "root-key-of-another-fabric"
+            | "file-exists"
+            | "dcl-unavailable"
+            | "no-family"
+            | "body-too-large" => return Self::Usage,
             "disk-full" | "state-read-only" | "store-failed" | "stack-failed" | "discovery-unavailable" => {
                 return Self::Internal;
             }
@@ -152,6 +157,15 @@ impl ExitCode {
     }
 }
 
+/// How far an attempt was when its client last heard of it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Reached {
+    /// By which log and events name it.
+    pub attempt: Option<Uuid>,
+    /// The step that had begun.
+    pub step: Option<Step>,
+}
+
 /// Why a command ended without its result.
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
@@ -185,14 +199,26 @@ pub enum CliError {
     /// This client leaves, or was left, while an attempt was under way.
     #[error("{message}")]
     Left {
+        /// `interrupted` or `daemon-gone`.
+        code: &'static str,
         /// What happened, and what goes on.
         message: String,
         hint: String,
+        /// What a script needs to look for the rest.
+        reached: Reached,
     },
     /// The daemon's answer makes no sense.
     #[error("the daemon's answer {0}")]
     Answer(String),
-    /// stdout, stdin or a file.
+    /// A file that a person named cannot be read or written.
+    #[error("{what}")]
+    File {
+        /// What was read or written.
+        what: String,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// stdout, stdin or a file of ours.
     #[error("{what}")]
     Io {
         /// What was read or written.
@@ -210,31 +236,48 @@ pub enum CliError {
 
 impl CliError {
     /// Somebody pressed Ctrl-C.
-    pub fn interrupted(attempt: Option<Uuid>) -> Self {
-        match attempt {
-            Some(attempt) => Self::Left {
-                message: format!("interrupted; attempt {attempt} goes on in the daemon, if its turn had come"),
-                hint: format!("`matterbind logs -f --attempt {attempt}` shows how it goes on"),
-            },
-            None => Self::Left {
-                message: "interrupted before the daemon had taken the request".to_owned(),
-                hint: "`matterbind nodes` shows what there is".to_owned(),
-            },
-        }
+    pub fn interrupted(reached: Reached) -> Self {
+        let (message, hint) = match reached.attempt {
+            Some(attempt) => (
+                format!("interrupted; attempt {attempt} goes on in the daemon, if its turn had come"),
+                format!("`matterbind logs -f --attempt {attempt}` shows how it goes on"),
+            ),
+            None => (
+                "interrupted before the daemon had taken the request".to_owned(),
+                "`matterbind nodes` shows what there is".to_owned(),
+            ),
+        };
+        Self::Left { code: "interrupted", message, hint, reached }
     }
 
     /// The same error, said of an attempt: what becomes of it, and how to look.
-    pub fn during(self, attempt: Option<Uuid>) -> Self {
-        match (self, attempt) {
+    pub fn during(self, reached: Reached) -> Self {
+        match (self, reached.attempt) {
             (gone @ Self::Gone { .. }, Some(attempt)) => Self::Left {
+                code: "daemon-gone",
                 message: format!("{gone}, and attempt {attempt} was under way"),
                 hint: format!(
                     "where the daemon still runs, the attempt goes on; where it has ended, the device was recorded or takes itself \
                      back: `matterbind logs --attempt {attempt}` shows it once the daemon runs"
                 ),
+                reached,
             },
             (error, _) => error,
         }
+    }
+
+    /// The failure answer of `commission`: as much of the attempt as is known.
+    pub fn outcome(&self) -> Value {
+        let reached = match self {
+            Self::Left { reached, .. } => *reached,
+            Self::Api(Refusal { step, .. }) => Reached { attempt: None, step: *step },
+            _ => Reached::default(),
+        };
+        let mut document = serde_json::to_value(self.document()).unwrap_or_default();
+        document["outcome"] = "failed".into();
+        document["attempt_id"] = json!(reached.attempt);
+        document["step"] = json!(reached.step);
+        document
     }
 
     /// Whether it is of no use to ask this daemon for anything else.
@@ -248,6 +291,10 @@ impl CliError {
             Self::Usage(_) | Self::Config(_) | Self::NotInThisBuild(_) => ExitCode::Usage,
             Self::Unreachable { .. } | Self::Gone { .. } | Self::Left { .. } => ExitCode::Unreachable,
             Self::Api(error) => ExitCode::of_api(error),
+            Self::File { source, .. } => match source.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ExitCode::Internal,
+                _ => ExitCode::Usage,
+            },
             Self::Answer(_) | Self::Io { .. } | Self::Other(_) => ExitCode::Internal,
         }
     }
@@ -261,6 +308,8 @@ impl CliError {
             Self::Unreachable { .. } => {
                 "`systemctl status matterbind` shows whether it runs; --socket names another place"
             }
+            // What the daemon tells programs of its paths and fields is of no use to who typed a command.
+            Self::Api(error) if error.hint.contains("GET /v1/openapi.json") => "`--help` says what the command takes",
             Self::Api(error) => &error.hint,
             Self::Left { hint, .. } => hint,
             Self::Gone { late: true, .. } => {
@@ -279,11 +328,12 @@ impl CliError {
         let (code, disposition) = match self {
             Self::Api(error) => return error.clone(),
             Self::Unreachable { .. } => ("daemon-unreachable", Disposition::UserAction),
-            Self::Gone { .. } | Self::Left { .. } => ("daemon-gone", Disposition::Retry),
+            Self::Gone { .. } => ("daemon-gone", Disposition::Retry),
+            Self::Left { code, .. } => (*code, Disposition::Retry),
             Self::Usage(_) => ("usage", Disposition::UserAction),
             Self::Config(_) => ("configuration", Disposition::UserAction),
             Self::NotInThisBuild(_) => ("not-in-this-build", Disposition::UserAction),
-            Self::Io { .. } => ("io", Disposition::UserAction),
+            Self::Io { .. } | Self::File { .. } => ("io", Disposition::UserAction),
             Self::Answer(_) | Self::Other(_) => ("internal", Disposition::Bug),
         };
         Refusal::new(code, disposition, plain::with_causes(self), self.hint())

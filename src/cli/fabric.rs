@@ -1,7 +1,7 @@
 //! `matterbind fabric …`
 
 use std::fs::OpenOptions;
-use std::io::{BufRead, IsTerminal, Read, Write};
+use std::io::{BufRead, IsTerminal, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -15,6 +15,7 @@ use super::client::{PLAIN, SLOW};
 use super::daemon::load_config;
 use super::exit::{CliError, ExitCode};
 use super::output;
+use super::private_file::PrivateFile;
 use super::{Global, block_on};
 use crate::admin::wire::{BackupKept, FabricInfo, Refusal, RemoveRoot};
 use crate::backup::{self, BackupError, Identity, Lock, RelockError, Unlock};
@@ -88,8 +89,11 @@ pub(crate) struct EncryptArgs {
 #[derive(Debug, clap::Args)]
 #[command(after_help = BACKUP_NOTE)]
 pub(crate) struct BackupArgs {
-    /// The file to write
+    /// The file to write, which must not be there; - writes to stdout
     pub file: PathBuf,
+    /// Replace the file if it is there, as a nightly backup does
+    #[arg(long)]
+    pub replace: bool,
     /// How.
     #[command(flatten)]
     pub encrypt: EncryptArgs,
@@ -124,7 +128,7 @@ pub(crate) struct RestoreArgs {
 /// `fabric export-root`
 #[derive(Debug, clap::Args)]
 pub(crate) struct ExportRootArgs {
-    /// The file to write
+    /// The file to write, which must not be there; - writes to stdout
     pub file: PathBuf,
     /// How.
     #[command(flatten)]
@@ -196,35 +200,50 @@ fn show(global: &Global, json: bool) -> Result<ExitCode, CliError> {
 }
 
 fn backup(global: &Global, args: &BackupArgs) -> Result<ExitCode, CliError> {
+    let file = destination(&args.file, args.replace, args.json)?;
     let (sha256, bytes) = fetch(global, "backup", &args.encrypt)?;
-    write_private(&args.file, &bytes)?;
-    // Only now: the file is durable.
+    file.write(&bytes)?;
+    // Only now: the file is durable, or the pipe has taken all of it.
     let _: FabricInfo = block_on(global.client()?.post(&["fabric", "backup-kept"], &BackupKept { sha256 }, PLAIN))?;
-    let text = format!("Wrote {} ({} bytes). Keep it where this hub is not.", args.file.display(), bytes.len());
-    written(args.json, &serde_json::json!({ "file": args.file, "bytes": bytes.len() }), &text)
+    let text = match file.is_stdout() {
+        true => format!("Wrote {} bytes to stdout. Keep them where this hub is not.", bytes.len()),
+        false => format!("Wrote {} ({} bytes). Keep it where this hub is not.", args.file.display(), bytes.len()),
+    };
+    written(args.json, &file, &serde_json::json!({ "file": args.file, "bytes": bytes.len() }), &text)
 }
 
 fn export_root(global: &Global, args: &ExportRootArgs) -> Result<ExitCode, CliError> {
+    // What is in a file of that name may be the root key: there is no word to replace it.
+    let file = destination(&args.file, false, args.json)?;
     let (sha256, bytes) = fetch(global, "export-root", &args.encrypt)?;
-    write_private(&args.file, &bytes)?;
+    file.write(&bytes)?;
     let document = serde_json::json!({ "file": args.file, "bytes": bytes.len(), "root_key_online": args.keep });
+    let place = if file.is_stdout() { "to stdout".to_owned() } else { args.file.display().to_string() };
     if args.keep {
-        let text = format!("Wrote {}. The root key is on the hub as well.", args.file.display());
-        return written(args.json, &document, &text);
+        return written(args.json, &file, &document, &format!("Wrote {place}. The root key is on the hub as well."));
     }
-    // Only now: the file is durable.
+    // Only now: the file is durable, or the pipe has taken all of it.
     let client = global.client()?;
     let _: FabricInfo = block_on(client.post(&["fabric", "remove-root"], &RemoveRoot { sha256 }, PLAIN))?;
-    let text = "Wrote {}. The root key is no longer on the hub; earlier backups may still hold it.";
-    written(args.json, &document, &text.replace("{}", &args.file.display().to_string()))
+    let rest = "The root key is no longer on the hub; earlier backups may still hold it.";
+    written(args.json, &file, &document, &format!("Wrote {place}. {rest}"))
 }
 
-/// Tells that a file is there.
-fn written(json: bool, document: &serde_json::Value, text: &str) -> Result<ExitCode, CliError> {
-    if json {
-        output::json(document)?
-    } else {
-        output::line(text)?
+/// Before the daemon is asked for anything. Stdout holds the document or the file, and not both.
+fn destination(path: &Path, replace: bool, json: bool) -> Result<PrivateFile, CliError> {
+    let file = PrivateFile::at(path, replace)?;
+    if json && file.is_stdout() {
+        return Err(CliError::Usage("with --json stdout holds the document: name a file instead of -".to_owned()));
+    }
+    Ok(file)
+}
+
+/// Tells that it is written; on stderr where stdout has it.
+fn written(json: bool, file: &PrivateFile, document: &serde_json::Value, text: &str) -> Result<ExitCode, CliError> {
+    match (json, file.is_stdout()) {
+        (true, _) => output::json(document)?,
+        (false, true) => output::note(text),
+        (false, false) => output::line(text)?,
     }
     Ok(ExitCode::Done)
 }
@@ -278,8 +297,7 @@ fn fetch(global: &Global, what: &str, args: &EncryptArgs) -> Result<(String, Vec
 }
 
 fn read_file(path: &Path) -> Result<Vec<u8>, CliError> {
-    let what = || format!("reading {}", path.display());
-    let failed = |source| CliError::Io { what: what(), source };
+    let failed = |source| CliError::File { what: format!("reading {}", path.display()), source };
     // Not blocking: opening a FIFO would wait for its other end.
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(failed)?;
     if !file.metadata().map_err(failed)?.is_file() {
@@ -309,10 +327,10 @@ fn restore(global: &Global, args: RestoreArgs) -> Result<ExitCode, CliError> {
         backup::read(&file, &unlock(&args.decrypt)?).map_err(|error| refused(error.code(), &error, error.hint()))?;
     let manifest = &backup.manifest;
     let what = format!(
-        "Backup of fabric {} (compressed id {}), {} nodes, made {} by {}.",
+        "Backup of fabric {} (compressed id {}), {}, made {} by {}.",
         manifest.fabric_id,
         manifest.compressed_fabric_id,
-        manifest.nodes,
+        output::counted(usize::try_from(manifest.nodes).unwrap_or(usize::MAX), "node"),
         output::local(manifest.made_at),
         manifest.written_by
     );
@@ -337,7 +355,8 @@ fn restore(global: &Global, args: RestoreArgs) -> Result<ExitCode, CliError> {
     if args.json {
         output::json(&serde_json::json!({
             "fabric_id": manifest.fabric_id,
-            "compressed_fabric_id": manifest.compressed_fabric_id,
+            // A number, as everywhere; the file has it in hexadecimal.
+            "compressed_fabric_id": u64::from_str_radix(&manifest.compressed_fabric_id, 16).ok(),
             "nodes": manifest.nodes,
             "next_node_id": restored.next_node_id,
             "state_dir": state_dir,
@@ -355,43 +374,6 @@ fn refused(code: &str, error: &(dyn std::error::Error + 'static), hint: &str) ->
     CliError::Api(Refusal::new(code, Disposition::UserAction, plain::with_causes(error), hint))
 }
 
-/// Whether [`write_private`] could, for those who have something done first that cannot be undone.
-pub(super) fn check_private(path: &Path) -> Result<(), CliError> {
-    let (temporary, _) = beside(path)?;
-    let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary);
-    made.map_err(|source| CliError::Io { what: format!("writing {}", path.display()), source })?;
-    let _ = std::fs::remove_file(&temporary);
-    Ok(())
-}
-
-/// The temporary file for this one, and the directory of both.
-fn beside(path: &Path) -> Result<(PathBuf, &Path), CliError> {
-    let name = path.file_name().ok_or_else(|| CliError::Usage(format!("{} is no file name", path.display())))?;
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut temporary = std::ffi::OsString::from(".");
-    temporary.push(name);
-    temporary.push(format!(".{}", std::process::id()));
-    Ok((directory.join(temporary), directory))
-}
-
-/// Whole and readable by its owner only, or not at all: a temporary file beside it, fsync, rename.
-pub(super) fn write_private(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
-    let failed = |source| CliError::Io { what: format!("writing {}", path.display()), source };
-    let (temporary, directory) = beside(path)?;
-    let write = || {
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        std::fs::rename(&temporary, path)?;
-        std::fs::File::open(directory)?.sync_all()
-    };
-    write().map_err(|error| {
-        // Whatever was written is of no use.
-        let _ = std::fs::remove_file(&temporary);
-        failed(error)
-    })
-}
-
 /// The passphrase: from a file, from the terminal (twice where it is new), else from the first line of stdin.
 ///
 /// # Errors
@@ -399,7 +381,7 @@ pub(super) fn write_private(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
 pub(crate) fn passphrase(file: Option<&Path>, is_new: bool) -> Result<OperatorSecret, CliError> {
     let stdin_error = |source| CliError::Io { what: "reading the passphrase".to_owned(), source };
     let secret = match file {
-        Some(file) => secret_file::read(file).map_err(|error| CliError::Usage(plain::with_causes(&error)))?,
+        Some(file) => first_line(file)?,
         None if std::io::stdin().is_terminal() => {
             let first = OperatorSecret::new(rpassword::prompt_password("Passphrase: ").map_err(stdin_error)?);
             if is_new {
@@ -420,4 +402,31 @@ pub(crate) fn passphrase(file: Option<&Path>, is_new: bool) -> Result<OperatorSe
         return Err(CliError::Usage("the passphrase is empty".to_owned()));
     }
     Ok(secret)
+}
+
+/// The first line of a file, and nothing else: stdin gives no more either, and what one locks the other must open.
+fn first_line(path: &Path) -> Result<OperatorSecret, CliError> {
+    let secret = secret_file::read(path).map_err(|error| CliError::Usage(plain::with_causes(&error)))?;
+    if secret.expose().contains(['\n', '\r']) {
+        return Err(CliError::Usage(format!("{} holds more than one line: a passphrase is one line", path.display())));
+    }
+    Ok(secret)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_passphrase_is_one_line_wherever_it_comes_from() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("word");
+        for (text, expected) in [("correct horse", true), ("correct horse\r\n", true), ("correct\nhorse\n", false)] {
+            std::fs::write(&path, text).unwrap();
+            match first_line(&path) {
+                Ok(word) => assert!(expected && word.expose() == "correct horse", "{text:?}"),
+                Err(error) => assert!(!expected && error.to_string().contains("one line"), "{error}"),
+            }
+        }
+    }
 }

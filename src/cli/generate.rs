@@ -56,7 +56,7 @@ pub(super) fn config_schema() -> Result<ExitCode, CliError> {
 }
 
 pub(super) fn man(args: &ManArgs) -> Result<ExitCode, CliError> {
-    let failed = |source| CliError::Io { what: args.dir.display().to_string(), source };
+    let failed = |source| CliError::File { what: args.dir.display().to_string(), source };
     std::fs::create_dir_all(&args.dir).map_err(failed)?;
     clap_mangen::generate_to(Cli::command(), &args.dir).map_err(failed)?;
     Ok(ExitCode::Done)

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::client::AdminClient;
-use super::commission::{Attempted, CommissionArgs, attempt, bind_sentence};
+use super::commission::{Attempted, CommissionArgs, Told, attempt, bind_sentence, binding_code};
 use super::exit::{CliError, ExitCode};
 use super::output::{self, Paint, Tone};
 use super::progress::ProgressLine;
@@ -76,7 +76,7 @@ pub(super) fn read(file: &Path, args: &CommissionArgs) -> Result<Vec<Planned>, C
 fn parse(text: &str, args: &CommissionArgs) -> Result<(Vec<Planned>, Vec<String>), String> {
     // Spreadsheets write a byte order mark, and semicolons where the comma is the decimal point.
     // Line numbers count the newline only.
-    let text = text.trim_start_matches('\u{FEFF}').replace("\r\n", "\n");
+    let text = text.trim_start_matches('\u{FEFF}').replace("\r\n", "\n").replace('\r', "\n");
     let first = text.lines().find(|line| !line.trim().is_empty() && !line.starts_with('#')).unwrap_or_default();
     let count = |delimiter: u8| first.bytes().filter(|byte| *byte == delimiter).count();
     let delimiter = [b',', b';', b'\t'].into_iter().max_by_key(|delimiter| (count(*delimiter), *delimiter == b','));
@@ -96,10 +96,11 @@ fn parse(text: &str, args: &CommissionArgs) -> Result<(Vec<Planned>, Vec<String>
     let ignored: Vec<String> = ignored.map(str::to_owned).collect();
     let (mut jobs, mut wrong) = (Vec::new(), Vec::new());
     for record in reader.records() {
-        let line = match &record {
-            Ok(record) => record.position().map_or(0, csv::Position::line),
-            Err(error) => error.position().map_or(0, csv::Position::line),
+        let position = match &record {
+            Ok(record) => record.position(),
+            Err(error) => error.position(),
         };
+        let line = position.map_or(0, |position| line_at(&text, position.byte()));
         match record.ok().and_then(|record| record.deserialize::<Row>(Some(&head)).ok()) {
             Some(row) if row.setup_code.expose().is_empty() => wrong.push(format!("line {line} has no setup code")),
             Some(row) => match requests(row, args) {
@@ -116,6 +117,16 @@ fn parse(text: &str, args: &CommissionArgs) -> Result<(Vec<Planned>, Vec<String>
         return Err("it names no device".to_owned());
     }
     Ok((jobs, ignored))
+}
+
+/// The line, as an editor numbers it, of the record that the reader began to look for at this byte: empty lines and comments
+/// before it are passed over.
+fn line_at(text: &str, byte: u64) -> u64 {
+    let mut at = usize::try_from(byte).unwrap_or(usize::MAX).min(text.len());
+    while let Some(rest) = text.get(at..).filter(|rest| rest.starts_with(['\n', '#'])) {
+        at += rest.find('\n').map_or(rest.len(), |end| end + 1);
+    }
+    1 + text.bytes().take(at).filter(|byte| *byte == b'\n').count() as u64
 }
 
 /// The requests of a row: one, but for a code that names several devices.
@@ -141,7 +152,10 @@ fn request(row: Row, args: &CommissionArgs) -> Result<CommissionRequest, String>
         setup_code: row.setup_code,
         product_key: given(row.product_key),
         device_key: given(row.device_key),
-        binding_code: row.binding_code.filter(|code| !code.expose().is_empty()),
+        binding_code: row.binding_code.filter(|code| !code.expose().is_empty()).map(|code| {
+            let Ok(code) = binding_code(code.expose());
+            code
+        }),
         name: given(row.name),
         family_id: given(row.family).or(common.family_id),
         room_id: given(row.room).or(common.room_id),
@@ -162,7 +176,11 @@ pub(super) async fn run(
     let paint = Paint::stderr(global.color);
     let attempts = stream::iter(jobs.into_iter().enumerate()).map(|(index, job)| async move {
         let result = attempt(client, &job.request, &ProgressLine::Silent).await;
-        (index, Answered { line: job.line, name: job.request.name, result })
+        let told = match &result {
+            Ok(result) if !args.json => Told::of_result(client, result).await,
+            _ => Told::default(),
+        };
+        (index, Answered { line: job.line, name: job.request.name, result, told })
     });
     let mut attempts = attempts.buffer_unordered(usize::from(args.jobs));
     let mut results = Vec::new();
@@ -170,7 +188,7 @@ pub(super) async fn run(
         // Where the daemon is away it is so for every line; what is known by now is told all the same.
         let last = answered.result.as_ref().is_err_and(CliError::ends_all);
         if !args.json {
-            bar.suspend(|| output::note(&summary(answered.line, &answered.result, paint)));
+            bar.suspend(|| output::note(&summary(&answered, paint)));
         }
         bar.inc(1);
         results.push((index, answered));
@@ -183,7 +201,7 @@ pub(super) async fn run(
     let codes: Vec<ExitCode> = results.iter().map(|(_, answered)| code_of(&answered.result)).collect();
     if args.json {
         let documents = results.iter().map(|(_, answered)| {
-            let Answered { line, name, result } = answered;
+            let Answered { line, name, result, .. } = answered;
             document(*line, name.as_deref(), result)
         });
         let documents: Vec<Value> = documents.collect();
@@ -194,10 +212,8 @@ pub(super) async fn run(
         let failed = codes.len() - count(&[ExitCode::Done]) - pending;
         let took = output::duration(u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX));
         let done = count(&[ExitCode::Done]);
-        output::line(&format!(
-            "{} devices in {took}: {done} done, {pending} pending in the cloud, {failed} failed.",
-            codes.len()
-        ))?;
+        let devices = output::counted(codes.len(), "device");
+        output::line(&format!("{devices} in {took}: {done} done, {pending} pending in the cloud, {failed} failed."))?;
     }
     Ok(ExitCode::worst(codes))
 }
@@ -218,6 +234,7 @@ struct Answered {
     line: u64,
     name: Option<String>,
     result: Attempted,
+    told: Told,
 }
 
 /// A device that is a node already is what the row wants.
@@ -247,18 +264,14 @@ pub(super) fn document(line: u64, name: Option<&str>, result: &Attempted) -> Val
             };
             (serde_json::to_value(result).unwrap_or_default(), known)
         }
-        Err(error) => {
-            let mut document = serde_json::to_value(error.document()).unwrap_or_default();
-            document["outcome"] = "failed".into();
-            (document, None)
-        }
+        Err(error) => (error.outcome(), None),
     };
     document["line"] = line.into();
     document["name"] = known.or_else(|| name.map(str::to_owned)).into();
     document
 }
 
-fn summary(line: u64, result: &Attempted, paint: Paint) -> String {
+fn summary(Answered { line, result, told, .. }: &Answered, paint: Paint) -> String {
     match result {
         Ok(CommissionResult::Commissioned { node, bind, timings_ms, .. }) => format!(
             "{} line {line}: {} is node {} in {}. {}",
@@ -266,7 +279,7 @@ fn summary(line: u64, result: &Attempted, paint: Paint) -> String {
             node.name,
             node.node_id,
             output::duration(timings_ms.total),
-            bind_sentence(bind, paint)
+            bind_sentence(bind, told, paint)
         ),
         Ok(CommissionResult::Failed(Failure { node: Some(node), .. })) => {
             let mark = paint.tone(Tone::Good, "✔");
@@ -274,7 +287,7 @@ fn summary(line: u64, result: &Attempted, paint: Paint) -> String {
                 "{mark} line {line}: is node {} ({}) already. {}",
                 node.node_id,
                 node.name,
-                bind_sentence(&node.bind, paint)
+                bind_sentence(&node.bind, told, paint)
             )
         }
         Ok(CommissionResult::Failed(failure)) => {
@@ -335,6 +348,17 @@ mod tests {
             jobs.iter().map(|job| (job.request.extra.as_deref(), job.request.is_common_device)).collect();
         assert_eq!(told, [(Some("x1"), Some(false)), (None, None)]);
         assert!(parse("setup_code,common\nMT:AAA,perhaps\n", &args()).is_err());
+    }
+
+    #[test]
+    fn lines_are_numbered_as_an_editor_shows_them() {
+        let text =
+            "# made by hand\n\nsetup_code,name\n\n# upstairs\nMT:AAA,Lamp\n\n\nMT:BBB,\"Fan\nin the attic\"\nMT:CCC,\n";
+        for text in [text.to_owned(), text.replace('\n', "\r\n"), format!("\u{FEFF}{text}"), text.replace('\n', "\r")] {
+            assert_eq!(jobs(&text).iter().map(|job| job.line).collect::<Vec<_>>(), [6, 9, 11], "{text:?}");
+            let wrong = parse(&text.replace("MT:CCC,", "# no more\rMT:CCC,a,b"), &args()).err().unwrap();
+            assert!(wrong.starts_with("line 12 "), "{wrong}");
+        }
     }
 
     #[test]

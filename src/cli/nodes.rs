@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::client::{AdminClient, PLAIN, SLOW};
-use super::commission::bind_sentence;
+use super::commission::{Told, bind_sentence};
 use super::exit::{CliError, ExitCode};
 use super::output::{self, Paint, Tone, local, or_dash};
 use super::{Global, block_on, complete, numbers};
@@ -260,8 +260,11 @@ async fn act(global: &Global, client: &AdminClient, command: NodeCommand) -> Res
             return Ok(if check.reachable { ExitCode::Done } else { ExitCode::Device });
         }
         NodeCommand::Identify { which: Which { node, json }, duration } => {
-            let answer: Value = post(client, &node, &NodeAction::Identify { seconds: seconds(duration)? }).await?;
-            if json { output::json(&answer)? } else { output::line("It should blink or beep now.")? }
+            let seconds = seconds(duration)?;
+            let answer: Value = post(client, &node, &NodeAction::Identify { seconds }).await?;
+            // For no time at all ends what was begun before (Matter Application Clusters 1.2.5.1).
+            let said = if seconds == 0 { "It should be still now." } else { "It should blink or beep now." };
+            if json { output::json(&answer)? } else { output::line(said)? }
         }
         NodeCommand::Move { which: Which { node, json }, room_id } => {
             let record: NodeRecord = post(client, &node, &NodeAction::Move { room_id }).await?;
@@ -292,23 +295,23 @@ async fn act(global: &Global, client: &AdminClient, command: NodeCommand) -> Res
         NodeCommand::Bind { which: Which { node, json }, product_key, device_key, binding_code } => {
             let order = BindOrder { product_key, device_key, binding_code };
             let result: BindResult = post(client, &node, &NodeAction::Bind(order)).await?;
-            let text = bind_sentence(&result.bind, paint);
             if json {
                 output::json(&result)?
             } else {
-                output::line(&text)?
+                let told = Told::of(client, result.node_id, &result.bind).await;
+                output::line(&bind_sentence(&result.bind, &told, paint))?
             }
             return Ok(ExitCode::of_bind(result.bind.state));
         }
         NodeCommand::Adopt { which: Which { node, json } } => {
             let record: NodeRecord = post(client, &node, &NodeAction::Adopt {}).await?;
-            let text = format!(
-                "Node {} is {} now. {}",
-                record.node_id,
-                paint.tone(Tone::Strong, &record.name),
-                bind_sentence(&record.bind, paint)
-            );
-            if json { output::json(&record)? } else { output::line(&text)? }
+            if json {
+                output::json(&record)?
+            } else {
+                let told = Told::of(client, record.node_id, &record.bind).await;
+                let (name, bind) = (paint.tone(Tone::Strong, &record.name), bind_sentence(&record.bind, &told, paint));
+                output::line(&format!("Node {} is {name} now. {bind}", record.node_id))?
+            }
         }
         NodeCommand::Keep { which: Which { node, json } } => {
             let record: NodeRecord = post(client, &node, &NodeAction::Keep {}).await?;

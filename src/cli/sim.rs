@@ -42,7 +42,7 @@ pub(super) fn cloud_sim(_: &Global, args: CloudSimArgs) -> Result<ExitCode, CliE
     let scenario = match &args.scenario {
         Some(path) => {
             let text = std::fs::read_to_string(path)
-                .map_err(|source| CliError::Io { what: format!("reading {}", path.display()), source })?;
+                .map_err(|source| CliError::File { what: format!("reading {}", path.display()), source })?;
             Scenario::parse(&text).map_err(|error| CliError::Usage(format!("{}: {error}", path.display())))?
         }
         None => Scenario::default(),
@@ -50,7 +50,7 @@ pub(super) fn cloud_sim(_: &Global, args: CloudSimArgs) -> Result<ExitCode, CliE
     block_on(async {
         let listener = TcpListener::bind(args.listen)
             .await
-            .map_err(|source| CliError::Io { what: format!("listening on {}", args.listen), source })?;
+            .map_err(|source| CliError::File { what: format!("listening on {}", args.listen), source })?;
         let address = listener.local_addr().map_err(anyhow::Error::new)?;
         output::line(&format!("reference cloud on http://{address}, described at /openapi.json"))?;
         let stop = stop_on_signal()?;

@@ -1,6 +1,5 @@
 //! Every promised command and option exists, and what is wrong is refused before anything is sent.
 
-use clap::CommandFactory;
 use rstest::rstest;
 
 use super::*;
@@ -155,13 +154,25 @@ fn help(#[case] command: &str) {
 #[case("commission -x 3497-011-2332 3497-011-2332")]
 #[case("status --binding-code=0123456789ABCDEF")]
 #[case("virtual-device --passcode 12345678")]
+#[case("commission MT:ABC --address 34970112332")]
 fn a_mistake_is_named_without_the_code(#[case] line: &str) {
     let arguments: Vec<OsString> = ["matterbind"].into_iter().chain(line.split(' ')).map(OsString::from).collect();
-    let message = Cli::try_parse_from(&arguments).expect_err(line).to_string();
-    let shown = without_codes(message, &arguments);
+    let error = Cli::try_parse_from(&arguments).expect_err(line);
+    let shown = without_codes(error.to_string(), &arguments, plain_value(&error));
     for code in ["MT:", "3497", "0123456789ABCDEF", "12345678"] {
         assert!(!shown.contains(code), "{shown}");
     }
+}
+
+#[rstest]
+#[case("logs --since 2026-13-01", "2026-13-01")]
+#[case("attestation verify --vendor-id 99999", "99999")]
+#[case("attestation verify --product-id=0x99999", "0x99999")]
+fn what_is_no_code_is_named_as_it_was_typed(#[case] line: &str, #[case] value: &str) {
+    let arguments: Vec<OsString> = ["matterbind"].into_iter().chain(line.split(' ')).map(OsString::from).collect();
+    let error = Cli::try_parse_from(&arguments).expect_err(line);
+    let shown = without_codes(error.to_string(), &arguments, plain_value(&error));
+    assert!(shown.contains(value), "{shown}");
 }
 
 #[test]
@@ -193,4 +204,21 @@ fn every_command_that_prints_takes_json() {
     let mut found = Vec::new();
     without(&command, "matterbind", &mut found);
     assert!(found.is_empty(), "without --json: {found:?}");
+}
+
+#[rstest]
+#[case("status --json --frobnicate", JsonFailure::Document)]
+#[case("--json nonsense", JsonFailure::Document)]
+#[case("outbox retry lamp --json", JsonFailure::Document)]
+#[case("node --json", JsonFailure::Document)]
+#[case("--socket /x commission --json", JsonFailure::Outcome)]
+#[case("commission MT:SECRET --events --address lamp", JsonFailure::Outcome)]
+#[case("status --frobnicate", JsonFailure::No)]
+#[case("node rename -- --json", JsonFailure::No)]
+fn a_line_that_is_not_understood_is_a_document_too(#[case] line: &str, #[case] expected: JsonFailure) {
+    let arguments: Vec<OsString> = ["matterbind"].into_iter().chain(line.split(' ')).map(OsString::from).collect();
+    let error = Cli::try_parse_from(&arguments).expect_err(line);
+    assert_eq!(JsonFailure::of_line(&arguments), expected);
+    let said = mistake(&without_codes(error.to_string(), &arguments, None));
+    assert!(!said.is_empty() && !said.contains('\n') && !said.contains("SECRET"), "{said}");
 }

@@ -39,7 +39,8 @@ async fn matterbind(running: &Running, line: &[&str], stdin: &str) -> Ran {
     let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
     Ran {
         code: output.status.code().unwrap(),
-        stdout: String::from_utf8(output.stdout).unwrap(),
+        // An encrypted file on stdout is no text.
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
         stderr: String::from_utf8(output.stderr).unwrap(),
     }
 }
@@ -557,11 +558,44 @@ async fn one_code_in_a_line_and_several_in_one_code() {
         (rows[0]["outcome"].as_str(), rows[1]["code"].as_str()),
         (Some("commissioned"), Some("device-not-found"))
     );
+    assert_eq!((&rows[0]["line"], &rows[1]["line"]), (&json!(1), &json!(3)), "the empty line counts");
     let ran = matterbind(&running, &["commission", &format!("{PENDING}*ABSENT"), "--json"], "").await;
     assert_eq!((ran.code, ran.document()["results"].as_array().map(Vec::len)), (4, Some(2)));
     let several = format!("{PENDING}*ABSENT");
     let ran = matterbind(&running, &["commission", &several, "--name", "Hall", "--json"], "").await;
     assert_eq!(ran.code, 2, "a name is for one device");
+}
+
+/// Ctrl-C in the middle of an attempt: a script learns which it was, how far it was, and that it goes on.
+#[test]
+fn an_interrupted_command_says_which_attempt_goes_on() {
+    use std::io::{Read, Write};
+    const ATTEMPT: &str = "0193a1b2-0000-7000-8000-000000000002";
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("admin.sock");
+    let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let events =
+        [json!({ "event": "accepted", "attempt_id": ATTEMPT }), json!({ "event": "step-started", "step": "pase" })];
+    std::thread::spawn(move || {
+        let mut connection = listener.accept().unwrap().0;
+        let _ = connection.read(&mut [0; 4096]).unwrap();
+        let head = "HTTP/1.1 200 OK\r\ncontent-type: application/x-ndjson\r\ntransfer-encoding: chunked\r\n\r\n";
+        let body: String = events.iter().map(|event| format!("{event}\n")).collect();
+        write!(connection, "{head}{:x}\r\n{body}\r\n", body.len()).unwrap();
+        // It holds the line until the client has gone.
+        let _ = connection.read(&mut [0; 1]);
+    });
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_matterbind"));
+    command.env_clear().arg("--socket").arg(&socket).args(["commission", GOOD, "--events"]);
+    let mut client = command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::null()).spawn().unwrap();
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(client.stdout.take().unwrap()));
+    let mut next = || serde_json::from_str::<Value>(&lines.next().unwrap().unwrap()).unwrap();
+    assert_eq!((next()["event"].clone(), next()["step"].clone()), (json!("accepted"), json!("pase")));
+    rustix::process::kill_process(rustix::process::Pid::from_child(&client), rustix::process::Signal::INT).unwrap();
+    let last = next();
+    let told = (&last["outcome"], &last["attempt_id"], &last["step"], &last["code"]);
+    assert_eq!(told, (&json!("failed"), &json!(ATTEMPT), &json!("pase"), &json!("interrupted")), "{last:#}");
+    client.wait().unwrap();
 }
 
 /// A daemon that ends in the middle of an attempt: the client tells what is known, what may go on, and how to look.
@@ -592,6 +626,7 @@ fn a_daemon_that_goes_away_leaves_what_is_known() {
     let (code, document) = ran(&["commission", GOOD, "--json"]);
     assert_eq!((code, document["code"].as_str()), (Some(5), Some("daemon-gone")), "{document:#}");
     assert!(document["hint"].as_str().unwrap().contains(&look), "{document:#}");
+    assert_eq!(document["attempt_id"], ATTEMPT, "{document:#}");
     let (code, document) = ran(&["commission", "--manifest", manifest.to_str().unwrap(), "--jobs", "1", "--json"]);
     let row = &document["results"][0];
     let told = (code, row["line"].as_u64(), row["name"].as_str(), row["outcome"].as_str());
@@ -618,6 +653,11 @@ async fn every_other_command_prints_its_document() {
         ("outbox --json", 0, "/entries/0/last_code", json!(5460)),
         ("outbox retry 12 --json", 0, "/entries/0/id", json!(12)),
         ("outbox drop 12 --json", 0, "/entries", json!([])),
+        ("outbox drop 99 --frobnicate --json", 2, "/code", json!("usage")),
+        ("commission --json", 2, "/outcome", json!("failed")),
+        ("attestation update-paa --from /typo --json", 2, "/code", json!("usage")),
+        ("fabric restore /none --json", 2, "/code", json!("io")),
+        ("controller add x --csr /none --json", 2, "/code", json!("io")),
         ("outbox drop 99 --json", 2, "/code", json!("unknown-outbox-entry")),
         ("sync --json", 6, "/nodes/1/verdict", json!("cloud-missing")),
         ("sync --node 1000 --json", 0, "/in_sync", json!(true)),
@@ -672,7 +712,16 @@ async fn a_backup_is_written_whole_for_its_owner_only() {
     assert_eq!(ran.code, 2, "{}", ran.stderr);
     assert_eq!(content(), "all of it", "the earlier one stands");
     let ran = matterbind(&running, &["fabric", "export-root", path], "correct horse\n").await;
+    assert_eq!((ran.code, content().as_str()), (2, "all of it"), "nor does the root key go over it: {}", ran.stderr);
+    assert!(ran.stderr.contains("hint: name a file that is not there"), "{}", ran.stderr);
+    std::fs::remove_file(&file).unwrap();
+    let ran = matterbind(&running, &["fabric", "export-root", path], "correct horse\n").await;
     assert_eq!((ran.code, content().as_str()), (0, "root key"));
+    let age = "age-encryption.org/v1";
+    let ran = matterbind(&running, &["fabric", "backup", "-"], "correct horse\n").await;
+    assert!(ran.code == 0 && ran.stdout.contains(age) && ran.stderr.contains("to stdout"), "{}", ran.stderr);
+    let ran = matterbind(&running, &["fabric", "export-root", "-", "--json"], "correct horse\n").await;
+    assert!(ran.code == 2 && ran.document()["code"] == "usage" && !ran.stdout.contains(age), "{}", ran.stderr);
     let ran = matterbind(&running, &["fabric", "import-root", path, "--json"], "wrong horse\n").await;
     assert_eq!((ran.code, &ran.document()["code"]), (2, &json!("wrong-passphrase")), "{}", ran.stderr);
     let ran = matterbind(&running, &["fabric", "import-root", path, "--json"], "correct horse\n").await;

@@ -211,7 +211,7 @@ fn what_makes_no_sense_is_refused_and_nothing_is_given_away() {
     refusal(&["--csr", &good, "--cat", "3"], "key-in-use");
     refusal(&["--csr", &request(&hub, &key(8), "other.csr"), "--cat", "2"], "name-in-use");
     let nowhere = hub.cli(["controller", "add", "x", "--new-key", "--out", "/nowhere/x.json", "--json"]);
-    assert_eq!(nowhere.code, 1, "{nowhere:?}");
+    assert_eq!(nowhere.code, 2, "{nowhere:?}");
     assert!(
         hub.cli(["controller", "show", "x", "--json"]).json["code"] == "unknown-controller",
         "its key would be lost"
@@ -255,9 +255,14 @@ fn what_makes_no_sense_is_refused_and_nothing_is_given_away() {
     hub.start_daemon();
     let renewed = hub.ask(&["controller", "show", "panel"]);
     assert_eq!((&renewed["certificate"], &renewed["expires_soon"]), (&json!("current"), &json!(false)), "{renewed:#}");
-    let short =
-        ["controller", "add", "short", "--new-key", "--cat", "3", "--valid", "20d", "--out", out.to_str().unwrap()];
-    hub.ask(&short);
+    let short = |out: &str| {
+        hub.cli(["controller", "add", "short", "--new-key", "--cat", "3", "--valid", "20d", "--json", "--out", out])
+    };
+    let over = short(out.to_str().unwrap());
+    assert_eq!((over.code, &over.json["code"]), (2, &json!("file-exists")), "another's bundle stays: {over:?}");
+    assert_eq!(hub.cli(["controller", "show", "short", "--json"]).json["code"], "unknown-controller");
+    let made = short(hub.path().join("short.json").to_str().unwrap());
+    assert_eq!(made.code, 0, "{made:?}");
     let status = hub.ask(&["status"]);
     assert_eq!(status["controllers"]["expiring"][0]["name"], json!("short"), "{status:#}");
     hub.kill_daemon();

@@ -57,8 +57,16 @@ fn a_wiped_hub_is_restored_from_before_a_rotation() {
     let back = import(root);
     assert_eq!((back.code, &back.json["root_key_online"]), (0, &json!(true)), "{back:?}");
     assert!(Keystore::new(hub.state_dir(), None).load().unwrap().bundle.rcac_key.is_some());
-    let exported = hub.cli(["fabric", "export-root", root, "--recipient", &recipient]);
+    let again = hub.cli(["fabric", "export-root", root, "--recipient", &recipient, "--json"]);
+    assert_eq!((again.code, &again.json["code"]), (2, &json!("file-exists")), "the only copy stays: {again:?}");
+    let elsewhere = hub.path().join("root-2.age");
+    let exported = hub.cli(["fabric", "export-root", elsewhere.to_str().unwrap(), "--recipient", &recipient]);
     assert_eq!(exported.code, 0, "{exported:?}");
+    for (more, code) in [(&[][..], 2), (&["--replace"][..], 0)] {
+        let line = ["fabric", "backup", root, "--recipient", &recipient];
+        let over = hub.cli([&line, more].concat());
+        assert_eq!(over.code, code, "only by that word: {over:?}");
+    }
 
     // All of it must be there again after a crash.
     hub.kill_daemon();
