@@ -406,13 +406,13 @@ fn wants_page(request: &Request) -> bool {
     request.method() == Method::GET && !program && accepts.is_some_and(|accepts| accepts.contains("text/html"))
 }
 
-/// A further middleware, for routes with keys: on TCP, where a token is enough to come in, the answer is 403.
+/// A further middleware, for routes with secrets: on TCP, where a token is enough to come in, the answer is 403.
 pub(crate) async fn only_local(ConnectInfo(peer): ConnectInfo<Peer>, request: Request, next: Next) -> Response {
     if matches!(peer, Peer::Local { .. }) {
         return next.run(request).await;
     }
-    let message = "the fabric's keys and certificates are handled on the Unix socket only: over TCP a token would be enough to take them";
-    let hint = "run `matterbind fabric …` or `matterbind controller …` on the hub itself";
+    let message = "keys, certificates and the secrets of networks are handled on the Unix socket only: over TCP a token would be enough to take them";
+    let hint = "run `matterbind fabric …`, `matterbind controller …` or `matterbind network …` on the hub itself";
     error_response(StatusCode::FORBIDDEN, &Refusal::new("local-only", Disposition::UserAction, message, hint))
 }
 

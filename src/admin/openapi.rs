@@ -146,6 +146,7 @@ fn in_path(name: &str) -> Parameter {
         "session" => parameter.schema(Some(String::schema())),
         "id" => parameter.schema(Some(i64::schema())),
         "controller" => parameter.schema(Some(String::schema())).description(Some("A controller's node id or name")),
+        "network" => parameter.schema(Some(String::schema())).description(Some("A network's name")),
         "invite" => parameter.schema(Some(String::schema())).description(Some("The first part of its code")),
         _ => parameter.schema(Some(String::schema())).description(Some("A node's id, decimal or 0x hex, or its name")),
     }

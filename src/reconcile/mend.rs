@@ -159,8 +159,10 @@ fn in_cloud(policy: Policy, views: Views<'_>, differences: &[Difference], told: 
             OnCloudMissing::Report => None,
         };
     }
-    // What is only shared with us cannot be bound anew.
-    if differences.contains(&Difference::NotOurs) || views.local.bind.state != BindState::Bound {
+    // What is only shared with us cannot be bound anew. One that is pending without a row was left so by an earlier version, which
+    // forgot to say that an update was dropped.
+    let ours = matches!(views.local.bind.state, BindState::Bound | BindState::Pending);
+    if differences.contains(&Difference::NotOurs) || !ours {
         return None;
     }
     let differs = differences.iter().any(|difference| matches!(difference, Difference::MatterInfo(_)));
