@@ -19,6 +19,7 @@ pub(crate) mod bearer;
 mod home;
 pub(crate) mod load;
 pub(crate) mod secret_file;
+mod time;
 pub(crate) mod validate;
 
 /// Everything that can be configured.
@@ -107,19 +108,19 @@ impl Default for FabricConfig {
 #[serde(default, deny_unknown_fields)]
 pub struct CommissioningConfig {
     /// One attempt in all, discovery included.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "time")]
     #[schemars(with = "String")]
     pub deadline: Duration,
     /// How long to look for the device.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "time")]
     #[schemars(with = "String")]
     pub discover_timeout: Duration,
     /// One step after discovery.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "time")]
     #[schemars(with = "String")]
     pub step_timeout: Duration,
     /// ArmFailSafe's expiry, 1 s to 65535 s.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "time")]
     #[schemars(with = "String")]
     pub fail_safe: Duration,
     /// Attempts at once; more wait their turn.
@@ -152,7 +153,7 @@ pub struct AttestationConfig {
     /// The ledger (DCL) that PAAs and revocations are fetched from in the background; empty: none.
     pub paa_source: String,
     /// How often.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "time")]
     #[schemars(with = "String")]
     pub paa_refresh: Duration,
     /// Devices that may show a test certification declaration or a test PAA.
@@ -255,7 +256,7 @@ pub struct CloudConfig {
     #[serde(default)]
     pub room_id: String,
     /// One request.
-    #[serde(default = "default_cloud_timeout", with = "humantime_serde")]
+    #[serde(default = "default_cloud_timeout", with = "time")]
     #[schemars(with = "String")]
     pub timeout: Duration,
     /// Whether the cloud is asked before a device gets credentials.
@@ -404,7 +405,7 @@ pub enum RandomWord {
 #[serde(default, deny_unknown_fields)]
 pub struct JournalConfig {
     /// Older entries are dropped.
-    #[serde(with = "humantime_serde")]
+    #[serde(with = "time")]
     #[schemars(with = "String")]
     pub max_age: Duration,
     /// The oldest entries are dropped beyond this.
