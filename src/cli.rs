@@ -181,10 +181,10 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-/// The sentence in clap's message, without the usage that follows: a script's reader has no use for that.
+/// The sentence in clap's message, without tips and usage that follow: they are for a person.
 fn mistake(message: &str) -> String {
-    let whole = message.split("\n\nUsage:").next().unwrap_or_default();
-    match whole.strip_prefix("error: ") {
+    let first = message.split("\n\n").next().unwrap_or_default();
+    match first.strip_prefix("error: ") {
         Some(said) => said.split_whitespace().collect::<Vec<_>>().join(" "),
         // The help of a group of commands.
         None => "a command is missing".to_owned(),

@@ -88,9 +88,10 @@ fn a_wiped_hub_is_restored_from_before_a_rotation() {
         let line = ["fabric", "restore", file, "--identity", word, "--config", config.to_str().unwrap()];
         hub.cli([&line, more].concat())
     };
-    let restored = restore(&[]);
-    let compressed = format!("{:016X}", fabric["compressed_fabric_id"].as_u64().unwrap());
-    assert!(restored.code == 0 && restored.stdout.contains(&compressed), "{restored:?}");
+    let restored = restore(&["--json"]);
+    let compressed = &fabric["compressed_fabric_id"];
+    assert!(restored.code == 0 && compressed.is_u64(), "{restored:?}");
+    assert_eq!(&restored.json["compressed_fabric_id"], compressed, "a number here too: {restored:?}");
     let again = restore(&["--json"]);
     assert_eq!((again.code, &again.json["code"]), (2, &json!("state-exists")), "{again:?}");
     hub.start_daemon();
