@@ -35,7 +35,8 @@ pub(crate) const ROOT_FILE_MAX: usize = 16 * 1024;
 pub(crate) const WORK_FACTOR: u8 = 18;
 /// A file that asks for more, a gigabyte, is not ours: it would stop the machine.
 const MAX_WORK_FACTOR: u8 = 20;
-const AGE_MAGIC: &[u8] = b"age-encryption.org/";
+/// How every file of age begins that is not armoured.
+pub(crate) const AGE_MAGIC: &[u8] = b"age-encryption.org/";
 
 /// Whoever has the identity behind it opens the file.
 #[derive(Clone)]

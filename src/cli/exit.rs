@@ -71,6 +71,8 @@ impl ExitCode {
             | "ambiguous-node"
             | "unknown-outbox-entry"
             | "unknown-network"
+            | "network-secret-unreadable"
+            | "not-the-backup"
             | "invalid-ssid"
             | "invalid-password"
             | "invalid-dataset"

@@ -1,6 +1,6 @@
 //! `matterbind fabric …`
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{BufRead, IsTerminal, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -89,9 +89,9 @@ pub(crate) struct EncryptArgs {
 #[derive(Debug, clap::Args)]
 #[command(after_help = BACKUP_NOTE)]
 pub(crate) struct BackupArgs {
-    /// The file to write, which must not be there; - writes to stdout
+    /// The file to write; an earlier backup there gives way, - writes to stdout
     pub file: PathBuf,
-    /// Replace the file if it is there, as a nightly backup does
+    /// Replace the file whatever it is
     #[arg(long)]
     pub replace: bool,
     /// How.
@@ -200,7 +200,7 @@ fn show(global: &Global, json: bool) -> Result<ExitCode, CliError> {
 }
 
 fn backup(global: &Global, args: &BackupArgs) -> Result<ExitCode, CliError> {
-    let file = destination(&args.file, args.replace, args.json)?;
+    let file = destination(&args.file, args.replace || is_a_backup(&args.file), args.json)?;
     let (sha256, bytes) = fetch(global, "backup", &args.encrypt)?;
     file.write(&bytes)?;
     // Only now: the file is durable, or the pipe has taken all of it.
@@ -210,6 +210,16 @@ fn backup(global: &Global, args: &BackupArgs) -> Result<ExitCode, CliError> {
         false => format!("Wrote {} ({} bytes). Keep it where this hub is not.", args.file.display(), bytes.len()),
     };
     written(args.json, &file, &serde_json::json!({ "file": args.file, "bytes": bytes.len() }), &text)
+}
+
+/// An earlier backup gives way to a later one, as a nightly job has it: it is encrypted, and longer than any root key's file.
+fn is_a_backup(path: &Path) -> bool {
+    let begins = |mut file: File| {
+        let mut magic = [0; backup::AGE_MAGIC.len()];
+        file.read_exact(&mut magic).is_ok() && magic == *backup::AGE_MAGIC
+    };
+    let long = std::fs::metadata(path).is_ok_and(|found| found.is_file() && found.len() > backup::ROOT_FILE_MAX as u64);
+    long && File::open(path).is_ok_and(begins)
 }
 
 fn export_root(global: &Global, args: &ExportRootArgs) -> Result<ExitCode, CliError> {

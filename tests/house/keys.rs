@@ -62,10 +62,10 @@ fn a_wiped_hub_is_restored_from_before_a_rotation() {
     let elsewhere = hub.path().join("root-2.age");
     let exported = hub.cli(["fabric", "export-root", elsewhere.to_str().unwrap(), "--recipient", &recipient]);
     assert_eq!(exported.code, 0, "{exported:?}");
-    for (more, code) in [(&[][..], 2), (&["--replace"][..], 0)] {
+    for (more, code) in [(&[][..], 2), (&["--replace"][..], 0), (&[], 0)] {
         let line = ["fabric", "backup", root, "--recipient", &recipient];
         let over = hub.cli([&line, more].concat());
-        assert_eq!(over.code, code, "only by that word: {over:?}");
+        assert_eq!(over.code, code, "only by that word, or over a backup: {over:?}");
     }
 
     // All of it must be there again after a crash.
