@@ -203,8 +203,13 @@ fn backup(global: &Global, args: &BackupArgs) -> Result<ExitCode, CliError> {
     let file = destination(&args.file, args.replace || is_a_backup(&args.file), args.json)?;
     let (sha256, bytes) = fetch(global, "backup", &args.encrypt)?;
     file.write(&bytes)?;
-    // Only now: the file is durable, or the pipe has taken all of it.
-    let _: FabricInfo = block_on(global.client()?.post(&["fabric", "backup-kept"], &BackupKept { sha256 }, PLAIN))?;
+    // Only now: the file is durable, or the pipe has taken all of it. A hub that was started anew meanwhile has forgotten that it
+    // made it; the file is as good.
+    let noted =
+        block_on(global.client()?.post::<FabricInfo>(&["fabric", "backup-kept"], &BackupKept { sha256 }, PLAIN));
+    if let Err(error) = noted {
+        output::note(&format!("note: the hub does not count this backup: {}", plain::with_causes(&error)));
+    }
     let text = match file.is_stdout() {
         true => format!("Wrote {} bytes to stdout. Keep them where this hub is not.", bytes.len()),
         false => format!("Wrote {} ({} bytes). Keep it where this hub is not.", args.file.display(), bytes.len()),

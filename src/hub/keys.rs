@@ -4,6 +4,7 @@
 //! The root key is on disk only, never in the credentials that the stack and commissioning work with. Every reader and
 //! writer of the bundle holds the lock, so that a backup has keys and records of one instant.
 
+use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
 use std::future::Future;
 use std::io::{self, BufWriter, Read, Seek};
@@ -36,7 +37,7 @@ pub trait KeysDoor: Send + Sync + 'static {
     fn fabric(&self) -> impl Future<Output = Result<FabricInfo, Refusal>> + Send;
     /// The encrypted backup, of one instant. It counts as made when somebody says that it was kept.
     fn backup(&self, recipient: Recipient) -> impl Future<Output = Result<File, Refusal>> + Send;
-    /// The backup that was made last arrived and is durable elsewhere, if `sha256` is that of its file.
+    /// A backup arrived and is durable elsewhere: one that was made since the start, whose file has this checksum.
     fn backup_kept(&self, sha256: &str) -> impl Future<Output = Result<FabricInfo, Refusal>> + Send;
     /// The root key in an encrypted file.
     fn export_root(&self, recipient: Recipient) -> impl Future<Output = Result<Vec<u8>, Refusal>> + Send;
@@ -75,10 +76,22 @@ pub struct FabricInfo {
 /// The bundle on disk and what is known about it.
 pub(crate) struct Keys {
     store: tokio::sync::Mutex<Stored>,
-    /// One backup is made at a time: each takes the disk's room twice. The last one's checksum, and when it was made.
-    backup: tokio::sync::Mutex<Option<(String, Timestamp)>>,
+    /// One backup is made at a time: each takes the disk's room twice.
+    backup: tokio::sync::Mutex<Backups>,
     root_online: AtomicBool,
 }
+
+/// Those that were handed out since the start.
+#[derive(Default)]
+struct Backups {
+    /// Checksum and time of the newest, which may not have arrived yet: several may be on their way.
+    made: VecDeque<(String, Timestamp)>,
+    /// When the newest was made of which is known that it arrived.
+    kept: Option<Timestamp>,
+}
+
+/// More backups than this are not on their way at once.
+const ON_THEIR_WAY: usize = 32;
 
 struct Stored {
     keystore: Keystore,
@@ -107,7 +120,7 @@ impl<W: World> KeysDoor for Hub<W> {
     }
 
     async fn backup(&self, recipient: Recipient) -> Result<File, Refusal> {
-        let mut last = self.keys.backup.lock().await;
+        let mut backups = self.keys.backup.lock().await;
         let stored = self.keys.store.lock().await;
         let keys = stored.keystore.load().map_err(|error| failed("the fabric's keys", &error))?.bundle;
         let snapshot = self.store.snapshot().await?;
@@ -129,23 +142,29 @@ impl<W: World> KeysDoor for Hub<W> {
             Err(error) => return Err(failed("the backup", &error)),
         };
         let now = Timestamp::now();
-        *last = Some((sha256, now));
+        backups.made.push_back((sha256, now));
+        if backups.made.len() > ON_THEIR_WAY {
+            backups.made.pop_front();
+        }
         let message = format!("a backup of the fabric with {nodes} nodes was made, {length} bytes");
         self.journal.record(Event::new(now, Level::Info, "fabric-backup", message));
         Ok(file)
     }
 
     async fn backup_kept(&self, sha256: &str) -> Result<FabricInfo, Refusal> {
-        let last = self.keys.backup.lock().await;
-        let Some((_, at)) = last.as_ref().filter(|(made, _)| made == sha256) else {
+        let mut backups = self.keys.backup.lock().await;
+        let Some((_, at)) = backups.made.iter().find(|(made, _)| made == sha256).cloned() else {
             return Err(Refusal::new(
                 "not-the-backup",
                 Disposition::UserAction,
-                "this is not the checksum of the backup that was made last",
+                "this is not the checksum of a backup that was made since the start",
                 "`matterbind fabric backup FILE` makes one",
             ));
         };
-        self.store.save_blob(LAST_BACKUP, at.to_string().as_bytes()).await?;
+        if backups.kept.is_none_or(|kept| kept < at) {
+            self.store.save_blob(LAST_BACKUP, at.to_string().as_bytes()).await?;
+            backups.kept = Some(at);
+        }
         Ok(self.fabric_info())
     }
 
