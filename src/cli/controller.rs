@@ -179,13 +179,10 @@ pub(super) fn run(global: &Global, args: ControllerArgs) -> Result<ExitCode, Cli
             deliver(bundle, key.secret, &place, args.json)
         }
         ControllerCommand::Renew(renew) => {
-            let place = Place::of(&renew.bundle, &renew.controller)?;
-            if place.held().is_some() {
-                let its: ControllerView = block_on(client.get(&["controllers", &renew.controller], &(), PLAIN))?;
-                place.check(|held| held.node_id == its.node_id)?;
-            } else {
-                place.check(|_| false)?;
-            }
+            // It may be called by its node id, and its file is called by its name.
+            let its: ControllerView = block_on(client.get(&["controllers", &renew.controller], &(), PLAIN))?;
+            let place = Place::of(&renew.bundle, &its.name)?;
+            place.check(|held| held.node_id == its.node_id)?;
             let key = Key::of(&renew.key)?;
             let order = RenewOrder { csr: key.csr, valid_s: seconds(renew.bundle.valid) };
             let path = ["controllers", &renew.controller, "renew"];
