@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
-use axum::extract::rejection::{BytesRejection, FormRejection};
 use axum::extract::{ConnectInfo, DefaultBodyLimit, FromRequest, FromRequestParts, Path, Query, Request, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
@@ -125,7 +124,7 @@ fn table<H: Doors>() -> Vec<Route<H>> {
         Route::post(
             "/v1/fabric/backup-kept",
             "backup_kept",
-            "The last backup arrived: only now it counts; not on TCP",
+            "A backup arrived: only now it counts; not on TCP",
             keys::backup_kept,
         )
         .body::<BackupKept>()
@@ -296,7 +295,7 @@ impl<T: serde::de::DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> 
     type Rejection = Refused;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Refused> {
-        let bytes: Bytes = in_time(request, state).await?;
+        let bytes = whole(request, state).await?;
         serde_json::from_slice(&bytes).map(Self).map_err(|error| {
             let place = format!("line {} column {}", error.line(), error.column());
             let what = match error.classify() {
@@ -315,47 +314,20 @@ impl<T: serde::de::DeserializeOwned, S: Send + Sync> FromRequest<S> for Filled<T
     type Rejection = Refused;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Refused> {
-        let Form(form) = in_time(request, state).await?;
-        Ok(Self(form))
+        let (head, body) = request.into_parts();
+        let bytes = whole(Request::from_parts(head.clone(), body), state).await?;
+        let parsed = Form::<T>::from_request(Request::from_parts(head, bytes.into()), state).await;
+        parsed.map(|Form(form)| Self(form)).map_err(|e| Refused(Refusal::bad_request(e.body_text())))
     }
 }
 
 /// The only way in which a body is read: nobody may take for ever to send one.
-async fn in_time<T, S: Send + Sync>(request: Request, state: &S) -> Result<T, Refused>
-where
-    T: FromRequest<S, Rejection: BodyRejection>,
-{
-    let read = tokio::time::timeout(BODY, T::from_request(request, state)).await;
+async fn whole<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Refused> {
+    let read = tokio::time::timeout(BODY, Bytes::from_request(request, state)).await;
     read.map_err(|_| too_slow())?.map_err(|error| match error.status() {
         StatusCode::PAYLOAD_TOO_LARGE => too_large(),
-        _ => Refused(Refusal::bad_request(error.text())),
+        _ => Refused(Refusal::bad_request(error.body_text())),
     })
-}
-
-/// What axum says of a body that it could not read.
-trait BodyRejection {
-    fn status(&self) -> StatusCode;
-    fn text(&self) -> String;
-}
-
-impl BodyRejection for BytesRejection {
-    fn status(&self) -> StatusCode {
-        self.status()
-    }
-
-    fn text(&self) -> String {
-        self.body_text()
-    }
-}
-
-impl BodyRejection for FormRejection {
-    fn status(&self) -> StatusCode {
-        self.status()
-    }
-
-    fn text(&self) -> String {
-        self.body_text()
-    }
 }
 
 fn too_large() -> Refused {

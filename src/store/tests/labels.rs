@@ -12,11 +12,10 @@ async fn bound(dir: &TempDir) -> Store {
     store
 }
 
-async fn rest_as(store: &Store, row: OutboxId, state: OutboxState) -> OutboxEntry {
+async fn rest_as(store: &Store, row: OutboxId, state: OutboxState) {
     let next_try_at = (state != OutboxState::Rejected).then_some(NOW);
     let entry = OutboxEntry { state, next_try_at, ..store.outbox_entry(row).await.unwrap().unwrap() };
     store.update(&entry).await.unwrap();
-    entry
 }
 
 async fn names(store: &Store) -> Vec<String> {
